@@ -1,0 +1,43 @@
+PYTHON ?= python3
+SCALE  ?= laptop
+JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+ONLY   ?=
+
+BIN   := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help venv figures test lint bench notebooks clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(READY)  ## make .venv (done by itself when it is needed)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11; call make with PYTHON=python3.11 or later"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(READY)
+
+figures: $(READY)  ## draw the figures of the papers [SCALE=smoke|laptop] [ONLY=tost/fig09a] [JOBS=2]
+	@$(BIN)/python -m figures $(ONLY) --scale $(SCALE) --jobs $(JOBS)
+
+test: $(READY)  ## run the test suite
+	@$(BIN)/python -m pytest
+
+lint: $(READY)  ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY)  ## measure speed against the floor, one job at a time
+	@$(BIN)/python -m tests.bench
+
+notebooks: $(READY)  ## execute the notebooks
+	@$(BIN)/python -m pytest tests/test_notebooks.py
+
+clean:  ## remove what was computed (out/), caches and .venv
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

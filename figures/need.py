@@ -1,0 +1,31 @@
+"""Need: a measurement that an item of a paper is drawn from, whatever the scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+TOST = ("GSk", "GSw", "LS")  # all tweaks that the training core has; LRsI is not among them yet
+
+
+@dataclass(frozen=True)
+class Need:
+    """One diagnostic of one training.
+
+    Attributes:
+        diagnostic: One of `sparsediag.diagnostics`, or "history" for what the training recorded.
+        tweaks: Tweaks of the training, by the paper's names.
+        activation: relu, or swish or mish for good.
+        seed: Seed of the training.
+        split: Part of the data that is measured.
+        options: Options of the diagnostic, as pairs.
+        along: For a perturbation: the spectrum whose eigenvectors are followed.
+    """
+
+    diagnostic: str
+    tweaks: tuple[str, ...] = ()
+    activation: str = "relu"
+    seed: int = 0
+    split: str = "train"
+    options: tuple[tuple[str, Any], ...] = ()
+    along: Need | None = None

@@ -1,0 +1,57 @@
+"""Store: where the trainings and results of the figures lie, and how a missing one is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import sparsediag
+from figures.need import Need
+from figures.scales import Scale
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.diagnostics.spectrum import Spectrum
+from sparsediag.result import Result
+from training.config import Run
+from training.loop import finished, fit
+
+
+def path(need: Need, scale: Scale, out: Path) -> Path:
+    """The file that holds what is needed, whether or not it is there yet."""
+    run = scale.run(need)
+    if need.diagnostic == "history":
+        return out / "runs" / run.id / "history.jsonl"
+    return out / "results" / run.id / f"{need.diagnostic}-{scale.key(need)}.npz"
+
+
+def load(need: Need, scale: Scale, out: Path) -> Any:
+    """The result, or the rows of the history."""
+    file = path(need, scale, out)
+    if need.diagnostic == "history":
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    return Result.load(file)
+
+
+def trained(run: Run, out: Path) -> bool:
+    """Whether the run is finished."""
+    return finished(out / "runs" / run.id)
+
+
+def train(run: Run, out: Path) -> None:
+    """Train the run; one that it needs first must be finished, or is trained too."""
+    fit(run, out=out)
+
+
+def measure(need: Need, scale: Scale, out: Path) -> None:
+    """Make the result of a finished training."""
+    checkpoint = Checkpoint.load(out / "runs" / scale.run(need).id / "best.pt")
+    problem = checkpoint.problem(split=need.split, images=scale.images)
+    options = dict(need.options)
+    if need.diagnostic in ("landscape", "perturbation"):
+        options["points"] = scale.points
+    if need.diagnostic == "landscape":
+        options["resume"] = path(need, scale, out).with_suffix(".unfinished.npz")
+    if need.along:
+        options["along"] = Spectrum.load(path(need.along, scale, out))
+    result: Result = getattr(sparsediag, need.diagnostic)(problem, **options)
+    result.save(path(need, scale, out))

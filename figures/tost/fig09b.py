@@ -1,0 +1,20 @@
+"""ToST, Figure 9b: average gradient flow of the live weights along training.
+
+The paper's claim: ToST makes for a healthier gradient flow. Drawn here with the tweaks GSk, GSw
+and LS (LRsI is not among them yet); the gradient is that of the plain cross-entropy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from figures.tost import fig09a
+
+NEEDS = fig09a.NEEDS
+
+
+def draw(results: dict[tuple[str, int], Any]) -> Figure:
+    """Both trajectories on one axis; dotted lines are the drops of the learning rate."""
+    return fig09a.draw(results, key="gradient_flow")

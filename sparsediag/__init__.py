@@ -1,0 +1,74 @@
+"""Train sparse neural networks well, and see what happens inside them.
+
+>>> import sparsediag as sd
+>>> net = sd.models.build("lenet300", size=8)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sparsediag import data, models
+    from sparsediag.checkpoint import Checkpoint
+    from sparsediag.diagnostics.activations import Activations, activations
+    from sparsediag.diagnostics.gradflow import Gradflow, gradflow
+    from sparsediag.diagnostics.landscape import Landscape, landscape
+    from sparsediag.diagnostics.perturbation import Perturbation, perturbation
+    from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+    from sparsediag.errors import CheckpointError, ConfigError
+    from sparsediag.mask import Mask, prunable
+    from sparsediag.problem import Problem
+    from sparsediag.result import Result
+
+_WHERE = {
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "Mask": "mask",
+    "Problem": "problem",
+    "Result": "result",
+    "prunable": "mask",
+}
+
+__all__ = [
+    "Activations",
+    "Checkpoint",
+    "CheckpointError",
+    "ConfigError",
+    "Gradflow",
+    "Landscape",
+    "Mask",
+    "Perturbation",
+    "Problem",
+    "Result",
+    "Spectrum",
+    "activations",
+    "data",
+    "gradflow",
+    "landscape",
+    "models",
+    "perturbation",
+    "prunable",
+    "spectrum",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `sparsediag --help` does not wait for torch (PEP 562)."""
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"sparsediag.{_WHERE[name]}"), name)
+    if name in ("data", "models"):
+        return importlib.import_module(f"sparsediag.{name}")
+    from sparsediag.diagnostics import DIAGNOSTICS
+
+    if name.lower() in DIAGNOSTICS:
+        return getattr(importlib.import_module(f"sparsediag.diagnostics.{name.lower()}"), name)
+    raise AttributeError(f"module 'sparsediag' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

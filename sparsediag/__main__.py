@@ -1,0 +1,7 @@
+"""`python -m sparsediag`."""
+
+import sys
+
+from sparsediag.cli import main
+
+sys.exit(main())

@@ -1,0 +1,240 @@
+"""Checkpoint: a trained net in one file that says what it is, and runs no code when read.
+
+The file holds plain types and tensors. A masked tensor is stored as packed bits and its live
+values, so a dead weight cannot come back as anything but 0.
+"""
+
+from __future__ import annotations
+
+import pickle
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import sparsediag
+from sparsediag import data as datasets
+from sparsediag import models
+from sparsediag.device import pick
+from sparsediag.errors import CheckpointError, unknown
+from sparsediag.files import written
+from sparsediag.mask import Mask
+from sparsediag.problem import Problem
+
+FORMAT = 1
+
+
+def _made_by() -> dict[str, str]:
+    return {
+        "sparsediag": sparsediag.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """Everything needed to rebuild a trained net and to know where it came from.
+
+    Attributes:
+        model: A key of `models.MODELS`, or the label of a net of your own.
+        options: The keywords that `models.build` gets.
+        weights: The state dict on the CPU, buffers included.
+        mask: The live weights, or None for a dense net.
+        data: Name of the data set, so that a diagnostic knows where to look.
+        run: The description of the training; empty for a net that was not trained here.
+        step: Optimiser steps taken.
+        steps: Optimiser steps of the whole training.
+        history: One dict an epoch.
+        resume: What the training needs to go on: only in the latest file of a run.
+        made_by: Versions of sparsediag, torch and Python.
+    """
+
+    model: str
+    options: dict[str, Any]
+    weights: dict[str, Tensor]
+    mask: Mask | None = None
+    data: str = ""
+    run: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    resume: dict[str, Any] | None = None
+    made_by: dict[str, str] = field(default_factory=_made_by)
+
+    @classmethod
+    def of(cls, net: nn.Module, *, mask: Mask | None = None, **about: Any) -> Checkpoint:
+        """A snapshot of `net`. `about` holds the other fields: model, options, data and so on.
+
+        Raises:
+            CheckpointError: If a weight that the mask calls dead is not exactly 0.
+        """
+        if mask is not None:
+            mask.check(net)
+            weights = dict(net.named_parameters())
+            for name, m in mask.items():
+                revived = int((weights[name][~m.to(weights[name].device)] != 0).sum())
+                if revived:
+                    raise CheckpointError(
+                        f"{revived} dead weights of '{name}' are not 0; call mask.apply_(net) first"
+                    )
+            mask = mask.to("cpu")
+        state = {n: t.detach().to("cpu", copy=True) for n, t in net.state_dict().items()}
+        return cls(weights=state, mask=mask, **about)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all."""
+        mask = self.mask or {}
+        payload = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weights", "mask")
+        }
+        payload["format"] = FORMAT
+        payload["mask"] = self.mask.pack() if self.mask else None
+        payload["dense"] = {n: t.clone() for n, t in self.weights.items() if n not in mask}
+        payload["live"] = {n: self.weights[n][m] for n, m in mask.items()}
+        with written(path) as draft:
+            torch.save(payload, draft)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Checkpoint:
+        """Read a file that `save` wrote. Nothing in the file is ever run.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            CheckpointError: If it is not a checkpoint, is damaged, or is of a newer format.
+        """
+        payload = _read(Path(path))
+        payload.pop("format")
+        dense, live, packed = payload.pop("dense"), payload.pop("live"), payload.pop("mask")
+        mask = Mask.unpack(packed) if packed else None
+        weights = dict(dense)
+        for name, m in (mask or {}).items():
+            weights[name] = live[name].new_zeros(m.shape).masked_scatter_(m, live[name])
+        return cls(weights=weights, mask=mask, **payload)
+
+    def about(self) -> dict[str, Any]:
+        """What the file holds, in plain types: for a person or a machine to read."""
+        best = next((row for row in self.history if row.get("best")), {})
+        last = self.history[-1] if self.history else {}
+        return {
+            "model": self.model,
+            "options": self.options,
+            "data": self.data,
+            "numbers": sum(t.numel() for t in self.weights.values()),
+            "density": self.mask.density if self.mask else 1.0,
+            "step": self.step,
+            "steps": self.steps,
+            "epochs": len(self.history),
+            "validation accuracy": last.get("val_accuracy"),
+            "best epoch": best.get("epoch"),
+            "test accuracy at the best epoch": best.get("test_accuracy"),
+            "made by": self.made_by,
+            "layers": self.mask.table() if self.mask else [],
+        }
+
+    def build(self, device: str | torch.device = "cpu") -> nn.Module:
+        """The net, in evaluation mode, with these weights.
+
+        Raises:
+            CheckpointError: If the model is not built in, or the weights do not fit it.
+        """
+        if self.model not in models.MODELS:
+            raise CheckpointError(
+                unknown("model", self.model, models.MODELS)
+                + " Build the net in Python and load `checkpoint.weights` into it."
+            )
+        with torch.random.fork_rng(devices=[]):
+            net = models.build(self.model, **self.options)
+        _check_fit(self.model, self.weights, net.state_dict())
+        net.load_state_dict(self.weights)
+        return net.eval().to(device)
+
+    def problem(
+        self,
+        *,
+        split: str = "train",
+        images: int | None = 1000,
+        batch: int = 128,
+        data: str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> Problem:
+        """The cross-entropy of this net over fixed, un-augmented images.
+
+        Args:
+            split: train, validation or test.
+            images: Number of images, drawn once by `seed`; None for the whole split.
+            batch: Images at a time.
+            data: Another data set than the one it was trained on.
+            device: auto, cpu, cuda or cuda:N.
+            seed: Seed of the sample of images.
+
+        Raises:
+            CheckpointError: If the data set does not fit the net.
+        """
+        name = data or self.data
+        if not name:
+            raise CheckpointError("the checkpoint names no data set; pass one with --data")
+        where = pick(device)
+        loaded = datasets.load(name, device=where)
+        for option in ("channels", "classes", "size"):
+            asked, has = self.options.get(option), getattr(loaded, option)
+            matters = option != "size" or self.model in models.mlp.NETS
+            if asked is not None and matters and asked != has:
+                raise CheckpointError(
+                    f"{name} has {option} = {has}, the net was built for {asked}; "
+                    f"use the data set it was trained on ({self.data or 'not recorded'})"
+                )
+        sample = loaded.batches(split, images=images, batch=batch, seed=seed)
+        return Problem(self.build(where), sample, mask=self.mask)
+
+
+def _check_fit(model: str, came: Mapping[str, Tensor], need: Mapping[str, Tensor]) -> None:
+    for name in need:
+        if name not in came:
+            raise CheckpointError(f"weights do not fit {model}: the file holds no '{name}'")
+        if came[name].shape != need[name].shape:
+            raise CheckpointError(
+                f"weights do not fit {model}: '{name}' is {tuple(came[name].shape)} in the file, "
+                f"{tuple(need[name].shape)} in the model"
+            )
+    for name in came.keys() - need.keys():
+        raise CheckpointError(f"weights do not fit {model}: the model has no '{name}'")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give a file in it, such as {path / 'best.pt'}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; give one that `python -m training` wrote")
+    with path.open("rb") as file:
+        start = file.read(5)
+    if not start.startswith(b"PK"):
+        raise CheckpointError(
+            f"{path}: not a torch checkpoint (it starts with {start!r}); "
+            "give a file that `python -m training` wrote"
+        )
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} holds pickled Python objects, and reading them would run code; "
+            "save plain tensors instead: Checkpoint.of(net, model=...).save(path)"
+        ) from None
+    except Exception:
+        raise CheckpointError(f"{path} is damaged or cut short; copy or write it again") from None
+    if not isinstance(payload, dict) or "format" not in payload or "dense" not in payload:
+        raise CheckpointError(
+            f"{path} holds no description of its net; load it in Python and save it with "
+            "Checkpoint.of(net, model=...).save(path)"
+        )
+    if payload["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {payload['format']}, this version reads up to {FORMAT}; "
+            f"install sparsediag {payload.get('made_by', {}).get('sparsediag', 'newer')} or later"
+        )
+    return payload

@@ -1,0 +1,27 @@
+"""Where the work is done."""
+
+from __future__ import annotations
+
+import torch
+
+
+def pick(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" is the first GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: If there is no such device here.
+
+    >>> pick("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device '{name}': need auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("CUDA was asked for and is not available here; use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"{name} was asked for; there are {torch.cuda.device_count()} GPUs here.")
+    return device

@@ -1,0 +1,54 @@
+"""Directions: vectors in live coordinates along which a loss is looked at.
+
+Every direction lies in live coordinates, so it is exactly zero off the mask, and it is masked
+before it is normalised.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sparsediag.errors import unknown
+from sparsediag.problem import Problem
+
+Norm = Literal["filter", "layer", "none"]
+
+
+def random(problem: Problem, *, norm: Norm = "filter", seed: int = 0) -> Tensor:
+    """A Gaussian direction, (size,), normalised as Li et al. do (NeurIPS 2018, section 4).
+
+    Nets that differ only in their mask or weights get the same Gaussian numbers for one seed.
+
+    Args:
+        problem: Gives the coordinates and the weights whose scale the direction takes.
+        norm: "filter" gives every filter (row of outputs) the norm of the net's own filter,
+            "layer" every layer that of its layer; both leave biases and batch norm at 0, and
+            empty filters too. "none" keeps the Gaussian, biases and batch norm included.
+        seed: Seed of the Gaussian, drawn on the CPU so that it is the same on every device.
+    """
+    if norm not in get_args(Norm):
+        raise ValueError(unknown("norm", norm, get_args(Norm)))
+    generator = torch.Generator().manual_seed(seed)
+    gaussian = problem.join(
+        {
+            name: torch.randn(shape, generator=generator).to(problem.weights)
+            for name, shape in problem.live.shapes.items()
+        }
+    )
+    if norm == "none":
+        return gaussian
+    weights, drawn = problem.split(problem.weights), problem.split(gaussian)
+    return problem.join({name: _scaled(drawn[name], weights[name], norm) for name in weights})
+
+
+def _scaled(direction: Tensor, weight: Tensor, norm: Norm) -> Tensor:
+    if weight.dim() < 2:
+        return torch.zeros_like(weight)
+    kept = weight.shape[0] if norm == "filter" else 1
+    d, w = direction.reshape(kept, -1), weight.reshape(kept, -1)
+    length = d.norm(dim=1, keepdim=True)
+    ratio = torch.where(length > 0, w.norm(dim=1, keepdim=True) / length, 0)
+    return (d * ratio).view_as(weight)

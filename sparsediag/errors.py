@@ -1,0 +1,26 @@
+"""How sparsediag says no: what came, what was needed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or result file that cannot be read, or does not fit what it is asked for."""
+
+
+class ConfigError(ValueError):
+    """A run description with an unknown key or a value that cannot be."""
+
+
+def unknown(what: str, came: str, known: Iterable[str]) -> str:
+    """One line about a name that is not known: the nearest that is, and all of them.
+
+    >>> unknown("norm", "filtr", ["filter", "layer"])
+    "unknown norm 'filtr'; did you mean 'filter'? Known: filter, layer."
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(came, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    return f"unknown {what} '{came}'{hint} Known: {', '.join(known)}."

@@ -1,0 +1,94 @@
+"""Live coordinates: the weights of a net that may move, as one flat vector.
+
+A dead weight has no coordinate, so nothing written in these coordinates can revive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparsediag.errors import unknown
+from sparsediag.mask import Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """The order of a net's live weights in a flat vector.
+
+    Attributes:
+        shapes: Name -> shape of every trainable parameter, in the net's order.
+        index: Positions of the live weights among all weights, (size,); None where all live.
+
+    >>> net = nn.Linear(2, 1)
+    >>> live = Live.of(net, Mask({"weight": torch.tensor([[True, False]])}))
+    >>> live.size, live.split(torch.tensor([3.0, 5.0]))["weight"]
+    (2, tensor([[3., 0.]]))
+    """
+
+    shapes: dict[str, torch.Size]
+    index: Tensor | None
+
+    @classmethod
+    def of(cls, net: nn.Module, mask: Mask | None) -> Live:
+        """The live coordinates of `net` under `mask` (None: every trainable weight)."""
+        weights = {n: p for n, p in net.named_parameters() if p.requires_grad}
+        if not weights:
+            raise ValueError("the network has no parameter with requires_grad, so no weight moves")
+        shapes = {n: p.shape for n, p in weights.items()}
+        if mask is None:
+            return cls(shapes, None)
+        mask.check(net)
+        device = next(iter(weights.values())).device
+        alive = [
+            (mask[n].flatten() if n in mask else torch.ones(p.numel(), dtype=torch.bool)).to(device)
+            for n, p in weights.items()
+        ]
+        return cls(shapes, torch.cat(alive).nonzero().squeeze(1))
+
+    @property
+    def size(self) -> int:
+        """Number of live weights: the length of a vector."""
+        return self._numel if self.index is None else len(self.index)
+
+    @property
+    def _numel(self) -> int:
+        return sum(shape.numel() for shape in self.shapes.values())
+
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """Vector (size,) -> tensors by name in the net's shapes, exactly 0 where dead."""
+        if vector.shape != (self.size,):
+            raise ValueError(
+                f"a vector of shape {tuple(vector.shape)} came; need ({self.size},), "
+                "one number for each live weight"
+            )
+        if self.index is not None:
+            vector = vector.new_zeros(self._numel).index_copy_(0, self.index, vector)
+        parts = vector.split([shape.numel() for shape in self.shapes.values()])
+        return {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
+
+    def join(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Tensors by name -> vector (size,); entries at dead weights are dropped, and a name that
+        is left out counts as 0.
+        """  # noqa: D205
+        for name in tensors.keys() - self.shapes.keys():
+            raise ValueError(unknown("trainable weight", name, self.shapes))
+        like = next(iter(tensors.values()))
+        flat = torch.cat(
+            [
+                tensors[n].detach().reshape(-1) if n in tensors else like.new_zeros(s.numel())
+                for n, s in self.shapes.items()
+            ]
+        )
+        return flat if self.index is None else flat[self.index]
+
+    def counts(self) -> dict[str, int]:
+        """Live weights of each tensor, by name."""
+        if self.index is None:
+            return {n: s.numel() for n, s in self.shapes.items()}
+        ends = torch.tensor([s.numel() for s in self.shapes.values()]).cumsum(0)
+        below = torch.searchsorted(self.index.cpu(), ends).tolist()
+        return {n: b - a for n, a, b in zip(self.shapes, [0, *below], below, strict=False)}

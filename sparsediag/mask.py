@@ -1,0 +1,215 @@
+"""Mask: which weights of a network are alive.
+
+A sparse network is an ordinary module whose dead weights are exactly zero; the mask travels
+beside it and is never guessed from the zeros unless somebody asks (`Mask.of`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsediag.errors import unknown
+
+
+def prunable(net: nn.Module) -> list[str]:
+    """Names of the weights that a mask covers.
+
+    In a convolutional net: every convolution, the first one and the shortcuts included, and not
+    the classifier. In a net without convolutions: every linear layer. Never a bias, a norm, or a
+    layer that is there only for a while (ghost skips set `temporary = True`). The fused input
+    projection of an attention layer belongs to no linear layer and stays dense.
+
+    >>> prunable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2)))
+    ['0.weight']
+    """
+    lasting = _lasting(net)
+    convolutions = [name for name, m in lasting if isinstance(m, nn.modules.conv._ConvNd)]
+    layers = convolutions or [name for name, m in lasting if isinstance(m, nn.Linear)]
+    weights = {id(p): name for name, p in net.named_parameters()}
+    owned = (id(net.get_submodule(name).weight) for name in layers)
+    return [weights[key] for key in dict.fromkeys(owned) if key in weights]
+
+
+def _lasting(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+    found = [(prefix, module)]
+    for name, child in module.named_children():
+        if not getattr(child, "temporary", False):
+            found += _lasting(child, f"{prefix}.{name}" if prefix else name)
+    return found
+
+
+class Mask(Mapping[str, Tensor]):
+    """Immutable `name -> bool tensor`, keyed like `net.named_parameters()`; True is alive.
+
+    >>> mask = Mask({"weight": torch.tensor([[True, False], [False, False]])})
+    >>> mask.alive, mask.size, mask.density
+    (1, 4, 0.25)
+    """
+
+    __slots__ = ("_of",)
+    _of: dict[str, Tensor]
+
+    def __init__(self, masks: Mapping[str, Tensor]) -> None:
+        if not masks:
+            raise ValueError("an empty mask covers nothing; to keep all weights pass no mask")
+        for name, m in masks.items():
+            if not isinstance(m, Tensor) or m.dtype != torch.bool:
+                kind = m.dtype if isinstance(m, Tensor) else type(m).__name__
+                raise TypeError(f"mask of '{name}' is {kind}; need a tensor of dtype torch.bool")
+        self._of = {name: m.detach().clone() for name, m in masks.items()}
+
+    @classmethod
+    def top(
+        cls,
+        scores: Mapping[str, Tensor],
+        density: float,
+        scope: Literal["global", "layer"] = "global",
+    ) -> Mask:
+        """Keep the weights with the highest scores: exactly `round(density * size)` of them.
+
+        Ties go to the earlier weight, so the same scores always give the same mask.
+
+        Args:
+            scores: One score a weight, any real dtype, without NaN.
+            density: Share of the weights to keep, in (0, 1].
+            scope: Rank all weights together, or keep the same share of every layer.
+
+        Raises:
+            ValueError: If the density is outside (0, 1] or a score is NaN.
+        """
+        if not 0 < density <= 1:
+            raise ValueError(
+                f"density {density}: need a number in (0, 1]. For 90 % sparsity write density = 0.1."
+            )
+        for name, s in scores.items():
+            if s.isnan().any():
+                raise ValueError(f"the scores of '{name}' hold NaN, so they cannot be ranked")
+        if scope == "layer":
+            return cls({n: _keep(s, round(density * s.numel())) for n, s in scores.items()})
+        if scope != "global":
+            raise ValueError(f"scope '{scope}': need 'global' or 'layer'")
+        if not scores:
+            return cls({})
+        flat = torch.cat([s.detach().flatten() for s in scores.values()])
+        kept = _keep(flat, round(density * flat.numel()))
+        parts = kept.split([s.numel() for s in scores.values()])
+        return cls({n: k.view(s.shape) for (n, s), k in zip(scores.items(), parts, strict=True)})
+
+    @classmethod
+    def of(cls, net: nn.Module) -> Mask:
+        """The mask that the exact zeros of `net` suggest. A weight that only happens to be 0
+        counts as dead, so ask for this only where no mask was kept.
+        """  # noqa: D205
+        weights = dict(net.named_parameters())
+        return cls({name: weights[name] != 0 for name in prunable(net)})
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._of[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return self.keys() == other.keys() and all(
+            torch.equal(m.cpu(), other[n].cpu()) for n, m in self.items()
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Mask({self.alive:,} of {self.size:,} weights alive, {len(self)} tensors)"
+
+    @property
+    def size(self) -> int:
+        """Number of weights that the mask covers."""
+        return sum(m.numel() for m in self.values())
+
+    @property
+    def alive(self) -> int:
+        """Number of weights kept."""
+        return sum(int(m.sum()) for m in self.values())
+
+    @property
+    def density(self) -> float:
+        """Share of the covered weights that is kept."""
+        return self.alive / self.size
+
+    @property
+    def digest(self) -> str:
+        """Hex fingerprint of names, shapes and bits."""
+        sha = hashlib.sha256()
+        for name, m in sorted(self.items()):
+            sha.update(f"{name}{tuple(m.shape)}".encode())
+            sha.update(np.packbits(m.cpu().numpy()).tobytes())
+        return sha.hexdigest()
+
+    def table(self) -> list[tuple[str, int, int]]:
+        """One row a tensor: name, weights alive, weights in all."""
+        return [(name, int(m.sum()), m.numel()) for name, m in self.items()]
+
+    def to(self, device: torch.device | str) -> Mask:
+        """The same mask on another device."""
+        return Mask({name: m.to(device) for name, m in self.items()})
+
+    def check(self, net: nn.Module) -> None:
+        """Raise ValueError where a name or a shape of the mask does not fit `net`."""
+        weights = dict(net.named_parameters())
+        for name, m in self.items():
+            if name not in weights:
+                raise ValueError(unknown("weight named by the mask:", name, weights))
+            if m.shape != weights[name].shape:
+                raise ValueError(
+                    f"mask of '{name}' is {tuple(m.shape)}, "
+                    f"the weight is {tuple(weights[name].shape)}"
+                )
+
+    @torch.no_grad()
+    def apply_(self, net: nn.Module) -> None:
+        """Set the dead weights of `net` to exactly 0, in place."""
+        self.check(net)
+        weights = dict(net.named_parameters())
+        for name, m in self.items():
+            weights[name].masked_fill_(~m.to(weights[name].device), 0)
+
+    def pack(self) -> dict[str, Any]:
+        """Plain types for a file: shapes by name, and all bits in one compressed byte tensor."""
+        bits = np.packbits(torch.cat([m.flatten().cpu() for m in self.values()]).numpy())
+        shrunk = np.frombuffer(zlib.compress(bits.tobytes(), 6), dtype=np.uint8).copy()
+        return {
+            "shapes": {name: list(m.shape) for name, m in self.items()},
+            "bits": torch.from_numpy(shrunk),
+        }
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any]) -> Mask:
+        """The mask that `pack` wrote."""
+        shapes = packed["shapes"]
+        sizes = [int(np.prod(shape)) for shape in shapes.values()]
+        raw = np.frombuffer(zlib.decompress(packed["bits"].numpy().tobytes()), dtype=np.uint8)
+        bits = torch.from_numpy(np.unpackbits(raw, count=sum(sizes)).astype(bool))
+        parts = bits.split(sizes)
+        return cls({n: p.view(s) for (n, s), p in zip(shapes.items(), parts, strict=True)})
+
+
+def _keep(scores: Tensor, k: int) -> Tensor:
+    flat = scores.detach().flatten()
+    flat = flat.byte() if flat.dtype == torch.bool else flat
+    if k == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    threshold = flat.kthvalue(flat.numel() - k + 1).values
+    above, tied = flat > threshold, flat == threshold
+    wanted = k - above.sum()
+    return (above | (tied & (tied.cumsum(0) <= wanted))).view(scores.shape)

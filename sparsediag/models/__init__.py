@@ -1,0 +1,46 @@
+"""The nets of the papers, built by name: `build("resnet18", classes=100)`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from sparsediag.errors import unknown
+from sparsediag.models import mlp, mobilenet, resnet, vgg
+from sparsediag.models.ghost import ACTIVATIONS, SKIPS, Ghost, GhostReLU, GhostSkip
+
+__all__ = ["ACTIVATIONS", "MODELS", "SKIPS", "Ghost", "GhostReLU", "GhostSkip", "build"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    **resnet.NETS,
+    **vgg.NETS,
+    **mobilenet.NETS,
+    **mlp.NETS,
+}
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    """A new net with PyTorch's default initialisation, drawn from the global RNG.
+
+    Every net takes `classes`, `channels` (1 or 3), `width`, `activation` (relu, swish, mish or
+    ghost) and `skips` (a kind of ghost skip). `size`, the images' height and width, matters to
+    the perceptrons alone: the others pool globally and ignore it.
+
+    >>> sum(p.numel() for p in build("resnet20", classes=10, shortcut="A").parameters())
+    269722
+
+    Raises:
+        ValueError: If the name or an option is unknown.
+    """
+    if name not in MODELS:
+        raise ValueError(unknown("model", name, MODELS))
+    known = set(inspect.signature(MODELS[name]).parameters)
+    if "size" not in known:
+        options.pop("size", None)
+    for option in options.keys() - known:
+        raise ValueError(unknown(f"option of {name}", option, known))
+    return MODELS[name](**options)
+

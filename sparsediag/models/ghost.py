@@ -1,0 +1,128 @@
+"""Ghosts: layers that help a sparse net while it trains and fade away (ToST, section 2.2).
+
+A ghost has a strength between 1 and 0, kept in a buffer so that a checkpoint taken half-way
+rebuilds the network as it was. At strength 0 it *is* the plain network, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS = ("relu", "swish", "mish", "ghost")
+SKIPS = ("identity_bn", "identity_rms", "identity", "conv1x1_bn")
+
+
+class Ghost(nn.Module):
+    """A layer with a strength in [0, 1].
+
+    The buffer is what a state dict carries; `strength` is the same number as a Python float, so
+    that a forward pass on a GPU does not wait to read it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_strength", torch.tensor(1.0))
+        self.strength = 1.0
+
+    def fade(self, strength: float) -> None:
+        """Set the strength: 1 is a full ghost, 0 is the plain net."""
+        if not 0 <= strength <= 1:
+            raise ValueError(f"ghost strength {strength}: need a number in [0, 1]")
+        self.get_buffer("_strength").fill_(strength)
+        self.strength = float(self.get_buffer("_strength"))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.strength = float(self.get_buffer("_strength"))
+
+    def extra_repr(self) -> str:
+        return f"strength={self.strength:g}"
+
+
+class GhostReLU(Ghost):
+    """Parametric Swish on its way to ReLU: `x * sigmoid(x / strength)` (ToST, GSw).
+
+    The strength is 1 / beta of the paper: 1 is Swish, and towards 0 it approaches ReLU within
+    0.2785 * strength everywhere.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.strength == 0:
+            return F.relu(x)
+        return x * torch.sigmoid(x / self.strength)
+
+
+class GhostSkip(Ghost):
+    """A temporary skip around one convolution: `z + strength * P(x)` (ToST, GSk).
+
+    P averages over the stride, fits the channels by zero-padding or cutting, and normalises.
+    Without a norm (`identity`) features double at every block and the net is dead once the skip
+    is gone, so that kind is there for the comparison only.
+
+    Args:
+        ins: Channels of the convolution's input x.
+        outs: Channels of its output z.
+        stride: Stride of the convolution.
+        kind: `identity_bn` (parameter-free batch norm), `identity_rms` (unit root mean square per
+            image), `identity` (the paper's words), or `conv1x1_bn` (the authors' released code:
+            a learned, dense 1x1 convolution with batch norm).
+    """
+
+    temporary = True
+
+    def __init__(self, ins: int, outs: int, stride: int, kind: str) -> None:
+        super().__init__()
+        self.ins, self.outs, self.stride, self.kind = ins, outs, stride, kind
+        if kind == "conv1x1_bn":
+            # no random numbers are drawn, so the rest of the net starts as it would without ghosts
+            self.conv = nn.utils.skip_init(nn.Conv2d, ins, outs, 1, stride=stride, bias=False)
+            nn.init.constant_(self.conv.weight, 1e-4)
+            self.norm: nn.Module = nn.BatchNorm2d(outs)
+        elif kind == "identity_bn":
+            self.norm = nn.BatchNorm2d(outs, affine=False)
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        return z if self.strength == 0 else z + self.strength * self.path(x)
+
+    def path(self, x: Tensor) -> Tensor:
+        """The skipped signal P(x), in the shape of z."""
+        if self.kind == "conv1x1_bn":
+            normed: Tensor = self.norm(self.conv(x))
+            return normed
+        if x.dim() == 4:
+            if self.stride > 1:
+                x = F.avg_pool2d(x, self.stride, ceil_mode=True)
+            x = F.pad(x, (0, 0, 0, 0, 0, self.outs - self.ins))
+        if self.kind == "identity_bn":
+            return self.norm(x[:, :, None, None]).flatten(1) if x.dim() == 2 else self.norm(x)
+        if self.kind == "identity_rms":
+            dims = tuple(range(1, x.dim()))
+            return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + 1e-5)
+        return x
+
+
+class NoSkip(nn.Module):
+    """In the place of a ghost skip, where there is none."""
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        return z
+
+
+def activation(name: str) -> nn.Module:
+    """The activation called `name`: relu, swish, mish, or ghost (Swish that fades into ReLU)."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation '{name}': need one of {', '.join(ACTIVATIONS)}")
+    return {"relu": nn.ReLU, "swish": nn.SiLU, "mish": nn.Mish, "ghost": GhostReLU}[name]()
+
+
+def skip(kind: str | None, ins: int, outs: int, stride: int = 1) -> nn.Module:
+    """A ghost skip of that kind around a convolution, or nothing for None."""
+    if kind is None:
+        return NoSkip()
+    if kind not in SKIPS:
+        raise ValueError(f"skips '{kind}': need one of {', '.join(SKIPS)}, or none")
+    return GhostSkip(ins, outs, stride, kind)

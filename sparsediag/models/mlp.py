@@ -1,0 +1,67 @@
+"""Multi-layer perceptrons: the pipeline paper's six linear layers, and LeNet-300-100."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from sparsediag.models.ghost import activation, skip
+
+
+class Hidden(nn.Module):
+    """A linear layer and its activation, with a ghost site where the width stays the same."""
+
+    def __init__(self, ins: int, outs: int, act: str, ghosts: str | None) -> None:
+        super().__init__()
+        self.fc = nn.Linear(ins, outs)
+        self.ghost = skip(ghosts if ins == outs else None, ins, outs)
+        self.act = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.ghost(self.fc(x), x))
+        return out
+
+
+class MLP(nn.Module):
+    """Hidden layers and a classifier over the flattened image.
+
+    Args:
+        hidden: Width of each hidden layer.
+        classes: Number of outputs.
+        channels: Channels of the images.
+        size: Height and width of the images in pixels.
+        width: Replaces every width in `hidden`, if given.
+        activation: relu, swish, mish, or ghost.
+        skips: Kind of the ghost skips, or none.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: Sequence[int],
+        classes: int = 10,
+        channels: int = 1,
+        size: int = 28,
+        width: int | None = None,
+        activation: str = "relu",
+        skips: str | None = None,
+    ) -> None:
+        super().__init__()
+        if skips == "conv1x1_bn":
+            raise ValueError("skips 'conv1x1_bn' needs feature maps; a perceptron has none")
+        skip(skips, 1, 1)  # an unknown kind is an error even where no layer has a site for it
+        widths = [channels * size * size, *(width or h for h in hidden)]
+        self.layers = nn.Sequential(
+            *(Hidden(i, o, activation, skips) for i, o in zip(widths, widths[1:], strict=False))
+        )
+        self.stages = [[f"layers.{i}"] for i in range(len(hidden))]
+        self.fc = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc(self.layers(x.flatten(1)))
+        return out
+
+
+NETS = {"mlp": partial(MLP, hidden=(100,) * 5), "lenet300": partial(MLP, hidden=(300, 100))}

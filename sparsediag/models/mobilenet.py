@@ -1,0 +1,75 @@
+"""MobileNet v1 for small images (Howard et al., 2017): depthwise and pointwise convolutions."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sparsediag.models.ghost import activation, skip
+
+# channels after each block over the stem's 32, and the block's stride
+PLAN = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *[(16, 1)] * 5, (32, 2), (32, 1))
+
+
+class Separable(nn.Module):
+    """A depthwise 3x3 convolution with a ghost site, then a pointwise one."""
+
+    def __init__(self, ins: int, outs: int, stride: int, act: str, ghosts: str | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(ins, ins, 3, stride, padding=1, groups=ins, bias=False)
+        self.bn1 = nn.BatchNorm2d(ins)
+        self.ghost1 = skip(ghosts, ins, ins, stride)
+        self.act1 = activation(act)
+        self.conv2 = nn.Conv2d(ins, outs, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outs)
+        self.act2 = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.act1(self.ghost1(self.bn1(self.conv1(x)), x))
+        out: Tensor = self.act2(self.bn2(self.conv2(h)))
+        return out
+
+
+class MobileNet(nn.Module):
+    """A stem of stride 1, 13 separable blocks, a global pool, a classifier.
+
+    Args:
+        classes: Number of outputs.
+        channels: Channels of the images, 1 or 3.
+        width: Channels of the stem (the last block has 32 times as many).
+        activation: relu, swish, mish, or ghost.
+        skips: Kind of the ghost skips, or none.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int = 10,
+        channels: int = 3,
+        width: int = 32,
+        activation: str = "relu",
+        skips: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = _activation(activation)
+        blocks, ins = [], width
+        self.stages: list[list[str]] = [[]]
+        for i, (growth, stride) in enumerate(PLAN):
+            blocks.append(Separable(ins, width * growth, stride, activation, skips))
+            ins = width * growth
+            if stride > 1:
+                self.stages.append([])
+            self.stages[-1].append(f"blocks.{i}")
+        self.blocks = nn.Sequential(*blocks)
+        self.fc = nn.Linear(ins, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(self.act1(self.bn1(self.conv1(x))))
+        out: Tensor = self.fc(x.mean((2, 3)))
+        return out
+
+
+_activation = activation  # the constructor's keyword has the same name
+
+NETS = {"mobilenet": MobileNet}

@@ -1,0 +1,138 @@
+"""One style for every picture: legible at the width of a column, and for colour-blind readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+
+from sparsediag.files import written
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as PlotlyFigure
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column and the whole width of a two-column paper
+
+# Okabe and Ito's palette, without its yellow
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+# a colour for what is compared throughout the papers
+COLOUR_OF = {
+    "dense": "#777777",
+    "sparse": COLOURS[6],
+    "GSk": COLOURS[0],
+    "GSw": COLOURS[1],
+    "LS": COLOURS[2],
+    "LRsI": COLOURS[3],
+    "ToST": COLOURS[5],
+    "ReLU": COLOURS[6],
+    "Swish": COLOURS[1],
+    "Mish": COLOURS[0],
+}
+
+STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house style inside the block; the caller's own settings are back after it."""
+    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+        yield
+
+
+def figure(width: float = COLUMN, height: float = 2.4, **layout: Any) -> Figure:
+    """A new figure in the house style, in inches, without a window."""
+    with style():
+        return Figure(figsize=(width, height), layout="constrained", **layout)
+
+
+def axes() -> Axes:
+    """The axes of a new one-column figure."""
+    with style():
+        return figure().add_subplot()
+
+
+def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **about: str) -> None:
+    """Write `stem.png` and so on, each whole or not at all; `about` goes into the PNG's text."""
+    for form in formats:
+        with style(), written(stem.with_name(f"{stem.name}.{form}")) as draft:
+            kept = {"png": about, "pdf": {"CreationDate": None}}.get(form)
+            fig.savefig(draft, format=form, metadata=kept)
+
+
+def contours(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    *,
+    levels: np.ndarray | None = None,
+    bar: bool = True,
+) -> ContourSet:
+    """Filled contours of `z[i, j]` at `x[i]`, `y[j]`, on a logarithmic scale of colour.
+
+    Levels given from outside make panels comparable; what lies outside them takes the end colours.
+    """
+    from matplotlib.colors import LogNorm
+
+    if levels is None:
+        levels = loss_levels(z)
+    filled = ax.contourf(
+        x, y, z.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis", extend="both"
+    )
+    ax.contour(x, y, z.T, levels=levels, colors="white", linewidths=0.3)
+    ax.set_aspect("equal")
+    if bar:
+        scale = ax.figure.colorbar(filled, ax=ax, label="loss", ticks=levels[::4], shrink=0.85)
+        scale.ax.set_yticklabels([f"{level:.3g}" for level in levels[::4]])
+        scale.ax.minorticks_off()
+    return filled
+
+
+def loss_levels(*losses: np.ndarray, count: int = 17) -> np.ndarray:
+    """Contour levels that serve all the given losses, evenly spaced in the logarithm."""
+    finite = np.concatenate([z[np.isfinite(z)] for z in losses])
+    low = max(float(finite.min()), 1e-6)
+    return np.geomspace(low, max(float(finite.max()), 1.01 * low), count)
+
+
+def surface(axes: np.ndarray, z: np.ndarray) -> PlotlyFigure:
+    """An interactive surface of `z[i, j]` at `axes[0, i]`, `axes[1, j]`; a curve in 1-D."""
+    from plotly import graph_objects as go
+
+    if z.ndim == 1:
+        fig = go.Figure(go.Scatter(x=axes[0], y=z))
+        return fig.update_layout(xaxis_title="direction 1", yaxis_title="loss")
+    fig = go.Figure(go.Surface(x=axes[0], y=axes[1], z=z.T, colorscale="Cividis"))
+    titles = {"xaxis_title": "direction 1", "yaxis_title": "direction 2", "zaxis_title": "loss"}
+    return fig.update_layout(scene=titles, margin={"l": 0, "r": 0, "t": 30, "b": 0})
+
+
+def write_html(fig: PlotlyFigure, path: Path) -> None:
+    """Write one self-contained page that needs no network."""
+    with written(path) as draft:
+        fig.write_html(draft, include_plotlyjs=True)

@@ -1,0 +1,114 @@
+"""Result: what a diagnostic found, as a frozen value that is one `.npz` on disk."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+import sparsediag
+from sparsediag.errors import CheckpointError
+from sparsediag.files import written
+from sparsediag.problem import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """Arrays and numbers of one diagnostic, and where they come from.
+
+    A subclass adds fields (arrays, or anything JSON can hold) and draws itself with `plot`.
+
+    Attributes:
+        source: What was diagnosed, with which options, by which versions.
+    """
+
+    kinds: ClassVar[dict[str, type[Result]]] = {}
+    source: dict[str, Any]
+
+    def __init_subclass__(cls) -> None:
+        Result.kinds[cls.__name__] = cls
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw on `ax`, or on a new figure, and return the axes."""
+        raise TypeError(f"a {type(self).__name__} has no picture of its own")
+
+    def table(self) -> list[dict[str, Any]]:
+        """The result in a few rows, for a terminal."""
+        return []
+
+    def save(self, path: str | Path) -> Path:
+        """Write one `.npz`, whole or not at all; returns its path."""
+        path = Path(path)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {n: v for n, v in values.items() if isinstance(v, np.ndarray)}
+        header = {n: v for n, v in values.items() if n not in arrays}
+        header |= {"kind": type(self).__name__, "format": FORMAT}
+        with written(path) as draft, draft.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, header=json.dumps(header), **arrays)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file that `save` wrote, as the subclass that it holds.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            CheckpointError: If it is no result, or holds another kind than `cls`.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file; give one that a diagnostic wrote")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(str(arrays.pop("header")))
+            name, form = header.pop("kind"), header.pop("format")
+        except Exception:
+            raise CheckpointError(
+                f"{path} is not a result; give a .npz that a diagnostic wrote"
+            ) from None
+        if form > FORMAT:
+            raise CheckpointError(f"{path} has format {form}, this version reads up to {FORMAT}")
+        if name not in Result.kinds:
+            importlib.import_module(f"sparsediag.diagnostics.{name.lower()}")
+        kind = Result.kinds[name]
+        if not issubclass(kind, cls):
+            raise CheckpointError(f"{path} holds a {name}, expected a {cls.__name__}")
+        return kind(**header, **arrays)
+
+    def json(self) -> dict[str, Any]:
+        """Plain types, for machines; arrays above 10,000 numbers are left to the `.npz`."""
+        plain: dict[str, Any] = {"kind": type(self).__name__}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not isinstance(value, np.ndarray):
+                plain[f.name] = value
+            elif value.size <= 10_000:
+                plain[f.name] = value.tolist()
+        return plain
+
+
+def source(problem: Problem, **options: Any) -> dict[str, Any]:
+    """Provenance of a result: the problem, the options of the diagnostic, the versions."""
+    return {
+        "problem": problem.digest,
+        "samples": problem.samples,
+        "weights": problem.size,
+        "density": problem.mask.density if problem.mask else 1.0,
+        "batch_norm": problem.batch_norm,
+        "dtype": str(problem.weights.dtype).removeprefix("torch."),
+        "device": str(problem.device),
+        "options": options,
+        "sparsediag": sparsediag.__version__,
+        "torch": str(torch.__version__),
+    }

@@ -1,0 +1,1 @@
+"""Training of sparse nets: a run description goes in, checkpoints come out."""

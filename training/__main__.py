@@ -1,0 +1,97 @@
+"""`python -m training RUN.toml [--optim.lr 0.05] [--seed 3]`: train, print the checkpoint's path."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+USAGE = """python -m training RUN [--KEY VALUE ...] [--out FOLDER] [--device DEVICE] [--debug]
+
+  RUN            a run file (TOML), or the name of a recipe
+  --KEY VALUE    any key of the run file, dotted: --seed 3 --optim.lr 0.05 --mask.density 0.02
+  --out FOLDER   where to write runs/<id>/ (default: out)
+  --device NAME  auto, cpu, cuda or cuda:N (default: auto)
+  --debug        show the traceback of an error
+
+Recipes: {recipes}
+Masks:   {masks}
+Tweaks:  {tweaks}
+Nets:    {nets}
+Data:    {data}
+"""
+
+
+def usage() -> str:
+    """The help text, with everything that can be named."""
+    from sparsediag.data import DATASETS
+    from sparsediag.models import MODELS
+    from training.config import RECIPES
+    from training.masks import METHODS
+    from training.tweaks import TWEAKS
+
+    return USAGE.format(
+        recipes=", ".join(sorted(p.stem for p in RECIPES.glob("*.toml"))),
+        masks=", ".join(METHODS),
+        tweaks=", ".join(TWEAKS),
+        nets=", ".join(MODELS),
+        data=", ".join([*DATASETS, "folder:PATH"]),
+    )
+
+
+def changes(words: list[str]) -> dict[str, Any]:
+    """`--a.b 1 --c=x` as dotted keys and values; a value is TOML where it can be, else a string.
+
+    >>> changes(["--optim.lr", "0.05", "--data=mnist"])
+    {'optim.lr': 0.05, 'data': 'mnist'}
+    """
+    found = {}
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--"):
+            raise ValueError(f"'{word}': need --KEY VALUE after the run file")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            value = next(rest, "")
+            if not value:
+                raise ValueError(f"--{key} needs a value")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train one run; the last line printed is the path of its best checkpoint."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--debug", action="store_true")
+    options, rest = parser.parse_known_args(argv)
+    if options.help or not options.run:
+        print(usage())
+        return 0 if options.help else 2
+    try:
+        from training.config import Run
+        from training.progress import watched
+
+        run = Run.load(options.run, changes(rest))
+        print(watched(run, out=options.out, device=options.device))
+    except (ValueError, OSError) as error:
+        if options.debug:
+            raise
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Run: one training, fully described. TOML in, and an identity that says what it is."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sparsediag.errors import ConfigError, unknown
+from training.masks import METHODS, Method
+from training.masks.dense import Dense
+from training.optim import Optim
+from training.table import changed, fill, toml
+from training.tweaks import TWEAKS, Tweak
+
+RECIPES = Path(__file__).parent / "runs"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The net. `options` holds what only some nets take, such as shortcut = "A"."""
+
+    name: str = "resnet18"
+    width: int | None = None
+    activation: Literal["relu", "swish", "mish"] = "relu"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def keywords(self) -> dict[str, Any]:
+        """Keywords for `models.build`."""
+        width = {} if self.width is None else {"width": self.width}
+        return {"activation": self.activation, **width, **self.options}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What to keep beside the last and the best checkpoint.
+
+    Attributes:
+        checkpoints: Numbers of finished epochs after which to keep a checkpoint of its own.
+        gradient_flow: Measure the gradient flow after every epoch.
+        eigenvalue_every: Measure the top Hessian eigenvalue every so many epochs; 0 is never.
+        images: Training images, without augmentation, that both are measured on.
+    """
+
+    checkpoints: tuple[int, ...] = ()
+    gradient_flow: bool = False
+    eigenvalue_every: int = 0
+    images: int = 384
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        data: Name of a data set, or folder:PATH.
+        seed: Seed of initialisation, mask and data order.
+        augment: Random crops and flips; "auto" for colour images only.
+        model: The net.
+        mask: The pruning method.
+        optim: The optimiser and its schedule.
+        tweaks: Name -> tweak, applied in this order.
+        record: What to keep.
+    """
+
+    data: str = "cifar10"
+    seed: int = 0
+    augment: Literal["auto", "crop_flip", "none"] = "auto"
+    model: Model = field(default_factory=Model)
+    mask: Method = field(default_factory=Dense)
+    optim: Optim = field(default_factory=Optim)
+    tweaks: dict[str, Tweak] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
+
+    def plain(self) -> Run:
+        """The same training of the dense net, without tweaks, instruments or soft activation."""
+        return replace(
+            self,
+            mask=Dense(),
+            tweaks={},
+            record=Record(),
+            model=replace(self.model, activation="relu"),
+        )
+
+    def table(self) -> dict[str, Any]:
+        """All fields as plain types; `Run.of(run.table()) == run`."""
+        method = next(name for name, kind in METHODS.items() if type(self.mask) is kind)
+        return asdict(self) | {"mask": {"method": method, **asdict(self.mask)}}
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Run:
+        """The run that a table describes; every key must be known.
+
+        Raises:
+            ConfigError: If a key is unknown or a value cannot be.
+        """
+        table = dict(table)
+        mask = dict(table.pop("mask", {}))
+        method = mask.pop("method", "dense")
+        if method not in METHODS:
+            raise ConfigError(unknown("mask.method", method, METHODS))
+        tweaks = table.pop("tweaks", {})
+        if isinstance(tweaks, list | tuple):
+            tweaks = {name: {} for name in tweaks}
+        for name in tweaks:
+            if name not in TWEAKS:
+                raise ConfigError(unknown("tweak", name, TWEAKS))
+        run = fill(cls, table, "")
+        return replace(
+            run,
+            mask=fill(METHODS[method], mask, "mask."),
+            tweaks={name: fill(TWEAKS[name], t, f"tweaks.{name}.") for name, t in tweaks.items()},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, changes: Mapping[str, Any] | None = None) -> Run:
+        """Read a TOML file, or the recipe of that name; `changes` maps dotted keys to values.
+
+        Raises:
+            FileNotFoundError: If there is neither a file nor a recipe.
+            ConfigError: If it is not TOML, a key is unknown, or a value cannot be.
+        """
+        path = Path(path)
+        recipe = RECIPES / f"{path.name}.toml"
+        if not path.suffix and recipe.exists():
+            path = recipe
+        if not path.is_file():
+            known = sorted(p.stem for p in RECIPES.glob("*.toml"))
+            near = difflib.get_close_matches(path.stem, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise FileNotFoundError(f"{path}: no such file{hint} Recipes: {', '.join(known)}.")
+        try:
+            table = tomllib.loads(path.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from None
+        for key, value in (changes or {}).items():
+            *parents, last = key.split(".")
+            place = table
+            for parent in parents:
+                if isinstance(place.get(parent), list):  # tweaks = ["smoothing"]
+                    place[parent] = {name: {} for name in place[parent]}
+                place = place.setdefault(parent, {})
+                if not isinstance(place, dict):
+                    raise ConfigError(f"'{parent}' in '{key}' is a value, not a table")
+            place[last] = value
+        return cls.of(table)
+
+    def toml(self) -> str:
+        """The run as TOML, every field spelled out; `python -m training` runs it again."""
+        return toml(self.table())
+
+    @property
+    def id(self) -> str:
+        """Short words and a hash of what differs from the defaults.
+
+        A field that is added later, at its default, changes no identity.
+        """
+        method = self.table()["mask"]["method"]
+        table = changed(replace(self, mask=Dense(), tweaks={}), Run())
+        table["mask"] = {"method": method, **changed(self.mask, type(self.mask)())}
+        table["tweaks"] = {name: changed(t, type(t)()) for name, t in self.tweaks.items()}
+        digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:10]
+        kept = "" if method == "dense" else f"-d{self.mask.density:.4g}"
+        return f"{self.model.name}-{method}{kept}-s{self.seed}-{digest}"

@@ -1,0 +1,242 @@
+"""The training loop: one run in, its checkpoints out, going on where an earlier try stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsediag import data as datasets
+from sparsediag import models
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.data import Data, Images
+from sparsediag.device import pick
+from sparsediag.diagnostics.gradflow import gradflow
+from sparsediag.diagnostics.spectrum import spectrum
+from sparsediag.errors import CheckpointError
+from sparsediag.files import written
+from sparsediag.mask import Mask, prunable
+from sparsediag.models import Ghost
+from sparsediag.problem import Loss, Problem
+from training.augment import crop_flip
+from training.config import Run
+from training.invariant import Invariant
+
+SAVE_EVERY = 10.0  # seconds between two checkpoints to go on from
+Row = dict[str, Any]
+
+
+class Diverged(ValueError):
+    """The loss is no longer a number."""
+
+
+def fit(
+    run: Run,
+    *,
+    out: Path = Path("out"),
+    device: str = "auto",
+    on_epoch: Callable[[Row], None] | None = None,
+) -> Path:
+    """Train, and return the path of the checkpoint with the best validation accuracy.
+
+    Everything is written to `out/runs/<id>/`: `best.pt`, `last.pt`, the checkpoints that the run
+    asks for, `history.jsonl` with one line an epoch, and `run.toml`. A finished run is not
+    trained again; an interrupted one goes on from its last saved epoch and ends with the same
+    bytes, since all randomness of an epoch comes from the run's seed and the epoch.
+
+    Args:
+        run: What to train.
+        out: Where to write.
+        device: auto, cpu, cuda or cuda:N.
+        on_epoch: Called with the row of history after every epoch.
+
+    Raises:
+        ValueError: If the run cannot be, or its loss stops being a number (`Diverged`).
+    """
+    folder = out / "runs" / run.id
+    if finished(folder):
+        return folder / "best.pt"
+    trained = []
+    for earlier in run.mask.before(run):
+        fit(earlier, out=out, device=device, on_epoch=on_epoch)
+        trained.append(Checkpoint.load(out / "runs" / earlier.id / "last.pt"))
+
+    where = pick(device)
+    data = datasets.load(run.data, device=where)
+    options = run.model.keywords()
+    for tweak in run.tweaks.values():
+        options |= tweak.options()
+    options |= {"classes": data.classes, "channels": data.channels, "size": data.size}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        net = models.build(run.model.name, **options).to(where)
+    probe = data.batches("train", images=run.record.images)
+    mask = run.mask.start(Problem(net, probe), trained, seed=run.seed)
+    if mask is not None:
+        mask = mask.to(where)
+        mask.apply_(net)
+
+    optimiser = run.optim.build(net)
+    invariant = Invariant(net, mask, optimiser)
+    loss: Loss = F.cross_entropy
+    for tweak in run.tweaks.values():
+        loss = tweak.loss(loss)
+    epochs = run.optim.epochs
+    plain_from = max([t.over(epochs) for t in run.tweaks.values()], default=0)
+    steps_an_epoch = math.ceil(len(data.train) / run.optim.batch)
+    history: list[Row] = []
+
+    def checkpoint(resume: Row | None = None) -> Checkpoint:
+        return Checkpoint.of(
+            net,
+            mask=mask,
+            model=run.model.name,
+            options=options,
+            data=run.data,
+            run=json.loads(json.dumps(run.table())),
+            step=len(history) * steps_an_epoch,
+            steps=epochs * steps_an_epoch,
+            history=history,
+            resume=resume,
+        )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.toml").write_text(run.toml())
+    best = -1.0
+    if (folder / "last.pt").exists():
+        kept = Checkpoint.load(folder / "last.pt")
+        if kept.resume is None or kept.mask != mask:
+            raise CheckpointError(f"{folder} does not hold this run half-way; remove that folder")
+        net.load_state_dict(kept.weights)
+        optimiser.load_state_dict(kept.resume["optimiser"])
+        history, best = kept.history, kept.resume["best"]
+
+    saved = time.monotonic()
+    for epoch in range(len(history), epochs):
+        start = time.perf_counter()
+        for tweak in run.tweaks.values():
+            tweak.update(net, epoch, epochs)
+        for group in optimiser.param_groups:
+            group["lr"] = run.optim.rate(epoch)
+        shuffle = torch.Generator().manual_seed(run.seed * 1_000_003 + epoch)
+
+        net.train()
+        total, correct = torch.zeros(2, dtype=torch.float64, device=where)
+        order = torch.randperm(len(data.train), generator=shuffle).to(where)
+        for chosen in order.split(run.optim.batch):
+            if len(chosen) == 1 and len(data.train) > 1:
+                continue  # batch norm has no statistics of one image
+            pixels, labels = data.train.pixels[chosen], data.train.labels[chosen]
+            if run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3):
+                pixels = crop_flip(pixels, shuffle)
+            outputs = net(data.normalise(pixels))
+            batch_loss = loss(outputs, labels)
+            optimiser.zero_grad()
+            batch_loss.backward()  # type: ignore[no-untyped-call]
+            invariant.mask_gradients()
+            optimiser.step()
+            invariant.check()
+            total += batch_loss.detach() * len(chosen)
+            correct += (outputs.detach().argmax(1) == labels).sum()
+
+        invariant.report()
+        val_loss, val_accuracy = evaluate(net, data, data.validation)
+        row = {
+            "epoch": epoch,
+            "lr": run.optim.rate(epoch),
+            "train_loss": float(total) / len(data.train),
+            "train_accuracy": float(correct) / len(data.train),
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "ghosts": max((m.strength for m in net.modules() if isinstance(m, Ghost)), default=0.0),
+            **_sparsity(net),
+            **_instruments(run, net, mask, probe, epoch),
+            "seconds": time.perf_counter() - start,
+        }
+        if not math.isfinite(row["train_loss"]):
+            raise Diverged(
+                f"the training loss is {row['train_loss']} in epoch {epoch} at learning rate "
+                f"{row['lr']:g}; lower optim.lr. Last good checkpoint: "
+                + str(folder / "last.pt" if (folder / "last.pt").exists() else "none yet")
+            )
+        history.append(row)
+        if epoch >= plain_from and val_accuracy > best:
+            best = val_accuracy
+            checkpoint().save(folder / "best.pt")
+        if epoch + 1 in run.record.checkpoints:
+            checkpoint().save(folder / f"epoch-{epoch + 1:03}.pt")
+        if time.monotonic() - saved > SAVE_EVERY:
+            resume = {"optimiser": optimiser.state_dict(), "best": best}
+            checkpoint(resume).save(folder / "last.pt")
+            saved = time.monotonic()
+        if on_epoch:
+            on_epoch(row)
+
+    _finish(folder, net, data, checkpoint())
+    return folder / "best.pt"
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run in that folder has been trained to its end."""
+    return (folder / "history.jsonl").exists()
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, data: Data, images: Images, chunk: int = 1000) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in evaluation mode."""
+    net.eval()
+    total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
+    for pixels, labels in zip(
+        images.pixels.split(chunk), images.labels.split(chunk), strict=True
+    ):
+        outputs = net(data.normalise(pixels))
+        total += F.cross_entropy(outputs, labels, reduction="sum")
+        correct += (outputs.argmax(1) == labels).sum()
+    return float(total) / len(images), float(correct) / len(images)
+
+
+def _sparsity(net: nn.Module) -> Row:
+    weights = dict(net.named_parameters())
+    covered = [weights[name] for name in prunable(net)]
+
+    def zeros(tensors: list[Tensor]) -> float:
+        return sum(int((t == 0).sum()) for t in tensors) / sum(t.numel() for t in tensors)
+
+    return {"sparsity": zeros(covered), "sparsity_all": zeros(list(weights.values()))}
+
+
+def _instruments(
+    run: Run, net: nn.Module, mask: Mask | None, probe: list[tuple[Tensor, Tensor]], epoch: int
+) -> Row:
+    row: Row = {}
+    if run.record.gradient_flow:
+        flow = gradflow(Problem(net, probe, mask=mask, batch_norm="train"))
+        row |= {"gradient_flow": flow.mean, "gradient_flow_per_weight": flow.mean_per_weight}
+    if run.record.eigenvalue_every and epoch % run.record.eigenvalue_every == 0:
+        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2)
+        squared = sum(float(p.detach().square().sum()) for p in net.parameters())
+        row |= {"eigenvalue": float(top.eigenvalues[0]), "weight_norm": math.sqrt(squared)}
+    return row
+
+
+def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:
+    """Test accuracy of the last and of the best epoch; the history is written at the very end."""
+    best = Checkpoint.load(folder / "best.pt")
+    for kept in (last, best):
+        net.load_state_dict(kept.weights)
+        row = last.history[len(kept.history) - 1]
+        row["test_loss"], row["test_accuracy"] = evaluate(net, data, data.test)
+    last.history[len(best.history) - 1]["best"] = True
+    last.save(folder / "last.pt")
+    replace(best, history=last.history).save(folder / "best.pt")
+    with written(folder / "history.jsonl") as draft:
+        draft.write_text("".join(json.dumps(row) + "\n" for row in last.history))

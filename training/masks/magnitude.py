@@ -1,0 +1,33 @@
+"""One-shot magnitude pruning: train dense, keep the largest weights, start again with them.
+
+The first round of the lottery-ticket procedure (Frankle and Carbin, ICLR 2019), cut at once to
+the density that is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.mask import Mask, prunable
+from sparsediag.problem import Problem
+from training.masks.method import Method
+
+if TYPE_CHECKING:
+    from training.config import Run
+
+
+@dataclass(frozen=True)
+class Magnitude(Method):
+    """The largest |w| at the end of a dense training; the survivors go back to their start."""
+
+    def before(self, run: Run) -> tuple[Run, ...]:
+        """The same training, dense and without tweaks: masks are drawn from the plain net."""
+        return (run.plain(),)
+
+    def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
+        """The largest weights, over all layers together."""
+        weights = trained[0].weights
+        return Mask.top({name: weights[name].abs() for name in prunable(problem.net)}, self.density)

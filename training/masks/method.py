@@ -1,0 +1,47 @@
+"""Method: how a mask comes to be. Its fields are its options in a run file, under `[mask]`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.mask import Mask
+from sparsediag.problem import Problem
+
+if TYPE_CHECKING:
+    from training.config import Run
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A pruning method.
+
+    Attributes:
+        density: Share of the prunable weights that is kept; 0.1 is 90 % sparsity.
+    """
+
+    density: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise ValueError(
+                f"density {self.density}: need a number in (0, 1]. "
+                "For 90 % sparsity write density = 0.1."
+            )
+
+    def before(self, run: Run) -> tuple[Run, ...]:
+        """The runs that must be finished first, because the mask is drawn from them."""
+        return ()
+
+    @abstractmethod
+    def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask | None:
+        """The mask to train with.
+
+        Args:
+            problem: The net at its initialisation, with a sample of the training images.
+            trained: The last checkpoint of each run that `before` asked for.
+            seed: Seed of whatever is random.
+        """

@@ -1,0 +1,62 @@
+"""Optimisers of the papers: SGD with momentum (ToST), and Adam (the pruning pipeline)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from training.schedule import decay
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimiser and its schedule; the defaults are ToST's (section 3).
+
+    Attributes:
+        name: "sgd", or "adam" (then `momentum` is not used).
+        lr: Learning rate at the start.
+        momentum: Of SGD.
+        weight_decay: On all parameters, as in the authors' code.
+        epochs: Passes over the training images.
+        batch: Images a step; the last, smaller batch of an epoch is kept.
+        drops: Fractions of the training after which the learning rate drops.
+        factor: What it is multiplied with at each drop.
+    """
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    epochs: int = 180
+    batch: int = 128
+    drops: tuple[float, ...] = (0.5, 0.75)
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        for key in ("lr", "epochs", "batch"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"{key} = {getattr(self, key)}: need a positive number")
+        for drop in self.drops:
+            if not 0 < drop < 1:
+                raise ValueError(f"drops: {drop} is no fraction of the training; need 0 to 1")
+
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
+        """A new optimiser for all parameters of `net`."""
+        if self.name == "adam":
+            return torch.optim.Adam(
+                net.parameters(), lr=self.lr, weight_decay=self.weight_decay, foreach=True
+            )
+        return torch.optim.SGD(
+            net.parameters(),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            foreach=True,
+        )
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        return self.lr * decay(self.drops, self.factor, epoch, self.epochs)

@@ -1,0 +1,36 @@
+"""A training to look at: a bar with the time left, and the numbers of the last epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.progress import Progress
+
+from sparsediag import terminal
+from training.config import Run
+from training.loop import Row, fit
+
+
+def watched(run: Run, *, out: Path, device: str = "auto") -> Path:
+    """`fit`, with a bar on stderr for this run and for each run that its mask needs."""
+    with terminal.bars() as bars:
+        paths = [
+            _one(stage, bars=bars, out=out, device=device) for stage in (*run.mask.before(run), run)
+        ]
+    return paths[-1]
+
+
+def _one(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
+    task = bars.add_task(run.id, total=run.optim.epochs)
+
+    def show(row: Row) -> None:
+        bars.update(task, completed=row["epoch"] + 1)
+        bars.console.print(
+            f"epoch {row['epoch'] + 1:3}  lr {row['lr']:<7.2g} loss {row['train_loss']:.3f}  "
+            f"train {row['train_accuracy']:6.1%}  validation {row['val_accuracy']:6.1%}",
+            highlight=False,
+        )
+
+    path = fit(run, out=out, device=device, on_epoch=show)
+    bars.update(task, completed=run.optim.epochs)
+    return path

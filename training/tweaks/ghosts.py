@@ -1,0 +1,65 @@
+"""Ghosts: soft neurons (GSw) and skips (GSk) that are gone before the first drop (ToST, 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sparsediag.models import GhostReLU, GhostSkip
+from training.schedule import epoch_at
+from training.tweaks.tweak import Tweak
+
+
+@dataclass(frozen=True)
+class GhostNeurons(Tweak):
+    """GSw: Swish, made steeper each epoch, and exactly ReLU in the end.
+
+    x sigmoid(beta x) with beta_e = 1 + (last_beta - 1) e / (T - 1) for epochs e < T.
+
+    Attributes:
+        last_beta: Steepness in the last epoch before ReLU takes over.
+        until: Fraction of the training after which the neurons are ReLU (the first drop).
+    """
+
+    last_beta: float = 10.0
+    until: float = 0.5
+
+    def options(self) -> dict[str, Any]:
+        return {"activation": "ghost"}
+
+    def over(self, epochs: int) -> int:
+        return epoch_at(self.until, epochs)
+
+    def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
+        end = self.over(epochs)
+        beta = 1 + (self.last_beta - 1) * epoch / max(end - 1, 1)
+        for module in net.modules():
+            if isinstance(module, GhostReLU):
+                module.fade(1 / beta if epoch < end else 0.0)
+
+
+@dataclass(frozen=True)
+class GhostSkips(Tweak):
+    """GSk: a skip around every 3x3 convolution whose gate closes: alpha_e = 1 - e / T for e < T.
+
+    Attributes:
+        kind: How the skipped signal is made to fit; see `sparsediag.models.GhostSkip`.
+        until: Fraction of the training after which the gate is shut (the first drop).
+    """
+
+    kind: str = "identity_bn"
+    until: float = 0.5
+
+    def options(self) -> dict[str, Any]:
+        return {"skips": self.kind}
+
+    def over(self, epochs: int) -> int:
+        return epoch_at(self.until, epochs)
+
+    def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
+        end = self.over(epochs)
+        for module in net.modules():
+            if isinstance(module, GhostSkip):
+                module.fade(max(0.0, 1 - epoch / end) if end else 0.0)
