@@ -88,7 +88,7 @@ class Checkpoint:
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all."""
-        mask = self.mask or {}
+        mask: Mapping[str, Tensor] = self.mask or {}
         payload = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weights", "mask")
         }

@@ -34,7 +34,9 @@ JSON = Annotated[bool, Parameter(negative="", help="Print one JSON object instea
 DEBUG = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 SHARED: dict[str, tuple[Any, Any]] = {
     "out": (
-        Annotated[Path | None, Parameter(help="Result file (.npz); beside the checkpoint if none.")],
+        Annotated[
+            Path | None, Parameter(help="Result file, .npz (default: beside the checkpoint).")
+        ],
         None,
     ),
     "data": (Annotated[str | None, Parameter(help="Another data set than the net's own.")], None),

@@ -111,7 +111,8 @@ class _Krylov:
 
     def scale(self, values: np.ndarray) -> np.ndarray:
         """|value|, but never under 1e-8 of the operator, so that a zero eigenvalue converges."""
-        return np.maximum(np.abs(values), 1e-8 * self.norm)
+        floored: np.ndarray = np.maximum(np.abs(values), 1e-8 * self.norm)
+        return floored
 
     def last(self) -> Tensor | None:
         """The last product's part outside the space; None where it is rounding error only."""

@@ -91,4 +91,4 @@ class Live:
             return {n: s.numel() for n, s in self.shapes.items()}
         ends = torch.tensor([s.numel() for s in self.shapes.values()]).cumsum(0)
         below = torch.searchsorted(self.index.cpu(), ends).tolist()
-        return {n: b - a for n, a, b in zip(self.shapes, [0, *below], below, strict=False)}
+        return {n: b - a for n, a, b in zip(self.shapes, [0, *below[:-1]], below, strict=True)}

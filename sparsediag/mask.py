@@ -26,7 +26,7 @@ def prunable(net: nn.Module) -> list[str]:
     layer that is there only for a while (ghost skips set `temporary = True`). The fused input
     projection of an attention layer belongs to no linear layer and stays dense.
 
-    >>> prunable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2)))
+    >>> prunable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)))
     ['0.weight']
     """
     lasting = _lasting(net)
@@ -86,7 +86,8 @@ class Mask(Mapping[str, Tensor]):
         """
         if not 0 < density <= 1:
             raise ValueError(
-                f"density {density}: need a number in (0, 1]. For 90 % sparsity write density = 0.1."
+                f"density {density}: need a number in (0, 1]. "
+                "For 90 % sparsity write density = 0.1."
             )
         for name, s in scores.items():
             if s.isnan().any():

@@ -60,7 +60,7 @@ STYLE: dict[str, Any] = {
 @contextmanager
 def style() -> Iterator[None]:
     """The house style inside the block; the caller's own settings are back after it."""
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):  # type: ignore[dict-item]
         yield
 
 

@@ -63,6 +63,7 @@ class Problem:
     mask: Mask | None = field(default=None, kw_only=True)
     batch_norm: Literal["eval", "train"] = field(default="eval", kw_only=True)
 
+    _batches: list[Batch] = field(init=False, repr=False)
     live: Live = field(init=False, repr=False)
     weights: Tensor = field(init=False, repr=False)
 
@@ -73,14 +74,15 @@ class Problem:
         own = dict(self.net.named_parameters())
         weights = live.join({name: own[name] for name in live.shapes}).clone()
         with _untouched_rng(weights.device):
-            object.__setattr__(self, "batches", fixed(self.batches, weights.device))
+            object.__setattr__(self, "_batches", fixed(self.batches, weights.device))
+            object.__setattr__(self, "batches", self._batches)
             object.__setattr__(self, "live", live)
             object.__setattr__(self, "weights", weights)
             self._check()
 
     def _check(self) -> None:
         """One forward pass twice over the first batch: a finite loss, and the same one."""
-        first, again = (self._mean(self.batches[:1], None) for _ in range(2))
+        first, again = (self._mean(self._batches[:1], None) for _ in range(2))
         if not math.isfinite(first):
             raise ValueError(
                 f"the loss is {first} at these weights; need a finite loss. "
@@ -159,13 +161,13 @@ class Problem:
                 g = torch.autograd.grad(
                     self._share(weights, batch), leaves, create_graph=True, materialize_grads=True
                 )
-                curved = [(gi, vi) for gi, vi in zip(g, directions, strict=True) if gi.requires_grad]
+                curved = [i for i, gi in enumerate(g) if gi.requires_grad]
                 if not curved:
-                    continue
+                    continue  # the loss is linear in every weight
                 hv = torch.autograd.grad(
-                    [gi for gi, _ in curved],
+                    [g[i] for i in curved],
                     leaves,
-                    grad_outputs=[vi for _, vi in curved],
+                    grad_outputs=[directions[i] for i in curved],
                     materialize_grads=True,
                 )
                 total += self.join(dict(zip(weights, hv, strict=True)))

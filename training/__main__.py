@@ -1,4 +1,4 @@
-"""`python -m training RUN.toml [--optim.lr 0.05] [--seed 3]`: train, print the checkpoint's path."""
+"""`python -m training RUN.toml [--optim.lr 0.05] [--seed 3]`: train one run."""
 
 from __future__ import annotations
 

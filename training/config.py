@@ -110,7 +110,7 @@ class Run:
         for name in tweaks:
             if name not in TWEAKS:
                 raise ConfigError(unknown("tweak", name, TWEAKS))
-        run = fill(cls, table, "")
+        run: Run = fill(cls, table)
         return replace(
             run,
             mask=fill(METHODS[method], mask, "mask."),

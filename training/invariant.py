@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -15,11 +17,9 @@ class Invariant:
     there by arithmetic. The check adds up what is not 0 on the device and is read once an epoch.
     """
 
-    def __init__(
-        self, net: nn.Module, mask: Mask | None, optimiser: torch.optim.Optimizer
-    ) -> None:
+    def __init__(self, net: nn.Module, mask: Mask | None, optimiser: torch.optim.Optimizer) -> None:
         weights = dict(net.named_parameters())
-        mask_of = mask or {}
+        mask_of: Mapping[str, Tensor] = mask or {}
         self.optimiser = optimiser
         self.weights = [weights[name] for name in mask_of]
         self.alive = [m.to(weights[name].dtype) for name, m in mask_of.items()]
@@ -53,7 +53,9 @@ class Invariant:
         """
         moved, self.moved = float(self.moved), 0.0
         if moved > 0:
-            raise RuntimeError(f"dead weights or their optimiser state moved, by {moved:.3g} in all")
+            raise RuntimeError(
+                f"dead weights or their optimiser state moved, by {moved:.3g} in all"
+            )
 
 
 def _alike(state: object, weight: Tensor) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,7 +140,7 @@ def fit(
             outputs = net(data.normalise(pixels))
             batch_loss = loss(outputs, labels)
             optimiser.zero_grad()
-            batch_loss.backward()  # type: ignore[no-untyped-call]
+            batch_loss.backward()
             invariant.mask_gradients()
             optimiser.step()
             invariant.check()
@@ -195,9 +194,7 @@ def evaluate(net: nn.Module, data: Data, images: Images, chunk: int = 1000) -> t
     """Mean cross-entropy and accuracy in evaluation mode."""
     net.eval()
     total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
-    for pixels, labels in zip(
-        images.pixels.split(chunk), images.labels.split(chunk), strict=True
-    ):
+    for pixels, labels in zip(images.pixels.split(chunk), images.labels.split(chunk), strict=True):
         outputs = net(data.normalise(pixels))
         total += F.cross_entropy(outputs, labels, reduction="sum")
         correct += (outputs.argmax(1) == labels).sum()
@@ -208,10 +205,11 @@ def _sparsity(net: nn.Module) -> Row:
     weights = dict(net.named_parameters())
     covered = [weights[name] for name in prunable(net)]
 
-    def zeros(tensors: list[Tensor]) -> float:
-        return sum(int((t == 0).sum()) for t in tensors) / sum(t.numel() for t in tensors)
+    def zeros(tensors: Iterable[Tensor]) -> float:
+        flat = torch.cat([t.detach().flatten() for t in tensors])
+        return float((flat == 0).double().mean())
 
-    return {"sparsity": zeros(covered), "sparsity_all": zeros(list(weights.values()))}
+    return {"sparsity": zeros(covered), "sparsity_all": zeros(weights.values())}
 
 
 def _instruments(

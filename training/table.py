@@ -37,7 +37,9 @@ def toml(table: Mapping[str, Any]) -> str:
 def _lines(table: Mapping[str, Any], name: str) -> list[str]:
     lines = [f"[{name}]"] if name else []
     inner = {k: v for k, v in table.items() if isinstance(v, Mapping)}
-    lines += [f"{k} = {json.dumps(v)}" for k, v in table.items() if k not in inner and v is not None]
+    lines += [
+        f"{k} = {json.dumps(v)}" for k, v in table.items() if k not in inner and v is not None
+    ]
     for key, value in inner.items():
         lines += ["", *_lines(value, f"{name}.{key}" if name else key)]
     return lines

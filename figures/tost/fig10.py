@@ -26,7 +26,8 @@ def draw(results: dict[str, Any]) -> Figure:
     levels = plotting.loss_levels(*(result.loss for result in results.values()))
     for ax, (label, result) in zip(panels, results.items(), strict=True):
         last = ax is panels[-1]
-        plotting.contours(ax, *result.axes, result.loss, levels=levels, bar=last)
+        x, y = result.axes
+        plotting.contours(ax, x, y, result.loss, levels=levels, bar=last)
         rise = np.nanmean(result.loss) - result.centre
         ax.set(title=f"{label}: mean rise {rise:.2f}", xlabel="direction 1")
     panels[0].set_ylabel("direction 2")

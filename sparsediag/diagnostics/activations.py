@@ -117,7 +117,7 @@ def activations(
         nonlocal seen
         seen += 1
         if progress:
-            progress(seen, len(problem.batches))
+            progress(seen, len(list(problem.batches)))
 
     hooks = [problem.net.get_submodule(n).register_forward_hook(c) for n, c in counts.items()]
     hooks.append(problem.net.register_forward_hook(tick))

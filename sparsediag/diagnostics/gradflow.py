@@ -1,4 +1,4 @@
-"""Gradient flow: how much gradient reaches the live weights (Tessera et al., 2021; ToST, Fig 9b)."""
+"""Gradient flow: how much gradient reaches the live weights (Tessera et al., 2021)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from sparsediag.mask import prunable
 from sparsediag.problem import Problem

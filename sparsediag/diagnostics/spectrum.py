@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -49,9 +50,7 @@ class Spectrum(Result):
         """Squared mass of each eigenvector on each tensor, (top, tensors); rows sum to 1."""
         starts = np.cumsum([0, *self.counts])
         squared = np.square(self.vectors, dtype=float)
-        return np.stack(
-            [squared[:, a:b].sum(1) for a, b in zip(starts, starts[1:], strict=False)], axis=1
-        )
+        return np.stack([squared[:, a:b].sum(1) for a, b in pairwise(starts)], axis=1)
 
     def table(self) -> list[dict[str, Any]]:
         """One row a pair, with the tensor that carries most of the eigenvector."""
@@ -74,7 +73,7 @@ class Spectrum(Result):
         error = self.residuals * np.abs(self.eigenvalues)
         ax.bar(place, self.eigenvalues, yerr=error, color=plotting.COLOURS[0], width=0.7)
         ax.set(xlabel="eigenvector", ylabel="Hessian eigenvalue")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_xticks(place)
         return ax
 
 

@@ -16,7 +16,7 @@ __all__ = ["ACTIVATIONS", "MODELS", "SKIPS", "Ghost", "GhostReLU", "GhostSkip", 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **resnet.NETS,
-    **vgg.NETS,
+    **vgg.NETS,  # type: ignore[dict-item]
     **mobilenet.NETS,
     **mlp.NETS,
 }
@@ -43,4 +43,3 @@ def build(name: str, **options: Any) -> nn.Module:
     for option in options.keys() - known:
         raise ValueError(unknown(f"option of {name}", option, known))
     return MODELS[name](**options)
-

@@ -12,9 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS = ("relu", "swish", "mish", "ghost")
-SKIPS = ("identity_bn", "identity_rms", "identity", "conv1x1_bn")
-
 
 class Ghost(nn.Module):
     """A layer with a strength in [0, 1].
@@ -56,6 +53,17 @@ class GhostReLU(Ghost):
         return x * torch.sigmoid(x / self.strength)
 
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "swish": nn.SiLU,
+    "mish": nn.Mish,
+    "ghost": GhostReLU,
+}
+
+
+SKIPS = ("identity_bn", "identity_rms", "identity", "conv1x1_bn")
+
+
 class GhostSkip(Ghost):
     """A temporary skip around one convolution: `z + strength * P(x)` (ToST, GSk).
 
@@ -91,14 +99,15 @@ class GhostSkip(Ghost):
     def path(self, x: Tensor) -> Tensor:
         """The skipped signal P(x), in the shape of z."""
         if self.kind == "conv1x1_bn":
-            normed: Tensor = self.norm(self.conv(x))
-            return normed
+            learned: Tensor = self.norm(self.conv(x))
+            return learned
         if x.dim() == 4:
             if self.stride > 1:
                 x = F.avg_pool2d(x, self.stride, ceil_mode=True)
             x = F.pad(x, (0, 0, 0, 0, 0, self.outs - self.ins))
         if self.kind == "identity_bn":
-            return self.norm(x[:, :, None, None]).flatten(1) if x.dim() == 2 else self.norm(x)
+            normed: Tensor = self.norm(x if x.dim() == 4 else x[:, :, None, None])
+            return normed.view_as(x)
         if self.kind == "identity_rms":
             dims = tuple(range(1, x.dim()))
             return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + 1e-5)
@@ -116,7 +125,7 @@ def activation(name: str) -> nn.Module:
     """The activation called `name`: relu, swish, mish, or ghost (Swish that fades into ReLU)."""
     if name not in ACTIVATIONS:
         raise ValueError(f"activation '{name}': need one of {', '.join(ACTIVATIONS)}")
-    return {"relu": nn.ReLU, "swish": nn.SiLU, "mish": nn.Mish, "ghost": GhostReLU}[name]()
+    return ACTIVATIONS[name]()
 
 
 def skip(kind: str | None, ins: int, outs: int, stride: int = 1) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -53,9 +54,7 @@ class MLP(nn.Module):
             raise ValueError("skips 'conv1x1_bn' needs feature maps; a perceptron has none")
         skip(skips, 1, 1)  # an unknown kind is an error even where no layer has a site for it
         widths = [channels * size * size, *(width or h for h in hidden)]
-        self.layers = nn.Sequential(
-            *(Hidden(i, o, activation, skips) for i, o in zip(widths, widths[1:], strict=False))
-        )
+        self.layers = nn.Sequential(*(Hidden(i, o, activation, skips) for i, o in pairwise(widths)))
         self.stages = [[f"layers.{i}"] for i in range(len(hidden))]
         self.fc = nn.Linear(widths[-1], classes)
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from sparsediag import data
+from sparsediag import data, images
 from sparsediag.data import DATASETS, Images, home, load
 
 
@@ -446,7 +446,7 @@ def test_folder_is_decoded_once(place, tmp_path, monkeypatch):
     name = f"folder:{pictures(tmp_path / 'pets', 6)}"
     first = load(name)
     assert [p.suffix for p in (place / "decoded").iterdir()] == [".pt"]
-    monkeypatch.setattr(data, "_image", no_decoder)
+    monkeypatch.setattr(images, "_image", no_decoder)
     assert load(name) is first
     data._load.cache_clear()
     second = load(name)
@@ -459,7 +459,7 @@ def test_touched_file_is_decoded_again(tmp_path, monkeypatch):
     root = pictures(tmp_path / "pets", 6)
     load(f"folder:{root}")
     os.utime(root / "cat" / "cat000.png", ns=(0, 1))
-    monkeypatch.setattr(data, "_image", no_decoder)
+    monkeypatch.setattr(images, "_image", no_decoder)
     with pytest.raises(AssertionError, match="was decoded again"):
         load(f"folder:{root}")
 

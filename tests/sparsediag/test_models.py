@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -403,7 +402,11 @@ def test_gradient_passes_a_fully_pruned_convolution_only_through_its_ghost(
         ("mlp", {"activation": "gelu"}, "activation 'gelu': need one of relu, swish, mish"),
         ("vgg16", {"skips": "identiy"}, "skips 'identiy': need one of identity_bn"),
         ("mlp", {"skips": "identiy"}, "skips 'identiy': need one of identity_bn"),
-        ("lenet300", {"skips": "identiy", "width": None}, "skips 'identiy': need one of identity_bn"),
+        (
+            "lenet300",
+            {"skips": "identiy", "width": None},
+            "skips 'identiy': need one of identity_bn",
+        ),
         ("resnet18", {"shortcut": "C"}, "shortcut 'C': need 'A'.*or 'B'"),
         ("mlp", {"skips": "conv1x1_bn"}, "needs feature maps; a perceptron has none"),
         ("lenet300", {"skips": "conv1x1_bn"}, "needs feature maps; a perceptron has none"),

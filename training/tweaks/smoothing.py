@@ -24,4 +24,5 @@ class Smoothing(Tweak):
             raise ValueError(f"alpha {self.alpha}: need a number in [0, 1)")
 
     def loss(self, loss: Loss) -> Loss:
-        return partial(loss, label_smoothing=self.alpha)
+        smoothed: Loss = partial(loss, label_smoothing=self.alpha)  # type: ignore[call-arg]
+        return smoothed

@@ -1,0 +1,132 @@
+"""Images that lie in files: class folders, decoded once and kept as one tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from glob import glob
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sparsediag.files import written
+
+SPLIT_SEED = 0  # one split for all runs, whatever a run's own seed
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+LAYOUT = f"train/<class>/* and test/<class>/*, or <class>/* ({', '.join(SUFFIXES)})"
+File = tuple[str, int, int]  # path below the root, bytes, time of change in ns
+Pair = tuple["Images", "Images"]  # for training and validation, for testing
+
+
+def home() -> Path:
+    """Where data sets live: `$SPARSEDIAG_DATA`, else `sparsediag` in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sparsediag"
+    return Path(os.environ.get("SPARSEDIAG_DATA") or cache).expanduser()
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Some images and their classes, on one device."""
+
+    pixels: Tensor  # (N, C, H, W), uint8
+    labels: Tensor  # (N,), int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def hold_out(images: Images, count: int) -> Pair:
+    """The images without `count` of them, and those: drawn by the same seed in every run."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    held, rest = (Images(images.pixels[i], images.labels[i]) for i in order.tensor_split([count]))
+    return rest, held
+
+
+def class_folders(files: tuple[File, ...], root: Path) -> Pair:
+    """The images of PATH/train and PATH/test, or of PATH with a tenth held out for testing."""
+    split = any(path.startswith(("train/", "test/")) for path, *_ in files)
+    paths = [(file, (file[0] if split else f"train/{file[0]}").split("/")) for file in files]
+    found = [(p[0] == "test", p[1], f) for f, p in paths if p[0] in ("train", "test") and p[2:]]
+    train, test = ([name for held, name, _ in found if held == side] for side in (False, True))
+    if len(train) < 11 or len(set(train)) < 2:
+        came = f"'{root}' holds {len(train)} training images of {len(set(train))} classes"
+        raise ValueError(f"{came}; need 11 or more, of 2 or more, in {LAYOUT}.")
+    if split and (odd := {*train} ^ {*test}):
+        raise ValueError(f"'{root}' has class '{min(odd)}' in only one of train and test.")
+    whole, held = _read(root, found)
+    return (whole, held) if split else hold_out(whole, len(whole) // 10)
+
+
+def tinyimagenet(root: Path) -> Pair:
+    """The official layout, from the folder, the zip, or the network; `val` is the test set."""
+    from torchvision.datasets.utils import download_url
+
+    folder, archive = root / "tiny-imagenet-200", root / "tiny-imagenet-200.zip"
+    if not folder.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as draft:  # half a set never looks whole
+            if not archive.exists():
+                download_url(f"http://cs231n.stanford.edu/{archive.name}", draft)
+                os.replace(Path(draft, archive.name), archive)
+            shutil.unpack_archive(archive, draft)
+            os.replace(Path(draft, folder.name), folder)
+    wnid = dict(np.loadtxt(folder / "val" / "val_annotations.txt", str, usecols=(0, 1), ndmin=2))
+    files = [(file, file[0].split("/")) for file in listing(folder)]
+    found = [(False, path[1], file) for file, path in files if path[0] == "train"]
+    found += [(True, wnid[path[-1]], file) for file, path in files if path[-1] in wnid]
+    return _read(folder, found)
+
+
+def listing(root: Path) -> tuple[File, ...]:
+    """All image files below a folder, with what tells whether they have changed."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"'{root}' is not a folder; need one with {LAYOUT}.")
+    paths = sorted(glob("**/*.*", root_dir=root, recursive=True))  # without hidden files
+    stats = ((p, os.stat(root / p)) for p in paths if p.lower().endswith(SUFFIXES))
+    return tuple((Path(p).as_posix(), stat.st_size, stat.st_mtime_ns) for p, stat in stats)
+
+
+def _read(root: Path, found: list[tuple[bool, str, File]]) -> Pair:
+    """The images found, decoded once: their pixels stay in `home()` until a file changes."""
+    tests, names, files = zip(*sorted(found), strict=True)
+    cache = home() / "decoded" / f"{hashlib.sha256(repr(files).encode()).hexdigest()}.pt"
+    try:
+        pixels = torch.load(cache, weights_only=True)
+    except Exception:  # absent, or broken in some way
+        pixels = _decode([root / path for path, *_ in files])
+        with written(cache) as draft:
+            torch.save(pixels, draft)
+    n, labels = tests.count(False), torch.from_numpy(np.unique(names, return_inverse=True)[1])
+    return Images(pixels[:n], labels[:n]), Images(pixels[n:], labels[n:])
+
+
+def _decode(files: list[Path]) -> Tensor:
+    """Pixels (N, C, H, W); C is 1 where every image is grey, else 3."""
+    size, channels = _image(files[0]).shape[2], 1
+    pixels = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:  # PIL releases the GIL
+        for i, image in enumerate(pool.imap(_image, files, chunksize=64)):
+            channels, h, w = max(channels, len(image)), *image.shape[1:]
+            if (h, w) != (size, size):
+                came = f"'{files[i]}' is {w} x {h} pixels"
+                raise ValueError(f"{came}; need {size} x {size}, so resize all to one square size.")
+            pixels[i] = image
+    return pixels[:, :channels].contiguous()
+
+
+def _image(path: Path) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise OSError("it has more than 8 bits a channel")
+            array = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"'{path}' is no image to use: {error}. Convert or remove it.") from error
+    return torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1)
