@@ -25,7 +25,7 @@ figures: $(READY)  ## draw the figures of the papers [SCALE=smoke|laptop] [ONLY=
 	@$(BIN)/python -m figures $(ONLY) --scale $(SCALE) --jobs $(JOBS)
 
 test: $(READY)  ## run the test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS)
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .

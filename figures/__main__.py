@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from types import ModuleType
 
 from figures import store
@@ -99,7 +100,9 @@ def draw(name: str, scale: Scale, out: Path) -> None:
     with plotting.style():
         fig = module.draw(results)
         caption = scale.caption if module.NEEDS else "from the activation code itself"
-        fig.supxlabel(caption, fontsize=4.5, color="#555555")
+        width = round(27 * fig.get_figwidth())
+        lines = [fill(line, width) for line in caption.splitlines()]
+        fig.supxlabel("\n".join(lines), fontsize=4.5, color="#555555")
     if hasattr(module, "markdown"):
         stem.parent.mkdir(parents=True, exist_ok=True)
         text = f"{module.__doc__}\n{module.markdown(results)}\n\n{caption}\n"

@@ -108,7 +108,7 @@ def contours(
     ax.set_aspect("equal")
     if bar:
         scale = ax.figure.colorbar(filled, ax=ax, label="loss", ticks=levels[::4], shrink=0.85)
-        scale.ax.set_yticklabels([f"{level:.3g}" for level in levels[::4]])
+        scale.ax.set_yticklabels([f"{v:.2g}" if v < 10 else f"{v:.0f}" for v in levels[::4]])
         scale.ax.minorticks_off()
     return filled
 

@@ -29,6 +29,7 @@ from sparsediag.problem import Loss, Problem
 from training.augment import crop_flip
 from training.config import Run
 from training.invariant import Invariant
+from training.schedule import epoch_at
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints to go on from
 Row = dict[str, Any]
@@ -90,7 +91,10 @@ def fit(
     for tweak in run.tweaks.values():
         loss = tweak.loss(loss)
     epochs = run.optim.epochs
+    # the best epoch is sought where every run is at a lower rate and no ghost is left
+    first_drop = epoch_at(min(run.optim.drops, default=0), epochs)
     plain_from = max([t.over(epochs) for t in run.tweaks.values()], default=0)
+    choose_from = min(max(first_drop, plain_from), epochs - 1)
     steps_an_epoch = math.ceil(len(data.train) / run.optim.batch)
     history: list[Row] = []
 
@@ -110,14 +114,14 @@ def fit(
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.toml").write_text(run.toml())
-    best = -1.0
+    best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
     if (folder / "last.pt").exists():
         kept = Checkpoint.load(folder / "last.pt")
         if kept.resume is None or kept.mask != mask:
             raise CheckpointError(f"{folder} does not hold this run half-way; remove that folder")
         net.load_state_dict(kept.weights)
         optimiser.load_state_dict(kept.resume["optimiser"])
-        history, best = kept.history, kept.resume["best"]
+        history, best = kept.history, tuple(kept.resume["best"])
 
     saved = time.monotonic()
     for epoch in range(len(history), epochs):
@@ -168,8 +172,8 @@ def fit(
                 + str(folder / "last.pt" if (folder / "last.pt").exists() else "none yet")
             )
         history.append(row)
-        if epoch >= plain_from and val_accuracy > best:
-            best = val_accuracy
+        if epoch >= choose_from and (val_accuracy, -val_loss) > best:
+            best = (val_accuracy, -val_loss)
             checkpoint().save(folder / "best.pt")
         if epoch + 1 in run.record.checkpoints:
             checkpoint().save(folder / f"epoch-{epoch + 1:03}.pt")

@@ -1,0 +1,125 @@
+"""`make bench`: how far from the floor the products, the solver, the landscape and the steps are.
+
+Everything in one process, on the same weights and batch; ratios within a row are what to read.
+Writes `tests/bench/RESULTS.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import sparsediag as sd
+from training.invariant import Invariant
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+Rows = list[tuple[str, str, str]]
+
+
+def seconds(work: Callable[[], object], repeats: int = 7) -> float:
+    """Median wall time of a call, after one to warm up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def digits_32() -> list[tuple[Tensor, Tensor]]:
+    """256 digits, enlarged to 32 x 32 pixels and three channels, in batches of 128."""
+    return [
+        (F.interpolate(x, scale_factor=4.0).expand(-1, 3, -1, -1).contiguous(), y)
+        for x, y in sd.data.load("digits").batches("train", images=256)
+    ]
+
+
+def trained(name: str, batches: list[tuple[Tensor, Tensor]], density: float) -> sd.Problem:
+    """A few steps of SGD under a random mask, so that curvature is that of a net that learns."""
+    torch.manual_seed(0)
+    net = sd.models.build(name)
+    weights = dict(net.named_parameters())
+    mask = sd.Mask.top({n: torch.rand(weights[n].shape) for n in sd.prunable(net)}, density)
+    mask.apply_(net)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(5):
+        for x, y in batches:
+            step(net, optimiser, Invariant(net, mask, optimiser), x, y)
+    return sd.Problem(net, batches, mask=mask)
+
+
+def step(
+    net: nn.Module, optimiser: torch.optim.Optimizer, invariant: Invariant, x: Tensor, y: Tensor
+) -> None:
+    net.train()
+    optimiser.zero_grad()
+    F.cross_entropy(net(x), y).backward()
+    invariant.mask_gradients()
+    optimiser.step()
+    invariant.check()
+
+
+def measure(name: str) -> Rows:
+    batches = digits_32()
+    problem = trained(name, batches, 0.1)
+    v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0))
+
+    def bare() -> None:
+        problem.net.eval()
+        with torch.inference_mode():
+            for x, _ in batches:
+                problem.net(x)
+
+    forward, value = seconds(bare), seconds(problem.value)
+    gradient, product = seconds(problem.gradient), seconds(lambda: problem.hvp(v))
+    rows: Rows = [
+        (f"{name}: loss at a point", f"{value:.3f} s", f"{value / forward:.2f} x a bare forward"),
+        (f"{name}: Hessian-vector product", f"{product:.3f} s", f"{product / gradient:.2f} x grad"),
+    ]
+    x, y = batches[0]
+    optimiser = torch.optim.SGD(problem.net.parameters(), lr=1e-4, momentum=0.9)
+    masked, dense = (Invariant(problem.net, m, optimiser) for m in (problem.mask, None))
+    with_mask = seconds(lambda: step(problem.net, optimiser, masked, x, y))
+    without = seconds(lambda: step(problem.net, optimiser, dense, x, y))
+    rows.append(
+        (f"{name}: masked step", f"{with_mask:.3f} s", f"{with_mask / without:.2f} x without mask")
+    )
+    if name == "resnet20":
+        ours = sd.spectrum(problem, top=5, which="magnitude")
+        theirs = sd.spectrum(problem, top=5, solver="pyhessian")
+        for label, s in (("ours, tol 1e-3", ours), ("PyHessian 0.1, tol 1e-3", theirs)):
+            worst = f"{s.products} products, worst residual {s.residuals.max():.1e}"
+            rows.append((f"{name}: top 5 eigenvalues, {label}", f"{s.seconds:.1f} s", worst))
+    return rows
+
+
+def main() -> None:
+    rows = [row for name in ("resnet20", "resnet18") for row in measure(name)]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`. 256 digits enlarged to 32 x 32, float32, 10 % density; times are",
+        "medians of 7 calls over both batches (a step: one batch of 128).",
+        "",
+        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
+        "",
+        "| what | time | against |",
+        "|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    RESULTS.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

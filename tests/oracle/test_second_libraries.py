@@ -1,0 +1,64 @@
+"""Products and eigenvalues against other people's: curvlinops, scipy, and PyHessian on its own."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sparsediag import Problem, spectrum
+
+LOSSES = {F.mse_loss: nn.MSELoss(), F.cross_entropy: nn.CrossEntropyLoss()}
+# curvlinops wants every parameter in the graph, and knows no mask
+DENSE = [name for name in cases.CASES if name not in (*cases.MASKED, "unused_parameter")]
+
+dense_cases = pytest.mark.parametrize("name", DENSE)
+
+
+def _trained(problem: Problem) -> list[nn.Parameter]:
+    return [p for p in problem.net.parameters() if p.requires_grad]
+
+
+@dense_cases
+def test_products_are_those_of_curvlinops(name: str) -> None:
+    curvlinops = pytest.importorskip("curvlinops")
+    problem = cases.CASES[name]()
+    hessian = curvlinops.HessianLinearOperator(
+        problem.net, LOSSES[problem.loss], _trained(problem), problem.batches
+    )
+    for seed in range(3):
+        v = torch.randn(problem.size, generator=torch.Generator().manual_seed(seed)).double()
+        torch.testing.assert_close(problem.hvp(v), hessian @ v, rtol=0, atol=1e-12)
+
+
+@dense_cases
+def test_eigenvalues_are_those_of_scipy_on_curvlinops(name: str) -> None:
+    curvlinops = pytest.importorskip("curvlinops")
+    linalg = pytest.importorskip("scipy.sparse.linalg")
+    problem = cases.CASES[name]()
+    hessian = curvlinops.HessianLinearOperator(
+        problem.net, LOSSES[problem.loss], _trained(problem), problem.batches
+    ).to_scipy()
+    for which, scipys in (("largest", "LA"), ("smallest", "SA")):
+        found = spectrum(problem, top=5, which=which, tol=1e-9, max_products=400)
+        start = np.ones(problem.size)
+        theirs = linalg.eigsh(hessian, 5, which=scipys, v0=start, return_eigenvectors=False)
+        np.testing.assert_allclose(sorted(found.eigenvalues), sorted(theirs), rtol=0, atol=1e-10)
+
+
+@dense_cases
+@pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True")
+def test_pyhessian_on_the_net_itself_finds_our_eigenvalues(name: str) -> None:
+    pyhessian = pytest.importorskip("pyhessian")
+    problem = cases.CASES[name]()
+    ours = spectrum(problem, top=3, which="magnitude", tol=1e-9, max_products=400)
+    judge = pyhessian.hessian(
+        problem.net, LOSSES[problem.loss], dataloader=problem.batches, cuda=False
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs, _ = judge.eigenvalues(maxIter=1000, tol=1e-7, top_n=3)
+    np.testing.assert_allclose(ours.eigenvalues, theirs, rtol=1e-4)

@@ -1,0 +1,137 @@
+"""Directions: as long as the filters they go through, and zero wherever a landscape must not go."""
+
+from __future__ import annotations
+
+import cases
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparsediag import Mask, Problem
+from sparsediag.directions import random
+
+NORMS = ("filter", "layer", "none")
+every_case = pytest.mark.parametrize("name", cases.CASES)
+
+
+def _lengths(tensor: Tensor) -> Tensor:
+    return tensor.flatten(1).norm(dim=1)
+
+
+def _parts(problem: Problem, vector: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Name -> (direction, weight)."""
+    drawn, weights = problem.split(vector), problem.split(problem.weights)
+    return {n: (drawn[n], weights[n]) for n in weights}
+
+
+def _again(problem: Problem, mask: Mask | None) -> Problem:
+    return Problem(problem.net, problem.batches, loss=problem.loss, mask=mask)
+
+
+@every_case
+def test_each_filter_is_as_long_as_the_nets_own(name: str) -> None:
+    problem = cases.CASES[name]()
+    for d, w in _parts(problem, random(problem)).values():
+        if w.dim() > 1:
+            own = _lengths(w)
+            torch.testing.assert_close(_lengths(d), own, rtol=1e-12, atol=0)
+            assert own.max() > 0
+
+
+@every_case
+def test_each_layer_is_as_long_as_the_nets_own(name: str) -> None:
+    problem = cases.CASES[name]()
+    for d, w in _parts(problem, random(problem, norm="layer")).values():
+        if w.dim() > 1:
+            torch.testing.assert_close(d.norm(), w.norm(), rtol=1e-12, atol=0)
+            assert not torch.allclose(_lengths(d), _lengths(w), rtol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["filter", "layer"])
+@every_case
+def test_biases_and_batch_norm_stay(name: str, norm: str) -> None:
+    problem = cases.CASES[name]()
+    parts = _parts(problem, random(problem, norm=norm)).values()
+    assert all((d == 0).all() for d, _ in parts if d.dim() < 2)
+
+
+def test_without_a_norm_it_is_the_gaussian_itself() -> None:
+    problem = cases.relu_cnn()
+    g = torch.Generator().manual_seed(5)
+    drawn = {n: torch.randn(s, generator=g) for n, s in problem.live.shapes.items()}
+    expected = problem.join(drawn).double()
+    assert torch.equal(random(problem, norm="none", seed=5), expected)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", cases.MASKED)
+def test_it_is_zero_off_the_mask(name: str, norm: str) -> None:
+    problem = cases.CASES[name]()
+    d = problem.split(random(problem, norm=norm))
+    for n, alive in problem.mask.items():
+        assert (d[n][~alive] == 0).all()
+        assert (d[n][alive] != 0).any()
+
+
+@pytest.mark.parametrize("norm", ["filter", "layer"])
+def test_an_empty_filter_stays_empty(norm: str) -> None:
+    net = nn.Linear(3, 2)
+    alive = torch.tensor([[True, True, False], [False, False, False]])
+    problem = Problem(net, [(torch.ones(2, 3), torch.tensor([0, 1]))], mask=Mask({"weight": alive}))
+    d = problem.split(random(problem, norm=norm))["weight"]
+    assert d.isfinite().all()
+    assert (d[~alive] == 0).all()
+    assert (d[alive] != 0).all()
+
+
+def test_a_filter_of_zeros_that_is_alive_stays_where_it_is() -> None:
+    problem = cases.softmax_regression()
+    with torch.no_grad():
+        problem.net.weight[1] = 0
+    problem = _again(problem, None)
+    d = problem.split(random(problem))["weight"]
+    assert (_lengths(d) > 0).tolist() == [True, False, True, True]
+
+
+def test_an_empty_layer_stays_empty() -> None:
+    problem = cases.tanh_mlp()
+    problem = _again(problem, Mask({"2.weight": torch.zeros(5, 6, dtype=torch.bool)}))
+    for norm in ("filter", "layer"):
+        d = problem.split(random(problem, norm=norm))
+        assert (d["2.weight"] == 0).all()
+        assert d["4.weight"].norm() > 0
+
+
+def test_nets_that_differ_in_mask_or_weights_get_the_same_gaussian() -> None:
+    dense, sparse = cases.tanh_mlp(), cases.masked_mlp()
+    gaussian = dense.split(random(dense, norm="none", seed=2))
+    masked = sparse.split(random(sparse, norm="none", seed=2))
+    for n, alive in sparse.mask.items():
+        assert torch.equal(masked[n], gaussian[n] * alive)
+    with torch.no_grad():
+        dense.net[0].weight.mul_(3)
+    moved = _again(dense, None)
+    assert torch.equal(random(moved, norm="none", seed=2), dense.join(gaussian))
+    before, after = (p.split(random(p, seed=2))["0.weight"] for p in (dense, moved))
+    torch.testing.assert_close(after, 3 * before)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_seed_decides(norm: str) -> None:
+    problem = cases.relu_cnn()
+    state = torch.random.get_rng_state()
+    one, same, other = (random(problem, norm=norm, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert abs(torch.cosine_similarity(one, other, dim=0)) < 0.5
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_it_has_the_type_of_the_weights() -> None:
+    problem = Problem(nn.Linear(3, 2), [(torch.ones(2, 3), torch.tensor([0, 1]))])
+    assert random(problem).dtype == torch.float32
+    assert random(cases.tanh_mlp()).dtype == torch.float64
+
+
+def test_an_unknown_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown norm 'filtr'; did you mean 'filter'\?"):
+        random(cases.tanh_mlp(), norm="filtr")  # type: ignore[arg-type]

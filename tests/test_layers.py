@@ -1,0 +1,104 @@
+"""Imports run one way: training -> sparsediag <- figures, and inside each from high to low."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# low to high; modules on one line do not import each other
+ORDER = [
+    ["sparsediag.errors", "sparsediag.files", "sparsediag.device", "sparsediag.terminal"],
+    ["sparsediag.mask", "sparsediag.models", "sparsediag.images", "sparsediag.lanczos"],
+    ["sparsediag.live", "sparsediag.data", "sparsediag.batches", "sparsediag.plotting"],
+    ["sparsediag.problem"],
+    ["sparsediag.directions", "sparsediag.checkpoint", "sparsediag.result"],
+    ["sparsediag.diagnostics"],
+    ["sparsediag.cli"],
+    ["sparsediag.__main__"],
+    ["training.schedule", "training.table", "training.augment"],
+    ["training.optim"],
+    ["training.masks", "training.tweaks"],
+    ["training.config"],
+    ["training.invariant"],
+    ["training.loop"],
+    ["training.progress"],
+    ["training.__main__"],
+    ["figures.need"],
+    ["figures.scales"],
+    ["figures.store", "figures.work"],
+    ["figures.tost"],
+    ["figures.__main__"],
+]
+LEVEL = {module: level for level, modules in enumerate(ORDER) for module in modules}
+FILES = [
+    file
+    for package in ("sparsediag", "training", "figures")
+    for file in sorted((ROOT / package).rglob("*.py"))
+]
+
+
+def layer(module: str) -> str | None:
+    """The entry of ORDER that a module belongs to."""
+    while module and module not in LEVEL:
+        module = module.rpartition(".")[0]
+    return module or None
+
+
+def imports(file: Path) -> list[tuple[int, str]]:
+    """Lines and modules that a file imports, but for those that only a type checker sees."""
+    found = []
+    pending: list[ast.AST] = [ast.parse(file.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+        pending += ast.iter_child_nodes(node)
+    return found
+
+
+def name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_every_import_goes_down(file: Path) -> None:
+    own = layer(name(file))
+    for line, module in imports(file):
+        package = module.split(".")[0]
+        if package not in ("sparsediag", "training", "figures") or own is None:
+            continue
+        other = layer(module)
+        if other is None or other == own:
+            continue
+        assert LEVEL[other] < LEVEL[own], f"{name(file)}:{line} imports {module}, above it"
+
+
+def test_every_module_has_a_place() -> None:
+    packages = {"sparsediag", "training", "figures"}
+    assert [name(f) for f in FILES if layer(name(f)) is None and name(f) not in packages] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_no_module_is_long(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 250
+
+
+def test_the_wheel_holds_two_packages(tmp_path: Path) -> None:
+    script = f"import hatchling.build as b; b.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        top = {entry.split("/")[0] for entry in wheel.namelist()}
+    assert {entry for entry in top if not entry.endswith(".dist-info")} == {
+        "sparsediag",
+        "training",
+    }

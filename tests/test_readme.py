@@ -1,0 +1,67 @@
+"""The README's commands and code do what they say."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_python_block_runs(tmp_path: Path) -> None:
+    (code,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("True")
+    assert (tmp_path / "landscape.png").stat().st_size > 5000
+
+
+def test_shell_block_runs(tmp_path: Path) -> None:
+    (code,) = blocks("bash")
+    assert code.splitlines()[0] == ". .venv/bin/activate"
+    bin_folder = Path(sys.executable).parent
+    assert shutil.which("sparsediag", path=str(bin_folder))
+    script = "set -eo pipefail\n" + code.split("\n", 1)[1].replace(
+        "digits", "digits --optim.epochs 2"
+    )
+    environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    folder = next(tmp_path.glob("out/runs/*magnitude*"))
+    for name in ("best-landscape.npz", "best-landscape.png", "best-landscape.html"):
+        assert (folder / name).exists()
+
+
+def test_run_file_is_accepted(tmp_path: Path) -> None:
+    from training.config import Run
+
+    (text,) = blocks("toml")
+    (tmp_path / "run.toml").write_text(text)
+    run = Run.load(tmp_path / "run.toml")
+    assert run.mask.density == 0.05
+    assert list(run.tweaks) == ["ghost_neurons", "ghost_skips", "smoothing"]
+
+
+def test_make_targets_named_here_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(
+        re.findall(r"\bmake ([a-z]+)", README + (ROOT / "CONTRIBUTING.md").read_text())
+    ):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+        assert re.search(rf"^\.PHONY:.*\b{target}\b", makefile, re.MULTILINE), target
+
+
+def test_pictures_named_here_exist() -> None:
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,92 @@
+"""Crops against all crops there are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.augment import crop_flip
+
+
+def _coordinates(n: int, height: int, width: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """Images whose two channels say the row and the column of a pixel, from 1 on."""
+    rows, columns = torch.arange(1, height + 1), torch.arange(1, width + 1)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).to(dtype).repeat(n, 1, 1, 1)
+
+
+def _draw(pixels: Tensor, seed: int = 0, padding: int = 4) -> Tensor:
+    return crop_flip(pixels, torch.Generator().manual_seed(seed), padding)
+
+
+def _windows(image: Tensor, padding: int) -> Tensor:
+    """Every crop of one image, unmirrored and then mirrored: (2, places, C, H, W)."""
+    _, height, width = image.shape
+    padded = F.pad(image, (padding,) * 4)
+    crops = padded.unfold(1, height, 1).unfold(2, width, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    return torch.stack([crops, crops.flip(-1)])
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (6, 9)])
+def test_every_image_is_one_crop_and_all_crops_come(height: int, width: int) -> None:
+    pixels, padding = _coordinates(1000, height, width), 2
+    windows = _windows(pixels[0], padding).flatten(2)
+    same = (_draw(pixels, padding=padding).flatten(1)[:, None, None] == windows).all(-1)
+    assert (same.sum((1, 2)) == 1).all()
+    assert same.any(0).all()
+    mirrored = same.any(2)[:, 1].float().mean()
+    assert abs(mirrored - 0.5) < 4 * 0.5 / 1000**0.5
+
+
+def test_images_of_a_batch_keep_their_own_pixels() -> None:
+    pixels = torch.arange(1, 7, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 3, 8, 8)
+    crops = _draw(pixels, padding=3)
+    for image, crop in zip(pixels, crops, strict=True):
+        assert set(crop.unique().tolist()) - {0} == {int(image[0, 0, 0])}
+
+
+def test_without_padding_only_mirrors_are_left() -> None:
+    pixels = _coordinates(50, 5, 5)
+    crops = _draw(pixels, padding=0)
+    kept = (crops == pixels).flatten(1).all(1)
+    turned = (crops == pixels.flip(-1)).flatten(1).all(1)
+    assert (kept ^ turned).all()
+    assert kept.any()
+    assert turned.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_the_same_crops_in_every_type(dtype: torch.dtype) -> None:
+    pixels = _coordinates(20, 8, 8)
+    crops = _draw(pixels.to(dtype))
+    assert crops.dtype == dtype
+    assert crops.shape == pixels.shape
+    assert torch.equal(crops, _draw(pixels).to(dtype))
+
+
+def test_the_generator_alone_decides() -> None:
+    pixels = _coordinates(20, 8, 8)
+    before, state = pixels.clone(), torch.get_rng_state()
+    crops = _draw(pixels, seed=1)
+    torch.manual_seed(5)
+    assert torch.equal(crops, _draw(pixels, seed=1))
+    assert not torch.equal(crops, _draw(pixels, seed=2))
+    torch.set_rng_state(state)
+    _draw(pixels)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(pixels, before)
+
+
+def test_a_generator_goes_on_from_batch_to_batch() -> None:
+    pixels, generator = _coordinates(20, 8, 8), torch.Generator().manual_seed(0)
+    assert not torch.equal(crop_flip(pixels, generator), crop_flip(pixels, generator))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_same_crops_on_every_device() -> None:
+    pixels = _coordinates(100, 8, 8)
+    crops = _draw(pixels.cuda())
+    assert crops.is_cuda
+    assert torch.equal(crops.cpu(), _draw(pixels))

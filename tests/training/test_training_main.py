@@ -1,0 +1,193 @@
+"""`python -m training`: the path of a checkpoint, or one line that says what was wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import training
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.data import DATASETS
+from sparsediag.models import MODELS
+from training.__main__ import changes, main
+from training.config import RECIPES, Run
+from training.masks import METHODS
+from training.tweaks import TWEAKS
+
+TINY = """
+data = "digits"
+model = {name = "lenet300", width = 16}
+optim = {epochs = 2, batch = 390}
+"""
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return str(path)
+
+
+def _main(*words: str, out: Path) -> int:
+    return main([*words, "--out", str(out), "--device", "cpu"])
+
+
+def test_help_names_everything_that_can_be_named(capsys: Capture) -> None:
+    assert main(["--help"]) == main(["digits", "-h"]) == 0
+    text = capsys.readouterr().out
+    recipes = [path.stem for path in RECIPES.glob("*.toml")]
+    for name in (*recipes, *METHODS, *TWEAKS, *MODELS, *DATASETS, "folder:PATH"):
+        assert name in text
+
+
+def test_without_a_run_there_is_help_and_an_error_code(capsys: Capture) -> None:
+    assert main([]) == 2
+    assert "python -m training RUN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("--seed 3", {"seed": 3}),
+        ("--optim.lr 0.05 --data=mnist", {"optim.lr": 0.05, "data": "mnist"}),
+        ("--optim.lr 1e-3", {"optim.lr": 1e-3}),
+        ("--optim.weight_decay -1", {"optim.weight_decay": -1}),
+        ("--optim.drops [0.3,0.6]", {"optim.drops": [0.3, 0.6]}),
+        ("--record.gradient_flow true", {"record.gradient_flow": True}),
+        ("--tweaks ['smoothing']", {"tweaks": ["smoothing"]}),
+        ("--data=folder:/a=b", {"data": "folder:/a=b"}),
+    ],
+)
+def test_flags_are_dotted_keys_and_toml_values(words: str, found: dict[str, object]) -> None:
+    assert changes(words.split()) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seed", "3"], "'seed': need --KEY VALUE after the run file"),
+        (["--seed"], "--seed needs a value"),
+    ],
+)
+def test_flags_without_a_key_or_a_value(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        changes(words)
+
+
+def test_the_last_line_on_stdout_is_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    mask = ["--mask.method", "magnitude", "--mask.density", "0.1"]
+    words = [path, *mask, "--out", tmp_path / "out", "--device", "cpu", "--seed", "3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "training", *words],
+        cwd=Path(training.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    run = Run.of(Checkpoint.load(line).run)
+    assert Path(line) == tmp_path / "out" / "runs" / run.id / "best.pt"
+    assert (run.seed, run.mask.density, run.optim.epochs) == (3, 0.1, 2)
+    assert done.stderr.count("validation") == 4  # a line an epoch, of the dense net too
+
+
+def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
+    small = ["--model.width", "4", "--optim.epochs", "1", "--optim.batch", "390"]
+    assert _main("digits", *small, out=tmp_path) == 0
+    checkpoint = Checkpoint.load(capsys.readouterr().out.splitlines()[-1])
+    assert checkpoint.mask is not None
+    assert checkpoint.mask.density == pytest.approx(0.05, rel=0.01)
+
+
+def test_a_finished_run_prints_its_checkpoint_again(
+    tiny: str, tmp_path: Path, capsys: Capture
+) -> None:
+    assert _main(tiny, out=tmp_path) == 0
+    first = capsys.readouterr()
+    assert _main(tiny, out=tmp_path) == 0
+    again = capsys.readouterr()
+    assert again.out == first.out
+    assert first.err.count("validation") == 2
+    assert "validation" not in again.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--optm.lr", "1"], "unknown key 'optm'; did you mean 'optim'?"),
+        (["--optim.lrr", "1"], "unknown key 'optim.lrr'; did you mean 'optim.lr'?"),
+        (["--mask.method", "randm"], "did you mean 'random'?"),
+        (["--mask.density", "1.5"], "density 1.5: need a number in (0, 1]"),
+        (["--tweaks", "['smothing']"], "unknown tweak 'smothing'; did you mean 'smoothing'?"),
+        (["--seed", "three"], "seed = 'three': need int"),
+        (["--seed"], "--seed needs a value"),
+        (["stray"], "'stray': need --KEY VALUE"),
+        (["--data.name", "mnist"], "'data' in 'data.name' is a value, not a table"),
+    ],
+)
+def test_unknown_words_are_one_line_on_stderr(
+    words: list[str], message: str, tiny: str, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main([tiny, "--out", str(tmp_path / "out"), *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert message in shown.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "digit"], "unknown data set 'digit'; did you mean 'digits'?"),
+        (["--model.name", "lenet"], "unknown model 'lenet'; did you mean 'lenet300'?"),
+        (["--device", "tpu"], "device 'tpu': need auto, cpu, cuda or cuda:N"),
+        (["--mask.density", "0.1"], "density 0.1 with method 'dense'; name a pruning method"),
+    ],
+)
+def test_what_cannot_be_trained_ends_with_its_line(
+    words: list[str], message: str, tiny: str, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main([tiny, "--out", str(tmp_path / "out"), *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert message in shown.err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_run_file_lists_the_recipes(tmp_path: Path, capsys: Capture) -> None:
+    assert _main("digts", out=tmp_path / "out") == 2
+    line = capsys.readouterr().err
+    assert "did you mean 'digits'? Recipes: digits, " in line
+    assert line.count("\n") == 1
+
+
+def test_a_divergence_ends_with_its_line(tiny: str, tmp_path: Path, capsys: Capture) -> None:
+    assert _main(tiny, "--optim.lr", "1e20", out=tmp_path) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "in epoch 0 at learning rate 1e+20; lower optim.lr" in shown.err.splitlines()[-1]
+
+
+def test_debug_raises(tiny: str) -> None:
+    with pytest.raises(ValueError, match="unknown key 'sed'"):
+        main([tiny, "--sed", "3", "--debug"])
+
+
+def test_an_interruption_says_how_to_go_on(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.progress.fit", stop)
+    assert _main(tiny, out=tmp_path) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err.splitlines()[-1]

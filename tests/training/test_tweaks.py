@@ -1,0 +1,144 @@
+"""Tweaks: the schedules of the ghosts, and label smoothing against its closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from sparsediag.models import GhostReLU, GhostSkip, build
+from training.tweaks import TWEAKS, Tweak
+from training.tweaks.ghosts import GhostNeurons, GhostSkips
+from training.tweaks.smoothing import Smoothing
+
+EPOCHS = 180
+
+
+def _net(tweak: Tweak) -> nn.Module:
+    torch.manual_seed(0)
+    return build("resnet18", width=4, channels=1, **tweak.options())
+
+
+def _strengths(tweak: Tweak, epochs: int = EPOCHS) -> list[float]:
+    """The strength in every epoch, the same in all ghosts of a net."""
+    net, kind = _net(tweak), GhostReLU if isinstance(tweak, GhostNeurons) else GhostSkip
+    found = []
+    for epoch in range(epochs):
+        tweak.update(net, epoch, epochs)
+        (strength,) = {m.strength for m in net.modules() if isinstance(m, kind)}
+        found.append(strength)
+    return found
+
+
+def _images() -> Tensor:
+    return torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def _gap(classes: int, alpha: float) -> float:
+    """How far the true class must lie above the others for the smallest smoothed loss."""
+    return math.log((1 - alpha + alpha / classes) / (alpha / classes))
+
+
+def test_a_tweak_does_nothing_unless_it_says_so() -> None:
+    tweak, net = Tweak(), _net(Tweak())
+    before = [t.clone() for t in net.state_dict().values()]
+    tweak.update(net, 0, EPOCHS)
+    assert all(map(torch.equal, net.state_dict().values(), before))
+    assert (tweak.options(), tweak.over(EPOCHS)) == ({}, 0)
+    assert tweak.loss(F.cross_entropy) is F.cross_entropy
+
+
+@pytest.mark.parametrize(("name", "over"), [("ghost_neurons", 90), ("ghost_skips", 90)])
+def test_ghosts_are_over_before_the_first_drop(name: str, over: int) -> None:
+    assert TWEAKS[name]().over(EPOCHS) == over
+    assert TWEAKS[name](until=0.25).over(EPOCHS) == 45  # type: ignore[call-arg]
+    assert Smoothing().over(EPOCHS) == 0
+
+
+# ghosts
+
+
+def test_beta_grows_evenly_from_1_to_10_and_then_there_is_relu() -> None:
+    strengths = _strengths(GhostNeurons())
+    assert [1 / s for s in strengths[:90]] == pytest.approx([1 + 9 * e / 89 for e in range(90)])
+    assert strengths[90:] == [0.0] * 90
+
+
+def test_the_gate_closes_evenly_from_1_to_0() -> None:
+    strengths = _strengths(GhostSkips())
+    assert strengths[:90] == pytest.approx([1 - e / 90 for e in range(90)])
+    assert strengths[90:] == [0.0] * 90
+
+
+@pytest.mark.parametrize(
+    "tweak", [GhostNeurons(until=0.3), GhostSkips(until=0.3)], ids=["neurons", "skips"]
+)
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10])
+def test_short_schedules_fade_and_end(tweak: Tweak, epochs: int) -> None:
+    strengths, end = _strengths(tweak, epochs), tweak.over(epochs)
+    assert strengths == sorted(strengths, reverse=True)
+    assert strengths[:end][:1] == [1.0] * min(end, 1)
+    assert all(strengths[:end])
+    assert not any(strengths[end:])
+
+
+def test_another_last_beta() -> None:
+    assert 1 / _strengths(GhostNeurons(last_beta=4.0))[89] == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    "tweak", [GhostNeurons(), *(GhostSkips(kind) for kind in ("identity", "conv1x1_bn"))], ids=str
+)
+def test_a_net_whose_ghosts_are_over_is_the_plain_net(tweak: Tweak) -> None:
+    plain, ghosts = build("resnet18", width=4, channels=1).eval(), _net(tweak).eval()
+    state = ghosts.state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    tweak.update(ghosts, 89, EPOCHS)
+    assert not torch.equal(ghosts(_images()), plain(_images()))
+    tweak.update(ghosts, 90, EPOCHS)
+    assert torch.equal(ghosts(_images()), plain(_images()))
+
+
+def test_the_kind_of_a_skip_reaches_the_net() -> None:
+    net = _net(GhostSkips("identity_rms"))
+    assert {m.kind for m in net.modules() if isinstance(m, GhostSkip)} == {"identity_rms"}
+
+
+# smoothing
+
+
+@pytest.mark.parametrize(("classes", "entropy"), [(10, 0.500288), (100, 0.777797), (200, 0.850667)])
+def test_the_smallest_smoothed_loss_is_the_entropy_of_the_labels(
+    classes: int, entropy: float
+) -> None:
+    logits = torch.zeros(1, classes, dtype=torch.float64)
+    logits[0, 3] = _gap(classes, 0.1)
+    logits.requires_grad_()
+    loss = Smoothing().loss(F.cross_entropy)(logits, torch.tensor([3]))
+    (slope,) = torch.autograd.grad(loss, logits)
+    labels = torch.full((classes,), 0.1 / classes, dtype=torch.float64)
+    labels[3] += 0.9
+    assert loss.item() == pytest.approx(entropy, abs=5e-7)
+    assert loss.item() == pytest.approx(-(labels * labels.log()).sum().item(), rel=1e-12)
+    assert slope.abs().max() < 1e-13
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(2, 7), st.integers(0, 1000))
+def test_smoothing_is_cross_entropy_with_soft_labels(alpha: float, classes: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(5, classes, dtype=torch.float64, generator=generator)
+    truth = torch.randint(0, classes, (5,), generator=generator)
+    soft = (1 - alpha) * F.one_hot(truth, classes) + alpha / classes
+    expected = -(soft * logits.log_softmax(1)).sum(1).mean()
+    assert torch.allclose(Smoothing(alpha).loss(F.cross_entropy)(logits, truth), expected)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.0, float("nan")])
+def test_an_alpha_that_cannot_be_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match=r"alpha .*: need a number in \[0, 1\)"):
+        Smoothing(alpha)
