@@ -24,7 +24,7 @@ ORDER = [
     ["training.optim"],
     ["training.masks", "training.tweaks"],
     ["training.config"],
-    ["training.invariant"],
+    ["training.invariant", "training.records"],
     ["training.loop"],
     ["training.progress"],
     ["training.__main__"],

@@ -5,34 +5,29 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from sparsediag import data as datasets
 from sparsediag import models
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.data import Data, Images
+from sparsediag.data import Data
 from sparsediag.device import pick
-from sparsediag.diagnostics.gradflow import gradflow
-from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.errors import CheckpointError
 from sparsediag.files import written
-from sparsediag.mask import Mask, prunable
-from sparsediag.models import Ghost
 from sparsediag.problem import Loss, Problem
 from training.augment import crop_flip
 from training.config import Run
 from training.invariant import Invariant
+from training.records import Row, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints to go on from
-Row = dict[str, Any]
 
 
 class Diverged(ValueError):
@@ -130,48 +125,28 @@ def fit(
             tweak.update(net, epoch, epochs)
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
-        shuffle = torch.Generator().manual_seed(run.seed * 1_000_003 + epoch)
-
-        net.train()
-        total, correct = torch.zeros(2, dtype=torch.float64, device=where)
-        order = torch.randperm(len(data.train), generator=shuffle).to(where)
-        for chosen in order.split(run.optim.batch):
-            if len(chosen) == 1 and len(data.train) > 1:
-                continue  # batch norm has no statistics of one image
-            pixels, labels = data.train.pixels[chosen], data.train.labels[chosen]
-            if run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3):
-                pixels = crop_flip(pixels, shuffle)
-            outputs = net(data.normalise(pixels))
-            batch_loss = loss(outputs, labels)
-            optimiser.zero_grad()
-            batch_loss.backward()
-            invariant.mask_gradients()
-            optimiser.step()
-            invariant.check()
-            total += batch_loss.detach() * len(chosen)
-            correct += (outputs.detach().argmax(1) == labels).sum()
-
-        invariant.report()
-        val_loss, val_accuracy = evaluate(net, data, data.validation)
-        row = {
-            "epoch": epoch,
-            "lr": run.optim.rate(epoch),
-            "train_loss": float(total) / len(data.train),
-            "train_accuracy": float(correct) / len(data.train),
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "ghosts": max((m.strength for m in net.modules() if isinstance(m, Ghost)), default=0.0),
-            **_sparsity(net),
-            **_instruments(run, net, mask, probe, epoch),
-            "seconds": time.perf_counter() - start,
-        }
-        if not math.isfinite(row["train_loss"]):
+        train_loss, train_accuracy = _epoch(run, epoch, net, data, loss, optimiser, invariant)
+        if not math.isfinite(train_loss):
             raise Diverged(
-                f"the training loss is {row['train_loss']} in epoch {epoch} at learning rate "
-                f"{row['lr']:g}; lower optim.lr. Last good checkpoint: "
-                + str(folder / "last.pt" if (folder / "last.pt").exists() else "none yet")
+                f"the training loss is {train_loss} in epoch {epoch} at learning rate "
+                f"{run.optim.rate(epoch):g}; lower optim.lr. Last good checkpoint: "
+                + (str(folder / "last.pt") if (folder / "last.pt").exists() else "none yet")
             )
-        history.append(row)
+        val_loss, val_accuracy = evaluate(net, data, data.validation)
+        history.append(
+            {
+                "epoch": epoch,
+                "lr": run.optim.rate(epoch),
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "val_loss": val_loss,
+                "val_accuracy": val_accuracy,
+                **ghosts(net),
+                **sparsity(net),
+                **instruments(run.record, net, mask, probe, epoch),
+                "seconds": time.perf_counter() - start,
+            }
+        )
         if epoch >= choose_from and (val_accuracy, -val_loss) > best:
             best = (val_accuracy, -val_loss)
             checkpoint().save(folder / "best.pt")
@@ -182,7 +157,7 @@ def fit(
             checkpoint(resume).save(folder / "last.pt")
             saved = time.monotonic()
         if on_epoch:
-            on_epoch(row)
+            on_epoch(history[-1])
 
     _finish(folder, net, data, checkpoint())
     return folder / "best.pt"
@@ -193,41 +168,39 @@ def finished(folder: Path) -> bool:
     return (folder / "history.jsonl").exists()
 
 
-@torch.no_grad()
-def evaluate(net: nn.Module, data: Data, images: Images, chunk: int = 1000) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in evaluation mode."""
-    net.eval()
+def _epoch(
+    run: Run,
+    epoch: int,
+    net: nn.Module,
+    data: Data,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    invariant: Invariant,
+) -> tuple[float, float]:
+    """One pass over the training images; mean loss and accuracy, read once at the end."""
+    augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
+    chance = torch.Generator().manual_seed(run.seed * 1_000_003 + epoch)
+    images = data.train
     total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
-    for pixels, labels in zip(images.pixels.split(chunk), images.labels.split(chunk), strict=True):
+    order = torch.randperm(len(images), generator=chance).to(images.labels.device)
+    net.train()
+    for chosen in order.split(run.optim.batch):
+        if len(chosen) == 1 and len(images) > 1:
+            continue  # batch norm has no statistics of one image
+        pixels, labels = images.pixels[chosen], images.labels[chosen]
+        if augments:
+            pixels = crop_flip(pixels, chance)
         outputs = net(data.normalise(pixels))
-        total += F.cross_entropy(outputs, labels, reduction="sum")
-        correct += (outputs.argmax(1) == labels).sum()
+        value = loss(outputs, labels)
+        optimiser.zero_grad()
+        value.backward()
+        invariant.mask_gradients()
+        optimiser.step()
+        invariant.check()
+        total += value.detach() * len(chosen)
+        correct += (outputs.detach().argmax(1) == labels).sum()
+    invariant.report()
     return float(total) / len(images), float(correct) / len(images)
-
-
-def _sparsity(net: nn.Module) -> Row:
-    weights = dict(net.named_parameters())
-    covered = [weights[name] for name in prunable(net)]
-
-    def zeros(tensors: Iterable[Tensor]) -> float:
-        flat = torch.cat([t.detach().flatten() for t in tensors])
-        return float((flat == 0).double().mean())
-
-    return {"sparsity": zeros(covered), "sparsity_all": zeros(weights.values())}
-
-
-def _instruments(
-    run: Run, net: nn.Module, mask: Mask | None, probe: list[tuple[Tensor, Tensor]], epoch: int
-) -> Row:
-    row: Row = {}
-    if run.record.gradient_flow:
-        flow = gradflow(Problem(net, probe, mask=mask, batch_norm="train"))
-        row |= {"gradient_flow": flow.mean, "gradient_flow_per_weight": flow.mean_per_weight}
-    if run.record.eigenvalue_every and epoch % run.record.eigenvalue_every == 0:
-        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2)
-        squared = sum(float(p.detach().square().sum()) for p in net.parameters())
-        row |= {"eigenvalue": float(top.eigenvalues[0]), "weight_norm": math.sqrt(squared)}
-    return row
 
 
 def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:

@@ -8,7 +8,8 @@ from rich.progress import Progress
 
 from sparsediag import terminal
 from training.config import Run
-from training.loop import Row, fit
+from training.loop import fit
+from training.records import Row
 
 
 def watched(run: Run, *, out: Path, device: str = "auto") -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import cases
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from sparsediag import Problem, spectrum
@@ -18,17 +22,20 @@ DENSE = [name for name in cases.CASES if name not in (*cases.MASKED, "unused_par
 dense_cases = pytest.mark.parametrize("name", DENSE)
 
 
-def _trained(problem: Problem) -> list[nn.Parameter]:
-    return [p for p in problem.net.parameters() if p.requires_grad]
+def _curvlinops(problem: Problem) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it scripts a function on import
+        curvlinops = pytest.importorskip("curvlinops")
+    weights = [p for p in problem.net.parameters() if p.requires_grad]
+    return curvlinops.HessianLinearOperator(
+        problem.net, LOSSES[problem.loss], weights, problem.batches
+    )
 
 
 @dense_cases
 def test_products_are_those_of_curvlinops(name: str) -> None:
-    curvlinops = pytest.importorskip("curvlinops")
     problem = cases.CASES[name]()
-    hessian = curvlinops.HessianLinearOperator(
-        problem.net, LOSSES[problem.loss], _trained(problem), problem.batches
-    )
+    hessian = _curvlinops(problem)
     for seed in range(3):
         v = torch.randn(problem.size, generator=torch.Generator().manual_seed(seed)).double()
         torch.testing.assert_close(problem.hvp(v), hessian @ v, rtol=0, atol=1e-12)
@@ -36,16 +43,12 @@ def test_products_are_those_of_curvlinops(name: str) -> None:
 
 @dense_cases
 def test_eigenvalues_are_those_of_scipy_on_curvlinops(name: str) -> None:
-    curvlinops = pytest.importorskip("curvlinops")
-    linalg = pytest.importorskip("scipy.sparse.linalg")
     problem = cases.CASES[name]()
-    hessian = curvlinops.HessianLinearOperator(
-        problem.net, LOSSES[problem.loss], _trained(problem), problem.batches
-    ).to_scipy()
+    hessian = _curvlinops(problem).to_scipy()
     for which, scipys in (("largest", "LA"), ("smallest", "SA")):
         found = spectrum(problem, top=5, which=which, tol=1e-9, max_products=400)
         start = np.ones(problem.size)
-        theirs = linalg.eigsh(hessian, 5, which=scipys, v0=start, return_eigenvectors=False)
+        theirs = eigsh(hessian, 5, which=scipys, v0=start, return_eigenvectors=False)
         np.testing.assert_allclose(sorted(found.eigenvalues), sorted(theirs), rtol=0, atol=1e-10)
 
 

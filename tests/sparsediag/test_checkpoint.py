@@ -1,0 +1,527 @@
+"""Checkpoints: nothing is lost in the file, nothing in a file is run, and bad files say why."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sparsediag import Checkpoint, CheckpointError, Mask, models, prunable
+from sparsediag import data as datasets
+from sparsediag.models import Ghost
+
+SMALL = {"channels": 1, "classes": 10, "size": 8, "width": 4}
+NETS: dict[str, tuple[str, dict[str, Any], float | None]] = {
+    "dense perceptron": ("lenet300", {}, None),
+    "sparse perceptron": ("lenet300", {}, 0.2),
+    "deep perceptron": ("mlp", {"hidden": (7, 7), "skips": "identity_rms", "width": None}, 0.3),
+    "dense resnet": ("resnet18", {}, None),
+    "sparse resnet": ("resnet20", {"shortcut": "A"}, 0.05),
+    "ghosts": ("resnet20", {"activation": "ghost", "skips": "conv1x1_bn"}, 0.1),
+    "sparse vgg": ("vgg16_bn", {"activation": "mish"}, 0.1),
+    "sparse mobilenet": ("mobilenet", {"skips": "identity_bn"}, 0.5),
+    "nothing dead": ("lenet300", {}, 1.0),
+}
+every_net = pytest.mark.parametrize("name", NETS)
+
+KILLED = """
+import os, signal, sys, torch
+from sparsediag import Checkpoint
+
+def half(payload, draft):
+    draft.write_bytes(b"PK half of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoint = Checkpoint.load(sys.argv[1])
+torch.save = half
+checkpoint.save(sys.argv[1])
+"""
+
+
+class Harmful:
+    """Unpickling this makes a file."""
+
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.sentinel,)
+
+
+def made(name: str, **about: Any) -> tuple[nn.Module, Checkpoint]:
+    """A net with batch norms that have seen data and ghosts half gone, and its checkpoint."""
+    model, options, density = NETS[name]
+    options = {**SMALL, **options}
+    torch.manual_seed(0)
+    net = models.build(model, **options)
+    for m in net.modules():
+        if isinstance(m, Ghost):
+            m.fade(0.37)
+    net(images(40))
+    mask = None
+    if density is not None:
+        mask = Mask.top({n: torch.rand_like(net.get_parameter(n)) for n in prunable(net)}, density)
+        mask.apply_(net)
+    about = {"model": model, "options": options, "data": "digits", **about}
+    return net.eval(), Checkpoint.of(net, mask=mask, **about)
+
+
+def small(**changes: Any) -> Checkpoint:
+    return replace(made("sparse perceptron")[1], **changes)
+
+
+def images(count: int) -> Tensor:
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same(one: Checkpoint, other: Checkpoint) -> None:
+    assert sorted(one.weights) == sorted(other.weights)
+    for name, weight in one.weights.items():
+        assert other.weights[name].dtype == weight.dtype
+        assert torch.equal(other.weights[name], weight)
+    for key in ("model", "options", "mask", "data", "run", "step", "steps", "history", "made_by"):
+        assert getattr(one, key) == getattr(other, key)
+
+
+def load_error(path: Path, error: type[Exception] = CheckpointError) -> str:
+    """The message, which must be one line that names the file."""
+    with pytest.raises(error) as caught:
+        Checkpoint.load(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert caught.value.__cause__ is None
+    return message
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ckpt.pt"
+
+
+@pytest.fixture
+def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a data set of two classes of 4 x 4 coloured images."""
+    monkeypatch.setenv("SPARSEDIAG_DATA", str(tmp_path / "home"))
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        file = tmp_path / "colours" / "ab"[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(file)
+    return f"folder:{tmp_path / 'colours'}"
+
+
+# the file gives back what was saved
+
+
+@every_net
+def test_load_gives_what_was_saved(path: Path, name: str) -> None:
+    _, checkpoint = made(
+        name, run={"seed": 3, "optim": {"lr": 0.1}}, step=7, steps=9, history=[{"loss": 0.5}]
+    )
+    checkpoint.save(path)
+    assert_same(checkpoint, Checkpoint.load(path))
+
+
+def test_load_gives_double_precision_back(path: Path) -> None:
+    net, _ = made("sparse resnet")
+    mask = Mask.of(net)
+    checkpoint = Checkpoint.of(net.double(), mask=mask, model="resnet20", options={})
+    checkpoint.save(path)
+    assert checkpoint.weights["conv1.weight"].dtype == torch.float64
+    assert_same(checkpoint, Checkpoint.load(path))
+
+
+def test_a_net_of_ones_own_keeps_its_label(path: Path) -> None:
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    Checkpoint.of(net, model="mine", options={"depth": 2}).save(path)
+    back = Checkpoint.load(path)
+    assert (back.model, back.options, back.mask) == ("mine", {"depth": 2}, None)
+    net.load_state_dict(back.weights)
+
+
+def test_what_a_training_needs_to_go_on_is_kept(path: Path) -> None:
+    net = nn.Linear(2, 2)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    resume = {"optimiser": optimiser.state_dict(), "rng": torch.get_rng_state(), "place": (1, 2)}
+    Checkpoint.of(net, model="mine", options={}, resume=resume).save(path)
+    back = Checkpoint.load(path).resume
+    assert back is not None
+    assert back["place"] == (1, 2)
+    assert torch.equal(back["rng"], resume["rng"])
+    momentum = back["optimiser"]["state"][0]["momentum_buffer"]
+    assert torch.equal(momentum, optimiser.state_dict()["state"][0]["momentum_buffer"])
+
+
+@every_net
+def test_torch_reads_the_file_as_plain_tensors(path: Path, name: str) -> None:
+    made(name)[1].save(path)
+    assert torch.load(path, weights_only=True)["format"] == 1
+
+
+@pytest.mark.parametrize("sign", [0.0, -0.0])
+def test_dead_weights_are_exactly_zero_after_load(path: Path, sign: float) -> None:
+    net, checkpoint = made("sparse resnet")
+    mask = checkpoint.mask
+    assert mask is not None
+    for name, alive in mask.items():
+        net.get_parameter(name).data[~alive] = sign
+    Checkpoint.of(net, mask=mask, model="resnet20", options={}).save(path)
+    for name, alive in mask.items():
+        dead = Checkpoint.load(path).weights[name][~alive]
+        assert len(dead) > 0
+        assert (dead == 0).all()
+
+
+@pytest.mark.parametrize("value", [1e-30, float("nan")])
+def test_a_dead_weight_that_lives_is_refused(value: float) -> None:
+    net, checkpoint = made("sparse perceptron")
+    assert checkpoint.mask is not None
+    net.fc.weight.data[~checkpoint.mask["fc.weight"]] = value
+    with pytest.raises(CheckpointError, match=r"dead weights of 'fc.weight' .* mask.apply_\(net\)"):
+        Checkpoint.of(net, mask=checkpoint.mask, model="lenet300", options={})
+
+
+def test_a_mask_of_another_net_is_refused() -> None:
+    net, checkpoint = made("sparse perceptron")
+    with pytest.raises(ValueError, match="unknown weight named by the mask"):
+        Checkpoint.of(nn.Linear(2, 2), mask=checkpoint.mask, model="mine", options={})
+
+
+def test_a_checkpoint_does_not_follow_its_net() -> None:
+    net, checkpoint = made("dense resnet")
+    before = {n: t.clone() for n, t in checkpoint.weights.items()}
+    with torch.no_grad():
+        for t in net.state_dict().values():
+            t.add_(1)
+    assert all(torch.equal(t, before[n]) for n, t in checkpoint.weights.items())
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_a_sparse_resnet18_takes_six_megabytes_at_most(path: Path, classes: int) -> None:
+    torch.manual_seed(0)
+    net = models.build("resnet18", classes=classes)
+    mask = Mask.top({n: torch.rand_like(net.get_parameter(n)) for n in prunable(net)}, 0.1)
+    mask.apply_(net)
+    checkpoint = Checkpoint.of(net, mask=mask, model="resnet18", options={"classes": classes})
+    checkpoint.save(path)
+    assert path.stat().st_size <= 6_000_000
+    assert_same(checkpoint, Checkpoint.load(path))
+
+
+# whole or not at all
+
+
+def test_an_error_while_writing_leaves_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(payload: Any, draft: Path) -> None:
+        draft.write_bytes(b"PK half of it")
+        raise OSError("disk full")
+
+    small().save(path)
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        small(step=5).save(path)
+    assert Checkpoint.load(path).step == 0
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_the_old_file(path: Path) -> None:
+    small(step=5).save(path)
+    before = path.read_bytes()
+    done = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+
+
+# the net again
+
+
+@every_net
+def test_build_gives_the_same_outputs_in_evaluation_mode(path: Path, name: str) -> None:
+    net, checkpoint = made(name)
+    checkpoint.save(path)
+    before = torch.get_rng_state()
+    again = Checkpoint.load(path).build()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(m.training for m in again.modules())
+    assert torch.equal(again(images(5)), net(images(5)))
+
+
+def test_build_gives_a_net_of_its_own() -> None:
+    checkpoint = small()
+    checkpoint.build().fc.weight.data.fill_(9)
+    assert (checkpoint.weights["fc.weight"] != 9).all()
+
+
+@pytest.mark.xfail(strict=True, reason="build casts float64 weights to float32")
+def test_build_keeps_double_precision() -> None:
+    net, checkpoint = made("sparse perceptron")
+    double = Checkpoint.of(net.double(), model=checkpoint.model, options=checkpoint.options)
+    assert double.build().fc.weight.dtype == torch.float64
+
+
+def test_a_model_that_is_not_built_in() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        small(model="resnet19").build()
+    message = str(caught.value)
+    assert "unknown model 'resnet19'; did you mean 'resnet18'?" in message
+    assert "Build the net in Python" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "need"),
+    [
+        ({"fc.bias": None}, "the file holds no 'fc.bias'"),
+        ({"fc.bias": torch.zeros(7)}, r"'fc.bias' is \(7,\) in the file, \(10,\) in the model"),
+        ({"more": torch.zeros(7)}, "the model has no 'more'"),
+    ],
+    ids=["missing", "shape", "extra"],
+)
+def test_weights_that_do_not_fit(change: dict[str, Tensor | None], need: str) -> None:
+    weights = {n: t for n, t in {**small().weights, **change}.items() if t is not None}
+    with pytest.raises(CheckpointError, match=rf"^weights do not fit lenet300: {need}$"):
+        small(weights=weights).build()
+
+
+# the loss
+
+
+def test_problem_is_the_loss_of_the_net_on_the_images() -> None:
+    net, checkpoint = made("sparse perceptron")
+    problem = checkpoint.problem(split="test", images=None, device="cpu")
+    x, y = datasets.load("digits").batches("test", batch=1000)[0]
+    loss = nn.functional.cross_entropy(net(x), y)
+    assert problem.samples == 497
+    assert problem.value() == pytest.approx(float(loss), rel=1e-6)
+    assert problem.mask == checkpoint.mask
+    assert checkpoint.mask is not None
+    dense = sum(p.numel() for n, p in net.named_parameters() if n not in checkpoint.mask)
+    assert problem.size == checkpoint.mask.alive + dense
+
+
+@pytest.mark.parametrize(
+    ("split", "asked", "batch", "sizes"),
+    [
+        ("train", 300, 128, [128, 128, 44]),
+        ("train", 1000, 1000, [1000]),
+        ("validation", 1000, 100, [100, 30]),
+        ("test", None, 497, [497]),
+    ],
+)
+def test_problem_takes_the_images_asked_for(
+    split: str, asked: int | None, batch: int, sizes: list[int]
+) -> None:
+    problem = small().problem(split=split, images=asked, batch=batch, seed=3, device="cpu")
+    expected = datasets.load("digits").batches(split, images=asked, batch=batch, seed=3)
+    assert [len(y) for _, y in problem.batches] == sizes
+    for (x, y), (ex, ey) in zip(problem.batches, expected, strict=True):
+        assert torch.equal(x, ex)
+        assert torch.equal(y, ey)
+
+
+def test_problem_has_a_thousand_training_images_by_default() -> None:
+    problem = small().problem(device="cpu")
+    assert problem.samples == 1000
+    assert problem.digest == small().problem(split="train", images=1000, device="cpu").digest
+    assert problem.digest != small().problem(seed=1, device="cpu").digest
+
+
+def fit_to(model: str, **options: Any) -> Checkpoint:
+    net = models.build(model, width=4, **options)
+    options["width"] = 4
+    return Checkpoint.of(net, model=model, options=options, data="digits")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("lenet300", {"channels": 1, "classes": 2, "size": 4}, "channels = 3, .* built for 1"),
+        ("lenet300", {"channels": 3, "classes": 10, "size": 4}, "classes = 2, .* built for 10"),
+        ("lenet300", {"channels": 3, "classes": 2, "size": 8}, "size = 4, .* built for 8"),
+        ("resnet18", {"channels": 3, "classes": 10}, "classes = 2, .* built for 10"),
+    ],
+)
+def test_problem_refuses_a_data_set_that_does_not_fit(
+    colours: str, model: str, options: dict[str, int], message: str
+) -> None:
+    checkpoint = fit_to(model, **options)
+    with pytest.raises(CheckpointError, match=f"has {message}.* trained on .digits."):
+        checkpoint.problem(data=colours, device="cpu")
+
+
+@pytest.mark.parametrize(("model", "size"), [("lenet300", 4), ("resnet18", 32)])
+def test_problem_takes_another_data_set_that_fits(colours: str, model: str, size: int) -> None:
+    checkpoint = fit_to(model, channels=3, classes=2, size=size)
+    problem = checkpoint.problem(data=colours, images=5, device="cpu")
+    assert [tuple(x.shape) for x, _ in problem.batches] == [(5, 3, 4, 4)]
+
+
+@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="only options that are named count")
+@pytest.mark.parametrize("model", ["resnet18", "lenet300"])
+def test_problem_refuses_a_data_set_that_does_not_fit_the_defaults(model: str) -> None:
+    net = models.build(model, width=4)  # resnet18 has 3 channels, lenet300 sees 28 x 28 pixels
+    checkpoint = Checkpoint.of(net, model=model, options={"width": 4}, data="digits")
+    with pytest.raises(CheckpointError, match="the net was built for"):
+        checkpoint.problem(device="cpu")
+
+
+def test_problem_needs_the_name_of_a_data_set() -> None:
+    with pytest.raises(CheckpointError, match="names no data set; pass one with --data"):
+        small(data="").problem()
+    assert small(data="").problem(data="digits", images=5, device="cpu").samples == 5
+
+
+# what it says of itself
+
+
+def test_about_is_plain_and_complete() -> None:
+    history = [
+        {"epoch": 0, "val_accuracy": 0.5, "test_accuracy": 0.4, "best": True},
+        {"epoch": 1, "val_accuracy": 0.3, "test_accuracy": 0.6},
+    ]
+    checkpoint = small(history=history, step=20, steps=40)
+    about = json.loads(json.dumps(checkpoint.about()))
+    assert (about["model"], about["data"], about["density"]) == ("lenet300", "digits", 0.2)
+    assert (about["step"], about["steps"], about["epochs"]) == (20, 40, 2)
+    assert about["validation accuracy"] == 0.3
+    assert (about["best epoch"], about["test accuracy at the best epoch"]) == (0, 0.4)
+    assert about["numbers"] == sum(p.numel() for p in checkpoint.build().parameters())
+    assert checkpoint.mask is not None
+    assert [tuple(row) for row in about["layers"]] == checkpoint.mask.table()
+
+
+def test_about_a_dense_net_without_a_training() -> None:
+    about = made("dense perceptron")[1].about()
+    assert (about["density"], about["layers"], about["epochs"]) == (1.0, [], 0)
+    assert about["validation accuracy"] is None
+
+
+# files that are something else
+
+TRAINING = "give a file that `python -m training` wrote"
+PLAIN = r"Checkpoint.of(net, model=...).save(path)"
+
+
+def test_a_missing_file(path: Path) -> None:
+    assert load_error(path, FileNotFoundError).endswith(
+        "no such file; give one that `python -m training` wrote"
+    )
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert f"is a folder; give a file in it, such as {tmp_path / 'best.pt'}" in load_error(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"hello there\n", b"", b"\x89PNG\r\n\x1a\n", b"\n\n\n"])
+def test_a_file_of_another_kind(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    message = load_error(path)
+    assert f"not a torch checkpoint (it starts with {content[:5]!r}); {TRAINING}" in message
+
+
+def test_a_picture(path: Path) -> None:
+    Image.new("L", (2, 2)).save(path, format="PNG")
+    assert "it starts with b'\\x89PNG" in load_error(path)
+
+
+def test_a_zip_that_is_no_checkpoint(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("hello.txt", "hello")
+    load_error(path)
+
+
+def test_a_pickled_module(path: Path) -> None:
+    torch.save(nn.Linear(2, 2), path)
+    message = load_error(path)
+    assert "holds pickled Python objects, and reading them would run code" in message
+    assert PLAIN in message
+
+
+@pytest.mark.parametrize("payload", [dict(nn.Linear(2, 2).state_dict()), [1, 2], torch.ones(3)])
+def test_tensors_without_a_description(path: Path, payload: Any) -> None:
+    torch.save(payload, path)
+    message = load_error(path)
+    assert "holds no description of its net" in message
+    assert PLAIN in message
+
+
+def test_a_newer_format_names_the_version_to_install(path: Path) -> None:
+    small().save(path)
+    payload = torch.load(path, weights_only=True)
+    torch.save({**payload, "format": 2, "made_by": {"sparsediag": "9.8.7"}}, path)
+    message = load_error(path)
+    assert "has format 2, this version reads up to 1; install sparsediag 9.8.7 or later" in message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.6, 0.9, 0.98, 0.9999])
+def test_a_file_that_is_cut_short(path: Path, share: float) -> None:
+    small().save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    load_error(path)
+
+
+@pytest.mark.xfail(strict=True, reason="no checksum is compared, and only some errors are caught")
+@pytest.mark.parametrize("bit", [0, 4, 7])
+def test_a_flipped_bit_is_noticed_or_harmless(path: Path, bit: int) -> None:
+    checkpoint = small()
+    checkpoint.save(path)
+    whole = path.read_bytes()
+    for place in range(2, len(whole), 41):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << bit
+        path.write_bytes(flipped)
+        try:
+            back = Checkpoint.load(path)
+        except CheckpointError:
+            continue
+        assert_same(checkpoint, back)
+
+
+@pytest.mark.xfail(strict=True, reason="a payload that is not what save writes escapes as it is")
+@pytest.mark.parametrize(
+    "change", [{"format": "1"}, {"live": {}}, {"mask": {}, "surplus": 1}, {"dense": []}]
+)
+def test_a_payload_that_save_did_not_write(path: Path, change: dict[str, Any]) -> None:
+    small().save(path)
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    load_error(path)
+
+
+# nothing in a file is run
+
+
+@pytest.mark.parametrize("disguise", ["alone", "among the fields", "old format", "bare pickle"])
+def test_code_in_a_file_is_never_run(path: Path, tmp_path: Path, disguise: str) -> None:
+    sentinel = tmp_path / "was run"
+    harmful: Any = Harmful(sentinel)
+    if disguise == "among the fields":
+        small().save(path)
+        harmful = {**torch.load(path, weights_only=True), "run": harmful}
+    if disguise == "bare pickle":
+        path.write_bytes(pickle.dumps(harmful))
+    else:
+        torch.save(harmful, path, _use_new_zipfile_serialization=disguise != "old format")
+    load_error(path)
+    assert not sentinel.exists()
+    if disguise != "bare pickle":
+        torch.load(path, weights_only=False)  # that it would have done harm
+        assert sentinel.exists()

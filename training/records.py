@@ -1,0 +1,71 @@
+"""Records: what is measured of a net while it trains. Always the plain cross-entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsediag.data import Data, Images
+from sparsediag.diagnostics.gradflow import gradflow
+from sparsediag.diagnostics.spectrum import spectrum
+from sparsediag.mask import Mask, prunable
+from sparsediag.models import Ghost
+from sparsediag.problem import Problem
+from training.config import Record
+
+Row = dict[str, Any]
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, data: Data, images: Images, chunk: int = 1000) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in evaluation mode."""
+    net.eval()
+    total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
+    for pixels, labels in zip(images.pixels.split(chunk), images.labels.split(chunk), strict=True):
+        outputs = net(data.normalise(pixels))
+        total += F.cross_entropy(outputs, labels, reduction="sum")
+        correct += (outputs.argmax(1) == labels).sum()
+    return float(total) / len(images), float(correct) / len(images)
+
+
+def ghosts(net: nn.Module) -> Row:
+    """The largest strength of a ghost in the net; 0 is the plain net."""
+    return {"ghosts": max((m.strength for m in net.modules() if isinstance(m, Ghost)), default=0.0)}
+
+
+def sparsity(net: nn.Module) -> Row:
+    """Share of exact zeros among the weights that a mask can cover, and among all."""
+    weights = dict(net.named_parameters())
+
+    def zeros(tensors: Iterable[Tensor]) -> float:
+        flat = torch.cat([t.detach().flatten() for t in tensors])
+        return float((flat == 0).double().mean())
+
+    return {
+        "sparsity": zeros(weights[name] for name in prunable(net)),
+        "sparsity_all": zeros(weights.values()),
+    }
+
+
+def instruments(
+    record: Record,
+    net: nn.Module,
+    mask: Mask | None,
+    probe: list[tuple[Tensor, Tensor]],
+    epoch: int,
+) -> Row:
+    """Gradient flow (batch statistics) and top eigenvalue (running ones), when asked for."""
+    row: Row = {}
+    if record.gradient_flow:
+        flow = gradflow(Problem(net, probe, mask=mask, batch_norm="train"))
+        row |= {"gradient_flow": flow.mean, "gradient_flow_per_weight": flow.mean_per_weight}
+    if record.eigenvalue_every and epoch % record.eigenvalue_every == 0:
+        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2)
+        squared = sum(float(p.detach().square().sum()) for p in net.parameters())
+        row |= {"eigenvalue": float(top.eigenvalues[0]), "weight_norm": math.sqrt(squared)}
+    return row
