@@ -25,6 +25,9 @@ def fixed(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
     kept = [(x.to(device), y.to(device)) for x, y in batches]
     if not kept:
         raise ValueError("no batches came; need at least one pair (inputs, targets)")
+    for i, (_, y) in enumerate(kept):
+        if y.dim() == 0 or len(y) == 0:
+            raise ValueError(f"batch {i} has no targets; need one for each sample of a batch")
     if isinstance(batches, list | tuple):
         return kept
     again = list(batches)

@@ -6,7 +6,6 @@ values, so a dead weight cannot come back as anything but 0.
 
 from __future__ import annotations
 
-import pickle
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -17,15 +16,13 @@ import torch
 from torch import Tensor, nn
 
 import sparsediag
+from sparsediag import archive, models
 from sparsediag import data as datasets
-from sparsediag import models
 from sparsediag.device import pick
 from sparsediag.errors import CheckpointError, unknown
 from sparsediag.files import written
 from sparsediag.mask import Mask
 from sparsediag.problem import Problem
-
-FORMAT = 1
 
 
 def _made_by() -> dict[str, str]:
@@ -92,7 +89,7 @@ class Checkpoint:
         payload = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weights", "mask")
         }
-        payload["format"] = FORMAT
+        payload["format"] = archive.FORMAT
         payload["mask"] = self.mask.pack() if self.mask else None
         payload["dense"] = {n: t.clone() for n, t in self.weights.items() if n not in mask}
         payload["live"] = {n: self.weights[n][m] for n, m in mask.items()}
@@ -107,12 +104,21 @@ class Checkpoint:
             FileNotFoundError: If there is no such file.
             CheckpointError: If it is not a checkpoint, is damaged, or is of a newer format.
         """
-        payload = _read(Path(path))
+        payload = archive.read(Path(path))
+        try:
+            return cls._unpacked(payload)
+        except Exception:
+            raise CheckpointError(f"{path} is no whole checkpoint; write it again") from None
+
+    @classmethod
+    def _unpacked(cls, payload: dict[str, Any]) -> Checkpoint:
         payload.pop("format")
         dense, live, packed = payload.pop("dense"), payload.pop("live"), payload.pop("mask")
-        mask = Mask.unpack(packed) if packed else None
+        mask = Mask.unpack(packed) if packed is not None else None
         weights = dict(dense)
         for name, m in (mask or {}).items():
+            if live[name].numel() != int(m.sum()):
+                raise ValueError(f"'{name}' has not as many values as live weights")
             weights[name] = live[name].new_zeros(m.shape).masked_scatter_(m, live[name])
         return cls(weights=weights, mask=mask, **payload)
 
@@ -148,9 +154,12 @@ class Checkpoint:
                 + " Build the net in Python and load `checkpoint.weights` into it."
             )
         with torch.random.fork_rng(devices=[]):
-            net = models.build(self.model, **self.options)
+            try:
+                net = models.build(self.model, **self.options)
+            except TypeError as error:
+                raise CheckpointError(f"{self.model} cannot be built: {error}") from None
         _check_fit(self.model, self.weights, net.state_dict())
-        net.load_state_dict(self.weights)
+        net.load_state_dict({n: t.clone() for n, t in self.weights.items()}, assign=True)
         return net.eval().to(device)
 
     def problem(
@@ -181,16 +190,18 @@ class Checkpoint:
             raise CheckpointError("the checkpoint names no data set; pass one with --data")
         where = pick(device)
         loaded = datasets.load(name, device=where)
-        for option in ("channels", "classes", "size"):
-            asked, has = self.options.get(option), getattr(loaded, option)
-            matters = option != "size" or self.model in models.mlp.NETS
-            if asked is not None and matters and asked != has:
+        net = self.build(where)
+        known = models.defaults(self.model)
+        for option in [o for o in ("channels", "classes", "size") if o in known]:
+            asked, has = self.options.get(option, known[option]), getattr(loaded, option)
+            if asked != has:
                 raise CheckpointError(
                     f"{name} has {option} = {has}, the net was built for {asked}; "
                     f"use the data set it was trained on ({self.data or 'not recorded'})"
                 )
+        dtype = next(net.parameters()).dtype
         sample = loaded.batches(split, images=images, batch=batch, seed=seed)
-        return Problem(self.build(where), sample, mask=self.mask)
+        return Problem(net, [(x.to(dtype), y) for x, y in sample], mask=self.mask)
 
 
 def _check_fit(model: str, came: Mapping[str, Tensor], need: Mapping[str, Tensor]) -> None:
@@ -204,37 +215,3 @@ def _check_fit(model: str, came: Mapping[str, Tensor], need: Mapping[str, Tensor
             )
     for name in came.keys() - need.keys():
         raise CheckpointError(f"weights do not fit {model}: the model has no '{name}'")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give a file in it, such as {path / 'best.pt'}")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; give one that `python -m training` wrote")
-    with path.open("rb") as file:
-        start = file.read(5)
-    if not start.startswith(b"PK"):
-        raise CheckpointError(
-            f"{path}: not a torch checkpoint (it starts with {start!r}); "
-            "give a file that `python -m training` wrote"
-        )
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} holds pickled Python objects, and reading them would run code; "
-            "save plain tensors instead: Checkpoint.of(net, model=...).save(path)"
-        ) from None
-    except Exception:
-        raise CheckpointError(f"{path} is damaged or cut short; copy or write it again") from None
-    if not isinstance(payload, dict) or "format" not in payload or "dense" not in payload:
-        raise CheckpointError(
-            f"{path} holds no description of its net; load it in Python and save it with "
-            "Checkpoint.of(net, model=...).save(path)"
-        )
-    if payload["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {payload['format']}, this version reads up to {FORMAT}; "
-            f"install sparsediag {payload.get('made_by', {}).get('sparsediag', 'newer')} or later"
-        )
-    return payload

@@ -24,6 +24,7 @@ app = App(
     help="See what happens inside sparse neural networks.",
     version=sparsediag.__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 app.command("sparsediag.cli:info", name="info", help="what a checkpoint holds, layer by layer")
 for _name, _summary in DIAGNOSTICS.items():
@@ -75,12 +76,13 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
         from sparsediag.checkpoint import Checkpoint
 
         shared = {key: given.pop(key, default) for key, (_, default) in SHARED.items()}
+        if shared["images"] < 0 or shared["batch"] < 1:
+            raise ValueError("--images needs 0 or more, --batch needs 1 or more")
+        kept = Checkpoint.load(checkpoint)
         out = shared["out"] or checkpoint.with_name(f"{checkpoint.stem}-{name}.npz")
         if out.suffix != ".npz":
             raise ValueError(f"--out {out}: results are written as .npz; use that ending")
-        if shared["images"] < 0 or shared["batch"] < 1:
-            raise ValueError("--images needs 0 or more, --batch needs 1 or more")
-        problem = Checkpoint.load(checkpoint).problem(
+        problem = kept.problem(
             split=shared["split"],
             images=shared["images"] or None,
             batch=shared["batch"],

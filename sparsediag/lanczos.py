@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsediag.errors import unknown
+
 Which = Literal["largest", "smallest", "magnitude"]
 ORDER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "largest": lambda values: -values,
@@ -32,6 +34,8 @@ class Eigenpairs:
         values: Rayleigh quotients, (top,) float64.
         vectors: Orthonormal rows, (top, size).
         residuals: |Hv - value v| / |value|, each recomputed with a product of its own, (top,).
+            A value below the square root of the rounding error, relative to the operator, counts
+            as that large: rounding lets no residual be smaller.
         products: Number of products with the operator.
     """
 
@@ -71,7 +75,11 @@ def eigenpairs(
     size = like.numel()
     if not 1 <= top <= size:
         raise ValueError(f"top={top} eigenvalues asked of a problem with {size} live weights")
-    limit = min(size, max_products or 100 + 10 * top)
+    limit = min(size, 100 + 10 * top if max_products is None else max_products)
+    if limit < top:
+        raise ValueError(f"max_products={max_products}: need at least one for each of {top} pairs")
+    if which not in ORDER:
+        raise ValueError(unknown("end of the spectrum", which, ORDER))
     generator = torch.Generator().manual_seed(seed)
     krylov = _Krylov(matvec, like)
     known: np.ndarray | None = None  # the values that the search in the complement must confirm
@@ -88,7 +96,7 @@ def eigenpairs(
         if known is not None and np.abs(values - known).max() <= tol * np.abs(known).max():
             break
         known, search_from = values, len(krylov)
-        search_until = search_from + max(5, search_from // 2)
+        search_until = search_from + max(5, search_from)
     return krylov.solution(top, which)
 
 
@@ -110,8 +118,9 @@ class _Krylov:
         return float(np.abs(self.projected).max(initial=np.finfo(float).tiny))
 
     def scale(self, values: np.ndarray) -> np.ndarray:
-        """|value|, but never under 1e-8 of the operator, so that a zero eigenvalue converges."""
-        floored: np.ndarray = np.maximum(np.abs(values), 1e-8 * self.norm)
+        """|value|, or what rounding leaves of it, so that a zero eigenvalue converges."""
+        floor = torch.finfo(self.basis.dtype).eps ** 0.5 * self.norm
+        floored: np.ndarray = np.maximum(np.abs(values), floor)
         return floored
 
     def last(self) -> Tensor | None:

@@ -74,8 +74,14 @@ class Live:
         """Tensors by name -> vector (size,); entries at dead weights are dropped, and a name that
         is left out counts as 0.
         """  # noqa: D205
-        for name in tensors.keys() - self.shapes.keys():
-            raise ValueError(unknown("trainable weight", name, self.shapes))
+        if not tensors:
+            raise ValueError("no tensors came; need at least one, by the name of its weight")
+        for name, tensor in tensors.items():
+            if name not in self.shapes:
+                raise ValueError(unknown("trainable weight", name, self.shapes))
+            if tensor.shape != self.shapes[name]:
+                came, need = tuple(tensor.shape), tuple(self.shapes[name])
+                raise ValueError(f"the tensor for '{name}' is {came}, the weight is {need}")
         like = next(iter(tensors.values()))
         flat = torch.cat(
             [

@@ -101,6 +101,7 @@ def contours(
 
     if levels is None:
         levels = loss_levels(z)
+    z = np.maximum(z, levels[0])  # a logarithm of 0 has no colour
     filled = ax.contourf(
         x, y, z.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis", extend="both"
     )
@@ -116,8 +117,8 @@ def contours(
 def loss_levels(*losses: np.ndarray, count: int = 17) -> np.ndarray:
     """Contour levels that serve all the given losses, evenly spaced in the logarithm."""
     finite = np.concatenate([z[np.isfinite(z)] for z in losses])
-    low = max(float(finite.min()), 1e-6)
-    return np.geomspace(low, max(float(finite.max()), 1.01 * low), count)
+    low = max(float(finite.min(initial=np.inf)), 1e-6) if len(finite) else 1.0
+    return np.geomspace(low, max(float(finite.max(initial=low)), 1.01 * low), count)
 
 
 def surface(axes: np.ndarray, z: np.ndarray) -> PlotlyFigure:

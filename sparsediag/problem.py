@@ -6,7 +6,6 @@ Pruning scores and diagnostics are all functions of a Problem, so they cannot di
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparsediag.batches import Batch, fixed
+from sparsediag.fingerprint import content, fingerprint
 from sparsediag.live import Live
 from sparsediag.mask import Mask
 
@@ -66,6 +66,7 @@ class Problem:
     _batches: list[Batch] = field(init=False, repr=False)
     live: Live = field(init=False, repr=False)
     weights: Tensor = field(init=False, repr=False)
+    _still: dict[str, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.batch_norm not in ("eval", "train"):
@@ -77,17 +78,19 @@ class Problem:
             object.__setattr__(self, "_batches", fixed(self.batches, weights.device))
             object.__setattr__(self, "batches", self._batches)
             object.__setattr__(self, "live", live)
+            object.__setattr__(self, "_still", _still(own, live, self.mask))
             object.__setattr__(self, "weights", weights)
             self._check()
 
     def _check(self) -> None:
-        """One forward pass twice over the first batch: a finite loss, and the same one."""
-        first, again = (self._mean(self._batches[:1], None) for _ in range(2))
-        if not math.isfinite(first):
+        """A finite loss, and the same one at a second pass over the first batch."""
+        value = self.value()
+        if not math.isfinite(value):
             raise ValueError(
-                f"the loss is {first} at these weights; need a finite loss. "
+                f"the loss is {value} at these weights; need a finite loss. "
                 "Did the training diverge, or are the inputs not normalised?"
             )
+        first, again = (self._mean(self._batches[:1], None) for _ in range(2))
         tolerance = torch.finfo(self.weights.dtype).eps ** 0.75
         if abs(first - again) > tolerance * max(1.0, abs(first)):
             raise ValueError(
@@ -113,12 +116,10 @@ class Problem:
     @cached_property
     def digest(self) -> str:
         """Hex fingerprint of weights, mask, data, loss and batch-norm policy."""
-        sha = hashlib.sha256(f"{_name(self.loss)} {self.batch_norm} {self.live.shapes}".encode())
-        sha.update(self.mask.digest.encode() if self.mask else b"dense")
-        buffers = [b for _, b in self.net.named_buffers()]
-        for t in (self.weights, *buffers, *(t for batch in self.batches for t in batch)):
-            sha.update(t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        return sha.hexdigest()
+        about = f"{self.net} {content(self.loss)} {self.batch_norm}"
+        mask = self.mask.digest if self.mask else "dense"
+        state = (self.weights, *self._still.values(), *self.net.buffers())
+        return fingerprint(about + mask, [*state, *(t for batch in self._batches for t in batch)])
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """Vector -> tensors by name in the net's shapes, exactly 0 where dead."""
@@ -200,10 +201,9 @@ class Problem:
         return loss.squeeze()
 
     def _forward(self, weights: dict[str, Tensor], x: Tensor) -> Any:
-        buffers = {}
-        if self.batch_norm == "train":  # batch norm writes its running statistics: into copies
-            buffers = {name: b.clone() for name, b in self.net.named_buffers()}
-        return functional_call(self.net, {**weights, **buffers}, (x,))
+        # a net may write into its buffers and its input: into copies
+        buffers = {name: b.clone() for name, b in self.net.named_buffers()}
+        return functional_call(self.net, {**weights, **self._still, **buffers}, (x.clone(),))
 
     def _at(self, at: Tensor | None) -> dict[str, Tensor]:
         return self.split(self.weights if at is None else at)
@@ -230,8 +230,11 @@ def _count(batch: Batch) -> int:
     return len(batch[1])
 
 
-def _name(loss: Loss) -> str:
-    return getattr(loss, "__qualname__", repr(loss))
+def _still(own: dict[str, nn.Parameter], live: Live, mask: Mask | None) -> dict[str, Tensor]:
+    """The weights that do not move, masked too."""
+    still = {name: p.detach() for name, p in own.items() if name not in live.shapes}
+    masked = {name: m for name, m in (mask or {}).items() if name in still}
+    return still | {n: still[n].masked_fill(~m.to(still[n].device), 0) for n, m in masked.items()}
 
 
 @contextmanager

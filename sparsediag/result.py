@@ -69,32 +69,38 @@ class Result:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file; give one that a diagnostic wrote")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(str(arrays.pop("header")))
             name, form = header.pop("kind"), header.pop("format")
+            newer = form > FORMAT
+            if not newer:
+                if name not in Result.kinds:
+                    importlib.import_module(f"sparsediag.diagnostics.{name.lower()}")
+                result = Result.kinds[name](**header, **arrays)
         except Exception:
             raise CheckpointError(
                 f"{path} is not a result; give a .npz that a diagnostic wrote"
             ) from None
-        if form > FORMAT:
+        if newer:
             raise CheckpointError(f"{path} has format {form}, this version reads up to {FORMAT}")
-        if name not in Result.kinds:
-            importlib.import_module(f"sparsediag.diagnostics.{name.lower()}")
-        kind = Result.kinds[name]
-        if not issubclass(kind, cls):
-            raise CheckpointError(f"{path} holds a {name}, expected a {cls.__name__}")
-        return kind(**header, **arrays)
+        if not isinstance(result, cls):
+            raise CheckpointError(f"{path} holds {name}, expected {cls.__name__}")
+        return result
 
     def json(self) -> dict[str, Any]:
-        """Plain types, for machines; arrays above 10,000 numbers are left to the `.npz`."""
+        """Plain types, for machines; arrays above 10,000 numbers are left to the `.npz`.
+
+        What is not a finite number is None, since JSON has no word for it.
+        """
         plain: dict[str, Any] = {"kind": type(self).__name__}
         for f in fields(self):
             value = getattr(self, f.name)
             if not isinstance(value, np.ndarray):
                 plain[f.name] = value
             elif value.size <= 10_000:
-                plain[f.name] = value.tolist()
+                known = np.isfinite(value) if value.dtype.kind == "f" else np.ones_like(value, bool)
+                plain[f.name] = np.where(known, value.astype(object), np.array(None)).tolist()
         return plain
 
 

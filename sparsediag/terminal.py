@@ -14,7 +14,11 @@ PIPE_WIDTH = 160  # columns of a table that no terminal cuts
 
 
 def bars(transient: bool = False) -> Progress:
-    """Progress bars on stderr, with what is done, the time taken and the time left."""
+    """Progress bars on stderr, with what is done, the time taken and the time left.
+
+    Where stderr is no terminal, nothing is drawn.
+    """
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -22,8 +26,9 @@ def bars(transient: bool = False) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=transient,
+        disable=not console.is_terminal,
     )
 
 

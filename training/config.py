@@ -100,13 +100,17 @@ class Run:
             ConfigError: If a key is unknown or a value cannot be.
         """
         table = dict(table)
-        mask = dict(table.pop("mask", {}))
-        method = mask.pop("method", "dense")
+        mask, tweaks = table.pop("mask", {}), table.pop("tweaks", {})
+        if not isinstance(mask, Mapping):
+            raise ConfigError(f"mask = {mask!r}: need a table, such as [mask] method = 'random'")
+        if isinstance(tweaks, list | tuple):
+            tweaks = {str(name): {} for name in tweaks}
+        if not isinstance(tweaks, Mapping):
+            raise ConfigError(f"tweaks = {tweaks!r}: need a list of names, or a table of each")
+        method = str(mask.get("method", "dense"))
+        mask = {key: value for key, value in mask.items() if key != "method"}
         if method not in METHODS:
             raise ConfigError(unknown("mask.method", method, METHODS))
-        tweaks = table.pop("tweaks", {})
-        if isinstance(tweaks, list | tuple):
-            tweaks = {name: {} for name in tweaks}
         for name in tweaks:
             if name not in TWEAKS:
                 raise ConfigError(unknown("tweak", name, TWEAKS))
@@ -160,10 +164,11 @@ class Run:
 
         A field that is added later, at its default, changes no identity.
         """
-        method = self.table()["mask"]["method"]
-        table = changed(replace(self, mask=Dense(), tweaks={}), Run())
-        table["mask"] = {"method": method, **changed(self.mask, type(self.mask)())}
-        table["tweaks"] = {name: changed(t, type(t)()) for name, t in self.tweaks.items()}
+        run = Run.of(self.table())  # 1 and 1.0, a list and a tuple are the same
+        method = run.table()["mask"]["method"]
+        table = changed(replace(run, mask=Dense(), tweaks={}), Run())
+        table["mask"] = {"method": method, **changed(run.mask, type(run.mask)())}
+        table["tweaks"] = {name: changed(t, type(t)()) for name, t in run.tweaks.items()}
         digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:10]
         kept = "" if method == "dense" else f"-d{self.mask.density:.4g}"
         return f"{self.model.name}-{method}{kept}-s{self.seed}-{digest}"

@@ -43,7 +43,7 @@ class Invariant:
             states = [s for s in self.optimiser.state[w].values() if _alike(s, w)]
             held += [w, *states]
             dead += [d] * (1 + len(states))
-        stray = torch._foreach_norm(torch._foreach_mul(held, dead))
+        stray = torch._foreach_norm(torch._foreach_mul(held, dead), ord=float("inf"))
         self.moved = self.moved + torch.stack(stray).sum()
 
     def report(self) -> None:

@@ -112,11 +112,13 @@ def fit(
     best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
     if (folder / "last.pt").exists():
         kept = Checkpoint.load(folder / "last.pt")
-        if kept.resume is None or kept.mask != mask:
+        if kept.mask != mask or (kept.resume is None and len(kept.history) < epochs):
             raise CheckpointError(f"{folder} does not hold this run half-way; remove that folder")
         net.load_state_dict(kept.weights)
-        optimiser.load_state_dict(kept.resume["optimiser"])
-        history, best = kept.history, tuple(kept.resume["best"])
+        history = kept.history
+        if kept.resume is not None:  # None: it was stopped between its last file and its history
+            optimiser.load_state_dict(kept.resume["optimiser"])
+            best = tuple(kept.resume["best"])
 
     saved = time.monotonic()
     for epoch in range(len(history), epochs):
@@ -179,13 +181,13 @@ def _epoch(
 ) -> tuple[float, float]:
     """One pass over the training images; mean loss and accuracy, read once at the end."""
     augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
-    chance = torch.Generator().manual_seed(run.seed * 1_000_003 + epoch)
+    chance = torch.Generator().manual_seed((run.seed * 1_000_003 + epoch) % 2**63)
     images = data.train
     total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
     order = torch.randperm(len(images), generator=chance).to(images.labels.device)
     net.train()
     for chosen in order.split(run.optim.batch):
-        if len(chosen) == 1 and len(images) > 1:
+        if len(chosen) == 1 < run.optim.batch:
             continue  # batch norm has no statistics of one image
         pixels, labels = images.pixels[chosen], images.labels[chosen]
         if augments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -38,11 +39,19 @@ def _lines(table: Mapping[str, Any], name: str) -> list[str]:
     lines = [f"[{name}]"] if name else []
     inner = {k: v for k, v in table.items() if isinstance(v, Mapping)}
     lines += [
-        f"{k} = {json.dumps(v)}" for k, v in table.items() if k not in inner and v is not None
+        f"{_key(k)} = {_text(v)}" for k, v in table.items() if k not in inner and v is not None
     ]
     for key, value in inner.items():
-        lines += ["", *_lines(value, f"{name}.{key}" if name else key)]
+        lines += ["", *_lines(value, f"{name}.{_key(key)}" if name else _key(key))]
     return lines
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _text(name)
 
 
 def fill(cls: type[Any], table: Any, where: str = "") -> Any:

@@ -29,7 +29,7 @@ def draw(results: dict[str, Any]) -> Figure:
     fig = plotting.figure()
     ax = fig.add_subplot()
     for label, result in results.items():
-        change = result.loss[0] - result.quadratic[0, len(result.distance) // 2]
+        change = result.loss[0] - result.centre
         ax.plot(result.distance, change, color=plotting.COLOUR_OF[label], label=label)
     ax.set(xlabel="distance along the top eigenvector", ylabel="change of the test loss")
     ax.legend()

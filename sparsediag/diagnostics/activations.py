@@ -99,8 +99,8 @@ def activations(
     >>> activations(Problem(net, [(torch.ones(3, 2), torch.tensor([0, 1, 0]))])).zeros.tolist()
     [1.0]
     """
-    stages: list[list[str]] | None = getattr(problem.net, "stages", None)
-    if stages is None:
+    stages = getattr(problem.net, "stages", None)
+    if not isinstance(stages, list):  # a net that does not name its blocks
         kinds = (*KINDS, GhostReLU)
         names = [name for name, m in problem.net.named_modules() if isinstance(m, kinds)]
         stage_last = [False] * len(names)
@@ -126,11 +126,14 @@ def activations(
     finally:
         for hook in hooks:
             hook.remove()
+    used = [i for i, name in enumerate(names) if counts[name].total]
+    names, stage_last = [names[i] for i in used], [stage_last[i] for i in used]
+    counts = {name: counts[name] for name in names}
     return Activations(
         names=names,
         zeros=np.array([float(c.zeros) / c.total for c in counts.values()]),
         small=np.array([float(c.small) / c.total for c in counts.values()]),
-        dead=np.array([1 - float(c.alive.double().mean()) for c in counts.values()]),
+        dead=np.array([c.dead for c in counts.values()]),
         stage_last=stage_last,
         threshold=threshold,
         source=source(problem, threshold=threshold),
@@ -144,11 +147,17 @@ class _Count:
         self.threshold, self.total = threshold, 0
         self.zeros: Tensor | int = 0
         self.small: Tensor | int = 0
-        self.alive = torch.tensor(False)
+        self.alive: dict[int, Tensor] = {}  # by the number of channels: a layer may be shared
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
         self.total += output.numel()
         self.zeros = self.zeros + (output == 0).sum()
         self.small = self.small + (output.abs() <= self.threshold).sum()
         channels = output.transpose(0, 1).flatten(1) if output.dim() > 1 else output[None]
-        self.alive = self.alive.to(output.device) | (channels != 0).any(1)
+        alive = (channels != 0).any(1)
+        self.alive[len(alive)] = self.alive.get(len(alive), False) | alive
+
+    @property
+    def dead(self) -> float:
+        """Share of the channels that no sample wakes."""
+        return 1 - float(torch.cat(list(self.alive.values())).double().mean())

@@ -44,10 +44,14 @@ class Landscape(Result):
 
     def table(self) -> list[dict[str, Any]]:
         """Loss at the centre and the extremes of the grid."""
+        origin = ", ".join("0" for _ in self.axes)
+        centre = {"": "centre", "loss": f"{self.centre:.4g}", "at": origin}
         finite = np.where(np.isfinite(self.loss), self.loss, np.nan)
+        if np.isnan(finite).all():
+            return [centre, {"": "no other point", "loss": "overflow", "at": "all"}]
         low, high = np.nanargmin(finite), np.nanargmax(finite)
         return [
-            {"": "centre", "loss": f"{self.centre:.4g}", "at": ", ".join(["0"] * len(self.axes))},
+            centre,
             {"": "lowest", "loss": f"{finite.flat[low]:.4g}", "at": self._place(low)},
             {"": "highest", "loss": f"{finite.flat[high]:.4g}", "at": self._place(high)},
             {"": "mean rise", "loss": f"{np.nanmean(finite) - self.centre:.4g}", "at": "all"},
@@ -119,7 +123,7 @@ def landscape(
         raise ValueError(f"dims={dims}: need 1 (a line) or 2 (a plane)")
     if points < 2:
         raise ValueError(f"points={points}: need at least 2 along each direction")
-    if not span > 0:
+    if not 0 < span < np.inf:
         raise ValueError(f"span={span}: need a positive number")
     d = [directions.random(problem, norm=norm, seed=seed + i) for i in range(dims)]
     lengths = np.array([float(v.norm()) for v in d])
@@ -129,7 +133,7 @@ def landscape(
             "Use norm='none' to move biases and norms too."
         )
     about = source(problem, points=points, span=span, dims=dims, norm=norm, seed=seed)
-    axis = np.linspace(-span, span, points)
+    axis = span * ((2 * np.arange(points) - points + 1) / (points - 1))  # 0 is exact
     grid = Landscape(
         loss=np.full((points,) * dims, np.nan),
         axes=np.stack([axis] * dims),

@@ -26,6 +26,7 @@ class Perturbation(Result):
         loss: (top, points).
         quadratic: L + t g.v + t^2/2 v.Hv with L, g and H at the weights, (top, points).
         curvature: v.Hv on this loss, (top,); the eigenvalue if v is an eigenvector of this loss.
+        centre: The loss at the weights.
         eigenvalues: Of the eigenvectors on the loss that they were computed on, (top,).
         weight_norm: |w| over the live weights, for distances relative to it.
     """
@@ -34,19 +35,19 @@ class Perturbation(Result):
     loss: np.ndarray
     quadratic: np.ndarray
     curvature: np.ndarray
+    centre: float
     eigenvalues: np.ndarray
     weight_norm: float
 
     def table(self) -> list[dict[str, Any]]:
         """One row an eigenvector: curvature and the rise of the loss at both ends."""
-        centre = self.quadratic[:, np.abs(self.distance).argmin()]
         return [
             {
                 "eigenvector": str(i + 1),
                 "eigenvalue": f"{self.eigenvalues[i]:.6g}",
                 "curvature": f"{self.curvature[i]:.6g}",
-                f"rise at {self.distance[0]:g}": f"{self.loss[i, 0] - centre[i]:.4g}",
-                f"rise at {self.distance[-1]:g}": f"{self.loss[i, -1] - centre[i]:.4g}",
+                f"rise at {self.distance[0]:g}": f"{self.loss[i, 0] - self.centre:.4g}",
+                f"rise at {self.distance[-1]:g}": f"{self.loss[i, -1] - self.centre:.4g}",
             }
             for i in range(len(self.loss))
         ]
@@ -61,7 +62,8 @@ class Perturbation(Result):
             ax.plot(self.distance, loss, color=colour, label=f"eigenvector {i + 1}")
             ax.plot(self.distance, model, color=colour, ls="--", lw=0.8)
         ax.set(xlabel="distance along the eigenvector", ylabel="loss")
-        ax.set_ylim(top=1.05 * np.nanmax(self.loss[np.isfinite(self.loss)]))
+        finite = self.loss[np.isfinite(self.loss)]
+        ax.set_ylim(top=1.05 * float(finite.max(initial=self.centre)))
         ax.legend()
         return ax
 
@@ -101,7 +103,7 @@ def perturbation(
     """
     if points < 2:
         raise ValueError(f"points={points}: need at least 2")
-    if not span > 0:
+    if not 0 < span < np.inf:
         raise ValueError(f"span={span}: need a positive number")
     pairs = along or spectrum(problem, top=top, tol=tol, seed=seed)
     if pairs.vectors.shape[1] != problem.size:
@@ -109,7 +111,7 @@ def perturbation(
             f"the eigenvectors have {pairs.vectors.shape[1]} coordinates, the problem has "
             f"{problem.size} live weights; use the spectrum of the same net and mask"
         )
-    distance = np.linspace(-span, span, points)
+    distance = span * ((2 * np.arange(points) - points + 1) / (points - 1))  # 0 is exact
     vectors = [torch.from_numpy(v).to(problem.weights) for v in pairs.vectors[:top]]
     loss = np.empty((len(vectors), points))
     for i, v in enumerate(vectors):
@@ -125,6 +127,7 @@ def perturbation(
         loss=loss,
         quadratic=centre + np.outer(slope, distance) + np.outer(curvature, distance**2 / 2),
         curvature=curvature,
+        centre=centre,
         eigenvalues=pairs.eigenvalues[: len(vectors)],
         weight_norm=float(problem.weights.norm()),
         source=source(problem, top=top, points=points, span=span, tol=tol, seed=seed),

@@ -12,7 +12,7 @@ from sparsediag.errors import unknown
 from sparsediag.models import mlp, mobilenet, resnet, vgg
 from sparsediag.models.ghost import ACTIVATIONS, SKIPS, Ghost, GhostReLU, GhostSkip
 
-__all__ = ["ACTIVATIONS", "MODELS", "SKIPS", "Ghost", "GhostReLU", "GhostSkip", "build"]
+__all__ = ["ACTIVATIONS", "MODELS", "SKIPS", "Ghost", "GhostReLU", "GhostSkip", "build", "defaults"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **resnet.NETS,
@@ -35,11 +35,20 @@ def build(name: str, **options: Any) -> nn.Module:
     Raises:
         ValueError: If the name or an option is unknown.
     """
-    if name not in MODELS:
-        raise ValueError(unknown("model", name, MODELS))
-    known = set(inspect.signature(MODELS[name]).parameters)
+    known = defaults(name)
     if "size" not in known:
         options.pop("size", None)
-    for option in options.keys() - known:
+    for option in options.keys() - known.keys():
         raise ValueError(unknown(f"option of {name}", option, known))
     return MODELS[name](**options)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options that the net `name` takes, at their defaults.
+
+    >>> defaults("mlp")["size"]
+    28
+    """
+    if name not in MODELS:
+        raise ValueError(unknown("model", name, MODELS))
+    return {key: p.default for key, p in inspect.signature(MODELS[name]).parameters.items()}

@@ -206,8 +206,8 @@ def test_figure_8_starts_from_zero() -> None:
     t = np.linspace(-1, 1, 5)
     loss = np.array([2 + t**2])
     result = Perturbation(
-        distance=t, loss=loss, quadratic=loss, curvature=np.ones(1), eigenvalues=np.ones(1),
-        weight_norm=1.0, source={},
+        distance=t, loss=loss, quadratic=loss, curvature=np.ones(1), centre=2.0,
+        eigenvalues=np.ones(1), weight_norm=1.0, source={},
     )  # fmt: skip
     (ax,) = fig08.draw(dict.fromkeys(fig08.RUNS, result)).axes
     for change in lines(ax).values():

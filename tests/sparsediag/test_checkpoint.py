@@ -198,7 +198,7 @@ def test_a_dead_weight_that_lives_is_refused(value: float) -> None:
 
 
 def test_a_mask_of_another_net_is_refused() -> None:
-    net, checkpoint = made("sparse perceptron")
+    _, checkpoint = made("sparse perceptron")
     with pytest.raises(ValueError, match="unknown weight named by the mask"):
         Checkpoint.of(nn.Linear(2, 2), mask=checkpoint.mask, model="mine", options={})
 
@@ -270,7 +270,6 @@ def test_build_gives_a_net_of_its_own() -> None:
     assert (checkpoint.weights["fc.weight"] != 9).all()
 
 
-@pytest.mark.xfail(strict=True, reason="build casts float64 weights to float32")
 def test_build_keeps_double_precision() -> None:
     net, checkpoint = made("sparse perceptron")
     double = Checkpoint.of(net.double(), model=checkpoint.model, options=checkpoint.options)
@@ -308,9 +307,9 @@ def test_problem_is_the_loss_of_the_net_on_the_images() -> None:
     net, checkpoint = made("sparse perceptron")
     problem = checkpoint.problem(split="test", images=None, device="cpu")
     x, y = datasets.load("digits").batches("test", batch=1000)[0]
-    loss = nn.functional.cross_entropy(net(x), y)
+    loss = nn.functional.cross_entropy(net(x), y).item()
     assert problem.samples == 497
-    assert problem.value() == pytest.approx(float(loss), rel=1e-6)
+    assert problem.value() == pytest.approx(loss, rel=1e-6)
     assert problem.mask == checkpoint.mask
     assert checkpoint.mask is not None
     dense = sum(p.numel() for n, p in net.named_parameters() if n not in checkpoint.mask)
@@ -374,7 +373,6 @@ def test_problem_takes_another_data_set_that_fits(colours: str, model: str, size
     assert [tuple(x.shape) for x, _ in problem.batches] == [(5, 3, 4, 4)]
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="only options that are named count")
 @pytest.mark.parametrize("model", ["resnet18", "lenet300"])
 def test_problem_refuses_a_data_set_that_does_not_fit_the_defaults(model: str) -> None:
     net = models.build(model, width=4)  # resnet18 has 3 channels, lenet300 sees 28 x 28 pixels
@@ -399,12 +397,13 @@ def test_about_is_plain_and_complete() -> None:
     ]
     checkpoint = small(history=history, step=20, steps=40)
     about = json.loads(json.dumps(checkpoint.about()))
-    assert (about["model"], about["data"], about["density"]) == ("lenet300", "digits", 0.2)
+    assert (about["model"], about["data"]) == ("lenet300", "digits")
     assert (about["step"], about["steps"], about["epochs"]) == (20, 40, 2)
     assert about["validation accuracy"] == 0.3
     assert (about["best epoch"], about["test accuracy at the best epoch"]) == (0, 0.4)
     assert about["numbers"] == sum(p.numel() for p in checkpoint.build().parameters())
     assert checkpoint.mask is not None
+    assert about["density"] == checkpoint.mask.density
     assert [tuple(row) for row in about["layers"]] == checkpoint.mask.table()
 
 
@@ -479,7 +478,6 @@ def test_a_file_that_is_cut_short(path: Path, share: float) -> None:
     load_error(path)
 
 
-@pytest.mark.xfail(strict=True, reason="no checksum is compared, and only some errors are caught")
 @pytest.mark.parametrize("bit", [0, 4, 7])
 def test_a_flipped_bit_is_noticed_or_harmless(path: Path, bit: int) -> None:
     checkpoint = small()
@@ -496,9 +494,8 @@ def test_a_flipped_bit_is_noticed_or_harmless(path: Path, bit: int) -> None:
         assert_same(checkpoint, back)
 
 
-@pytest.mark.xfail(strict=True, reason="a payload that is not what save writes escapes as it is")
 @pytest.mark.parametrize(
-    "change", [{"format": "1"}, {"live": {}}, {"mask": {}, "surplus": 1}, {"dense": []}]
+    "change", [{"format": "1"}, {"live": {}}, {"mask": {}, "surplus": 1}, {"dense": [1]}]
 )
 def test_a_payload_that_save_did_not_write(path: Path, change: dict[str, Any]) -> None:
     small().save(path)

@@ -142,6 +142,17 @@ def test_a_frozen_name_is_refused() -> None:
         Live.of(net, None).join({"0.bias": torch.ones(2)})
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 2), (2, 2)])
+def test_a_tensor_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(2, 3\)"):
+        Live.of(_net(), None).join({"0.weight": torch.ones(shape)})
+
+
+def test_no_tensors_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="need"):
+        Live.of(_net(), None).join({})
+
+
 def test_a_net_that_cannot_move_is_refused() -> None:
     with pytest.raises(ValueError, match="no parameter with requires_grad"):
         Live.of(_net().requires_grad_(False), None)

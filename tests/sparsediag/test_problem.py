@@ -43,6 +43,18 @@ class Dropping(nn.Module):
         return F.dropout(self.fc(x), 0.5, training=True)
 
 
+class Counting(nn.Linear):
+    """A layer that counts its calls."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
 class Drawing(Dataset):
     """Data that draw random numbers and are the same each time."""
 
@@ -265,6 +277,14 @@ def test_the_loss_is_that_of_the_masked_net_even_where_the_net_is_not_masked() -
     assert dataclasses.replace(problem, mask=None).value() == problem.value()
 
 
+def test_a_mask_covers_frozen_weights_too() -> None:
+    problem = cases.masked_mlp()
+    problem.net[0].weight.requires_grad_(False)
+    before = dataclasses.replace(problem).value()
+    problem.mask.apply_(problem.net)
+    assert dataclasses.replace(problem).value() == before
+
+
 def test_weights_that_lie_dead_do_not_matter() -> None:
     problem = cases.masked_mlp()
     with torch.no_grad():
@@ -358,6 +378,20 @@ def test_the_batches_are_left_alone() -> None:
     assert [_hash(t) for batch in batches for t in batch] == before
 
 
+def test_a_net_that_writes_into_its_input_leaves_the_batches_alone() -> None:
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 4)).double()
+    batches = cases.classes((6,), (5,), 4)
+    before = batches[0][0].clone()
+    Problem(net, batches).value()
+    assert torch.equal(batches[0][0], before)
+
+
+def test_a_buffer_that_is_written_in_evaluation_is_left_alone() -> None:
+    net = Counting(5, 4).double()
+    Problem(net, cases.classes((6,), (5,), 4)).value()
+    assert net.calls == 0
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_reading_a_loader_leaves_the_generators_alone(shuffle: bool) -> None:
     net, loader = nn.Linear(5, 4).double(), DataLoader(Drawing(), 4, shuffle=shuffle)
@@ -411,6 +445,25 @@ def test_digest_knows_what_the_loss_depends_on(change: str) -> None:
     before = problem.digest
     assert dataclasses.replace(problem).digest == before
     assert CHANGES[change](problem).digest != before
+
+
+def test_digest_knows_the_frozen_weights() -> None:
+    problem = cases.frozen_parameter()
+    before = problem.digest
+    assert _rolled(problem, problem.net[0].weight).digest != before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)),
+        (lambda o, y: F.cross_entropy(o, y), lambda o, y: F.cross_entropy(o / 2, y)),
+    ],
+)
+def test_digest_knows_the_options_of_a_loss(one: Callable, other: Callable) -> None:
+    problem = cases.tanh_mlp()
+    digests = [dataclasses.replace(problem, loss=loss).digest for loss in (one, other)]
+    assert digests[0] != digests[1]
 
 
 def test_digest_knows_which_weights_are_alive() -> None:
@@ -497,6 +550,13 @@ def test_a_loader_that_shuffles_is_refused() -> None:
 def test_batches_that_are_not_there_are_refused(batches: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Problem(nn.Linear(5, 4).double(), batches)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("counts", [(0,), (3, 0)])
+def test_a_batch_without_samples_is_refused_or_left_out(counts: tuple[int, ...]) -> None:
+    batches = cases.classes(counts, (5,), 4)
+    with nullcontext() if sum(counts) else pytest.raises(ValueError, match="batch"):
+        assert np.isfinite(Problem(nn.Linear(5, 4).double(), batches).value())
 
 
 def test_a_net_that_cannot_move_is_refused() -> None:

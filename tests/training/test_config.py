@@ -219,7 +219,6 @@ def test_a_run_file_is_read_strictly(text: str, message: str, tmp_path: Path) ->
         Run.load(_written(tmp_path, text))
 
 
-@pytest.mark.xfail(strict=True, reason="TypeError, or a message about characters")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -236,7 +235,6 @@ def test_mask_and_tweaks_of_a_wrong_type_are_named(text: str, message: str, tmp_
         Run.load(_written(tmp_path, text))
 
 
-@pytest.mark.xfail(strict=True, reason="found out while training, or after it")
 @pytest.mark.parametrize(
     "text",
     [
@@ -244,7 +242,10 @@ def test_mask_and_tweaks_of_a_wrong_type_are_named(text: str, message: str, tmp_
         "tweaks.ghost_skips.until = 2.0",
         "tweaks.ghost_neurons.last_beta = 0",
         "tweaks.ghost_neurons.last_beta = 0.5",
-        "tweaks.ghost_skips.kind = 'identity_nb'",
+        pytest.param(
+            "tweaks.ghost_skips.kind = 'identity_nb'",
+            marks=pytest.mark.xfail(strict=True, reason="says 'tweaks.ghost_skips.unknown kind'"),
+        ),
     ],
 )
 def test_options_of_ghosts_are_checked_before_any_training(text: str, tmp_path: Path) -> None:
@@ -259,11 +260,20 @@ def test_bytes_that_are_no_text_are_not_toml(tmp_path: Path) -> None:
         Run.load(path)
 
 
-def test_a_missing_file_names_the_recipes_and_the_near_one() -> None:
-    with pytest.raises(FileNotFoundError, match=r"digts: .*did you mean 'digits'.*digits, pipel"):
-        Run.load("digts")
-    with pytest.raises(FileNotFoundError, match=r"nowhere.toml: no such file.*Recipes: digits, "):
-        Run.load("nowhere.toml")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("digts", "digts: no such file; did you mean 'digits'? Recipes: digits, "),
+        pytest.param(
+            "nowhere.toml",
+            "nowhere.toml: no such file. Recipes: digits, ",
+            marks=pytest.mark.xfail(strict=True, reason="two sentences run into each other"),
+        ),
+    ],
+)
+def test_a_missing_file_names_the_recipes(path: str, message: str) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        Run.load(path)
 
 
 # files, recipes, overrides
@@ -292,6 +302,12 @@ def test_changes_reach_every_depth(tmp_path: Path) -> None:
 def test_changes_reach_the_options_of_a_tweak(text: str, tmp_path: Path) -> None:
     run = Run.load(_written(tmp_path, text), {"tweaks.smoothing.alpha": 0.2})
     assert run.tweaks == {"smoothing": Smoothing(0.2)}
+
+
+def test_a_change_of_one_tweak_keeps_the_others(tmp_path: Path) -> None:
+    path = _written(tmp_path, "tweaks = ['ghost_skips', 'smoothing']")
+    run = Run.load(path, {"tweaks.smoothing.alpha": 0.2})
+    assert run == Run.of({"tweaks": {"ghost_skips": {}, "smoothing": {"alpha": 0.2}}})
 
 
 def test_a_change_below_a_value_is_refused(tmp_path: Path) -> None:
@@ -325,7 +341,6 @@ def test_a_run_comes_back_from_toml_and_from_its_table(
         assert back.id == run.id
 
 
-@pytest.mark.xfail(strict=True, reason="JSON escapes are not all TOML escapes")
 @pytest.mark.parametrize(
     "run",
     [Run(data="folder:/home/\N{GRINNING FACE}"), Run(model=Model(options={"a key": 1}))],
@@ -379,7 +394,6 @@ def test_a_default_spelled_out_does_not_change_the_identity(name: str, tmp_path:
     assert Run.load(name, {"optim.factor": 0.1, "record.images": 384}).id == run.id
 
 
-@pytest.mark.xfail(strict=True, reason="JSON writes 1 and 1.0, or a list, differently")
 @pytest.mark.parametrize(("one", "other"), [({"lr": 1}, {"lr": 1.0}), ({"drops": [0.5, 0.75]}, {})])
 def test_equal_optimisers_have_one_identity(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert Run(optim=Optim(**one)).id == Run(optim=Optim(**other)).id

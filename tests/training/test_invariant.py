@@ -120,7 +120,6 @@ def test_an_optimiser_that_moves_dead_weights_is_reported_once() -> None:
     invariant.report()
 
 
-@pytest.mark.xfail(strict=True, reason="the square of a number below 1e-23 is 0 in float32")
 def test_the_smallest_move_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Noisy, "size", 1e-30)
     net, mask = _net()

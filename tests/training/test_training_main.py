@@ -15,6 +15,7 @@ from sparsediag.models import MODELS
 from training.__main__ import changes, main
 from training.config import RECIPES, Run
 from training.masks import METHODS
+from training.progress import watched
 from training.tweaks import TWEAKS
 
 TINY = """
@@ -99,6 +100,14 @@ def test_the_last_line_on_stdout_is_the_checkpoint(tmp_path: Path) -> None:
     assert done.stderr.count("validation") == 4  # a line an epoch, of the dense net too
 
 
+def test_the_runs_that_a_mask_needs_are_shown_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Run] = []
+    monkeypatch.setattr("training.progress.fit", lambda run, **_: runs.append(run) or run.id)
+    run = Run.load("digits")
+    assert watched(run, out=Path("out")) == run.id
+    assert runs == [run.plain(), run]
+
+
 def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
     small = ["--model.width", "4", "--optim.epochs", "1", "--optim.batch", "390"]
     assert _main("digits", *small, out=tmp_path) == 0
@@ -131,9 +140,13 @@ def test_a_finished_run_prints_its_checkpoint_again(
         (["--seed"], "--seed needs a value"),
         (["stray"], "'stray': need --KEY VALUE"),
         (["--data.name", "mnist"], "'data' in 'data.name' is a value, not a table"),
+        (["--data", "digit"], "unknown data set 'digit'; did you mean 'digits'?"),
+        (["--model.name", "lenet"], "unknown model 'lenet'; did you mean 'lenet300'?"),
+        (["--device", "tpu"], "device 'tpu': need auto, cpu, cuda or cuda:N"),
+        (["--mask.density", "0.1"], "density 0.1 with method 'dense'; name a pruning method"),
     ],
 )
-def test_unknown_words_are_one_line_on_stderr(
+def test_what_cannot_be_is_one_line_on_stderr(
     words: list[str], message: str, tiny: str, tmp_path: Path, capsys: Capture
 ) -> None:
     assert main([tiny, "--out", str(tmp_path / "out"), *words]) == 2
@@ -141,25 +154,6 @@ def test_unknown_words_are_one_line_on_stderr(
     assert shown.out == ""
     assert len(shown.err.splitlines()) == 1
     assert message in shown.err
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--data", "digit"], "unknown data set 'digit'; did you mean 'digits'?"),
-        (["--model.name", "lenet"], "unknown model 'lenet'; did you mean 'lenet300'?"),
-        (["--device", "tpu"], "device 'tpu': need auto, cpu, cuda or cuda:N"),
-        (["--mask.density", "0.1"], "density 0.1 with method 'dense'; name a pruning method"),
-    ],
-)
-def test_what_cannot_be_trained_ends_with_its_line(
-    words: list[str], message: str, tiny: str, tmp_path: Path, capsys: Capture
-) -> None:
-    assert main([tiny, "--out", str(tmp_path / "out"), *words]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert message in shown.err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from sparsediag.models import GhostReLU, GhostSkip
+from sparsediag.errors import unknown
+from sparsediag.models import SKIPS, GhostReLU, GhostSkip
 from training.schedule import epoch_at
 from training.tweaks.tweak import Tweak
 
@@ -25,6 +26,11 @@ class GhostNeurons(Tweak):
 
     last_beta: float = 10.0
     until: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.last_beta >= 1:
+            raise ValueError(f"last_beta {self.last_beta}: need 1 or more")
+        _check_until(self.until)
 
     def options(self) -> dict[str, Any]:
         return {"activation": "ghost"}
@@ -52,6 +58,11 @@ class GhostSkips(Tweak):
     kind: str = "identity_bn"
     until: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.kind not in SKIPS:
+            raise ValueError(unknown("kind", self.kind, SKIPS))
+        _check_until(self.until)
+
     def options(self) -> dict[str, Any]:
         return {"skips": self.kind}
 
@@ -63,3 +74,8 @@ class GhostSkips(Tweak):
         for module in net.modules():
             if isinstance(module, GhostSkip):
                 module.fade(max(0.0, 1 - epoch / end) if end else 0.0)
+
+
+def _check_until(until: float) -> None:
+    if not 0 <= until < 1:
+        raise ValueError(f"until {until}: need a fraction of the training, in [0, 1)")

@@ -1,0 +1,142 @@
+"""Gradient flow against closed forms, and what it must not depend on."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsediag import Mask, Problem, gradflow, prunable
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Parallel(nn.Module):
+    """Two layers of half the weights, side by side: together one layer."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.one, self.two = (nn.Linear(4, 3, bias=False).double() for _ in range(2))
+        self.one.weight.data = self.two.weight.data = layer.weight.data / 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) + self.two(x)
+
+
+def layer() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(4, 3, bias=False).double()
+
+
+def batch() -> Pair:
+    return cases.regression((7,), (4,), 3)[0]
+
+
+def mse(net: nn.Module, *pairs: Pair, mask: Mask | None = None) -> Problem:
+    return Problem(net, list(pairs) or [batch()], loss=F.mse_loss, mask=mask)
+
+
+def test_flow_of_one_layer_is_the_norm_of_its_gradient() -> None:
+    net, (x, y) = layer(), batch()
+    gradient = 2 / y.numel() * (x @ net.weight.detach().T - y).T @ x
+    g = gradflow(mse(net))
+    assert g.names == ["weight"]
+    assert g.flow[0] == pytest.approx(float(gradient.norm()), rel=1e-12)
+    assert g.mean == g.flow[0]
+    assert g.weight_norm[0] == pytest.approx(float(net.weight.detach().norm()), rel=1e-12)
+
+
+def test_flow_does_not_feel_the_gradient_at_pruned_weights() -> None:
+    net, (x, y) = layer(), batch()
+    alive = torch.tensor([[True, True, False, True]] * 3)
+    pruned = x.clone()
+    pruned[:, 2] *= 100
+    one, other = (gradflow(mse(net, (x, y), mask=Mask({"weight": alive}))) for x in (x, pruned))
+    assert one.flow[0] == other.flow[0] > 0
+    assert gradflow(mse(net, (x, y))).flow[0] != pytest.approx(one.flow[0], rel=0.01)
+
+
+@pytest.mark.parametrize("name", cases.MASKED)
+def test_flow_is_that_of_a_masked_copy_of_the_net(name: str) -> None:
+    problem = cases.CASES[name]()
+    loss, weights = cases.plain_loss(problem)
+    trained = [n for n, p in problem.net.named_parameters() if p.requires_grad]
+    gradients = dict(zip(trained, torch.autograd.grad(loss, weights), strict=True))
+    assert problem.mask is not None
+    norms = [float((gradients[n] * alive).norm()) for n, alive in problem.mask.items()]
+    g = gradflow(problem)
+    assert g.names == list(problem.mask)
+    assert g.flow == pytest.approx(np.array(norms), rel=1e-9)
+    assert g.mean == pytest.approx(np.mean(norms), rel=1e-9)
+
+
+def test_twice_the_loss_is_twice_the_flow() -> None:
+    net = layer()
+    twice = Problem(net, [batch()], loss=lambda outputs, y: 2 * F.mse_loss(outputs, y))
+    assert gradflow(twice).flow[0] == 2 * gradflow(mse(net)).flow[0]
+
+
+def test_two_identical_layers_have_the_mean_of_one() -> None:
+    net = layer()
+    two, one = gradflow(mse(Parallel(net))), gradflow(mse(net))
+    assert two.names == ["one.weight", "two.weight"]
+    assert two.mean == pytest.approx(one.mean, rel=1e-12)
+    assert two.mean_per_weight == pytest.approx(one.mean_per_weight, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["tanh_mlp", "masked_mlp", "masked_cnn"])
+def test_flow_per_weight_is_over_the_root_of_the_live_weights(name: str) -> None:
+    problem = cases.CASES[name]()
+    mask = problem.mask or Mask.of(problem.net)
+    g = gradflow(problem)
+    alive = np.array([int(mask[n].sum()) for n in g.names])
+    assert g.per_weight == pytest.approx(g.flow / np.sqrt(alive), rel=1e-12)
+    assert g.mean_per_weight == pytest.approx(g.per_weight.mean(), rel=1e-12)
+
+
+def test_a_layer_without_live_weights_has_no_flow() -> None:
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    mask = Mask({"0.weight": torch.zeros(5, 4).bool(), "2.weight": torch.ones(3, 5).bool()})
+    g = gradflow(mse(net, mask=mask))
+    assert (g.flow[0], g.per_weight[0], g.weight_norm[0]) == (0, 0, 0)
+    assert g.flow[1] > 0
+    assert np.isfinite(g.mean_per_weight)
+
+
+def test_batches_do_not_matter() -> None:
+    net, (x, y) = layer(), batch()
+    whole, parts = gradflow(mse(net)), gradflow(mse(net, (x[:6], y[:6]), (x[6:], y[6:])))
+    assert parts.flow == pytest.approx(whole.flow, rel=1e-12)
+
+
+def test_layers_are_those_of_the_mask_or_all_that_one_could_cover() -> None:
+    problem = cases.residual_net()
+    assert gradflow(problem).names == prunable(problem.net) == ["stem.weight", "conv.weight"]
+    mask = Mask({"fc.weight": torch.ones(3, 3).bool()})
+    masked = Problem(problem.net, problem.batches, mask=mask)
+    assert gradflow(masked).names == ["fc.weight"]
+
+
+def test_a_frozen_layer_is_left_out() -> None:
+    assert gradflow(cases.frozen_parameter()).names == ["2.weight", "4.weight"]
+
+
+def test_no_trainable_layer_is_an_error() -> None:
+    net = layer()
+    net.weight.requires_grad_(False)
+    norm = nn.LayerNorm(3).double()
+    with pytest.raises(ValueError, match="no convolution or linear layer is trainable"):
+        gradflow(mse(nn.Sequential(net, norm)))
+
+
+def test_table_and_picture() -> None:
+    g = gradflow(cases.tanh_mlp())
+    rows = g.table()
+    assert [row["layer"] for row in rows] == ["0.weight", "2.weight", "4.weight", "mean"]
+    assert rows[-1]["flow"] == f"{g.mean:.4g}"
+    ax = g.plot()
+    assert [bar.get_height() for bar in ax.patches] == g.flow.tolist()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "2", "4"]

@@ -1,0 +1,337 @@
+"""Landscapes against closed forms, point by point; what they leave alone; how they go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsediag import CheckpointError, Landscape, Mask, Problem, directions, landscape
+from sparsediag.diagnostics import landscape as module
+
+every_case = pytest.mark.parametrize("name", cases.CASES)
+
+
+def slope(dims: int = 2) -> Problem:
+    """A loss that rises along direction 1 and is level along direction 2."""
+    like = Problem(nn.Linear(6, 1, bias=False).double(), [cases.regression((2,), (6,), 1)[0]])
+    d1, d2 = (directions.random(like, seed=seed) for seed in (0, 1))
+    x = d1 - (d1 @ d2) / (d2 @ d2) * d2
+    pair = (x / (x @ d1), torch.zeros(1))
+    return Problem(like.net, [(pair[0][None], pair[1])], loss=lambda outputs, _: outputs.mean())
+
+
+def exploding() -> Problem:
+    """Two layers in float32, whose loss overflows far away."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    return Problem(net, [(torch.ones(2, 2), torch.ones(2, 2))], loss=F.mse_loss)
+
+
+def stop_at(count: int) -> Callable[[int, int], None]:
+    def progress(done: int, _: int) -> None:
+        if done == count:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def interrupted(problem: Problem, resume: Path, at: int, **options: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        landscape(problem, resume=resume, progress=stop_at(at), **options)
+
+
+@pytest.fixture
+def resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file for an unfinished landscape, written after every point."""
+    monkeypatch.setattr(module, "SAVE_EVERY", -1)
+    return tmp_path / "unfinished.npz"
+
+
+# the values
+
+
+@every_case
+def test_the_centre_is_the_loss_itself(name: str) -> None:
+    problem = cases.CASES[name]()
+    found = landscape(problem, points=3, span=0.3)
+    assert found.loss[1, 1] == found.centre == problem.value()
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("norm", ["filter", "layer", "none"])
+def test_a_quadratic_loss_has_its_closed_form_everywhere(norm: Any, dims: int) -> None:
+    problem = cases.linear_regression()
+    found = landscape(problem, points=6, span=1.5, norm=norm, seed=4, dims=dims)
+    x, y = (torch.cat(parts).numpy() for parts in zip(*problem.batches, strict=True))
+    inputs = np.hstack([x, np.ones((len(x), 1))])
+
+    def matrix(v: Tensor) -> np.ndarray:
+        parts = problem.split(v)
+        return np.hstack([parts["weight"].numpy(), parts["bias"].numpy()[:, None]])
+
+    d = [matrix(directions.random(problem, norm=norm, seed=4 + i)) for i in range(dims)]
+    for place in np.ndindex(found.loss.shape):
+        at = matrix(problem.weights) + sum(found.axes[k, i] * d[k] for k, i in enumerate(place))
+        assert found.loss[place] == pytest.approx(np.mean((inputs @ at.T - y) ** 2), abs=1e-10)
+
+
+def test_the_first_index_goes_along_the_first_direction() -> None:
+    problem = slope()
+    found = landscape(problem, points=5, span=2.0)
+    rise = np.linspace(-2, 2, 5)[:, None]
+    assert found.loss - problem.value() == pytest.approx(np.tile(rise, 5), abs=1e-12)
+
+
+def test_the_curve_is_the_row_of_the_surface_through_the_centre() -> None:
+    problem = cases.tanh_mlp()
+    surface, curve = landscape(problem, points=5), landscape(problem, points=5, dims=1)
+    assert curve.loss.shape == (5,)
+    assert curve.axes.shape == (1, 5)
+    assert curve.gram.shape == (1, 1)
+    assert curve.loss.tolist() == surface.loss[:, 2].tolist()
+
+
+@pytest.mark.parametrize(("points", "span"), [(2, 1.0), (7, 0.25), (8, 3.0)])
+def test_the_axes_go_from_minus_span_to_span(points: int, span: float) -> None:
+    found = landscape(cases.linear_regression(), points=points, span=span)
+    assert found.loss.shape == found.done.shape == (points, points)
+    assert found.done.all()
+    for axis in found.axes:
+        assert axis == pytest.approx(np.linspace(-span, span, points), abs=1e-15)
+    assert (0 in found.axes[0]) == (points % 2 == 1)
+
+
+@pytest.mark.parametrize(("points", "span"), [(23, 0.1), (39, 0.1)])
+def test_an_odd_number_of_points_has_an_exact_centre(points: int, span: float) -> None:
+    found = landscape(cases.linear_regression(), points=points, span=span, dims=1)
+    assert found.axes[0, points // 2] == 0
+
+
+def test_gram_holds_the_cosines() -> None:
+    problem = cases.tanh_mlp()
+    d = [directions.random(problem, seed=seed) for seed in (5, 6)]
+    gram = landscape(problem, points=2, seed=5).gram
+    assert np.diag(gram) == pytest.approx(1)
+    assert gram[0, 1] == gram[1, 0] == pytest.approx(float(F.cosine_similarity(*d, dim=0)))
+
+
+# the mask
+
+
+@pytest.mark.parametrize("norm", ["filter", "none"])
+@pytest.mark.parametrize("name", cases.MASKED)
+def test_dead_weights_are_zero_at_every_point(name: str, norm: Any) -> None:
+    problem = cases.CASES[name]()
+    seen: list[Tensor] = []
+
+    def look(net: nn.Module, _: Any) -> None:
+        weights = dict(net.named_parameters())
+        assert problem.mask is not None
+        for n, alive in problem.mask.items():
+            assert (weights[n][~alive] == 0).all()
+        seen.append(torch.cat([w.flatten() for w in weights.values()]))
+
+    problem.net.register_forward_pre_hook(look)
+    landscape(problem, points=3, norm=norm)
+    assert len({w.numpy().tobytes() for w in seen}) == 9
+    assert len(seen) >= 9 * len(list(problem.batches))
+
+
+def test_a_net_whose_layers_are_all_dead_is_an_error() -> None:
+    net = nn.Linear(3, 2).double()
+    mask = Mask({"weight": torch.zeros(2, 3).bool()})
+    problem = Problem(net, cases.classes((4,), (3,), 2), mask=mask)
+    with pytest.raises(ValueError, match=r"a direction is zero everywhere: .* Use norm='none'"):
+        landscape(problem, points=3)
+    assert landscape(problem, points=3, norm="none").done.all()
+
+
+# what it does not depend on, and leaves alone
+
+
+def test_one_seed_gives_one_landscape() -> None:
+    torch.manual_seed(1)
+    one = landscape(cases.masked_cnn(), points=3, seed=7)
+    torch.manual_seed(2)
+    same = landscape(cases.masked_cnn(), points=3, seed=7)
+    other = landscape(cases.masked_cnn(), points=3, seed=8)
+    assert one.loss.tobytes() == same.loss.tobytes()
+    assert (one.loss != other.loss).sum() == 8
+
+
+@pytest.mark.parametrize("name", ["residual_net", "masked_mlp"])
+def test_the_net_and_the_global_rng_are_left_alone(name: str) -> None:
+    problem = cases.CASES[name]()
+    net = problem.net.train()
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    weights, rng = problem.weights.clone(), torch.get_rng_state()
+    landscape(problem, points=3)
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    assert all(m.training for m in net.modules())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert torch.equal(problem.weights, weights)
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dims": 3}, r"dims=3: need 1 \(a line\) or 2 \(a plane\)"),
+        ({"dims": 0}, "dims=0"),
+        ({"points": 1}, "points=1: need at least 2"),
+        ({"points": -3}, "points=-3"),
+        ({"span": 0.0}, "span=0.0: need a positive number"),
+        ({"span": -1.0}, "span=-1.0"),
+        ({"span": float("nan")}, "span=nan"),
+        ({"norm": "filtr"}, "unknown norm 'filtr'; did you mean 'filter'"),
+    ],
+)
+def test_a_grid_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        landscape(cases.linear_regression(), **options)
+
+
+def test_an_infinite_span() -> None:
+    with pytest.raises(ValueError, match="span=inf"):
+        landscape(cases.linear_regression(), span=float("inf"))
+
+
+# going on
+
+
+@pytest.mark.parametrize(("dims", "at"), [(2, 2), (2, 5), (2, 9), (1, 3)])
+def test_a_landscape_goes_on_where_it_stopped(resume: Path, dims: int, at: int) -> None:
+    problem, done = cases.masked_cnn(), []
+    whole = landscape(problem, points=3, dims=dims)
+    interrupted(problem, resume, at, points=3, dims=dims)
+    assert Landscape.load(resume).done.sum() == at - 1
+    again = landscape(
+        cases.masked_cnn(),
+        points=3,
+        dims=dims,
+        resume=resume,
+        progress=lambda *count: done.append(count),
+    )
+    assert done == [(i, 3**dims) for i in range(at, 3**dims + 1)]
+    for key in ("loss", "axes", "gram", "done"):
+        assert getattr(again, key).tobytes() == getattr(whole, key).tobytes()
+    assert again.source == whole.source
+    assert not resume.exists()
+
+
+def test_a_finished_landscape_leaves_no_file(resume: Path) -> None:
+    landscape(cases.linear_regression(), points=3, resume=resume)
+    assert list(resume.parent.iterdir()) == []
+
+
+def test_nothing_is_written_before_its_time(tmp_path: Path) -> None:
+    interrupted(cases.linear_regression(), tmp_path / "kept.npz", 5, points=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "what"),
+    [
+        (cases.tanh_mlp, {}, "problem"),
+        (cases.linear_regression, {"seed": 1}, "options"),
+        (cases.linear_regression, {"points": 5}, "options"),
+        (cases.linear_regression, {"norm": "layer"}, "options"),
+    ],
+)
+def test_an_unfinished_landscape_of_something_else_is_refused(
+    resume: Path, other: Callable[[], Problem], options: dict[str, Any], what: str
+) -> None:
+    interrupted(cases.linear_regression(), resume, 4, points=3)
+    before = resume.read_bytes()
+    with pytest.raises(ValueError, match=f"unfinished landscape of another {what}; remove it"):
+        landscape(other(), resume=resume, **{"points": 3, **options})
+    assert resume.read_bytes() == before
+
+
+def test_a_file_that_is_no_landscape_is_refused(resume: Path) -> None:
+    resume.write_text("my notes")
+    with pytest.raises(CheckpointError, match="is not a result"):
+        landscape(cases.linear_regression(), points=3, resume=resume)
+    assert resume.read_text() == "my notes"
+
+
+# beyond the range of numbers
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_an_overflow_is_shown_and_not_fatal(tmp_path: Path, dims: int) -> None:
+    from sparsediag import plotting
+
+    found = landscape(exploding(), points=5, span=1e30, dims=dims)
+    assert np.isfinite(found.loss).sum() < found.loss.size
+    assert not np.isfinite(found.loss.flat[0])
+    assert found.loss.flat[found.loss.size // 2] == found.centre
+    assert found.table()[0]["loss"] == f"{found.centre:.4g}"
+    plotting.save(found.plot().figure, tmp_path / "picture")
+    assert found.surface().data
+    assert np.array_equal(Landscape.load(found.save(tmp_path / "x.npz")).loss, found.loss, True)
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_an_overflow_everywhere_is_shown_and_not_fatal(dims: int) -> None:
+    found = landscape(exploding(), points=4, span=1e30, dims=dims)
+    assert not np.isfinite(found.loss).any()
+    found.plot()
+    assert found.table()[0]["loss"] == f"{found.centre:.4g}"
+
+
+# tables and pictures
+
+
+def test_the_table_has_the_extremes_and_where_they_are() -> None:
+    found = landscape(slope(), points=5, span=2.0)
+    rows = {row[""]: row for row in found.table()}
+    assert rows["centre"] == {"": "centre", "loss": f"{found.centre:.4g}", "at": "0, 0"}
+    assert rows["lowest"]["loss"] == f"{found.centre - 2:.4g}"
+    assert rows["lowest"]["at"].split(", ")[0] == "-2"
+    assert rows["highest"]["loss"] == f"{found.centre + 2:.4g}"
+    assert rows["highest"]["at"].split(", ")[0] == "2"
+
+
+def test_the_page_has_direction_1_along_x() -> None:
+    found = landscape(cases.tanh_mlp(), points=4)
+    (surface,) = found.surface().data
+    z = np.array(surface.z)
+    for i, j in np.ndindex(found.loss.shape):  # plotly puts z[row, column] at y[row], x[column]
+        assert z[j, i] == found.loss[i, j]
+    assert list(surface.x) == found.axes[0].tolist()
+    assert list(surface.y) == found.axes[1].tolist()
+
+
+def test_the_page_of_a_line_is_a_curve() -> None:
+    found = landscape(cases.tanh_mlp(), points=4, dims=1)
+    (curve,) = found.surface().data
+    assert list(curve.x) == found.axes[0].tolist()
+    assert list(curve.y) == found.loss.tolist()
+
+
+def test_the_picture_of_a_line_is_a_curve_with_its_centre() -> None:
+    found = landscape(cases.tanh_mlp(), points=4, dims=1)
+    curve, centre = found.plot().get_lines()
+    assert curve.get_xydata().tolist() == np.stack([found.axes[0], found.loss], 1).tolist()
+    assert centre.get_xydata().tolist() == [[0, found.centre]]
+
+
+def test_the_source_is_json() -> None:
+    found = landscape(cases.tanh_mlp(), points=2, span=0.5, norm="layer", seed=3)
+    assert json.loads(json.dumps(found.source))["options"] == {
+        "points": 2,
+        "span": 0.5,
+        "dims": 2,
+        "norm": "layer",
+        "seed": 3,
+    }
