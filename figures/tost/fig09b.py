@@ -18,3 +18,8 @@ NEEDS = fig09a.NEEDS
 def draw(results: dict[tuple[str, int], Any]) -> Figure:
     """Both trajectories on one axis; dotted lines are the drops of the learning rate."""
     return fig09a.draw(results, key="gradient_flow")
+
+
+def markdown(results: dict[tuple[str, int], Any]) -> str:
+    """Geometric means over the seeds at a few epochs."""
+    return fig09a.markdown(results, key="gradient_flow")

@@ -195,6 +195,17 @@ def test_figure_9_draws_the_geometric_mean_of_the_seeds(figure, key: str) -> Non
     assert set(drop) == {2.5}
 
 
+def test_figure_9_has_its_numbers_as_markdown() -> None:
+    results = {
+        (label, seed): history([10.0**seed, 2.0, 3.0, 4.0], "eigenvalue")
+        for label in ("sparse", "ToST")
+        for seed in (0, 2)
+    }
+    rows = fig09a.markdown(results).splitlines()
+    assert rows[0] == "| epoch | 1 | 2 | 4 |"
+    assert rows[2] == "| sparse | 10 | 2 | 4 |"
+
+
 def test_figure_2_shows_every_seed() -> None:
     results = {seed: history([1.0 + seed, 5.0, 2.0], "eigenvalue") for seed in range(3)}
     (ax,) = fig02.draw(results).axes
