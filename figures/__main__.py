@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,11 @@ from types import ModuleType
 from figures import store
 from figures.need import Need
 from figures.scales import SCALES, Scale
-from figures.work import Work
+from figures.work import Work, cores
 from sparsediag import plotting, terminal
 from sparsediag.errors import unknown
+from sparsediag.files import written
+from sparsediag.models import ghost
 from training.config import Run
 
 HERE = Path(__file__).parent
@@ -43,10 +44,10 @@ def needs(name: str, scale: Scale) -> dict[object, Need]:
 
 
 def stamp(name: str, scale: Scale) -> str:
-    """What a picture was drawn from: the item's code, the style, the scale, the measurements."""
-    sha = hashlib.sha256((HERE / f"{name}.py").read_bytes())
-    sha.update(Path(plotting.__file__).read_bytes())
-    sha.update(repr(scale).encode() + scale.caption.encode())
+    """What a picture was drawn from: the code that draws, the scale, the measurements."""
+    sha = hashlib.sha256(name.encode() + repr(scale).encode())
+    for file in (*sorted(HERE.rglob("*.py")), Path(plotting.__file__), Path(ghost.__file__)):
+        sha.update(file.read_bytes())
     for label, need in needs(name, scale).items():
         sha.update(f"{label}{scale.key(need)}".encode())
     return sha.hexdigest()[:16]
@@ -57,7 +58,8 @@ def drawn(name: str, scale: Scale, out: Path) -> bool:
     from PIL import Image
 
     png, pdf = (out / "figures" / f"{name}.{form}" for form in ("png", "pdf"))
-    if not png.exists() or not pdf.exists():
+    text = not hasattr(item(name), "markdown") or png.with_suffix(".md").exists()
+    if not (png.exists() and pdf.exists() and text):
         return False
     with Image.open(png) as image:
         return image.info.get("sparsediag") == stamp(name, scale)
@@ -76,7 +78,7 @@ def work(todo: Sequence[str], scale: Scale, out: Path) -> Work:
     def measurement(need: Need) -> str:
         file = store.path(need, scale, out)
         name = f"{file.parent.name}/{file.stem}"
-        if name not in plan.tasks and not file.exists():
+        if name not in plan.tasks and not store.there(need, scale, out):
             before = {training(scale.run(need))}
             if need.along:
                 before.add(measurement(need.along))
@@ -104,9 +106,8 @@ def draw(name: str, scale: Scale, out: Path) -> None:
         lines = [fill(line, width) for line in caption.splitlines()]
         fig.supxlabel("\n".join(lines), fontsize=4.5, color="#555555")
     if hasattr(module, "markdown"):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        text = f"{module.__doc__}\n{module.markdown(results)}\n\n{caption}\n"
-        stem.with_suffix(".md").write_text(text)
+        with written(stem.with_suffix(".md")) as draft:
+            draft.write_text(f"{module.__doc__}\n{module.markdown(results)}\n\n{caption}\n")
     about = {"Description": f"{module.__doc__}\n{caption}", "sparsediag": stamp(name, scale)}
     plotting.save(fig, stem, formats=("pdf", "png"), **about)
 
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m figures", allow_abbrev=False)
     parser.add_argument("items", nargs="*", help="such as tost/fig09a; all if none")
     parser.add_argument("--scale", default="laptop", help=f"one of {', '.join(SCALES)}")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--jobs", type=int, default=cores(), help="processes")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
     parser.add_argument("--plan", action="store_true", help="list what is missing, do nothing")
     options = parser.parse_args(argv)
@@ -157,7 +158,7 @@ def make(wanted: Sequence[str], scale: Scale, options: argparse.Namespace) -> in
                 missing = [
                     need
                     for need in needs(name, scale).values()
-                    if not store.path(need, scale, out).exists()
+                    if not store.there(need, scale, out)
                 ]
                 if not missing:
                     draw(name, scale, out)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import sparsediag
 from figures.need import TOST, Need
 from training.config import Model, Record, Run
 from training.masks.magnitude import Magnitude
@@ -72,9 +74,18 @@ class Scale:
             }
         )
 
+    def options(self, need: Need) -> dict[str, Any]:
+        """Options of the diagnostic at this scale."""
+        points = {"points": self.points}
+        return {
+            **(points if need.diagnostic in ("landscape", "perturbation") else {}),
+            **dict(need.options),
+        }
+
     def key(self, need: Need) -> str:
         """Content of a result: everything that decides it, in ten hex digits."""
-        content = f"{self.run(need).id} {self.images} {need.diagnostic} {need.split} {need.options}"
+        content = f"{sparsediag.__version__} {self.run(need).id} {self.images} {need.diagnostic} "
+        content += f"{need.split} {sorted(self.options(need).items())}"
         if need.along:
             content += self.key(need.along)
         return hashlib.sha256(content.encode()).hexdigest()[:10]

@@ -32,6 +32,13 @@ def load(need: Need, scale: Scale, out: Path) -> Any:
     return Result.load(file)
 
 
+def there(need: Need, scale: Scale, out: Path) -> bool:
+    """Whether the result is there, or the training of the history is finished."""
+    if need.diagnostic == "history":
+        return trained(scale.run(need), out)
+    return path(need, scale, out).exists()
+
+
 def trained(run: Run, out: Path) -> bool:
     """Whether the run is finished."""
     return finished(out / "runs" / run.id)
@@ -46,12 +53,12 @@ def measure(need: Need, scale: Scale, out: Path) -> None:
     """Make the result of a finished training."""
     checkpoint = Checkpoint.load(out / "runs" / scale.run(need).id / "best.pt")
     problem = checkpoint.problem(split=need.split, images=scale.images)
-    options = dict(need.options)
-    if need.diagnostic in ("landscape", "perturbation"):
-        options["points"] = scale.points
+    options, file = scale.options(need), path(need, scale, out)
+    unfinished = file.with_suffix(".unfinished.npz")
     if need.diagnostic == "landscape":
-        options["resume"] = path(need, scale, out).with_suffix(".unfinished.npz")
+        options["resume"] = unfinished
     if need.along:
         options["along"] = Spectrum.load(path(need.along, scale, out))
     result: Result = getattr(sparsediag, need.diagnostic)(problem, **options)
-    result.save(path(need, scale, out))
+    result.save(file)
+    unfinished.unlink(missing_ok=True)

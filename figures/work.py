@@ -57,11 +57,18 @@ class Work:
         return errors
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _alone(jobs: int, parent: int) -> None:
     """A worker takes its share of the cores, and ends when whoever started it is gone."""
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    torch.set_num_threads(max(1, cores() // jobs))
 
     def watch() -> None:
         while os.getppid() == parent:

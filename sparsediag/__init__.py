@@ -65,7 +65,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"sparsediag.{name}")
     from sparsediag.diagnostics import DIAGNOSTICS
 
-    if name.lower() in DIAGNOSTICS:
+    if name in DIAGNOSTICS or (name.capitalize() == name and name.lower() in DIAGNOSTICS):
         return getattr(importlib.import_module(f"sparsediag.diagnostics.{name.lower()}"), name)
     raise AttributeError(f"module 'sparsediag' has no attribute '{name}'")
 

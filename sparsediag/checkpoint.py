@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -169,6 +169,7 @@ class Checkpoint:
         images: int | None = 1000,
         batch: int = 128,
         data: str | None = None,
+        batch_norm: Literal["eval", "train"] = "eval",
         device: str = "auto",
         seed: int = 0,
     ) -> Problem:
@@ -179,6 +180,7 @@ class Checkpoint:
             images: Number of images, drawn once by `seed`; None for the whole split.
             batch: Images at a time.
             data: Another data set than the one it was trained on.
+            batch_norm: Running statistics, or those of each batch; see `Problem`.
             device: auto, cpu, cuda or cuda:N.
             seed: Seed of the sample of images.
 
@@ -201,7 +203,8 @@ class Checkpoint:
                 )
         dtype = next(net.parameters()).dtype
         sample = loaded.batches(split, images=images, batch=batch, seed=seed)
-        return Problem(net, [(x.to(dtype), y) for x, y in sample], mask=self.mask)
+        batches = [(x.to(dtype), y) for x, y in sample]
+        return Problem(net, batches, mask=self.mask, batch_norm=batch_norm)
 
 
 def _check_fit(model: str, came: Mapping[str, Tensor], need: Mapping[str, Tensor]) -> None:

@@ -6,6 +6,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable
+from hashlib import sha256
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -47,6 +48,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
     ),
     "images": (Annotated[int, Parameter(help="Images to use; 0 for the whole split.")], 1000),
     "batch": (Annotated[int, Parameter(help="Images at a time.")], 128),
+    "batch_norm": (
+        Annotated[Literal["eval", "train"], Parameter(help="Running statistics, or each batch's.")],
+        "eval",
+    ),
     "device": (Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")], "auto"),
     "json": (JSON, False),
     "debug": (DEBUG, False),
@@ -87,15 +92,20 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
             images=shared["images"] or None,
             batch=shared["batch"],
             data=shared["data"],
+            batch_norm=shared["batch_norm"],
             device=shared["device"],
         )
         if "resume" in hints:
-            given["resume"] = out.with_name(f".{out.stem}.unfinished.npz")
+            asked = f"{problem.digest} {sorted(given.items())}"
+            unfinished = f".{out.stem}-{sha256(asked.encode()).hexdigest()[:10]}.unfinished.npz"
+            given["resume"] = out.with_name(unfinished)
         with terminal.bar(name) as progress:
             if "progress" in hints:
                 given["progress"] = progress
             result = diagnostic(problem, **given)
         files = [str(file) for file in _write(result, out)]
+        if "resume" in given:
+            given["resume"].unlink(missing_ok=True)
         if shared["json"]:
             print(dumps({**result.json(), "files": files}))
         else:
@@ -152,10 +162,10 @@ def _write(result: Result, out: Path) -> list[Path]:
     from sparsediag import plotting
     from sparsediag.diagnostics.landscape import Landscape
 
+    files = [result.save(out), out.with_suffix(".png")]
     with plotting.style():
         axes = result.plot()
         plotting.save(typing.cast(Any, axes.figure), out.with_suffix(""))
-    files = [result.save(out), out.with_suffix(".png")]
     if isinstance(result, Landscape):
         plotting.write_html(result.surface(), out.with_suffix(".html"))
         files.append(out.with_suffix(".html"))
@@ -175,4 +185,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" or "--debug" in words:
+            raise
+        print("the GPU has too little memory; use a smaller --batch", file=sys.stderr)
+        return 2
     return 0

@@ -113,12 +113,12 @@ def _load(name: str, device: str, root: Path, files: tuple[File, ...]) -> Data:
             hint = f"Put {source.files} there, or set SPARSEDIAG_DATA to the folder that holds it."
             why = " ".join(str(error).split())  # torchvision takes a line for each mirror
             raise OSError(f"no {name} in {root} or from the network: {why}. {hint}") from error
+    classes = source.classes or int(torch.cat((whole.labels, test.labels)).max()) + 1
     parts = (*hold_out(whole, len(whole) // 10), test)
     train, validation, test = (Images(p.pixels.to(device), p.labels.to(device)) for p in parts)
     moments = source.moments or [torch.std_mean(p / 255)[::-1] for p in train.pixels.unbind(1)]
     mean, std = torch.tensor(moments, dtype=torch.float32, device=device).T[..., None, None]
     std = std.clamp_min(1 / 255)  # of a plane of one level: no division by 0
-    classes = source.classes or int(torch.cat((whole.labels, test.labels)).max()) + 1
     channels, size = train.pixels.shape[1:3]
     return Data(name, classes, channels, size, train, validation, test, mean, std, source.scale)
 

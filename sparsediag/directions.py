@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from sparsediag.chance import stream
 from sparsediag.errors import unknown
 from sparsediag.problem import Problem
 
@@ -31,7 +32,7 @@ def random(problem: Problem, *, norm: Norm = "filter", seed: int = 0) -> Tensor:
     """
     if norm not in get_args(Norm):
         raise ValueError(unknown("norm", norm, get_args(Norm)))
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("direction", seed)
     gaussian = problem.join(
         {
             name: torch.randn(shape, generator=generator).to(problem.weights)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
@@ -22,13 +23,22 @@ def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
 def content(loss: Any) -> str:
     """What a loss computes, as far as its code and options tell; the same in every process.
 
-    >>> from torch import nn
     >>> content(nn.CrossEntropyLoss()) == content(nn.CrossEntropyLoss(label_smoothing=0.1))
     False
     """
     if isinstance(loss, partial):
-        return f"{content(loss.func)} {loss.args} {sorted(loss.keywords.items())}"
+        options = [content(value) for _, value in sorted(loss.keywords.items())]
+        return f"{content(loss.func)} {[content(a) for a in loss.args]} {options}"
+    if isinstance(loss, CodeType):
+        constants = [content(c) for c in loss.co_consts]
+        return f"{loss.co_code.hex()} {loss.co_names} {constants}"
     if code := getattr(loss, "__code__", None):
-        return f"{loss.__qualname__} {code.co_code.hex()} {code.co_consts}"
-    plain = {k: v for k, v in vars(loss).items() if isinstance(v, int | float | str)}
-    return f"{type(loss).__qualname__} {sorted(plain.items())}"
+        held = [content(cell.cell_contents) for cell in loss.__closure__ or ()]
+        return f"{loss.__qualname__} {content(code)} {loss.__defaults__} {held}"
+    if isinstance(loss, Tensor):
+        return fingerprint(str(tuple(loss.shape)), [loss])
+    if isinstance(loss, nn.Module):
+        plain = sorted((k, v) for k, v in vars(loss).items() if isinstance(v, int | float | str))
+        return f"{loss} {plain} {fingerprint('', loss.state_dict().values())}"
+    plain_types = (int, float, str, bytes, tuple, type(None))
+    return repr(loss) if isinstance(loss, plain_types) else type(loss).__qualname__

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsediag.chance import stream
 from sparsediag.errors import unknown
 
 Which = Literal["largest", "smallest", "magnitude"]
@@ -53,6 +54,7 @@ def eigenpairs(
     which: Which = "largest",
     tol: float = 1e-3,
     seed: int = 0,
+    copies: bool = True,
     max_products: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Eigenpairs:
@@ -65,7 +67,10 @@ def eigenpairs(
         which: The algebraically largest or smallest, or the largest magnitude.
         tol: Relative residual at which a pair counts as found.
         seed: Seed of the start vector (the same on every device).
-        max_products: Give up after so many products (default: 100 + 10 a pair).
+        copies: Once the pairs are found, search again from a random vector, for further copies of
+            a multiple eigenvalue; this about doubles the products.
+        max_products: Give up after so many products, before those of the residuals (default:
+            100 + 10 a pair).
         progress: Called as `progress(products, limit)`.
 
     >>> a = torch.diag(torch.tensor([1.0, 5.0, 5.0, 2.0], dtype=torch.float64))
@@ -80,7 +85,7 @@ def eigenpairs(
         raise ValueError(f"max_products={max_products}: need at least one for each of {top} pairs")
     if which not in ORDER:
         raise ValueError(unknown("end of the spectrum", which, ORDER))
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("lanczos", seed)
     krylov = _Krylov(matvec, like)
     known: np.ndarray | None = None  # the values that the search in the complement must confirm
     search_from, search_until = 0, 0
@@ -93,7 +98,8 @@ def eigenpairs(
         found = len(values) == top and bool((residuals <= tol * krylov.scale(values)).all())
         if not found or len(krylov) < search_until:
             continue
-        if known is not None and np.abs(values - known).max() <= tol * np.abs(known).max():
+        same = known is not None and np.abs(values - known).max() <= tol * np.abs(known).max()
+        if same or not copies:
             break
         known, search_from = values, len(krylov)
         search_until = search_from + max(5, search_from)

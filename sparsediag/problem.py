@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag.batches import Batch, fixed
 from sparsediag.fingerprint import content, fingerprint
@@ -74,11 +75,12 @@ class Problem:
         live = Live.of(self.net, self.mask)
         own = dict(self.net.named_parameters())
         weights = live.join({name: own[name] for name in live.shapes}).clone()
-        with _untouched_rng(weights.device):
+        devices = [weights.device] if weights.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
             object.__setattr__(self, "_batches", fixed(self.batches, weights.device))
             object.__setattr__(self, "batches", self._batches)
             object.__setattr__(self, "live", live)
-            object.__setattr__(self, "_still", _still(own, live, self.mask))
+            object.__setattr__(self, "_still", _still(self.net, live, self.mask))
             object.__setattr__(self, "weights", weights)
             self._check()
 
@@ -118,7 +120,7 @@ class Problem:
         """Hex fingerprint of weights, mask, data, loss and batch-norm policy."""
         about = f"{self.net} {content(self.loss)} {self.batch_norm}"
         mask = self.mask.digest if self.mask else "dense"
-        state = (self.weights, *self._still.values(), *self.net.buffers())
+        state = (self.weights, *self._still.values())
         return fingerprint(about + mask, [*state, *(t for batch in self._batches for t in batch)])
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
@@ -155,7 +157,8 @@ class Problem:
         """Hessian of the mean loss times `vector`, exact, by a second backward pass, (size,)."""
         total = torch.zeros_like(self.weights)
         directions = list(self.split(vector).values())
-        with self.modes(), torch.enable_grad():
+        # the fused attention kernels have no second derivative
+        with self.modes(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             for batch in self.batches:
                 weights = self._leaves(at)
                 leaves = list(weights.values())
@@ -202,8 +205,8 @@ class Problem:
 
     def _forward(self, weights: dict[str, Tensor], x: Tensor) -> Any:
         # a net may write into its buffers and its input: into copies
-        buffers = {name: b.clone() for name, b in self.net.named_buffers()}
-        return functional_call(self.net, {**weights, **self._still, **buffers}, (x.clone(),))
+        still = {name: t.clone() for name, t in self._still.items()}
+        return functional_call(self.net, {**weights, **still}, (x.clone(),))
 
     def _at(self, at: Tensor | None) -> dict[str, Tensor]:
         return self.split(self.weights if at is None else at)
@@ -219,8 +222,12 @@ class Problem:
         if self.batch_norm == "train":
             for m in before:
                 m.training = isinstance(m, nn.modules.batchnorm._BatchNorm)
+        exact: AbstractContextManager[None] = nullcontext()
+        if self.device.type == "cuda":  # the default, TF32, leaves ten bits to a convolution
+            exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         try:
-            yield
+            with exact:
+                yield
         finally:
             for m, training in before.items():
                 m.training = training
@@ -230,14 +237,11 @@ def _count(batch: Batch) -> int:
     return len(batch[1])
 
 
-def _still(own: dict[str, nn.Parameter], live: Live, mask: Mask | None) -> dict[str, Tensor]:
-    """The weights that do not move, masked too."""
-    still = {name: p.detach() for name, p in own.items() if name not in live.shapes}
-    masked = {name: m for name, m in (mask or {}).items() if name in still}
-    return still | {n: still[n].masked_fill(~m.to(still[n].device), 0) for n, m in masked.items()}
-
-
-@contextmanager
-def _untouched_rng(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+def _still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
+    """What does not move: frozen weights, masked too, and buffers."""
+    frozen = {name: p for name, p in net.named_parameters() if name not in live.shapes}
+    still = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
+    for name, m in (mask or {}).items():
+        if name in frozen:
+            still[name].masked_fill_(~m.to(still[name].device), 0)
+    return still

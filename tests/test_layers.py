@@ -12,7 +12,13 @@ ROOT = Path(__file__).parent.parent
 
 # low to high; modules on one line do not import each other
 ORDER = [
-    ["sparsediag.errors", "sparsediag.files", "sparsediag.device", "sparsediag.terminal"],
+    [
+        "sparsediag.errors",
+        "sparsediag.files",
+        "sparsediag.device",
+        "sparsediag.chance",
+        "sparsediag.terminal",
+    ],
     ["sparsediag.archive", "sparsediag.fingerprint"],
     ["sparsediag.mask", "sparsediag.models", "sparsediag.images", "sparsediag.lanczos"],
     ["sparsediag.live", "sparsediag.data", "sparsediag.batches", "sparsediag.plotting"],

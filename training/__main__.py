@@ -72,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--debug", action="store_true")
-    options, rest = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    options, rest = parser.parse_known_args(words)
     if options.help or not options.run:
         print(usage())
         return 0 if options.help else 2
@@ -80,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         from training.config import Run
         from training.progress import watched
 
+        if rest and words.index(rest[0]) < words.index(options.run):
+            raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")
         run = Run.load(options.run, changes(rest))
         print(watched(run, out=options.out, device=options.device))
     except (ValueError, OSError) as error:

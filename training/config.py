@@ -30,6 +30,10 @@ class Model:
     activation: Literal["relu", "swish", "mish"] = "relu"
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width {self.width}: need 1 or more")
+
     def keywords(self) -> dict[str, Any]:
         """Keywords for `models.build`."""
         width = {} if self.width is None else {"width": self.width}
@@ -64,7 +68,7 @@ class Run:
         model: The net.
         mask: The pruning method.
         optim: The optimiser and its schedule.
-        tweaks: Name -> tweak, applied in this order.
+        tweaks: Name -> tweak.
         record: What to keep.
     """
 
@@ -76,6 +80,13 @@ class Run:
     optim: Optim = field(default_factory=Optim)
     tweaks: dict[str, Tweak] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
+
+    def __post_init__(self) -> None:
+        if "ghost_neurons" in self.tweaks and self.model.activation != "relu":
+            raise ConfigError(
+                f"activation '{self.model.activation}' is for good, and ghost_neurons fade into "
+                "relu; use one or the other"
+            )
 
     def plain(self) -> Run:
         """The same training of the dense net, without tweaks, instruments or soft activation."""
@@ -136,7 +147,7 @@ class Run:
         if not path.is_file():
             known = sorted(p.stem for p in RECIPES.glob("*.toml"))
             near = difflib.get_close_matches(path.stem, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = f"; did you mean '{near[0]}'?" if near else "."
             raise FileNotFoundError(f"{path}: no such file{hint} Recipes: {', '.join(known)}.")
         try:
             table = tomllib.loads(path.read_text())

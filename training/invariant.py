@@ -28,9 +28,14 @@ class Invariant:
 
     def mask_gradients(self) -> None:
         """Set the gradient of every dead weight to 0."""
-        gradients = [w.grad for w in self.weights if w.grad is not None]
-        if gradients:
-            torch._foreach_mul_(gradients, self.alive)
+        pairs = [
+            (w.grad, alive)
+            for w, alive in zip(self.weights, self.alive, strict=True)
+            if w.grad is not None
+        ]
+        if pairs:
+            gradients, alive = zip(*pairs, strict=True)
+            torch._foreach_mul_(gradients, alive)
 
     @torch.no_grad()
     def check(self) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from sparsediag import data as datasets
 from sparsediag import models
+from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.data import Data
 from sparsediag.device import pick
@@ -44,9 +45,10 @@ def fit(
     """Train, and return the path of the checkpoint with the best validation accuracy.
 
     Everything is written to `out/runs/<id>/`: `best.pt`, `last.pt`, the checkpoints that the run
-    asks for, `history.jsonl` with one line an epoch, and `run.toml`. A finished run is not
-    trained again; an interrupted one goes on from its last saved epoch and ends with the same
-    bytes, since all randomness of an epoch comes from the run's seed and the epoch.
+    asks for, `history.jsonl` with one line an epoch, `run.toml`, and at the end an empty file
+    `finished`. A finished run is not
+    trained again; an interrupted one goes on from its last saved epoch, and ends (on a CPU) with
+    the same bytes, since all randomness of an epoch comes from the run's seed and the epoch.
 
     Args:
         run: What to train.
@@ -62,7 +64,7 @@ def fit(
         return folder / "best.pt"
     trained = []
     for earlier in run.mask.before(run):
-        fit(earlier, out=out, device=device, on_epoch=on_epoch)
+        fit(earlier, out=out, device=device)
         trained.append(Checkpoint.load(out / "runs" / earlier.id / "last.pt"))
 
     where = pick(device)
@@ -72,7 +74,7 @@ def fit(
         options |= tweak.options()
     options |= {"classes": data.classes, "channels": data.channels, "size": data.size}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+        torch.default_generator.manual_seed(run.seed)
         net = models.build(run.model.name, **options).to(where)
     probe = data.batches("train", images=run.record.images)
     mask = run.mask.start(Problem(net, probe), trained, seed=run.seed)
@@ -108,7 +110,8 @@ def fit(
         )
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.toml").write_text(run.toml())
+    with written(folder / "run.toml") as draft:
+        draft.write_text(run.toml())
     best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
     if (folder / "last.pt").exists():
         kept = Checkpoint.load(folder / "last.pt")
@@ -158,6 +161,7 @@ def fit(
             resume = {"optimiser": optimiser.state_dict(), "best": best}
             checkpoint(resume).save(folder / "last.pt")
             saved = time.monotonic()
+        _write(history, folder)
         if on_epoch:
             on_epoch(history[-1])
 
@@ -167,7 +171,7 @@ def fit(
 
 def finished(folder: Path) -> bool:
     """Whether the run in that folder has been trained to its end."""
-    return (folder / "history.jsonl").exists()
+    return (folder / "finished").exists()
 
 
 def _epoch(
@@ -181,7 +185,7 @@ def _epoch(
 ) -> tuple[float, float]:
     """One pass over the training images; mean loss and accuracy, read once at the end."""
     augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
-    chance = torch.Generator().manual_seed((run.seed * 1_000_003 + epoch) % 2**63)
+    chance = stream("epoch", run.seed, epoch)
     images = data.train
     total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
     order = torch.randperm(len(images), generator=chance).to(images.labels.device)
@@ -206,14 +210,20 @@ def _epoch(
 
 
 def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:
-    """Test accuracy of the last and of the best epoch; the history is written at the very end."""
+    """Test accuracy of the last and of the best epoch; the mark of a finished run comes last."""
     best = Checkpoint.load(folder / "best.pt")
+    steps_an_epoch = last.step // len(last.history)
     for kept in (last, best):
         net.load_state_dict(kept.weights)
-        row = last.history[len(kept.history) - 1]
+        row = last.history[kept.step // steps_an_epoch - 1]
         row["test_loss"], row["test_accuracy"] = evaluate(net, data, data.test)
-    last.history[len(best.history) - 1]["best"] = True
+    row["best"] = True
     last.save(folder / "last.pt")
     replace(best, history=last.history).save(folder / "best.pt")
+    _write(last.history, folder)
+    (folder / "finished").touch()
+
+
+def _write(history: list[Row], folder: Path) -> None:
     with written(folder / "history.jsonl") as draft:
-        draft.write_text("".join(json.dumps(row) + "\n" for row in last.history))
+        draft.write_text("".join(json.dumps(row) + "\n" for row in history))

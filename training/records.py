@@ -65,7 +65,11 @@ def instruments(
         flow = gradflow(Problem(net, probe, mask=mask, batch_norm="train"))
         row |= {"gradient_flow": flow.mean, "gradient_flow_per_weight": flow.mean_per_weight}
     if record.eigenvalue_every and epoch % record.eigenvalue_every == 0:
-        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2)
+        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2, copies=False)
         squared = sum(float(p.detach().square().sum()) for p in net.parameters())
-        row |= {"eigenvalue": float(top.eigenvalues[0]), "weight_norm": math.sqrt(squared)}
+        row |= {
+            "eigenvalue": float(top.eigenvalues[0]),
+            "eigenvalue_residual": float(top.residuals[0]),
+            "weight_norm": math.sqrt(squared),
+        }
     return row

@@ -19,7 +19,8 @@ def over_epochs(histories: list[Rows], key: str) -> np.ndarray:
 
 def geometric_mean(values: np.ndarray) -> np.ndarray:
     """Over the seeds; NaN where a value is not positive."""
-    return np.exp(np.log(np.where(values > 0, values, np.nan)).mean(0))
+    mean: np.ndarray = np.exp(np.log(np.where(values > 0, values, np.nan)).mean(0))
+    return mean
 
 
 def plot(ax: Axes, histories: list[Rows], key: str, label: str) -> None:

@@ -100,7 +100,7 @@ def activations(
     [1.0]
     """
     stages = getattr(problem.net, "stages", None)
-    if not isinstance(stages, list):  # a net that does not name its blocks
+    if not (isinstance(stages, list) and all(isinstance(stage, list) for stage in stages)):
         kinds = (*KINDS, GhostReLU)
         names = [name for name, m in problem.net.named_modules() if isinstance(m, kinds)]
         stage_last = [False] * len(names)
@@ -141,7 +141,7 @@ def activations(
 
 
 class _Count:
-    """A forward hook that counts on the device and never copies an activation."""
+    """A forward hook that counts on the device; the second dimension is that of the channels."""
 
     def __init__(self, threshold: float) -> None:
         self.threshold, self.total = threshold, 0
@@ -150,11 +150,11 @@ class _Count:
         self.alive: dict[int, Tensor] = {}  # by the number of channels: a layer may be shared
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        awake = output != 0
         self.total += output.numel()
-        self.zeros = self.zeros + (output == 0).sum()
+        self.zeros = self.zeros + (~awake).sum()
         self.small = self.small + (output.abs() <= self.threshold).sum()
-        channels = output.transpose(0, 1).flatten(1) if output.dim() > 1 else output[None]
-        alive = (channels != 0).any(1)
+        alive = awake.transpose(0, 1).flatten(1).any(1) if awake.dim() > 1 else awake.any()[None]
         self.alive[len(alive)] = self.alive.get(len(alive), False) | alive
 
     @property

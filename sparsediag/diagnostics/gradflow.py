@@ -67,6 +67,12 @@ def gradflow(problem: Problem) -> Gradflow:
     norm over the square root of its number of live weights (the sources differ; see Tessera et
     al., 2021, Effective Gradient Flow with p = 2).
 
+    Args:
+        problem: The loss; with batch_norm="train" its gradient is that of a training step.
+
+    Raises:
+        ValueError: If no convolution or linear layer is trainable.
+
     >>> from torch import nn
     >>> net = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(net.weight, 3.0)

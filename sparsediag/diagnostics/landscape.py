@@ -30,7 +30,8 @@ class Landscape(Result):
     Attributes:
         loss: (points,) or (points, points); `loss[i, j]` is at `axes[0, i]`, `axes[1, j]`.
             NaN or infinity where the loss overflows.
-        axes: Distance along each direction, (dims, points); 1 is one norm of the weights.
+        axes: Distance along each direction, (dims, points), in lengths of the direction: with
+            norm "filter", 1 moves every filter by its own norm.
         centre: The loss at the weights themselves.
         gram: Cosines between the directions, (dims, dims).
         done: Which points have been computed; all of them once the landscape is finished.
@@ -66,14 +67,16 @@ class Landscape(Result):
         from sparsediag import plotting
 
         ax = ax or plotting.axes()
+        norm = self.source.get("options", {}).get("norm", "none")
+        unit = "" if norm == "none" else f" ({norm} norms)"
         if self.loss.ndim == 1:
             ax.plot(self.axes[0], self.loss, color=plotting.COLOURS[0])
             ax.plot(0, self.centre, "+", color="black")
-            ax.set(xlabel="direction 1 (filter norms)", ylabel="loss")
+            ax.set(xlabel=f"direction 1{unit}", ylabel="loss")
             return ax
         plotting.contours(ax, self.axes[0], self.axes[1], self.loss)
         ax.plot(0, 0, "+", color="white", ms=8)
-        ax.set(xlabel="direction 1 (filter norms)", ylabel="direction 2 (filter norms)")
+        ax.set(xlabel=f"direction 1{unit}", ylabel=f"direction 2{unit}")
         return ax
 
     def surface(self) -> Figure:
@@ -107,7 +110,7 @@ def landscape(
         norm: How the directions are scaled: filter, layer or none.
         seed: Seed of the first direction; the second has the next one.
         resume: File that keeps the points while they are computed. If it holds the same
-            landscape unfinished, the work goes on from there; it is removed at the end.
+            landscape unfinished, the work goes on from there. Remove it once the result is saved.
         progress: Called as `progress(points, all)`.
 
     Raises:
@@ -158,13 +161,13 @@ def landscape(
             grid.save(resume)
             saved = time.monotonic()
     if resume is not None:
-        Path(resume).unlink(missing_ok=True)
+        grid.save(resume)
     return grid
 
 
 def _same(kept: Landscape, wanted: Landscape, path: Path) -> Landscape:
     for key in ("problem", "options"):
-        if kept.source[key] != wanted.source[key]:
+        if kept.source[key] != wanted.source[key] or not np.isclose(kept.centre, wanted.centre):
             raise ValueError(
                 f"{path} holds an unfinished landscape of another {key}; "
                 "remove it, or ask for the same one again"

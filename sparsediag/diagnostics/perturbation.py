@@ -130,5 +130,6 @@ def perturbation(
         centre=centre,
         eigenvalues=pairs.eigenvalues[: len(vectors)],
         weight_norm=float(problem.weights.norm()),
-        source=source(problem, top=top, points=points, span=span, tol=tol, seed=seed),
+        source=source(problem, top=top, points=points, span=span)
+        | {"spectrum": pairs.source, "residuals": pairs.residuals.tolist()},
     )

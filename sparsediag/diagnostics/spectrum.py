@@ -84,6 +84,7 @@ def spectrum(
     which: Which = "largest",
     tol: float = 1e-3,
     seed: int = 0,
+    copies: bool = True,
     solver: Literal["lanczos", "pyhessian"] = "lanczos",
     max_products: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -96,6 +97,7 @@ def spectrum(
         which: The algebraically largest or smallest, or the largest magnitude.
         tol: Relative residual at which a pair has converged.
         seed: Seed of the start vector.
+        copies: Search again for further copies of a multiple eigenvalue, at twice the products.
         solver: "pyhessian" runs PyHessian's power iteration on the same live weights, for
             comparison: largest magnitude only, and its `tol` is on the change of the value.
         max_products: Stop after so many products (PyHessian: so many a pair).
@@ -110,8 +112,15 @@ def spectrum(
     """
     if solver not in ("lanczos", "pyhessian"):
         raise ValueError(unknown("solver", solver, ("lanczos", "pyhessian")))
+    if not 1 <= top <= problem.size:
+        raise ValueError(
+            f"top={top} eigenvalues asked of a problem with {problem.size} live weights"
+        )
     start = time.perf_counter()
     if solver == "pyhessian":
+        if which == "smallest":
+            raise ValueError("PyHessian finds the largest magnitude only; use solver='lanczos'")
+        which = "magnitude"
         values, vectors, residuals, products = _pyhessian(problem, top, tol, seed, max_products)
     else:
         found = eigenpairs(
@@ -121,6 +130,7 @@ def spectrum(
             which=which,
             tol=tol,
             seed=seed,
+            copies=copies,
             max_products=max_products,
             progress=progress,
         )
@@ -138,7 +148,16 @@ def spectrum(
         seconds=time.perf_counter() - start,
         names=list(counts),
         counts=list(counts.values()),
-        source=source(problem, top=top, which=which, tol=tol, seed=seed, solver=solver),
+        source=source(
+            problem,
+            top=top,
+            which=which,
+            tol=tol,
+            seed=seed,
+            copies=copies,
+            solver=solver,
+            max_products=max_products,
+        ),
     )
 
 
@@ -176,7 +195,9 @@ def _pyhessian(
         warnings.simplefilter("ignore")  # backward(create_graph=True)
         torch.manual_seed(seed)
         judge = Counted(_LiveNet(problem), problem.loss, dataloader=problem.batches, cuda=cuda)
-        found, vectors = judge.eigenvalues(maxIter=max_products or 100, tol=tol, top_n=top)
+        found, vectors = judge.eigenvalues(
+            maxIter=100 if max_products is None else max_products, tol=tol, top_n=top
+        )
     rows = torch.stack([v[0] / v[0].norm() for v in vectors])
     products = torch.stack([problem.hvp(v) for v in rows])
     values = np.array(found)

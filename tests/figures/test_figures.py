@@ -109,12 +109,12 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
     words += ["--out", str(tmp_path)]
     first = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/*/history.jsonl")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("runs/*/finished")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     kept = pictures(tmp_path)
-    done = list(tmp_path.glob("runs/*/history.jsonl"))
+    done = list(tmp_path.glob("runs/*/finished"))
     assert done
     assert not (tmp_path / "figures/tost/table1.png").exists()
     assert subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode == 0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag import Mask, Problem
+from sparsediag.chance import stream
 from sparsediag.directions import random
 
 NORMS = ("filter", "layer", "none")
@@ -57,7 +58,7 @@ def test_biases_and_batch_norm_stay(name: str, norm: str) -> None:
 
 def test_without_a_norm_it_is_the_gaussian_itself() -> None:
     problem = cases.relu_cnn()
-    g = torch.Generator().manual_seed(5)
+    g = stream("direction", 5)
     drawn = {n: torch.randn(s, generator=g) for n, s in problem.live.shapes.items()}
     expected = problem.join(drawn).double()
     assert torch.equal(random(problem, norm="none", seed=5), expected)

@@ -225,12 +225,13 @@ def test_a_landscape_goes_on_where_it_stopped(resume: Path, dims: int, at: int) 
     for key in ("loss", "axes", "gram", "done"):
         assert getattr(again, key).tobytes() == getattr(whole, key).tobytes()
     assert again.source == whole.source
-    assert not resume.exists()
 
 
-def test_a_finished_landscape_leaves_no_file(resume: Path) -> None:
-    landscape(cases.linear_regression(), points=3, resume=resume)
-    assert list(resume.parent.iterdir()) == []
+def test_a_finished_landscape_is_kept_for_whoever_saves_it(resume: Path) -> None:
+    found = landscape(cases.linear_regression(), points=3, resume=resume)
+    kept = Landscape.load(resume)
+    assert kept.done.all()
+    assert kept.loss.tobytes() == found.loss.tobytes()
 
 
 def test_nothing_is_written_before_its_time(tmp_path: Path) -> None:

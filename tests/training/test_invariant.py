@@ -100,6 +100,17 @@ def test_gradients_are_masked() -> None:
         assert torch.equal(p.grad, expected)  # type: ignore[arg-type]
 
 
+def test_a_weight_without_a_gradient_is_passed_over() -> None:
+    net, mask = _net()
+    first, *others = mask
+    for key in others:
+        net.get_parameter(key).grad = torch.ones_like(net.get_parameter(key))
+    Invariant(net, mask, Optim().build(net)).mask_gradients()
+    assert net.get_parameter(first).grad is None
+    for key in others:
+        assert torch.equal(net.get_parameter(key).grad, mask[key].float())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_sound_optimiser_is_not_reported(name: str) -> None:
     net, mask = _net()

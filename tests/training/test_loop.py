@@ -123,6 +123,7 @@ def test_the_files_of_a_run(tmp_path: Path) -> None:
     assert path == tmp_path / "runs" / run.id / "best.pt"
     assert {file.name for file in path.parent.iterdir()} == {
         "best.pt",
+        "finished",
         "last.pt",
         "epoch-001.pt",
         "epoch-003.pt",
@@ -184,30 +185,27 @@ def test_sparsity_counts_zeros(table: dict[str, Any], tmp_path: Path) -> None:
     assert alive == round(0.1 * size)
 
 
-def test_instruments_record_what_the_diagnostics_say(tmp_path: Path) -> None:
-    record = {"gradient_flow": True, "eigenvalue_every": 2, "images": 50}
-    folder = _fit(_run(**SPARSE, record=record), tmp_path)
-    rows, last = _history(folder), Checkpoint.load(folder / "last.pt")
-    probe = datasets.load("digits").batches("train", images=50)
-    flow = gradflow(Problem(last.build(), probe, mask=last.mask, batch_norm="train"))
-    (top,) = spectrum(Problem(last.build(), probe, mask=last.mask), top=1).eigenvalues
-    assert [("eigenvalue" in row, "weight_norm" in row) for row in rows] == [
-        (True, True),
-        (False, False),
-        (True, True),
-    ]
-    assert rows[-1]["gradient_flow"] == pytest.approx(flow.mean, rel=1e-4)
-    assert rows[-1]["gradient_flow_per_weight"] == pytest.approx(flow.mean_per_weight, rel=1e-4)
-    assert rows[-1]["eigenvalue"] == pytest.approx(top, rel=0.02)
-    squares = sum(p.double().square().sum().item() for p in last.build().parameters())
-    assert rows[-1]["weight_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)
+def test_instruments_record_what_the_diagnostics_say_and_change_no_weight(tmp_path: Path) -> None:
+    sparse = RESNET | SPARSE
+    record = {"gradient_flow": True, "eigenvalue_every": 2, "images": 20, "checkpoints": [1]}
+    plain, folder = (_fit(_run(**t), tmp_path) for t in (sparse, sparse | {"record": record}))
+    assert plain != folder
+    assert _bytes(plain / "last.pt") == _bytes(folder / "last.pt")
 
+    rows, first = _history(folder), Checkpoint.load(folder / "epoch-001.pt")
+    measured = {"eigenvalue", "eigenvalue_residual", "weight_norm"}
+    assert [measured & row.keys() for row in rows] == [measured, set(), measured]
+    assert all("gradient_flow" in row for row in rows)
 
-def test_instruments_change_no_weight(tmp_path: Path) -> None:
-    record = {"gradient_flow": True, "eigenvalue_every": 3, "images": 20}
-    plain, watched = (_fit(_run(**t), tmp_path) for t in (RESNET, RESNET | {"record": record}))
-    assert plain != watched
-    assert _bytes(plain / "last.pt") == _bytes(watched / "last.pt")
+    net, probe = first.build(), datasets.load("digits").batches("train", images=20)
+    flow = gradflow(Problem(net, probe, mask=first.mask, batch_norm="train"))
+    (top,) = spectrum(Problem(net, probe, mask=first.mask), top=1).eigenvalues
+    assert rows[0]["gradient_flow"] == pytest.approx(flow.mean, rel=1e-4)
+    assert rows[0]["gradient_flow_per_weight"] == pytest.approx(flow.mean_per_weight, rel=1e-4)
+    assert rows[0]["eigenvalue"] == pytest.approx(top, rel=0.02)
+    assert rows[0]["eigenvalue_residual"] < 1e-2
+    squares = sum(p.double().square().sum().item() for p in net.parameters())
+    assert rows[0]["weight_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)
 
 
 # what is measured
@@ -225,9 +223,17 @@ def test_evaluation_is_plain_cross_entropy_in_evaluation_mode(tmp_path: Path) ->
     assert evaluate(net.train(), data, data.validation, chunk=7) == pytest.approx((loss, accuracy))
 
 
+def test_the_training_loss_is_the_mean_over_all_images(tmp_path: Path) -> None:
+    still = {"lr": 1e-12, "batch": 500}
+    folder = _fit(_run(1, optim=still), tmp_path)
+    expected = _measured(Checkpoint.load(folder / "last.pt"), "train")
+    (row,) = _history(folder)
+    assert (row["train_loss"], row["train_accuracy"]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_smoothing_is_in_the_training_loss_alone(tmp_path: Path) -> None:
-    optim = {"lr": 0.2, "drops": [], "batch": 64}
-    row = _history(_fit(_run(6, **RESNET, tweaks=["smoothing"], optim=optim), tmp_path))[-1]
+    optim = {"lr": 0.1, "drops": [], "batch": 64}
+    row = _history(_fit(_run(6, tweaks=["smoothing"], optim=optim), tmp_path))[-1]
     assert row["train_loss"] > 0.5002 > row["val_loss"]
 
 
@@ -237,8 +243,9 @@ def test_smoothing_is_in_the_training_loss_alone(tmp_path: Path) -> None:
         (0.4, [], [0.9, 0.8, 0.3, 0.6, 0.5, 0.1], 3),  # the first net without ghosts is of epoch 2
         (0.4, [0.75], [0.9, 0.8, 0.3, 0.6, 0.1, 0.5], 5),  # the first lower rate is of epoch 4
         (0.6, [0.2, 0.9], [0.9, 0.8, 0.3, 0.6, 0.5, 0.1], 4),
-        (0.4, [], [0.9, 0.8, 0.6, 0.5, 0.6, 0.1], 4),  # of two alike, the one of lower loss
-        (0.4, [], [0.0] * 6, 5),
+        (0.4, [], [0.9, 0.8, 0.6, 0.6, 0.5, 0.1], 3),  # of two alike, the one of lower loss
+        (0.4, [], [0.9, 0.8, 0.5, 0.6, 0.6, 0.1], 3),
+        (0.4, [], [0.0] * 6, 3),
     ],
 )
 def test_the_best_epoch_is_after_the_ghosts_and_the_first_drop(
@@ -249,13 +256,9 @@ def test_the_best_epoch_is_after_the_ghosts_and_the_first_drop(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scripted = iter([*enumerate(accuracies), (0, 0.0), (0, 0.0)])
-
-    def evaluated(*_: object) -> tuple[float, float]:
-        epoch, accuracy = next(scripted)
-        return 2.0 - 0.1 * epoch, accuracy
-
-    monkeypatch.setattr("training.loop.evaluate", evaluated)
+    losses = [abs(epoch - 3.0) for epoch in range(6)]
+    scripted = iter([*zip(losses, accuracies, strict=True), (0.0, 0.0), (0.0, 0.0)])
+    monkeypatch.setattr("training.loop.evaluate", lambda *_: next(scripted))
     tweaks = {"ghost_neurons": {"until": until}}
     folder = _fit(_run(6, tweaks=tweaks, optim={"drops": drops}), tmp_path)
     assert [row["epoch"] for row in _history(folder) if row.get("best")] == [best]
@@ -408,10 +411,23 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     assert [row["epoch"] for row in rows] == list(range(epoch + 1, 4))
 
 
+@pytest.mark.usefixtures("eager")
+def test_the_best_epoch_so_far_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted = iter([0.5, 0.9, 0.7, 0.8, 0.0, 0.0])
+    monkeypatch.setattr("training.loop.evaluate", lambda *_: (1.0, next(scripted)))
+    run = _run(4, optim={"drops": []})
+    with pytest.raises(KeyboardInterrupt):
+        _fit(run, tmp_path, _stop_after(2))
+    assert [row.get("best", False) for row in _history(_fit(run, tmp_path))] == [0, 1, 0, 0]
+
+
 def test_a_run_stopped_before_its_first_save_starts_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _fit(_run(), tmp_path / "cut", _stop_after(1))
     assert not list((tmp_path / "cut").rglob("last.pt"))
+    assert len(_history(tmp_path / "cut" / "runs" / _run().id)) == 2
     _assert_same(_fit(_run(), tmp_path / "whole"), _fit(_run(), tmp_path / "cut"))
 
 
@@ -419,8 +435,7 @@ def test_a_run_stopped_before_its_first_save_starts_again(tmp_path: Path) -> Non
 def test_an_interrupted_dense_training_goes_on_under_its_mask(tmp_path: Path) -> None:
     run = _run(**ALL | MLP)
     with pytest.raises(KeyboardInterrupt):
-        _fit(run, tmp_path / "cut", _stop_after(1))
-    assert not (tmp_path / "cut" / "runs" / run.id).exists()
+        _fit(run.plain(), tmp_path / "cut", _stop_after(1))
     _assert_same(_fit(run, tmp_path / "whole"), _fit(run, tmp_path / "cut"))
 
 
@@ -440,16 +455,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     _assert_same(_fit(run, tmp_path / "whole"), _fit(run, tmp_path / "cut"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "last.pt",
-        pytest.param(
-            "best.pt",
-            marks=pytest.mark.xfail(strict=True, reason="best.pt then seems to be the last epoch"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
 def test_a_run_stopped_while_it_finishes_goes_on(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,6 +540,14 @@ def test_a_late_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> Non
 def test_a_divergence_is_told_with_instruments_too(record: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="epoch 0"):
         _fit(_run(optim={"lr": 1e20}, record=record), tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="only the loss before the last step is looked at")
+@pytest.mark.parametrize("record", [{}, {"gradient_flow": True}], ids=["plain", "instruments"])
+def test_a_divergence_in_the_last_step_is_told(record: dict[str, Any], tmp_path: Path) -> None:
+    run = _run(1, optim={"lr": 1e30, "batch": 2000}, record=record)
+    with pytest.raises(Diverged, match="epoch 0"):
+        _fit(run, tmp_path)
 
 
 # what cannot be

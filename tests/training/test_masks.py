@@ -65,6 +65,12 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     return states
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for several runs that draw their masks from one dense run."""
+    return tmp_path_factory.mktemp("drawn")
+
+
 # every method
 
 
@@ -177,11 +183,10 @@ def test_two_densities_share_one_dense_training(tmp_path: Path) -> None:
     ],
     ids=["tweaks", "learned skips", "swish", "instruments"],
 )
-def test_masks_are_drawn_from_the_plain_net(table: dict[str, Any], tmp_path: Path) -> None:
-    plain = _last(_run(), tmp_path)
-    other = _last(_run(**table), tmp_path)
+def test_masks_are_drawn_from_the_plain_net(table: dict[str, Any], drawn: Path) -> None:
+    plain, other = _last(_run(), drawn), _last(_run(**table), drawn)
     assert other.mask == plain.mask
-    assert len(list((tmp_path / "runs").iterdir())) == 3
+    assert len(list((drawn / "runs").glob("*-dense-*"))) == 1
     kept = [torch.equal(other.weights[name], plain.weights[name]) for name in plain.mask or ()]
     assert all(kept) == ("record" in table)
 
@@ -201,3 +206,14 @@ def test_a_net_with_dead_layers_still_trains(tmp_path: Path) -> None:
     assert checkpoint.mask is not None
     assert 0 in [alive for _, alive, _ in checkpoint.mask.table()]
     assert all(t.isfinite().all() for t in checkpoint.weights.values())
+
+
+@pytest.mark.parametrize("model", ["resnet18", "resnet20", "mobilenet", "vgg16_bn"])
+def test_a_random_mask_does_not_look_at_the_initial_weights(model: str) -> None:
+    torch.manual_seed(3)
+    net = build(model, width=16, channels=1)
+    problem = Problem(net, [(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))])
+    mask = Random(0.05).start(problem, [], seed=3)
+    weights = dict(net.named_parameters())
+    kept = torch.cat([weights[name][alive] for name, alive in mask.items()])
+    assert (kept < 0).double().mean() == pytest.approx(0.5, abs=4 * 0.5 / len(kept) ** 0.5)

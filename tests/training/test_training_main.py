@@ -157,6 +157,11 @@ def test_what_cannot_be_is_one_line_on_stderr(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_run_comes_first(tiny: str, capsys: Capture) -> None:
+    assert main(["--seed", "3", tiny]) == 2
+    assert capsys.readouterr().err.startswith("'--seed' came before the run; write the run file")
+
+
 def test_a_missing_run_file_lists_the_recipes(tmp_path: Path, capsys: Capture) -> None:
     assert _main("digts", out=tmp_path / "out") == 2
     line = capsys.readouterr().err

@@ -60,6 +60,12 @@ def test_ghosts_are_over_before_the_first_drop(name: str, over: int) -> None:
     assert Smoothing().over(EPOCHS) == 0
 
 
+@pytest.mark.parametrize("name", ["ghost_neurons", "ghost_skips"])
+@pytest.mark.parametrize("epochs", [1, 2, 6, 180])
+def test_the_last_epoch_has_no_ghosts(name: str, epochs: int) -> None:
+    assert TWEAKS[name](until=0.999).over(epochs) == epochs - 1  # type: ignore[call-arg]
+
+
 # ghosts
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.mask import Mask, prunable
 from sparsediag.problem import Problem
@@ -19,7 +20,7 @@ class Random(Method):
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The weights with the highest random scores."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream("mask", seed)
         shapes = dict(problem.net.named_parameters())
         scores = {
             name: torch.rand(shapes[name].shape, generator=generator)

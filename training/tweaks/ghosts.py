@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from sparsediag.errors import unknown
 from sparsediag.models import SKIPS, GhostReLU, GhostSkip
 from training.schedule import epoch_at
 from training.tweaks.tweak import Tweak
@@ -21,7 +20,8 @@ class GhostNeurons(Tweak):
 
     Attributes:
         last_beta: Steepness in the last epoch before ReLU takes over.
-        until: Fraction of the training after which the neurons are ReLU (the first drop).
+        until: Fraction of the training after which the neurons are ReLU; the paper ends them right
+            before the first drop of the learning rate.
     """
 
     last_beta: float = 10.0
@@ -36,7 +36,7 @@ class GhostNeurons(Tweak):
         return {"activation": "ghost"}
 
     def over(self, epochs: int) -> int:
-        return epoch_at(self.until, epochs)
+        return _end(self.until, epochs)
 
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
         end = self.over(epochs)
@@ -60,20 +60,25 @@ class GhostSkips(Tweak):
 
     def __post_init__(self) -> None:
         if self.kind not in SKIPS:
-            raise ValueError(unknown("kind", self.kind, SKIPS))
+            raise ValueError(f"kind '{self.kind}': need one of {', '.join(SKIPS)}")
         _check_until(self.until)
 
     def options(self) -> dict[str, Any]:
         return {"skips": self.kind}
 
     def over(self, epochs: int) -> int:
-        return epoch_at(self.until, epochs)
+        return _end(self.until, epochs)
 
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
         end = self.over(epochs)
         for module in net.modules():
             if isinstance(module, GhostSkip):
                 module.fade(max(0.0, 1 - epoch / end) if end else 0.0)
+
+
+def _end(until: float, epochs: int) -> int:
+    """The first epoch without ghosts; the last epoch never has any."""
+    return min(epoch_at(until, epochs), epochs - 1)
 
 
 def _check_until(until: float) -> None:
