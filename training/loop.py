@@ -131,13 +131,13 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
         train_loss, train_accuracy = _epoch(run, epoch, net, data, loss, optimiser, invariant)
-        if not math.isfinite(train_loss):
+        val_loss, val_accuracy = evaluate(net, data, data.validation)
+        if not math.isfinite(train_loss + val_loss):
             raise Diverged(
-                f"the training loss is {train_loss} in epoch {epoch} at learning rate "
-                f"{run.optim.rate(epoch):g}; lower optim.lr. Last good checkpoint: "
+                f"the training loss is {train_loss:.4g} in epoch {epoch} and the validation loss "
+                f"{val_loss:.4g} after it, at learning rate {run.optim.rate(epoch):g}; lower optim.lr. Last good checkpoint: "
                 + (str(folder / "last.pt") if (folder / "last.pt").exists() else "none yet")
             )
-        val_loss, val_accuracy = evaluate(net, data, data.validation)
         history.append(
             {
                 "epoch": epoch,

@@ -105,7 +105,7 @@ def test_a_wrong_word_is_one_line(
 
 
 def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "figures", "tost/table1", "--scale", "smoke", "--jobs", "1"]
+    words = [sys.executable, "-m", "figures", "tost/fig02", "--scale", "smoke", "--jobs", "2"]
     words += ["--out", str(tmp_path)]
     first = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -116,9 +116,9 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
     kept = pictures(tmp_path)
     done = list(tmp_path.glob("runs/*/finished"))
     assert done
-    assert not (tmp_path / "figures/tost/table1.png").exists()
+    assert not (tmp_path / "figures/tost/fig02.png").exists()
     assert subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode == 0
-    assert (tmp_path / "figures/tost/table1.png").exists()
+    assert (tmp_path / "figures/tost/fig02.png").exists()
     assert all(kept[str(file)] == file.stat().st_mtime_ns for file in done)
 
 

@@ -404,7 +404,8 @@ def test_equal_optimisers_have_one_identity(one: dict[str, Any], other: dict[str
 
 
 def test_the_plain_run_is_dense_and_of_the_same_training() -> None:
-    run = Run.load("digits", {"seed": 3, "tweaks": [], "model.activation": "swish"})
+    changes = {"seed": 3, "tweaks": ["ghost_skips"], "model.activation": "swish"}
+    run = Run.load("digits", changes | {"record.gradient_flow": True})
     plain = run.plain()
     assert plain == Run(data="digits", seed=3, model=Model(width=8), optim=run.optim)
     assert plain == replace(run, mask=METHODS["random"](0.3), tweaks={}).plain()

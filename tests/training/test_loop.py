@@ -185,27 +185,29 @@ def test_sparsity_counts_zeros(table: dict[str, Any], tmp_path: Path) -> None:
     assert alive == round(0.1 * size)
 
 
-def test_instruments_record_what_the_diagnostics_say_and_change_no_weight(tmp_path: Path) -> None:
-    sparse = RESNET | SPARSE
-    record = {"gradient_flow": True, "eigenvalue_every": 2, "images": 20, "checkpoints": [1]}
+def test_gradient_flow_is_that_of_the_diagnostic_and_changes_no_weight(tmp_path: Path) -> None:
+    sparse, record = RESNET | SPARSE, {"gradient_flow": True, "images": 20}
     plain, folder = (_fit(_run(**t), tmp_path) for t in (sparse, sparse | {"record": record}))
     assert plain != folder
     assert _bytes(plain / "last.pt") == _bytes(folder / "last.pt")
+    last, probe = Checkpoint.load(folder / "last.pt"), datasets.load("digits").batches(images=20)
+    flow = gradflow(Problem(last.build(), probe, mask=last.mask, batch_norm="train"))
+    row = _history(folder)[-1]
+    assert row["gradient_flow"] == pytest.approx(flow.mean, rel=1e-4)
+    assert row["gradient_flow_per_weight"] == pytest.approx(flow.mean_per_weight, rel=1e-4)
 
-    rows, first = _history(folder), Checkpoint.load(folder / "epoch-001.pt")
+
+def test_eigenvalues_are_those_of_the_diagnostic(tmp_path: Path) -> None:
+    folder = _fit(_run(**SPARSE, record={"eigenvalue_every": 2, "images": 50}), tmp_path)
+    rows, last = _history(folder), Checkpoint.load(folder / "last.pt")
     measured = {"eigenvalue", "eigenvalue_residual", "weight_norm"}
     assert [measured & row.keys() for row in rows] == [measured, set(), measured]
-    assert all("gradient_flow" in row for row in rows)
-
-    net, probe = first.build(), datasets.load("digits").batches("train", images=20)
-    flow = gradflow(Problem(net, probe, mask=first.mask, batch_norm="train"))
-    (top,) = spectrum(Problem(net, probe, mask=first.mask), top=1).eigenvalues
-    assert rows[0]["gradient_flow"] == pytest.approx(flow.mean, rel=1e-4)
-    assert rows[0]["gradient_flow_per_weight"] == pytest.approx(flow.mean_per_weight, rel=1e-4)
-    assert rows[0]["eigenvalue"] == pytest.approx(top, rel=0.02)
-    assert rows[0]["eigenvalue_residual"] < 1e-2
+    net, probe = last.build(), datasets.load("digits").batches(images=50)
+    (top,) = spectrum(Problem(net, probe, mask=last.mask), top=1).eigenvalues
     squares = sum(p.double().square().sum().item() for p in net.parameters())
-    assert rows[0]["weight_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)
+    assert rows[-1]["eigenvalue"] == pytest.approx(top, rel=0.02)
+    assert rows[-1]["eigenvalue_residual"] < 1e-2
+    assert rows[-1]["weight_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)
 
 
 # what is measured
@@ -353,7 +355,7 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     assert all(one[name] != other[name] for name in one)
 
 
-def test_every_epoch_has_an_order_of_its_own(
+def test_every_epoch_and_seed_has_an_order_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders: list[list[int]] = []
@@ -365,10 +367,12 @@ def test_every_epoch_has_an_order_of_its_own(
         return order
 
     monkeypatch.setattr("training.loop.torch.randperm", spy)
-    _fit(_run(2), tmp_path)
-    *_, first, second = orders
-    assert sorted(first) == sorted(second) == list(range(1170))
-    assert first != second
+    drawn = []
+    for seed in (0, 1):
+        _fit(_run(2, seed=seed), tmp_path)
+        drawn += orders[-2:]
+    assert all(sorted(order) == list(range(1170)) for order in drawn)
+    assert len({tuple(order) for order in drawn}) == 4
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
@@ -521,7 +525,7 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
-    message = r"training loss is (nan|inf) in epoch 0 at learning rate 1e\+20; lower .* none yet"
+    message = r"training loss is (nan|inf) in epoch 0 .* at learning rate 1e\+20; lower .* none yet"
     with pytest.raises(Diverged, match=message):
         _fit(_run(optim={"lr": 1e20}), tmp_path)
     assert not list(tmp_path.rglob("*.pt"))
@@ -542,7 +546,6 @@ def test_a_divergence_is_told_with_instruments_too(record: dict[str, Any], tmp_p
         _fit(_run(optim={"lr": 1e20}, record=record), tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="only the loss before the last step is looked at")
 @pytest.mark.parametrize("record", [{}, {"gradient_flow": True}], ids=["plain", "instruments"])
 def test_a_divergence_in_the_last_step_is_told(record: dict[str, Any], tmp_path: Path) -> None:
     run = _run(1, optim={"lr": 1e30, "batch": 2000}, record=record)
