@@ -133,10 +133,12 @@ def fit(
         train_loss, train_accuracy = _epoch(run, epoch, net, data, loss, optimiser, invariant)
         val_loss, val_accuracy = evaluate(net, data, data.validation)
         if not math.isfinite(train_loss + val_loss):
+            last_good = folder / "last.pt"
             raise Diverged(
-                f"the training loss is {train_loss:.4g} in epoch {epoch} and the validation loss "
-                f"{val_loss:.4g} after it, at learning rate {run.optim.rate(epoch):g}; lower optim.lr. Last good checkpoint: "
-                + (str(folder / "last.pt") if (folder / "last.pt").exists() else "none yet")
+                f"the training loss is {train_loss} in epoch {epoch} at learning rate "
+                f"{run.optim.rate(epoch):g}; lower optim.lr (after it, the validation loss is "
+                f"{val_loss:.4g}). Last good checkpoint: "
+                + (str(last_good) if last_good.exists() else "none yet")
             )
         history.append(
             {
