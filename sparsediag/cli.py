@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import typing
 from collections.abc import Callable
@@ -174,6 +175,8 @@ def _write(result: Result, out: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. What the user can mend is one line on stderr and exit code 2."""
+    # threads that spin while they wait stop a second process for minutes; read when torch loads
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:] if argv is None else argv
     try:
         app(words, exit_on_error=False, print_error=False)

@@ -56,6 +56,12 @@ class Record:
     eigenvalue_every: int = 0
     images: int = 384
 
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"images = {self.images}: need 1 or more")
+        if self.eigenvalue_every < 0:
+            raise ValueError(f"eigenvalue_every = {self.eigenvalue_every}: need 0 (never) or more")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -87,6 +93,13 @@ class Run:
                 f"activation '{self.model.activation}' is for good, and ghost_neurons fade into "
                 "relu; use one or the other"
             )
+
+        for epoch in self.record.checkpoints:
+            if not 1 <= epoch <= self.optim.epochs:
+                raise ConfigError(
+                    f"record.checkpoints: there is no epoch {epoch} in a run of "
+                    f"{self.optim.epochs} epochs"
+                )
 
     def plain(self) -> Run:
         """The same training of the dense net, without tweaks, instruments or soft activation."""

@@ -62,11 +62,6 @@ def fit(
     folder = out / "runs" / run.id
     if finished(folder):
         return folder / "best.pt"
-    trained = []
-    for earlier in run.mask.before(run):
-        fit(earlier, out=out, device=device)
-        trained.append(Checkpoint.load(out / "runs" / earlier.id / "last.pt"))
-
     where = pick(device)
     data = datasets.load(run.data, device=where)
     options = run.model.keywords()
@@ -77,6 +72,10 @@ def fit(
         torch.default_generator.manual_seed(run.seed)
         net = models.build(run.model.name, **options).to(where)
     probe = data.batches("train", images=run.record.images)
+    trained = []
+    for earlier in run.mask.before(run):
+        fit(earlier, out=out, device=device)
+        trained.append(Checkpoint.load(out / "runs" / earlier.id / "last.pt"))
     mask = run.mask.start(Problem(net, probe), trained, seed=run.seed)
     if mask is not None:
         mask = mask.to(where)

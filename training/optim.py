@@ -39,6 +39,12 @@ class Optim:
         for key in ("lr", "epochs", "batch"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key} = {getattr(self, key)}: need a positive number")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum = {self.momentum}: need a number in [0, 1)")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay = {self.weight_decay}: need 0 or more")
+        if not self.factor > 0:
+            raise ValueError(f"factor = {self.factor}: need a positive number")
         for drop in self.drops:
             if not 0 < drop < 1:
                 raise ValueError(f"drops: {drop} is no fraction of the training; need 0 to 1")

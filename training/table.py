@@ -98,5 +98,16 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     expected = origin or hint
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} = {value!r}: need {getattr(expected, '__name__', expected)}")
+        need = {"tuple": "list", "dict": "table"}.get(expected.__name__, expected.__name__)
+        raise ConfigError(f"{where} = {value!r}: need {need}")
+    if expected is dict and not _plain(value):
+        raise ConfigError(f"{where} = {value!r}: need numbers, words, lists and tables only")
     return value
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_plain(v) for v in value.values())
+    if isinstance(value, list | tuple):
+        return all(_plain(v) for v in value)
+    return isinstance(value, int | float | str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,8 @@ class GhostNeurons(Tweak):
     until: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.last_beta >= 1:
-            raise ValueError(f"last_beta {self.last_beta}: need 1 or more")
+        if not 1 <= self.last_beta < math.inf:
+            raise ValueError(f"last_beta {self.last_beta}: need a finite number, 1 or more")
         _check_until(self.until)
 
     def options(self) -> dict[str, Any]:
