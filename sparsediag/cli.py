@@ -175,8 +175,9 @@ def _write(result: Result, out: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. What the user can mend is one line on stderr and exit code 2."""
-    # threads that spin while they wait stop a second process for minutes; read when torch loads
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # threads that spin long while they wait bring a second process on the same cores to a crawl
+    # (two spectra at once: over 60 s instead of 15 s); read when torch loads
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     words = sys.argv[1:] if argv is None else argv
     try:
         app(words, exit_on_error=False, print_error=False)

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--debug", action="store_true")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in sparsediag.cli
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in sparsediag.cli
     words = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(words)
     if options.help or not options.run:
