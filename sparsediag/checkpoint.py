@@ -49,6 +49,15 @@ class Checkpoint:
         history: One dict an epoch.
         resume: What the training needs to go on: only in the latest file of a run.
         made_by: Versions of sparsediag, torch and Python.
+
+    >>> import tempfile
+    >>> net = models.build("lenet300", size=8)
+    >>> kept = Checkpoint.of(net, model="lenet300", options={"size": 8}, data="digits")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     kept.save(f"{folder}/net.pt")
+    ...     same = Checkpoint.load(f"{folder}/net.pt").build()
+    >>> torch.equal(same.fc.weight, net.fc.weight)
+    True
     """
 
     model: str

@@ -29,6 +29,15 @@ def random(problem: Problem, *, norm: Norm = "filter", seed: int = 0) -> Tensor:
             "layer" every layer that of its layer; both leave biases and batch norm at 0, and
             empty filters too. "none" keeps the Gaussian, biases and batch norm included.
         seed: Seed of the Gaussian, drawn on the CPU so that it is the same on every device.
+
+    Raises:
+        ValueError: If the norm is unknown.
+
+    >>> net = torch.nn.Linear(4, 2)
+    >>> problem = Problem(net, [(torch.ones(1, 4), torch.tensor([0]))])
+    >>> d = problem.split(random(problem))["weight"]
+    >>> torch.allclose(d.norm(dim=1), net.weight.norm(dim=1))
+    True
     """
     if norm not in get_args(Norm):
         raise ValueError(unknown("norm", norm, get_args(Norm)))

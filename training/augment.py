@@ -14,6 +14,9 @@ def crop_flip(pixels: Tensor, generator: torch.Generator, padding: int = 4) -> T
         pixels: (N, C, H, W), any dtype.
         generator: A CPU generator, so that every device sees the same crops.
         padding: Pixels of padding on every side.
+
+    >>> crop_flip(torch.ones(2, 1, 8, 8), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 8, 8])
     """
     n, channels, height, width = pixels.shape
     top, left = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator)

@@ -58,6 +58,12 @@ def fit(
 
     Raises:
         ValueError: If the run cannot be, or its loss stops being a number (`Diverged`).
+
+    >>> import tempfile
+    >>> run = Run.load("digits", {"optim.epochs": 1, "mask.method": "random", "model.width": 2})
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     fit(run, out=Path(out)).name
+    'best.pt'
     """
     folder = out / "runs" / run.id
     if finished(folder):

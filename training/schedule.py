@@ -19,6 +19,6 @@ def decay(drops: tuple[float, ...], factor: float, epoch: int, epochs: int) -> f
     """What the learning rate is multiplied with: `factor` once for each drop that has passed.
 
     >>> [round(decay((0.5, 0.75), 0.1, e, 180), 3) for e in (89, 90, 135)]
-    [1, 0.1, 0.01]
+    [1.0, 0.1, 0.01]
     """
     return factor ** sum(epoch >= epoch_at(drop, epochs) for drop in drops)

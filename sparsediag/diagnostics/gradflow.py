@@ -73,6 +73,7 @@ def gradflow(problem: Problem) -> Gradflow:
     Raises:
         ValueError: If no convolution or linear layer is trainable.
 
+    >>> import torch
     >>> from torch import nn
     >>> net = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(net.weight, 3.0)
