@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,23 @@ from sparsediag.errors import unknown
 from sparsediag.problem import Problem
 
 Norm = Literal["filter", "layer", "none"]
+
+
+def steps(points: int, span: float) -> np.ndarray:
+    """Places on a line from -span to span, (points,); an odd number has exactly 0 in the middle.
+
+    Raises:
+        ValueError: If there are fewer than 2 points, or the span is not positive and finite.
+
+    >>> steps(3, 0.5).tolist()
+    [-0.5, 0.0, 0.5]
+    """
+    if points < 2:
+        raise ValueError(f"points={points}: need at least 2 along each direction")
+    if not 0 < span < np.inf:
+        raise ValueError(f"span={span}: need a positive number")
+    places: np.ndarray = span * ((2 * np.arange(points) - points + 1) / (points - 1))
+    return places
 
 
 def random(problem: Problem, *, norm: Norm = "filter", seed: int = 0) -> Tensor:

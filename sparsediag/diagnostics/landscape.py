@@ -124,10 +124,7 @@ def landscape(
     """
     if dims not in (1, 2):
         raise ValueError(f"dims={dims}: need 1 (a line) or 2 (a plane)")
-    if points < 2:
-        raise ValueError(f"points={points}: need at least 2 along each direction")
-    if not 0 < span < np.inf:
-        raise ValueError(f"span={span}: need a positive number")
+    axis = directions.steps(points, span)
     d = [directions.random(problem, norm=norm, seed=seed + i) for i in range(dims)]
     lengths = np.array([float(v.norm()) for v in d])
     if not lengths.all():
@@ -136,7 +133,6 @@ def landscape(
             "Use norm='none' to move biases and norms too."
         )
     about = source(problem, points=points, span=span, dims=dims, norm=norm, seed=seed)
-    axis = span * ((2 * np.arange(points) - points + 1) / (points - 1))  # 0 is exact
     grid = Landscape(
         loss=np.full((points,) * dims, np.nan),
         axes=np.stack([axis] * dims),
@@ -166,10 +162,11 @@ def landscape(
 
 
 def _same(kept: Landscape, wanted: Landscape, path: Path) -> Landscape:
-    for key in ("problem", "options"):
-        if kept.source[key] != wanted.source[key] or not np.isclose(kept.centre, wanted.centre):
-            raise ValueError(
-                f"{path} holds an unfinished landscape of another {key}; "
-                "remove it, or ask for the same one again"
-            )
+    same = {key: kept.source[key] == wanted.source[key] for key in ("problem", "options")}
+    same["problem"] &= bool(np.isclose(kept.centre, wanted.centre))
+    for key in [key for key, equal in same.items() if not equal]:
+        raise ValueError(
+            f"{path} holds an unfinished landscape of another {key}; "
+            "remove it, or ask for the same one again"
+        )
     return replace(kept, source=wanted.source)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sparsediag import directions
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
@@ -101,17 +102,13 @@ def perturbation(
     >>> bool(np.allclose(p.loss, p.quadratic))
     True
     """
-    if points < 2:
-        raise ValueError(f"points={points}: need at least 2")
-    if not 0 < span < np.inf:
-        raise ValueError(f"span={span}: need a positive number")
+    distance = directions.steps(points, span)
     pairs = along or spectrum(problem, top=top, tol=tol, seed=seed)
     if pairs.vectors.shape[1] != problem.size:
         raise ValueError(
             f"the eigenvectors have {pairs.vectors.shape[1]} coordinates, the problem has "
             f"{problem.size} live weights; use the spectrum of the same net and mask"
         )
-    distance = span * ((2 * np.arange(points) - points + 1) / (points - 1))  # 0 is exact
     vectors = [torch.from_numpy(v).to(problem.weights) for v in pairs.vectors[:top]]
     loss = np.empty((len(vectors), points))
     for i, v in enumerate(vectors):
