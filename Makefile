@@ -2,6 +2,7 @@ PYTHON ?= python3
 SCALE  ?= laptop
 JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 ONLY   ?=
+PART   ?=
 
 BIN   := .venv/bin
 READY := .venv/ready
@@ -32,8 +33,9 @@ lint: $(READY)  ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY)  ## measure speed against the floor, one job at a time
-	@$(BIN)/python -m tests.bench
+bench: $(READY)  ## measure speed against the floor and other tools [PART=speed|curvature]
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m tests.bench $(PART)
 
 notebooks: $(READY)  ## execute the notebooks
 	@$(BIN)/python -m pytest tests/test_notebooks.py

@@ -14,31 +14,42 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sparsediag import data, models
     from sparsediag.checkpoint import Checkpoint
+    from sparsediag.curvature import Curvature
     from sparsediag.diagnostics.activations import Activations, activations
+    from sparsediag.diagnostics.blocks import Blocks, blocks
     from sparsediag.diagnostics.gradflow import Gradflow, gradflow
     from sparsediag.diagnostics.landscape import Landscape, landscape
     from sparsediag.diagnostics.perturbation import Perturbation, perturbation
     from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+    from sparsediag.diagnostics.trace import Trace, trace
+    from sparsediag.diagnostics.trajectory import Trajectory, trajectory
     from sparsediag.errors import CheckpointError, ConfigError
     from sparsediag.mask import Mask, prunable
     from sparsediag.problem import Problem
     from sparsediag.result import Result
+    from sparsediag.subspace import overlap
 
 _WHERE = {
     "Checkpoint": "checkpoint",
     "CheckpointError": "errors",
     "ConfigError": "errors",
+    "Curvature": "curvature",
     "Mask": "mask",
     "Problem": "problem",
     "Result": "result",
+    "Trajectory": "diagnostics.trajectory",
+    "overlap": "subspace",
     "prunable": "mask",
+    "trajectory": "diagnostics.trajectory",
 }
 
 __all__ = [
     "Activations",
+    "Blocks",
     "Checkpoint",
     "CheckpointError",
     "ConfigError",
+    "Curvature",
     "Gradflow",
     "Landscape",
     "Mask",
@@ -46,14 +57,20 @@ __all__ = [
     "Problem",
     "Result",
     "Spectrum",
+    "Trace",
+    "Trajectory",
     "activations",
+    "blocks",
     "data",
     "gradflow",
     "landscape",
     "models",
+    "overlap",
     "perturbation",
     "prunable",
     "spectrum",
+    "trace",
+    "trajectory",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -43,3 +43,21 @@ def fixed(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
             "A Problem needs fixed batches; pass shuffle=False and no augmentation."
         )
     return kept
+
+
+def chunked(batches: Sequence[Batch], samples: int) -> list[Batch]:
+    """The same samples in chunks of at most so many: small batches joined, large ones split.
+
+    >>> [len(y) for _, y in chunked([(torch.zeros(n, 3), torch.zeros(n)) for n in (2, 3, 9)], 5)]
+    [5, 5, 4]
+    """
+    chunks: list[Batch] = []
+    for batch in batches:
+        joined = [batch]
+        fits = chunks and len(chunks[-1][1]) + len(batch[1]) <= samples
+        if fits and all(a.shape[1:] == b.shape[1:] for a, b in zip(chunks[-1], batch, strict=True)):
+            joined.insert(0, chunks.pop())
+        parts = zip(*joined, strict=True)
+        x, y = (torch.cat(part) if len(joined) > 1 else part[0] for part in parts)
+        chunks += zip(x.split(samples), y.split(samples), strict=True)
+    return chunks

@@ -7,6 +7,7 @@ import os
 import sys
 import typing
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
@@ -19,6 +20,7 @@ import sparsediag
 from sparsediag.diagnostics import DIAGNOSTICS
 
 if TYPE_CHECKING:
+    from sparsediag.problem import Problem
     from sparsediag.result import Result
 
 app = App(
@@ -57,6 +59,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "json": (JSON, False),
     "debug": (DEBUG, False),
 }
+LOOK = ("split", "batch", "data", "batch_norm", "device")
 PLAIN = (int, float, str, bool)
 
 
@@ -84,26 +87,32 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
         shared = {key: given.pop(key, default) for key, (_, default) in SHARED.items()}
         if shared["images"] < 0 or shared["batch"] < 1:
             raise ValueError("--images needs 0 or more, --batch needs 1 or more")
-        kept = Checkpoint.load(checkpoint)
-        out = shared["out"] or checkpoint.with_name(f"{checkpoint.stem}-{name}.npz")
+        look = {key: shared[key] for key in LOOK} | {"images": shared["images"] or None}
+        load: Callable[[Checkpoint], Problem] = partial(Checkpoint.problem, **look)
+        work: Callable[..., Result] = diagnostic
+        takes, subject = set(hints), typing.cast(Any, checkpoint)
+        if checkpoint.is_dir():
+            if name != "spectrum":
+                raise ValueError(f"{checkpoint} is a folder; {name} needs one checkpoint of it")
+            out = shared["out"] or checkpoint / "spectrum.npz"
+            asked = f"{checkpoint.resolve()} {look}"
+            work, takes = partial(sparsediag.trajectory, load=load), {"resume", "progress"}
+        else:
+            kept = Checkpoint.load(checkpoint)
+            out = shared["out"] or checkpoint.with_name(f"{checkpoint.stem}-{name}.npz")
         if out.suffix != ".npz":
             raise ValueError(f"--out {out}: results are written as .npz; use that ending")
-        problem = kept.problem(
-            split=shared["split"],
-            images=shared["images"] or None,
-            batch=shared["batch"],
-            data=shared["data"],
-            batch_norm=shared["batch_norm"],
-            device=shared["device"],
-        )
-        if "resume" in hints:
-            asked = f"{problem.digest} {sorted(given.items())}"
+        if not checkpoint.is_dir():
+            subject = load(kept)
+            asked = subject.digest
+        if "resume" in takes:
+            asked = f"{asked} {sorted(given.items())}"
             unfinished = f".{out.stem}-{sha256(asked.encode()).hexdigest()[:10]}.unfinished.npz"
             given["resume"] = out.with_name(unfinished)
         with terminal.bar(name) as progress:
-            if "progress" in hints:
+            if "progress" in takes:
                 given["progress"] = progress
-            result = diagnostic(problem, **given)
+            result = work(subject, **given)
         files = [str(file) for file in _write(result, out)]
         if "resume" in given:
             given["resume"].unlink(missing_ok=True)
@@ -111,7 +120,7 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
             print(dumps({**result.json(), "files": files}))
         else:
             terminal.table(name, result.table())
-            print("wrote", *files)
+            print(*result.remarks(), "wrote " + " ".join(files), sep="\n")
 
     parameters = [
         inspect.Parameter("checkpoint", inspect.Parameter.POSITIONAL_ONLY, annotation=CHECKPOINT),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 
@@ -27,3 +29,17 @@ def pick(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"{name} was asked for; there are {torch.cuda.device_count()} GPUs here.")
     return device
+
+
+def free(device: torch.device) -> float:
+    """Bytes of memory that are free now.
+
+    >>> free(torch.device("cpu")) > 0
+    True
+    """
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError):  # not every system tells
+        return 2.0 * 2**30

@@ -72,6 +72,25 @@ def random(problem: Problem, *, norm: Norm = "filter", seed: int = 0) -> Tensor:
     return problem.join({name: _scaled(drawn[name], weights[name], norm) for name in weights})
 
 
+def lengths(problem: Problem) -> Tensor:
+    """For each live weight the norm of the filter it belongs to, 0 for biases and norms, (size,).
+
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 4.0]]))
+    >>> lengths(Problem(net, [(torch.ones(1, 2), torch.tensor([0]))]))
+    tensor([5., 5.])
+    """
+    weights = problem.split(problem.weights)
+    return problem.join(
+        {
+            name: torch.zeros_like(w)
+            if w.dim() < 2
+            else w.flatten(1).norm(dim=1).view(-1, *[1] * (w.dim() - 1)).expand_as(w)
+            for name, w in weights.items()
+        }
+    )
+
+
 def _scaled(direction: Tensor, weight: Tensor, norm: Norm) -> Tensor:
     if weight.dim() < 2:
         return torch.zeros_like(weight)

@@ -1,9 +1,9 @@
 """Lanczos: a few eigenpairs of a symmetric operator that is known by its products alone.
 
-One Krylov vector a step, orthogonalised twice against all before it (so no eigenvalue comes back
-as a ghost of itself), and a Rayleigh-Ritz step in float64. A single Krylov space sees one vector
-of a multiple eigenvalue; therefore, once the wanted pairs have converged, a fresh random vector
-continues the search in the complement, and only a search that finds nothing new ends it.
+Block Lanczos with two-pass orthogonalisation and thick restart (see `krylov.py`). A Krylov space
+sees as many copies of an eigenvalue as its block has vectors; therefore, once the wanted pairs
+have converged, random directions probe the complement, and only a probe that finds nothing there
+ends the search.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sparsediag.chance import stream
 from sparsediag.errors import unknown
+from sparsediag.krylov import Krylov, Matvec
 
+HIDDEN = 0.08  # chance of a hidden eigenvalue at which a probe is content
 Which = Literal["largest", "smallest", "magnitude"]
 ORDER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "largest": lambda values: -values,
@@ -32,29 +33,54 @@ class Eigenpairs:
     """The wanted eigenpairs, best first.
 
     Attributes:
-        values: Rayleigh quotients, (top,) float64.
+        values: Ritz values, (top,) float64.
         vectors: Orthonormal rows, (top, size).
-        residuals: |Hv - value v| / |value|, each recomputed with a product of its own, (top,).
-            A value below the square root of the rounding error, relative to the operator, counts
-            as that large: rounding lets no residual be smaller.
-        products: Number of products with the operator.
+        products: What the operator makes of the vectors, by the products of the search, (top,
+            size).
+        rest: The values and residuals of what else the search saw, (2, seen): bounds the gaps.
+        asymmetry: Largest |u^T H v - v^T H u| seen, over the size of the operator.
+        count: Number of products.
+        probe: What the last probe of the complement found.
     """
 
     values: np.ndarray
     vectors: Tensor
-    residuals: np.ndarray
-    products: int
+    products: Tensor
+    rest: np.ndarray
+    asymmetry: float
+    count: int
+    probe: Probe
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A search of the complement from a random direction.
+
+    Attributes:
+        best: The best value seen, nan if there was no probe.
+        missed: Whether it is better than the least of the wanted.
+        chance: That a better one is there and stayed hidden, by the growth that the spread of the
+            values seen allows it (Chebyshev's polynomials).
+        count: Number of products.
+    """
+
+    best: float = float("nan")
+    missed: bool = False
+    chance: float = 1.0
+    count: int = 0
 
 
 def eigenpairs(
-    matvec: Callable[[Tensor], Tensor],
+    matvec: Matvec,
     like: Tensor,
     *,
     top: int = 1,
     which: Which = "largest",
     tol: float = 1e-3,
     seed: int = 0,
-    copies: bool = True,
+    block: int = 1,
+    start: Tensor | None = None,
+    basis: int | None = None,
     max_products: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Eigenpairs:
@@ -66,13 +92,15 @@ def eigenpairs(
         top: Number of pairs.
         which: The algebraically largest or smallest, or the largest magnitude.
         tol: Relative residual at which a pair counts as found.
-        seed: Seed of the start vector (the same on every device).
-        copies: Once the pairs are found, search again from a random vector, for further copies of
-            a multiple eigenvalue; this about doubles the products.
-        max_products: Give up after so many products, before those of the residuals (default:
-            100 + 10 a pair).
+        seed: Seed of the random directions (the same on every device).
+        block: Directions a step.
+        start: Vectors to start from, rows: those of a similar operator. Their sum is the start.
+        basis: Vectors kept at most; the search restarts beyond (default: what 256 MB of float32
+            hold, and 40 + 3 a pair at least).
+        max_products: Give up after so many products (default: 100 + 10 a pair).
         progress: Called as `progress(products, limit)`.
 
+    >>> import torch
     >>> a = torch.diag(torch.tensor([1.0, 5.0, 5.0, 2.0], dtype=torch.float64))
     >>> eigenpairs(lambda v: a @ v, a[0], top=3).values.round(6).tolist()
     [5.0, 5.0, 2.0]
@@ -80,106 +108,95 @@ def eigenpairs(
     size = like.numel()
     if not 1 <= top <= size:
         raise ValueError(f"top={top} eigenvalues asked of a problem with {size} live weights")
-    limit = min(size, 100 + 10 * top if max_products is None else max_products)
+    limit = 100 + 10 * top if max_products is None else max_products
     if limit < top:
         raise ValueError(f"max_products={max_products}: need at least one for each of {top} pairs")
     if which not in ORDER:
         raise ValueError(unknown("end of the spectrum", which, ORDER))
-    generator = stream("lanczos", seed)
-    krylov = _Krylov(matvec, like)
-    known: np.ndarray | None = None  # the values that the search in the complement must confirm
-    search_from, search_until = 0, 0
-    while len(krylov) < limit:
-        w = None if len(krylov) == search_from else krylov.last()
-        krylov.grow(torch.randn(size, generator=generator).to(like) if w is None else w)
+    if block < 1:
+        raise ValueError(f"block={block}: need 1 direction a step or more")
+    basis = max(40 + 3 * top, 2**26 // size) if basis is None else basis
+    if basis < top + 2 * block:
+        raise ValueError(f"basis={basis}: need {top + 2 * block} vectors or more for top={top}")
+    krylov = Krylov(matvec, like, stream("lanczos", seed))
+    probe, order = Probe(), ORDER[which]
+    block = min(block, limit, size)
+    first = krylov.random(block) if start is None else start.to(like).sum(0, keepdim=True)
+    krylov.grow(first if bool(first.any()) else krylov.random(block))
+    while True:
         if progress:
-            progress(len(krylov), limit)
-        values, _, residuals = krylov.ritz(top, which)
-        found = len(values) == top and bool((residuals <= tol * krylov.scale(values)).all())
-        if not found or len(krylov) < search_until:
-            continue
-        same = known is not None and np.abs(values - known).max() <= tol * np.abs(known).max()
-        if same or not copies:
+            progress(krylov.products, limit)
+        ritz = krylov.ritz(order)
+        scale = np.maximum(np.abs(ritz.values[:top]), krylov.eps**0.5 * krylov.norm)
+        open_pairs = np.flatnonzero(ritz.residuals[:top] > tol * scale)
+        left = min(limit - krylov.products, size - len(krylov))
+        if len(krylov) == size:
+            probe = Probe(chance=0.0)
+        if left <= 0:
             break
-        known, search_from = values, len(krylov)
-        search_until = search_from + max(5, search_from)
-    return krylov.solution(top, which)
+        if len(ritz.values) >= top and not len(open_pairs):
+            probe = search(krylov, ritz.values[:top], order, tol, min(left, krylov.products))
+            if not probe.missed:
+                break
+            continue
+        if len(krylov) + block > basis:
+            krylov.shrink(ritz, max(top + block, basis // 2))
+            ritz = krylov.ritz(order)
+        worst = krylov.worst(ritz, open_pairs, min(block, left)) if len(open_pairs) else None
+        krylov.grow(krylov.random(min(block, left)) if worst is None else worst)
+    now = krylov.ritz(order)
+    if now.residuals[:top].max() <= ritz.residuals[:top].max():  # the probe may mix close ones
+        ritz = now
+    vectors, products = krylov.combine(ritz.coordinates[:, :top])
+    return Eigenpairs(
+        values=ritz.values[:top],
+        vectors=vectors,
+        products=products,
+        rest=np.stack([now.values[top:], now.residuals[top:]]),
+        asymmetry=krylov.asymmetry,
+        count=krylov.products,
+        probe=probe,
+    )
 
 
-class _Krylov:
-    """An orthonormal basis Q, the projection S = Q^T H Q, and what of H Q lies outside Q."""
+def search(
+    krylov: Krylov,
+    wanted: np.ndarray,
+    order: Callable[[np.ndarray], np.ndarray],
+    tol: float,
+    limit: int,
+) -> Probe:
+    """Grow from a random direction until an eigenvalue better than the wanted would have shown.
 
-    def __init__(self, matvec: Callable[[Tensor], Tensor], like: Tensor) -> None:
-        self.matvec = matvec
-        self.basis = like.new_empty(0, like.numel())
-        self.projected = np.zeros((0, 0))
-        self.outside: dict[int, Tensor] = {}
-
-    def __len__(self) -> int:
-        return len(self.projected)
-
-    @property
-    def norm(self) -> float:
-        """Size of the operator, as far as it is known."""
-        return float(np.abs(self.projected).max(initial=np.finfo(float).tiny))
-
-    def scale(self, values: np.ndarray) -> np.ndarray:
-        """|value|, or what rounding leaves of it, so that a zero eigenvalue converges."""
-        floor = torch.finfo(self.basis.dtype).eps ** 0.5 * self.norm
-        floored: np.ndarray = np.maximum(np.abs(values), floor)
-        return floored
-
-    def last(self) -> Tensor | None:
-        """The last product's part outside the space; None where it is rounding error only."""
-        w = self.outside.pop(len(self) - 1)
-        return w if float(w.norm()) > 10 * torch.finfo(w.dtype).eps * self.norm else None
-
-    def grow(self, w: Tensor) -> None:
-        """Add the direction of `w`, with one product."""
-        n = len(self)
-        for _ in range(2):
-            w = self._project_out(w)
-            w = w / w.norm()
-        for j, r in self.outside.items():
-            self.outside[j] = r - (w @ r) * w
-        if n == len(self.basis):
-            self.basis = torch.cat([self.basis, self.basis.new_empty(max(16, n), w.numel())])
-        self.basis[n] = w
-        product = self.matvec(w)
-        self.projected = np.pad(self.projected, (0, 1))
-        column = self.basis[: n + 1] @ product
-        self.projected[:, n] = self.projected[n, :] = column.double().cpu().numpy()
-        self.outside[n] = self._project_out(product)
-
-    def _project_out(self, w: Tensor) -> Tensor:
-        q = self.basis[: len(self)]
-        for _ in range(2):
-            w = w - q.T @ (q @ w)
-        return w
-
-    def ritz(self, top: int, which: Which) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ritz values, their coordinates in the basis (columns), and |residual| of each."""
-        values, coordinates = np.linalg.eigh(self.projected)
-        order = np.argsort(ORDER[which](values), kind="stable")[:top]
-        values, coordinates = values[order], coordinates[:, order]
-        ends = torch.stack(list(self.outside.values()))
-        gram = (ends @ ends.T).double().cpu().numpy()
-        y = coordinates[list(self.outside)]
-        return values, coordinates, np.sqrt(np.einsum("ik,ij,jk->k", y, gram, y).clip(0))
-
-    def solution(self, top: int, which: Which) -> Eigenpairs:
-        """The Ritz pairs, with residuals recomputed by one product each."""
-        _, coordinates, _ = self.ritz(top, which)
-        vectors = torch.from_numpy(coordinates.T.copy()).to(self.basis) @ self.basis[: len(self)]
-        vectors = vectors / vectors.norm(dim=1, keepdim=True)
-        products = torch.stack([self.matvec(v) for v in vectors])
-        values = (vectors * products).sum(1)
-        residuals = (products - values[:, None] * vectors).norm(dim=1).double().cpu().numpy()
-        values = values.double().cpu().numpy()
-        order = np.argsort(ORDER[which](values), kind="stable")
-        return Eigenpairs(
-            values[order],
-            vectors[torch.from_numpy(order).to(vectors.device)],
-            (residuals / self.scale(values))[order],
-            len(self) + len(vectors),
-        )
+    After j steps an eigenvector at distance x from the middle of the spectrum that is seen, in
+    units of half its width, has grown by g^(j - 1), g = x + sqrt(x^2 - 1), over the share of
+    1 / sqrt(size) that a random direction gives it. The search ends where the chance that it is
+    still hidden is below 8 %, or at `limit` products.
+    """
+    first, least = len(krylov), float(wanted[-1])
+    margin = tol * abs(least) + 10 * krylov.eps * krylov.norm
+    best, chance, count = float("nan"), 1.0, 0
+    while count < limit and chance > HIDDEN and len(krylov) < krylov.size:
+        last = krylov.last() if count else None
+        krylov.grow(krylov.random(1) if last is None else last)
+        count += 1
+        seen = np.linalg.eigvalsh(krylov.projected[first:, first:])
+        best = float(seen[np.argmin(order(seen))])
+        ahead = float(order(np.array(least)) - order(np.array(best)))
+        if ahead > margin:
+            return Probe(best, True, 0.0, count)
+        symmetric = order(np.array(1.0)) == order(np.array(-1.0))
+        low, high = (-abs(best), abs(best)) if symmetric else (seen[0], seen[-1])
+        half = max((high - low) / 2, krylov.eps * krylov.norm)
+        x = max(1.0, abs(least - (high + low) / 2) / half)
+        growth = (x + np.sqrt(x * x - 1)) ** (count - 1)
+        chance = min(1.0, float(0.8 * np.sqrt(krylov.size) / growth))
+        if abs(ahead) <= margin:  # one more copy of the least: a better one would have outgrown it
+            chance = HIDDEN
+    if len(krylov) == krylov.size:
+        chance = 0.0
+    now = krylov.ritz(order).values[: len(wanted)]
+    gain = order(wanted) - order(now)
+    if (gain > margin).any():  # it lay partly in the basis and partly outside
+        return Probe(float(now[gain.argmax()]), True, 0.0, count)
+    return Probe(best, False, chance, count)

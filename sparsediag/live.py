@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ class Live:
     """The order of a net's live weights in a flat vector.
 
     Attributes:
-        shapes: Name -> shape of every trainable parameter, in the net's order.
+        shapes: Name -> shape of every parameter that moves, in the net's order.
         index: Positions of the live weights among all weights, (size,); None where all live.
 
     >>> net = nn.Linear(2, 1)
@@ -33,11 +35,23 @@ class Live:
     index: Tensor | None
 
     @classmethod
-    def of(cls, net: nn.Module, mask: Mask | None) -> Live:
-        """The live coordinates of `net` under `mask` (None: every trainable weight)."""
-        weights = {n: p for n, p in net.named_parameters() if p.requires_grad}
-        if not weights:
+    def of(cls, net: nn.Module, mask: Mask | None, params: str | None = None) -> Live:
+        """The live coordinates of `net` under `mask` (None: every trainable weight).
+
+        `params` narrows them to names that match one of some globs, parted by commas; "matrices"
+        stands for the weights of two dimensions or more, those of convolutions and linear layers.
+        """
+        trained = {n: p for n, p in net.named_parameters() if p.requires_grad}
+        if not trained:
             raise ValueError("the network has no parameter with requires_grad, so no weight moves")
+        globs = [g.strip() for g in ("*" if params is None else params).split(",")]
+        weights = {
+            n: p
+            for n, p in trained.items()
+            if any(fnmatchcase(n, g) or (g == "matrices" and p.dim() > 1) for g in globs)
+        }
+        if not weights:
+            raise ValueError(unknown("trainable weight", str(params), trained))
         shapes = {n: p.shape for n, p in weights.items()}
         if mask is None:
             return cls(shapes, None)
@@ -58,13 +72,17 @@ class Live:
     def _numel(self) -> int:
         return sum(shape.numel() for shape in self.shapes.values())
 
-    def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """Vector (size,) -> tensors by name in the net's shapes, exactly 0 where dead."""
+    def check(self, vector: Tensor) -> None:
+        """Refuse what is no vector of these coordinates."""
         if vector.shape != (self.size,):
             raise ValueError(
                 f"a vector of shape {tuple(vector.shape)} came; need ({self.size},), "
                 "one number for each live weight"
             )
+
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """Vector (size,) -> tensors by name in the net's shapes, exactly 0 where dead."""
+        self.check(vector)
         if self.index is not None:
             vector = vector.new_zeros(self._numel).index_copy_(0, self.index, vector)
         parts = vector.split([shape.numel() for shape in self.shapes.values()])
@@ -91,6 +109,14 @@ class Live:
         )
         return flat if self.index is None else flat[self.index]
 
+    def bits(self) -> np.ndarray:
+        """Which weights are live, in the net's order, eight a byte; empty where all are."""
+        if self.index is None:
+            return np.zeros(0, np.uint8)
+        alive = np.zeros(self._numel, bool)
+        alive[self.index.cpu().numpy()] = True
+        return np.packbits(alive)
+
     def counts(self) -> dict[str, int]:
         """Live weights of each tensor, by name."""
         if self.index is None:
@@ -98,3 +124,13 @@ class Live:
         ends = torch.tensor([s.numel() for s in self.shapes.values()]).cumsum(0)
         below = torch.searchsorted(self.index.cpu(), ends).tolist()
         return {n: b - a for n, a, b in zip(self.shapes, [0, *below[:-1]], below, strict=True)}
+
+
+def still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
+    """What does not move: frozen weights, masked too, and buffers."""
+    frozen = {name: p for name, p in net.named_parameters() if name not in live.shapes}
+    kept = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
+    for name, m in (mask or {}).items():
+        if name in frozen:
+            kept[name].masked_fill_(~m.to(kept[name].device), 0)
+    return kept

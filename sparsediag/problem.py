@@ -6,10 +6,11 @@ Pruning scores and diagnostics are all functions of a Problem, so they cannot di
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,10 +20,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sparsediag.batches import Batch, fixed
+from sparsediag.autodiff import Retained
+from sparsediag.batches import Batch, chunked, fixed
 from sparsediag.fingerprint import content, fingerprint
-from sparsediag.live import Live
+from sparsediag.live import Live, still
 from sparsediag.mask import Mask
+from sparsediag.modes import exactly
+from sparsediag.tape import Pass
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -42,6 +46,8 @@ class Problem:
         mask: The live weights; the loss is that of the masked net even where `net` is not masked.
         batch_norm: "eval" uses the running statistics. "train" uses those of each batch (so the
             batches, not only the samples, define the function) and leaves the running ones alone.
+        params: The weights that move, as globs of their names parted by commas ("layer3.*,fc.*";
+            "matrices" for those of convolutions and linear layers); the others are held fixed.
 
     Attributes:
         weights: The live weights, (size,).
@@ -63,6 +69,7 @@ class Problem:
     loss: Loss = field(default=F.cross_entropy, kw_only=True)
     mask: Mask | None = field(default=None, kw_only=True)
     batch_norm: Literal["eval", "train"] = field(default="eval", kw_only=True)
+    params: str | None = field(default=None, kw_only=True)
 
     _batches: list[Batch] = field(init=False, repr=False)
     live: Live = field(init=False, repr=False)
@@ -72,7 +79,7 @@ class Problem:
     def __post_init__(self) -> None:
         if self.batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{self.batch_norm}': need 'eval' or 'train'")
-        live = Live.of(self.net, self.mask)
+        live = Live.of(self.net, self.mask, self.params)
         own = dict(self.net.named_parameters())
         weights = live.join({name: own[name] for name in live.shapes}).clone()
         devices = [weights.device] if weights.device.type == "cuda" else []
@@ -80,7 +87,7 @@ class Problem:
             object.__setattr__(self, "_batches", fixed(self.batches, weights.device))
             object.__setattr__(self, "batches", self._batches)
             object.__setattr__(self, "live", live)
-            object.__setattr__(self, "_still", _still(self.net, live, self.mask))
+            object.__setattr__(self, "_still", still(self.net, live, self.mask))
             object.__setattr__(self, "weights", weights)
             self._check()
 
@@ -105,20 +112,45 @@ class Problem:
         """Number of live weights."""
         return self.live.size
 
-    @property
+    @cached_property
     def samples(self) -> int:
         """Number of samples in all batches."""
-        return sum(_count(batch) for batch in self.batches)
+        return sum(len(y) for _, y in self.batches)
 
     @property
     def device(self) -> torch.device:
         """Where the weights and the batches are."""
         return self.weights.device
 
+    def view(self, *, params: str | None = None, dense: bool = False) -> Problem:
+        """The same loss with only `params` moving, or with the dead weights moving too."""
+        problem = self
+        if dense and problem.mask:
+            net = copy.deepcopy(problem.net)
+            problem.mask.apply_(net)
+            problem = replace(problem, net=net, mask=None)
+        return problem if params is None else replace(problem, params=params)
+
+    @cached_property
+    def separable(self) -> bool:
+        """Whether the loss is a mean over samples that do not see each other.
+
+        Judged by the gradients of some samples, together and apart; batch norm by batches says no.
+        """
+        if self.batch_norm == "train" or any(len(x) != len(y) for x, y in self._batches):
+            return False
+        few = max(chunked(self._batches[:8], 8)[:2], key=lambda batch: len(batch[1]))
+        half = (len(few[1]) + 1) // 2
+        if half == len(few[1]):
+            return self.samples == 1
+        whole = self._gradient([few], None)
+        parts = self._gradient(chunked([few], half), None)
+        return bool((whole - parts).norm() <= 1e-2 * (whole.norm() + parts.norm()))
+
     @cached_property
     def digest(self) -> str:
         """Hex fingerprint of weights, mask, data, loss and batch-norm policy."""
-        about = f"{self.net} {content(self.loss)} {self.batch_norm}"
+        about = f"{self.net} {content(self.loss)} {self.batch_norm} {list(self.live.shapes)}"
         mask = self.mask.digest if self.mask else "dense"
         state = (self.weights, *self._still.values())
         return fingerprint(about + mask, [*state, *(t for batch in self._batches for t in batch)])
@@ -135,7 +167,7 @@ class Problem:
         """The net's outputs for every batch, with the live weights at `at` (default: its own)."""
         weights = self._at(at)
         with self.modes(), torch.no_grad():
-            return [self._forward(weights, x) for x, _ in self.batches]
+            return [self.call(weights, x) for x, _ in self.batches]
 
     def value(self, at: Tensor | None = None) -> float:
         """Mean loss over the samples, summed in float64."""
@@ -143,67 +175,64 @@ class Problem:
 
     def gradient(self, at: Tensor | None = None) -> Tensor:
         """Gradient of the mean loss, (size,)."""
-        total = torch.zeros_like(self.weights)
+        return self._gradient(self.batches, at)
+
+    def _gradient(self, batches: Iterable[Batch], at: Tensor | None) -> Tensor:
+        total, samples = torch.zeros_like(self.weights), 0
         with self.modes(), torch.enable_grad():
-            for batch in self.batches:
-                weights = self._leaves(at)
-                g = torch.autograd.grad(
-                    self._share(weights, batch), list(weights.values()), materialize_grads=True
-                )
-                total += self.join(dict(zip(weights, g, strict=True)))
-        return total
+            for batch in batches:
+                leaves = [t.detach().requires_grad_() for t in self._at(at).values()]
+                way = self.through(batch)
+                loss = way.loss(way.outputs(leaves))
+                parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
+                joined = self.join(dict(zip(self.live.shapes, parts, strict=True)))
+                total, samples = total.add_(joined, alpha=way.samples), samples + way.samples
+        return total / samples
 
     def hvp(self, vector: Tensor, at: Tensor | None = None) -> Tensor:
-        """Hessian of the mean loss times `vector`, exact, by a second backward pass, (size,)."""
+        """Hessian of the mean loss times `vector`, exact, by a second backward pass, (size,).
+
+        For many products at the same weights, `Curvature` is faster.
+        """
         total = torch.zeros_like(self.weights)
-        directions = list(self.split(vector).values())
+        weights, directions = list(self._at(at).values()), list(self.split(vector).values())
         # the fused attention kernels have no second derivative
-        with self.modes(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with self.modes(), sdpa_kernel(SDPBackend.MATH):
             for batch in self.batches:
-                weights = self._leaves(at)
-                leaves = list(weights.values())
-                g = torch.autograd.grad(
-                    self._share(weights, batch), leaves, create_graph=True, materialize_grads=True
-                )
-                curved = [i for i, gi in enumerate(g) if gi.requires_grad]
-                if not curved:
-                    continue  # the loss is linear in every weight
-                hv = torch.autograd.grad(
-                    [g[i] for i in curved],
-                    leaves,
-                    grad_outputs=[directions[i] for i in curved],
-                    materialize_grads=True,
-                )
-                total += self.join(dict(zip(weights, hv, strict=True)))
+                parts = Retained(self.through(batch), weights).product(directions)
+                share = len(batch[1]) / self.samples
+                total += share * self.join(dict(zip(self.live.shapes, parts, strict=True)))
         return total
 
-    def at_vector(self, vector: Tensor, x: Tensor) -> Any:
-        """The net's output for one input, differentiable in `vector`, (size,). See `modes`."""
-        return self._forward(self.split(vector), x)
+    def through(self, batch: Batch) -> Pass:
+        """The way of one batch from weights to loss; see `modes`."""
+        x, y = batch
+        return Pass(
+            lambda weights: self.call(dict(zip(self.live.shapes, weights, strict=True)), x),
+            lambda outputs: self.scalar(outputs, y),
+            len(y),
+        )
 
     def _mean(self, batches: Iterable[Batch], at: Tensor | None) -> float:
         weights = self._at(at)
         total, samples = torch.zeros((), dtype=torch.float64, device=self.device), 0
         with self.modes(), torch.no_grad():
             for x, y in batches:
-                n = _count((x, y))
-                total += self._scalar(self._forward(weights, x), y).double() * n
+                n = len(y)
+                total += self.scalar(self.call(weights, x), y).double() * n
                 samples += n
         return float(total) / samples
 
-    def _share(self, weights: dict[str, Tensor], batch: Batch) -> Tensor:
-        """What one batch adds to the mean loss."""
-        x, y = batch
-        return self._scalar(self._forward(weights, x), y) * (_count(batch) / self.samples)
-
-    def _scalar(self, outputs: Any, targets: Any) -> Tensor:
+    def scalar(self, outputs: Any, targets: Any) -> Tensor:
+        """The loss of one batch's outputs, without dimensions."""
         loss = self.loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss returned {shape}; need one number, the mean over the batch")
         return loss.squeeze()
 
-    def _forward(self, weights: dict[str, Tensor], x: Tensor) -> Any:
+    def call(self, weights: dict[str, Tensor], x: Tensor) -> Any:
+        """The net's outputs for one input, differentiable in `weights`. See `modes`."""
         # a net may write into its buffers and its input: into copies
         still = {name: t.clone() for name, t in self._still.items()}
         return functional_call(self.net, {**weights, **still}, (x.clone(),))
@@ -211,37 +240,6 @@ class Problem:
     def _at(self, at: Tensor | None) -> dict[str, Tensor]:
         return self.split(self.weights if at is None else at)
 
-    def _leaves(self, at: Tensor | None) -> dict[str, Tensor]:
-        return {name: t.detach().requires_grad_() for name, t in self._at(at).items()}
-
-    @contextmanager
-    def modes(self) -> Iterator[None]:
+    def modes(self) -> AbstractContextManager[None]:
         """The net in the modes that `batch_norm` asks for; the caller's are put back at the end."""
-        before = {m: m.training for m in self.net.modules()}
-        self.net.eval()
-        if self.batch_norm == "train":
-            for m in before:
-                m.training = isinstance(m, nn.modules.batchnorm._BatchNorm)
-        exact: AbstractContextManager[None] = nullcontext()
-        if self.device.type == "cuda":  # the default, TF32, leaves ten bits to a convolution
-            exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        try:
-            with exact:
-                yield
-        finally:
-            for m, training in before.items():
-                m.training = training
-
-
-def _count(batch: Batch) -> int:
-    return len(batch[1])
-
-
-def _still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
-    """What does not move: frozen weights, masked too, and buffers."""
-    frozen = {name: p for name, p in net.named_parameters() if name not in live.shapes}
-    still = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
-    for name, m in (mask or {}).items():
-        if name in frozen:
-            still[name].masked_fill_(~m.to(still[name].device), 0)
-    return still
+        return exactly(self.net, batch_norm=self.batch_norm)

@@ -46,6 +46,10 @@ class Result:
         """The result in a few rows, for a terminal."""
         return []
 
+    def remarks(self) -> list[str]:
+        """What there is to say below the table, a line each."""
+        return []
+
     def save(self, path: str | Path) -> Path:
         """Write one `.npz`, whole or not at all; returns its path."""
         path = Path(path)

@@ -50,7 +50,9 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         shown.add_row(*(str(value) for value in row.values()))
     console = Console()
-    console.print(shown, width=None if console.is_terminal else PIPE_WIDTH)
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
+    console.print(shown)
 
 
 def facts(title: str, values: dict[str, Any]) -> None:

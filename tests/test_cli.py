@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
@@ -27,12 +28,16 @@ import sparsediag
 from sparsediag import Checkpoint, Mask, Result, cli, models, prunable
 from sparsediag.cli import main
 from sparsediag.diagnostics import DIAGNOSTICS
+from training.config import Run
+from training.loop import fit
 
 SMALL = {"width": 16, "size": 8, "channels": 1, "classes": 10}
 FAST = {
     "landscape": ["--points", "3"],
     "perturbation": ["--points", "3"],
     "spectrum": ["--top", "2"],
+    "blocks": ["--by", "stage", "--tol", "0.3"],
+    "trace": ["--tol", "0.5", "--sketch", "2"],
 }
 COMMANDS = ["info", *DIAGNOSTICS]
 every_diagnostic = pytest.mark.parametrize("name", DIAGNOSTICS)
@@ -53,6 +58,26 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = models.build("resnet18", **options)
     Checkpoint.of(net, model="resnet18", options=options, data="digits").save(folder / "conv.pt")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of two epochs."""
+    table = {
+        "data": "digits",
+        "model": {"name": "lenet300", "width": 8},
+        "mask": {"method": "random", "density": 0.3},
+        "optim": {"epochs": 2, "batch": 128},
+        "record": {"checkpoints": [1]},
+    }
+    return fit(Run.of(table), out=tmp_path_factory.mktemp("run"), device="cpu").parent
+
+
+@pytest.fixture
+def run(place: Path, trained: Path) -> Path:
+    """That folder beside the files in the current one, as `run`."""
+    shutil.copytree(trained, place / "run")
+    return Path("run")
 
 
 @pytest.fixture
@@ -133,13 +158,105 @@ def test_json_is_one_object_and_nothing_else(place: Path, capsys: Captured, name
 
 def test_the_result_is_what_python_gives(place: Path) -> None:
     options = ["--top", "2", "--seed", "3", "--split", "test", "--batch", "20", "--images", "30"]
+    options += ["--mode", "retained"]  # auto takes what is faster at the moment
     assert main(["spectrum", "small.pt", *options, "--device", "cpu"]) == 0
     checkpoint = Checkpoint.load("small.pt")
     problem = checkpoint.problem(split="test", images=30, batch=20, device="cpu")
-    expected, found = sparsediag.spectrum(problem, top=2, seed=3), Result.load("small-spectrum.npz")
+    expected = sparsediag.spectrum(problem, top=2, seed=3, mode="retained")
+    found = Result.load("small-spectrum.npz")
     assert found.source == expected.source
     assert found.eigenvalues.tolist() == expected.eigenvalues.tolist()
     assert found.vectors.tolist() == expected.vectors.tolist()
+
+
+def test_a_spectrum_says_how_far_it_can_be_trusted(place: Path, capsys: Captured) -> None:
+    before = contents(place)
+    assert main(["spectrum", "small.pt", "--top", "3", "--density", "--images", "40"]) == 0
+    assert contents(place).keys() - before.keys() == {"small-spectrum.npz", "small-spectrum.png"}
+    result = Result.load("small-spectrum.npz")
+    assert result.nodes.shape == (5, 40)
+    assert result.converged
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    (head,) = [line for line in lines if "eigenvalue" in line and "residual" in line]
+    assert head.index("eigenvalue") < head.index("residual") < head.index("mostly in")
+    for value, residual in zip(result.eigenvalues, result.residuals, strict=True):
+        (row,) = [line.split() for line in lines if f"{value:.6g}" in line.split()]
+        assert f"{residual:.1e}" in row
+    (verdict,) = [line for line in lines if "converged" in line]
+    assert verdict.startswith(f"converged: {result.products} products and 3 to check them")
+    assert err.strip() == ""
+
+
+def test_a_spectrum_that_has_not_converged_says_so(place: Path, capsys: Captured) -> None:
+    words = ["spectrum", "small.pt", "--images", "40", "--max-products", "6"]
+    assert main(words) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("NOT converged: 6 products") for line in out)
+    doubts = [f"doubt: {doubt}" for doubt in Result.load("small-spectrum.npz").doubts]
+    assert doubts
+    assert set(doubts) <= set(out)
+
+
+def test_a_spectrum_of_a_run_is_a_trajectory(place: Path, run: Path, capsys: Captured) -> None:
+    before = contents(place)
+    words = ["spectrum", "run", "--top", "1", "--images", "40"]
+    assert main([*words, "--mode", "retained"]) == 0
+    new = contents(place).keys() - before.keys()
+    assert new == {"run/spectrum.npz", "run/spectrum.png"}
+    result = Result.load("run/spectrum.npz")
+    assert type(result).__name__ == "Trajectory"
+    assert result.eigenvalues.shape == (2, 1)
+    assert result.epochs.tolist() == [1, 2]
+    assert result.source["samples"] == 40
+    lines = capsys.readouterr().out.splitlines()
+    assert [file for file in result.files if any(file in line for line in lines)] == result.files
+    assert lines[-1].split() == ["wrote", "run/spectrum.npz", "run/spectrum.png"]
+
+    alone = [*words[:1], f"run/{result.files[0]}", *words[2:], "--mode", "retained"]
+    assert main([*alone, "--out", "one.npz"]) == 0
+    assert result.eigenvalues[0].tolist() == Result.load("one.npz").eigenvalues.tolist()
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
+    assert found["kind"] == "Trajectory"
+    assert found["kept"][0] is None
+
+
+def test_a_run_goes_on_after_an_interrupt(
+    place: Path, run: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("sparsediag.diagnostics.trajectory")
+    real, calls = module.spectrum, count()
+
+    def breaking(problem: Any, **options: Any) -> Any:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return real(problem, **options)
+
+    monkeypatch.setattr(module, "spectrum", breaking)
+    words = ["spectrum", "run", "--top", "1", "--images", "40"]
+    before = contents(place)
+    assert main(words) == 130
+    assert capsys.readouterr().err.split() == ["interrupted"]
+    (left,) = contents(place).keys() - before.keys()
+    assert re.fullmatch(r"run/\.spectrum-\w+\.unfinished\.npz", left)
+    assert main(words) == 0
+    assert next(calls) == 3  # one for each checkpoint, and the one that broke
+    assert contents(place).keys() - before.keys() == {"run/spectrum.npz", "run/spectrum.png"}
+
+
+def test_blocks_and_traces_are_what_python_gives(place: Path, capsys: Captured) -> None:
+    problem = Checkpoint.load("small.pt").problem(images=40, device="cpu")
+    shared = ["--images", "40", "--mode", "retained", "--json"]
+    assert main(["blocks", "small.pt", "--by", "tensor", "--top", "2", *shared]) == 0
+    found = json.loads(capsys.readouterr().out)
+    blocks = sparsediag.blocks(problem, by="tensor", top=2, mode="retained")
+    assert found["names"] == list(problem.live.shapes)
+    assert found["eigenvalues"] == blocks.eigenvalues.tolist()
+    assert main(["trace", "small.pt", "--tol", "0.1", "--seed", "3", *shared]) == 0
+    found = json.loads(capsys.readouterr().out)
+    trace = sparsediag.trace(problem, tol=0.1, seed=3, mode="retained")
+    assert (found["trace"], found["error"]) == (trace.trace, trace.error)
 
 
 @pytest.mark.parametrize(("asked", "samples"), [("0", 497), ("7", 7)])
@@ -248,8 +365,8 @@ def test_help_explains_every_option(
     diagnostic: Callable[..., Result] = getattr(sparsediag, name)
     explained = {p.arg_name: p.description for p in parse(diagnostic.__doc__ or "").params}
     for option in inspect.signature(diagnostic).parameters:
-        if option in ("problem", "progress", "resume", "along"):
-            assert f"--{option}" not in page
+        if option in ("problem", "progress", "resume", "along", "start"):
+            assert f"--{option} " not in page
         else:
             assert f"--{option.replace('_', '-')} " in page
             assert plain(explained[option] or "-") in page
@@ -332,7 +449,6 @@ def other_defaults(file: Path) -> None:
 
 BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda file: None, "bad.pt: no such file"),
-    "folder": (Path.mkdir, "bad.pt is a folder; give a file in it"),
     "text": (text, "bad.pt: not a torch checkpoint (it starts with b'hello')"),
     "empty": (Path.touch, "bad.pt: not a torch checkpoint"),
     "pickled module": (pickled, "bad.pt holds pickled Python objects"),
@@ -391,6 +507,14 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
         ("landscape small.pt --out new/x.png", "--out new/x.png: results are written as .npz"),
         ("landscape small.pt --out x", "--out x: results are written as .npz"),
         ("info small.pt --points 3", "Unknown option: --points"),
+        ("spectrum small.pt --matrix hesian", 'Did you mean "hessian"?'),
+        ("spectrum small.pt --solver pyhesian", 'Did you mean "pyhessian"?'),
+        ("spectrum small.pt --norm filtr", 'Did you mean "filter"?'),
+        ("spectrum small.pt --mode taep", 'Did you mean "tape"?'),
+        ("blocks small.pt --by layers", 'Did you mean "layer"?'),
+        ("trace small.pt --solver hutch", 'Did you mean "hutch++"?'),
+        ("spectrum small.pt --copies", "Unknown option: --copies"),
+        ("spectrum small.pt --start x.npz", "Unknown option: --start"),
     ],
 )
 def test_a_command_that_cannot_be(place: Path, capsys: Captured, words: str, message: str) -> None:
@@ -407,6 +531,17 @@ def test_a_command_that_cannot_be(place: Path, capsys: Captured, words: str, mes
         ("perturbation small.pt --points 1", "points=1: need at least 2"),
         ("spectrum small.pt --top 0", "top=0 eigenvalues asked of a problem with"),
         ("spectrum small.pt --top 9999", "top=9999 eigenvalues asked of a problem with"),
+        ("spectrum small.pt --top 100000000", "top=100000000 eigenvalues asked of a problem"),
+        ("spectrum small.pt --tol 0", "tol=0.0: need a positive relative residual"),
+        ("spectrum small.pt --memory -1", "memory=-1.0: need 0 GiB or more"),
+        ("spectrum small.pt --params nonsense.*", "unknown trainable weight 'nonsense.*'"),
+        ("spectrum small.pt --basis 3", "basis=3: need 7 vectors or more for top=5"),
+        ("spectrum small.pt --max-products 1", "max_products=1: need at least one for each of 5"),
+        ("spectrum small.pt --solver pyhessian --which smallest", "use solver='lanczos'"),
+        ("blocks small.pt --top 0", "top=0: need 1 eigenvalue or more"),
+        ("trace small.pt --tol 0", "tol=0.0, sketch=10: need a positive tol"),
+        ("trace small.pt --max-products 3", "max_products=3: need 30 or more for sketch=10"),
+        ("trace small.pt --matrix fisher --solver pyhessian", "PyHessian knows the Hessian only"),
     ],
 )
 def test_an_option_that_the_diagnostic_refuses(
@@ -415,8 +550,43 @@ def test_an_option_that_the_diagnostic_refuses(
     refused(place, capsys, words.split(), message)
 
 
-def test_the_current_folder_is_no_checkpoint(place: Path, capsys: Captured) -> None:
-    refused(place, capsys, ["spectrum", "."], ". is a folder; give a file in it")
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("info", "empty is a folder; give a file in it"),
+        ("spectrum", "empty holds no checkpoint; give the folder that a training wrote"),
+        *(
+            (name, f"empty is a folder; {name} needs one checkpoint of it")
+            for name in DIAGNOSTICS
+            if name != "spectrum"
+        ),
+    ],
+)
+def test_an_empty_folder(place: Path, capsys: Captured, command: str, message: str) -> None:
+    (place / "empty").mkdir()
+    refused(place, capsys, [command, "empty"], message)
+    assert os.listdir(place / "empty") == []
+
+
+def test_the_current_folder_is_no_run(place: Path, capsys: Captured) -> None:
+    refused(place, capsys, ["spectrum", "."], ". holds no checkpoint; give the folder that a")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("landscape run", "run is a folder; landscape needs one checkpoint of it"),
+        ("blocks run", "run is a folder; blocks needs one checkpoint of it"),
+        ("spectrum run --density", "a folder has one spectrum for each checkpoint; density needs"),
+        ("spectrum run --top 0", "top=0 eigenvalues asked of a problem with"),
+        ("spectrum run --out x.png", "--out x.png: results are written as .npz"),
+        ("spectrum run --params nonsense.*", "unknown trainable weight 'nonsense.*'"),
+    ],
+)
+def test_what_cannot_be_asked_of_a_run(
+    place: Path, run: Path, capsys: Captured, words: str, message: str
+) -> None:
+    refused(place, capsys, words.split(), message)
 
 
 @pytest.mark.parametrize("device", ["mps", "meta"])

@@ -26,7 +26,7 @@ def test_python_block_runs(tmp_path: Path) -> None:
 
 
 def test_shell_block_runs(tmp_path: Path) -> None:
-    (code,) = blocks("bash")
+    code = "".join(blocks("bash"))
     assert code.splitlines()[0] == ". .venv/bin/activate"
     bin_folder = Path(sys.executable).parent
     assert shutil.which("sparsediag", path=str(bin_folder))
@@ -39,7 +39,12 @@ def test_shell_block_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     folder = next(tmp_path.glob("out/runs/*magnitude*"))
-    for name in ("best-landscape.npz", "best-landscape.png", "best-landscape.html"):
+    for name in (
+        "best-landscape.npz",
+        "best-landscape.html",
+        "best-spectrum.png",
+        "best-blocks.png",
+    ):
         assert (folder / name).exists()
 
 

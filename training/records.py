@@ -65,7 +65,7 @@ def instruments(
         flow = gradflow(Problem(net, probe, mask=mask, batch_norm="train"))
         row |= {"gradient_flow": flow.mean, "gradient_flow_per_weight": flow.mean_per_weight}
     if record.eigenvalue_every and epoch % record.eigenvalue_every == 0:
-        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2, copies=False)
+        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2)
         squared = sum(float(p.detach().square().sum()) for p in net.parameters())
         row |= {
             "eigenvalue": float(top.eigenvalues[0]),

@@ -1,7 +1,9 @@
 """What can be asked of a trained net. One file each, one line each here."""
 
 DIAGNOSTICS = {
-    "spectrum": "top Hessian eigenvalues and eigenvectors, with their residuals",
+    "spectrum": "top Hessian eigenvalues with a certificate, and the density; or along a run",
+    "blocks": "top Hessian eigenvalues of every layer or stage on its own",
+    "trace": "trace of the Hessian, with its error",
     "activations": "share of zero activations and dead units, block by block",
     "gradflow": "gradient norm of the live weights, layer by layer",
     "landscape": "loss on a line or a plane through the weights",

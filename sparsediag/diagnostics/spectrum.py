@@ -1,9 +1,8 @@
-"""Spectrum: the top of the Hessian of a sparse net (Yao et al., PyHessian, 2020)."""
+"""Spectrum: eigenvalues of the Hessian of a sparse net, each with what is known of its error."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,12 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
+from sparsediag.curvature import Curvature, Mode
 from sparsediag.errors import unknown
-from sparsediag.lanczos import Which, eigenpairs
+from sparsediag.lanczos import ORDER, Which
 from sparsediag.problem import Problem
+from sparsediag.quadrature import density as smoothed
+from sparsediag.quadrature import quadrature
 from sparsediag.result import Result, source
+from sparsediag.solvers import SOLVERS
+from sparsediag.subspace import carried
+from sparsediag.tape import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,27 +28,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spectrum(Result):
-    """Eigenpairs of the Hessian with respect to the live weights.
+    """Eigenpairs of the Hessian with respect to the live weights, and their certificate.
 
     Attributes:
         eigenvalues: Best first, (top,).
         residuals: |Hv - value v| / |value|, recomputed for each pair, (top,).
+        intervals: An eigenvalue lies between the low and the high end, (top, 2).
+        angles: Degrees at most between each vector and its eigenvector, (top,).
         vectors: Unit eigenvectors in live coordinates, (top, size). The loss rises along +v.
-        converged: Every residual is at most the tolerance that was asked for.
-        products: Hessian-vector products used, those of the residuals included.
-        seconds: Time taken.
+        converged: Nothing that was checked speaks against the pairs.
+        doubts: What speaks against them, one line each.
+        checks: Numbers of the certificate (`Certificate.checks`): orthogonality, copies, noise,
+            asymmetry, hidden (the chance that a better eigenvalue was overlooked), products.
+        lowest: Smallest Ritz value seen; the matrix has an eigenvalue at or below it.
+        weight_norm: |w| of the live weights; value times its square survives a change of scale.
+        nodes: Of the spectral density, (probes, steps); (0, 0) where it was not asked for.
+        node_weights: Of the nodes; the rows sum to 1.
+        products: Products of the search, that probe included.
+        seconds: Time taken by set-up, search, certificate and density together.
+        memory: Bytes held by the basis and between products.
+        mode: How the products were made.
         names: The weight tensors, in the order of the live coordinates.
         counts: Live weights of each of them.
+        sizes: All weights of each of them.
+        alive: Which weights are live, eight a byte; empty where all are.
     """
 
     eigenvalues: np.ndarray
     residuals: np.ndarray
+    intervals: np.ndarray
+    angles: np.ndarray
     vectors: np.ndarray
     converged: bool
+    doubts: list[str]
+    checks: dict[str, float]
+    lowest: float
+    weight_norm: float
+    nodes: np.ndarray
+    node_weights: np.ndarray
     products: int
     seconds: float
+    memory: int
+    mode: str
     names: list[str]
     counts: list[int]
+    sizes: list[int]
+    alive: np.ndarray
 
     def shares(self) -> np.ndarray:
         """Squared mass of each eigenvector on each tensor, (top, tensors); rows sum to 1."""
@@ -52,29 +81,53 @@ class Spectrum(Result):
         squared = np.square(self.vectors, dtype=float)
         return np.stack([squared[:, a:b].sum(1) for a, b in pairwise(starts)], axis=1)
 
+    def density(self, places: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+        """Density of the spectrum at `places` and its standard error; see `quadrature.py`."""
+        if not self.nodes.size:
+            raise ValueError("this spectrum holds no density; ask for one with density=True")
+        return smoothed(self.nodes, self.node_weights, places, width)
+
     def table(self) -> list[dict[str, Any]]:
         """One row a pair, with the tensor that carries most of the eigenvector."""
-        shares = self.shares()
         return [
             {
                 "eigenvalue": f"{value:.6g}",
-                "relative residual": f"{residual:.1e}",
+                "±": f"{(high - low) / 2:.1g}",
+                "residual": f"{residual:.1e}",
+                "angle": "?" if angle >= 90 else f"<{angle:.1g}°",
+                "x |w|²": f"{value * self.weight_norm**2:.3g}",
                 "mostly in": f"{self.names[row.argmax()]} ({row.max():.0%})",
             }
-            for value, residual, row in zip(self.eigenvalues, self.residuals, shares, strict=True)
+            for value, (low, high), residual, angle, row in zip(
+                self.eigenvalues,
+                self.intervals,
+                self.residuals,
+                self.angles,
+                self.shares(),
+                strict=True,
+            )
         ]
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Eigenvalues as bars, their residuals as error bars."""
-        from sparsediag import plotting
+    def remarks(self) -> list[str]:
+        """Whether the pairs can be trusted, and why not, in lines for a terminal."""
+        checks = self.checks
+        lines = [
+            f"{'converged' if self.converged else 'NOT converged'}: {self.products} products and "
+            f"{checks['products']:.0f} to check them, {self.seconds:.1f} s by {self.mode}",
+            f"orthogonal to {checks['orthogonality']:.0e}, noise {checks['noise']:.0e}, chance "
+            f"that a better one is hidden {checks['hidden']:.0%}, lowest value {self.lowest:.4g}",
+        ]
+        if self.source["options"]["dense"]:
+            lines.append("dense view: weights that the mask calls dead were moved too")
+        if self.nodes.size and self.source["options"]["solver"] == "pyhessian":
+            lines.append("the density is ours: PyHessian 0.1 calls torch.eig, which is gone")
+        return [*lines, *(f"doubt: {line}" for line in self.doubts)]
 
-        ax = ax or plotting.axes()
-        place = np.arange(1, len(self.eigenvalues) + 1)
-        error = self.residuals * np.abs(self.eigenvalues)
-        ax.bar(place, self.eigenvalues, yerr=error, color=plotting.COLOURS[0], width=0.7)
-        ax.set(xlabel="eigenvector", ylabel="Hessian eigenvalue")
-        ax.set_xticks(place)
-        return ax
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Eigenvalues with their intervals, or the density with the eigenvalues marked on it."""
+        from sparsediag.plotting import density_of, lollipops
+
+        return density_of(self, ax) if self.nodes.size else lollipops(self, ax)
 
 
 def spectrum(
@@ -84,122 +137,111 @@ def spectrum(
     which: Which = "largest",
     tol: float = 1e-3,
     seed: int = 0,
-    copies: bool = True,
+    params: str | None = None,
+    dense: bool = False,
+    matrix: Matrix = "hessian",
+    norm: Literal["none", "filter"] = "none",
+    density: bool = False,
+    probes: int = 5,
+    steps: int = 40,
+    block: int = 1,
+    basis: int | None = None,
+    start: Spectrum | None = None,
     solver: Literal["lanczos", "pyhessian"] = "lanczos",
+    mode: Mode = "auto",
+    memory: float | None = None,
     max_products: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Spectrum:
-    """Top eigenpairs of the Hessian of the loss, with respect to the live weights.
+    """Eigenpairs of the Hessian of the loss, with respect to the live weights.
 
     Args:
         problem: The loss.
         top: Number of eigenpairs.
         which: The algebraically largest or smallest, or the largest magnitude.
         tol: Relative residual at which a pair has converged.
-        seed: Seed of the start vector.
-        copies: Search again for further copies of a multiple eigenvalue, at twice the products.
-        solver: "pyhessian" runs PyHessian's power iteration on the same live weights, for
-            comparison: largest magnitude only, and its `tol` is on the change of the value.
+        seed: Seed of the start vectors.
+        params: Only these weights move: globs parted by commas, or "matrices"; see `Problem`.
+        dense: Let dead weights move too: the spectrum that tools without masks report.
+        matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
+        norm: "filter" for weights in units of their filter's norm: invariant to its scale.
+        density: Also estimate the density of the whole spectrum.
+        probes: Random starts of the density.
+        steps: Products for each of them.
+        block: Directions a step; more find copies of an eigenvalue at once.
+        basis: Vectors kept at most, each as long as there are live weights.
+        start: A spectrum of a similar net to start from.
+        solver: "pyhessian" for its power iteration: largest magnitude, `tol` on the value's change.
+        mode: How products are made; see `Curvature`.
+        memory: GiB kept between products (default: half of what is free).
         max_products: Stop after so many products (PyHessian: so many a pair).
         progress: Called as `progress(products, limit)`.
 
     Raises:
-        ValueError: If there are fewer live weights than eigenpairs asked for.
+        ValueError: If there are fewer live weights than eigenpairs, or options do not fit.
 
+    >>> from torch import nn
     >>> problem = Problem(nn.Linear(2, 1), [(torch.eye(2), torch.ones(2, 1))], loss=nn.MSELoss())
     >>> spectrum(problem, top=1).converged
     True
     """
-    if solver not in ("lanczos", "pyhessian"):
-        raise ValueError(unknown("solver", solver, ("lanczos", "pyhessian")))
+    options = {k: v for k, v in locals().items() if k not in ("problem", "progress", "start")}
+    if solver not in SOLVERS:
+        raise ValueError(unknown("solver", solver, SOLVERS))
+    if which not in ORDER:
+        raise ValueError(unknown("end of the spectrum", which, ORDER))
+    if density and (probes < 2 or steps < 1):
+        raise ValueError(f"probes={probes}, steps={steps}: need 2 starts and 1 step or more")
+    if not 0 < tol < np.inf:
+        raise ValueError(f"tol={tol}: need a positive relative residual")
+    problem = problem.view(params=params, dense=dense)
     if not 1 <= top <= problem.size:
         raise ValueError(
             f"top={top} eigenvalues asked of a problem with {problem.size} live weights"
         )
-    start = time.perf_counter()
-    if solver == "pyhessian":
-        if which == "smallest":
-            raise ValueError("PyHessian finds the largest magnitude only; use solver='lanczos'")
-        which = "magnitude"
-        values, vectors, residuals, products = _pyhessian(problem, top, tol, seed, max_products)
-    else:
-        found = eigenpairs(
-            problem.hvp,
-            problem.weights,
-            top=top,
-            which=which,
-            tol=tol,
-            seed=seed,
-            copies=copies,
-            max_products=max_products,
-            progress=progress,
+    began = time.perf_counter()
+    hessian = Curvature(problem, matrix=matrix, norm=norm, mode=mode, memory=memory)
+    found = SOLVERS[solver](
+        hessian,
+        top=top,
+        which=which,
+        tol=tol,
+        seed=seed,
+        block=block,
+        start=None if start is None else carried(start, problem),
+        basis=basis,
+        max_products=max_products,
+        progress=progress,
+    )
+    judged, vectors = found.certificate, found.vectors
+    nodes, weights = np.zeros((0, 0)), np.zeros((0, 0))
+    if density:
+        nodes, weights = quadrature(
+            hessian, problem.weights, probes=probes, steps=steps, seed=seed, progress=progress
         )
-        values, vectors, residuals = found.values, found.vectors, found.residuals
-        products = found.products
-    gradient = problem.gradient()
-    rising = torch.where(vectors @ gradient < 0, -1, 1)
+    doubts = [*judged.doubts, *hessian.doubts]
+    rising = torch.where(vectors @ hessian.gradient < 0, -1, 1)
     counts = problem.live.counts()
     return Spectrum(
-        eigenvalues=values,
-        residuals=residuals,
+        eigenvalues=found.values,
+        residuals=judged.residuals,
+        intervals=judged.intervals,
+        angles=judged.angles,
         vectors=(vectors * rising[:, None]).cpu().numpy(),
-        converged=bool((residuals <= tol).all()),
-        products=products,
-        seconds=time.perf_counter() - start,
+        converged=not doubts,
+        doubts=doubts,
+        checks=judged.checks(),
+        lowest=min(found.lowest, float(nodes[weights > 0].min(initial=np.inf))),
+        weight_norm=float(problem.weights.norm()),
+        nodes=nodes,
+        node_weights=weights,
+        products=found.products,
+        seconds=time.perf_counter() - began,
+        memory=hessian.nbytes + (found.products + top) * vectors[0].nbytes,
+        mode=hessian.mode,
         names=list(counts),
         counts=list(counts.values()),
-        source=source(
-            problem,
-            top=top,
-            which=which,
-            tol=tol,
-            seed=seed,
-            copies=copies,
-            solver=solver,
-            max_products=max_products,
-        ),
+        sizes=[shape.numel() for shape in problem.live.shapes.values()],
+        alive=problem.live.bits(),
+        source=source(problem, **options),
     )
-
-
-class _LiveNet(nn.Module):
-    """The problem's net with the flat vector of live weights as its only parameter."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__()
-        self.call = problem.at_vector
-        self.vector = nn.Parameter(problem.weights.clone())
-
-    def forward(self, x: Tensor) -> Any:
-        return self.call(self.vector, x)
-
-
-def _pyhessian(
-    problem: Problem, top: int, tol: float, seed: int, max_products: int | None
-) -> tuple[np.ndarray, Tensor, np.ndarray, int]:
-    from pyhessian import hessian
-
-    counted = 0
-
-    class Counted(hessian):  # type: ignore[misc]
-        def dataloader_hv_product(self, v: Any) -> Any:
-            nonlocal counted
-            counted += 1
-            return super().dataloader_hv_product(v)
-
-    cuda = problem.device.type == "cuda"
-    with (
-        torch.random.fork_rng(devices=[problem.device] if cuda else []),
-        warnings.catch_warnings(),
-        problem.modes(),
-    ):
-        warnings.simplefilter("ignore")  # backward(create_graph=True)
-        torch.manual_seed(seed)
-        judge = Counted(_LiveNet(problem), problem.loss, dataloader=problem.batches, cuda=cuda)
-        found, vectors = judge.eigenvalues(
-            maxIter=100 if max_products is None else max_products, tol=tol, top_n=top
-        )
-    rows = torch.stack([v[0] / v[0].norm() for v in vectors])
-    products = torch.stack([problem.hvp(v) for v in rows])
-    values = np.array(found)
-    residuals = (products - torch.tensor(values).to(rows)[:, None] * rows).norm(dim=1)
-    return values, rows, residuals.double().cpu().numpy() / np.abs(values), counted + top

@@ -1,126 +1,47 @@
-"""`make bench`: how far from the floor the products, the solver, the landscape and the steps are.
+"""`make bench`: speed against the floor and against others, on this machine, one job at a time.
 
-Everything in one process, on the same weights and batch; ratios within a row are what to read.
-Writes `tests/bench/RESULTS.md`.
+Ratios within a table are what to read. Writes a section of `tests/bench/RESULTS.md` for each part;
+`python -m tests.bench curvature` does that part alone.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-import sparsediag as sd
-from training.invariant import Invariant
+from tests.bench import curvature, speed
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-Rows = list[tuple[str, str, str]]
-NETS = {"resnet20": 128, "resnet18": 32}  # images for each
+PARTS = {"speed": speed.section, "curvature": curvature.section}
 
 
-def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Median wall time of a call, after one to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def main(asked: list[str]) -> None:
+    kept = sections(RESULTS.read_text()) if RESULTS.exists() else {}
+    for part in asked or PARTS:
+        kept[part] = "\n".join([f"Measured on {hardware()}.", "", *PARTS[part]()])
+        text = "\n\n".join(f"## {name}\n\n{kept[name]}" for name in PARTS if name in kept)
+        RESULTS.write_text(f"# Benchmarks\n\nWritten by `make bench`.\n\n{text}\n")
+    print(RESULTS.read_text())
 
 
-def digits_32(images: int) -> list[tuple[Tensor, Tensor]]:
-    """Digits enlarged to 32 x 32 pixels and three channels, in two batches."""
-    return [
-        (F.interpolate(x, scale_factor=4.0).expand(-1, 3, -1, -1).contiguous(), y)
-        for x, y in sd.data.load("digits").batches("train", images=images, batch=images // 2)
-    ]
+def sections(text: str) -> dict[str, str]:
+    """The parts of an earlier file, by their headings."""
+    return {
+        name: body.strip()
+        for name, _, body in (part.partition("\n") for part in text.split("\n## ")[1:])
+    }
 
 
-def trained(name: str, batches: list[tuple[Tensor, Tensor]], density: float) -> sd.Problem:
-    """A few steps of SGD under a random mask, so that curvature is that of a net that learns."""
-    torch.manual_seed(0)
-    net = sd.models.build(name)
-    weights = dict(net.named_parameters())
-    mask = sd.Mask.top({n: torch.rand(weights[n].shape) for n in sd.prunable(net)}, density)
-    mask.apply_(net)
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(5):
-        for x, y in batches:
-            step(net, optimiser, Invariant(net, mask, optimiser), x, y)
-    return sd.Problem(net, batches, mask=mask)
-
-
-def step(
-    net: nn.Module, optimiser: torch.optim.Optimizer, invariant: Invariant, x: Tensor, y: Tensor
-) -> None:
-    net.train()
-    optimiser.zero_grad()
-    F.cross_entropy(net(x), y).backward()
-    invariant.mask_gradients()
-    optimiser.step()
-    invariant.check()
-
-
-def measure(name: str, images: int) -> Rows:
-    batches = digits_32(images)
-    problem = trained(name, batches, 0.1)
-    v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0))
-
-    def bare() -> None:
-        problem.net.eval()
-        with torch.inference_mode():
-            for x, _ in batches:
-                problem.net(x)
-
-    forward, value = seconds(bare), seconds(problem.value)
-    gradient, product = seconds(problem.gradient), seconds(lambda: problem.hvp(v))
-    rows: Rows = [
-        (f"{name}: loss at a point", f"{value:.3f} s", f"{value / forward:.2f} x a bare forward"),
-        (f"{name}: Hessian-vector product", f"{product:.3f} s", f"{product / gradient:.2f} x grad"),
-    ]
-    x, y = batches[0]
-    optimiser = torch.optim.SGD(problem.net.parameters(), lr=1e-4, momentum=0.9)
-    masked, dense = (Invariant(problem.net, m, optimiser) for m in (problem.mask, None))
-    with_mask = seconds(lambda: step(problem.net, optimiser, masked, x, y))
-    without = seconds(lambda: step(problem.net, optimiser, dense, x, y))
-    rows.append(
-        (f"{name}: masked step", f"{with_mask:.3f} s", f"{with_mask / without:.2f} x without mask")
-    )
-    if name == "resnet20":
-        ours = sd.spectrum(problem, top=2, which="magnitude")
-        theirs = sd.spectrum(problem, top=2, solver="pyhessian")
-        for label, s in (("ours, tol 1e-3", ours), ("PyHessian 0.1, tol 1e-3", theirs)):
-            worst = f"{s.products} products, worst residual {s.residuals.max():.1e}"
-            rows.append((f"{name}: top 2 eigenvalues, {label}", f"{s.seconds:.1f} s", worst))
-    return rows
-
-
-def main() -> None:
-    rows = [row for name, images in NETS.items() for row in measure(name, images)]
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench`. Digits at 32 x 32 pixels (128 for ResNet-20, 32 for ResNet-18),",
-        "float32, 10 % density; medians of 3 calls over two batches (a step: one of them).",
-        "",
+def hardware() -> str:
+    return (
         f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
-        "",
-        "| what | time | against |",
-        "|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-    RESULTS.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

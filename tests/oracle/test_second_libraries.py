@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.sparse.linalg import eigsh
 from torch import nn
 
-from sparsediag import Problem, spectrum
+from sparsediag import Curvature, Problem, spectrum, trace
 
 LOSSES = {F.mse_loss: nn.MSELoss(), F.cross_entropy: nn.CrossEntropyLoss()}
 # curvlinops wants every parameter in the graph, and knows no mask
@@ -64,3 +64,46 @@ def test_pyhessian_on_the_net_itself_finds_our_eigenvalues(name: str) -> None:
         torch.manual_seed(0)
         theirs, _ = judge.eigenvalues(maxIter=1000, tol=1e-7, top_n=3)
     np.testing.assert_allclose(ours.eigenvalues, theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["tape", "retained"])
+@pytest.mark.parametrize(
+    ("matrix", "theirs"), [("gauss-newton", "GGNLinearOperator"), ("fisher", "EFLinearOperator")]
+)
+@dense_cases
+@forward_mode
+def test_the_relatives_of_the_hessian_are_those_of_curvlinops(
+    name: str, matrix: Any, theirs: str, mode: Any
+) -> None:
+    curvlinops = pytest.importorskip("curvlinops")
+    problem = cases.CASES[name]()
+    if matrix == "fisher" and problem.loss is F.mse_loss:
+        pytest.skip("theirs is that of the sum over outputs, divided by their number")
+    weights = [p for p in problem.net.parameters() if p.requires_grad]
+    operator = getattr(curvlinops, theirs)
+    expected = operator(problem.net, LOSSES[problem.loss], weights, problem.batches)
+    ours = Curvature(problem, matrix=matrix, mode=mode)
+    for seed in range(2):
+        v = torch.randn(problem.size, generator=torch.Generator().manual_seed(seed)).double()
+        torch.testing.assert_close(ours(v), expected @ v, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["softmax_regression", "tanh_mlp", "tied_weights"])
+@forward_mode
+def test_both_ends_are_those_of_scipy_on_curvlinops(name: str) -> None:
+    problem = cases.CASES[name]()
+    hessian, start = _curvlinops(problem).to_scipy(), np.ones(problem.size)
+    for which, theirs in (("smallest", "SA"), ("magnitude", "LM")):
+        found = spectrum(problem, top=3, which=which, tol=1e-9, block=2)
+        values = eigsh(hessian, 3, which=theirs, v0=start, return_eigenvectors=False)
+        np.testing.assert_allclose(sorted(found.eigenvalues), sorted(values), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["softmax_regression", "tanh_mlp"])
+@forward_mode
+def test_the_trace_is_that_of_curvlinops_products(name: str) -> None:
+    problem = cases.CASES[name]()
+    hessian, eye = _curvlinops(problem), torch.eye(problem.size).double()
+    theirs = sum(float(e @ (hessian @ e)) for e in eye)
+    ours = trace(problem, sketch=problem.size, max_products=10 + 2 * problem.size)
+    assert ours.trace == pytest.approx(theirs, rel=1e-10)

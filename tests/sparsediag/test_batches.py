@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import cases
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from sparsediag.batches import Batch, fixed
+from sparsediag.batches import Batch, chunked, fixed
 
 CPU = torch.device("cpu")
 DATA = TensorDataset(torch.arange(40.0).view(20, 2), torch.arange(20))
@@ -87,3 +89,41 @@ def test_a_one_shot_generator_is_refused() -> None:
 def test_no_batch_is_refused(nothing: object) -> None:
     with pytest.raises(ValueError, match="no batches came; need at least one pair"):
         fixed(nothing, CPU)  # type: ignore[arg-type]
+
+
+# chunks
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 12))
+def test_chunks_are_the_same_samples_in_the_same_order(counts: list[int], samples: int) -> None:
+    batches = cases.regression(tuple(counts), (3,), 2)
+    chunks = chunked(batches, samples)
+    assert all(1 <= len(x) == len(y) <= samples for x, y in chunks)
+    for one, two in zip(zip(*batches, strict=True), zip(*chunks, strict=True), strict=True):
+        assert torch.equal(torch.cat(one), torch.cat(two))
+
+
+@pytest.mark.parametrize(
+    ("counts", "samples", "expected"),
+    [
+        ((2, 3, 9), 5, [5, 5, 4]),
+        ((4, 4, 4), 5, [4, 4, 4]),
+        ((1, 1, 1, 1), 2, [2, 2]),
+        ((7,), 3, [3, 3, 1]),
+        ((7, 2), 3, [3, 3, 3]),
+        ((3,), 3, [3]),
+        ((3, 4), 100, [7]),
+    ],
+)
+def test_small_batches_are_joined_and_large_ones_split(
+    counts: tuple[int, ...], samples: int, expected: list[int]
+) -> None:
+    chunks = chunked(cases.classes(counts, (4,), 3), samples)
+    assert [len(y) for _, y in chunks] == expected
+
+
+def test_chunking_leaves_the_batches_alone() -> None:
+    batches = cases.classes((3, 1, 2), (4,), 3)
+    before = [(x.clone(), y.clone()) for x, y in batches]
+    chunked(batches, 2)
+    assert _same(batches, before)

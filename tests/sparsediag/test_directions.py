@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparsediag import Mask, Problem
 from sparsediag.chance import stream
-from sparsediag.directions import random
+from sparsediag.directions import lengths, random
 
 NORMS = ("filter", "layer", "none")
 every_case = pytest.mark.parametrize("name", cases.CASES)
@@ -136,3 +136,46 @@ def test_it_has_the_type_of_the_weights() -> None:
 def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown norm 'filtr'; did you mean 'filter'\?"):
         random(cases.tanh_mlp(), norm="filtr")  # type: ignore[arg-type]
+
+
+# the lengths of filters
+
+
+@every_case
+def test_lengths_are_the_norms_of_the_filters(name: str) -> None:
+    problem = cases.CASES[name]()
+    came = lengths(problem)
+    assert came.shape == (problem.size,)
+    assert came.dtype == problem.weights.dtype
+    for n, (d, w) in _parts(problem, came).items():
+        if w.dim() < 2:
+            assert (d == 0).all()
+            continue
+        alive = problem.mask[n] if problem.mask and n in problem.mask else torch.ones_like(d)
+        expected = torch.stack([row.square().sum().sqrt().expand_as(row) for row in w]) * alive
+        torch.testing.assert_close(d, expected, rtol=1e-14, atol=0)
+
+
+def test_dead_weights_do_not_lengthen_a_filter() -> None:
+    net = nn.Linear(3, 1, bias=False)
+    net.weight.data.copy_(torch.tensor([[3.0, 100.0, 4.0]]))
+    mask = Mask({"weight": torch.tensor([[True, False, True]])})
+    problem = Problem(net, [(torch.ones(2, 3), torch.tensor([0, 0]))], mask=mask)
+    assert lengths(problem).tolist() == [5, 5]
+
+
+def test_lengths_of_some_of_the_weights() -> None:
+    problem = cases.relu_cnn()
+    whole = problem.split(lengths(problem))
+    part = problem.view(params="3.*")
+    assert torch.equal(lengths(part), torch.cat([whole[n].flatten() for n in part.live.shapes]))
+    assert lengths(part).norm() > 0
+
+
+def test_lengths_grow_with_the_weights() -> None:
+    problem = cases.masked_cnn()
+    before = lengths(problem)
+    with torch.no_grad():
+        for p in problem.net.parameters():
+            p.mul_(2)
+    torch.testing.assert_close(lengths(_again(problem, problem.mask)), 2 * before)

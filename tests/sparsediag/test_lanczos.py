@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsediag.lanczos import ORDER, Eigenpairs, eigenpairs
+from sparsediag.krylov import Krylov
+from sparsediag.lanczos import ORDER, Eigenpairs, Probe, eigenpairs, search
 
 WHICH = tuple(ORDER)
 SPECTRA = {
@@ -28,6 +29,9 @@ SPECTRA = {
 }
 
 
+every_block = pytest.mark.parametrize("block", [1, 2, 3])
+
+
 def _matrix(values: np.ndarray, seed: int = 0, *, first: Tensor | None = None) -> Tensor:
     """A symmetric matrix with these eigenvalues, the first of them with eigenvector `first`."""
     n = len(values)
@@ -43,6 +47,15 @@ def _best(values: np.ndarray, which: str, top: int) -> np.ndarray:
     return values[np.argsort(ORDER[which](values), kind="stable")][:top]
 
 
+def _residuals(found: Eigenpairs, a: Tensor) -> np.ndarray:
+    """Explicit and relative, a value counting as 1e-8 of the largest at least."""
+    values = torch.from_numpy(found.values).to(a)
+    misses = (found.vectors @ a - values[:, None] * found.vectors).norm(dim=1)
+    size = max(float(torch.linalg.eigvalsh(a).abs().max()), np.finfo(float).tiny)
+    scale = torch.finfo(a.dtype).eps ** 0.5 * size
+    return misses.double().numpy() / np.maximum(np.abs(found.values), scale)
+
+
 def _check(found: Eigenpairs, a: Tensor, values: np.ndarray, which: str, top: int) -> None:
     size = max(np.abs(values).max(), np.finfo(float).tiny)
     expected = _best(values, which, top)
@@ -52,20 +65,23 @@ def _check(found: Eigenpairs, a: Tensor, values: np.ndarray, which: str, top: in
     np.testing.assert_allclose(came / size, expected / size, rtol=0, atol=1e-10)
     v = found.vectors
     torch.testing.assert_close(v @ v.T, torch.eye(top).double(), rtol=0, atol=1e-10)
-    residuals = (v @ a - torch.from_numpy(found.values)[:, None] * v).norm(dim=1).numpy()
-    scale = np.maximum(np.abs(found.values), 1e-8 * size)
-    np.testing.assert_allclose(found.residuals, residuals / scale, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(found.products / size, v @ a / size, rtol=0, atol=1e-12)
     assert (np.diff(ORDER[which](found.values)) >= -1e-12 * size).all()
+    assert found.asymmetry <= 1e-12
+    assert not found.probe.missed
 
 
+@every_block
 @pytest.mark.parametrize("which", WHICH)
 @pytest.mark.parametrize("name", SPECTRA)
-def test_known_spectra(name: str, which: str) -> None:
+def test_known_spectra(name: str, which: str, block: int) -> None:
     values = SPECTRA[name]
     a, top = _matrix(values), min(5, len(values))
-    found = eigenpairs(lambda v: a @ v, a[0], top=top, which=which, tol=1e-9, max_products=500)
+    found = eigenpairs(
+        lambda v: a @ v, a[0], top=top, which=which, tol=1e-9, max_products=500, block=block
+    )
     _check(found, a, values, which, top)
-    assert (found.residuals <= 1e-7).all()  # 1e-16 of rounding over 1e-8, the least scale
+    assert (_residuals(found, a) <= 1e-7).all()  # 1e-16 of rounding over 1e-8, the least scale
 
 
 @given(
@@ -73,38 +89,79 @@ def test_known_spectra(name: str, which: str) -> None:
     st.integers(1, 6),
     st.sampled_from(WHICH),
     st.integers(0, 99),
+    st.integers(1, 3),
 )
-def test_any_small_spectrum(spectrum: list[float], top: int, which: str, seed: int) -> None:
+def test_any_small_spectrum(
+    spectrum: list[float], top: int, which: str, seed: int, block: int
+) -> None:
     values, top = np.array(spectrum, dtype=float), min(top, len(spectrum))
     a = _matrix(values, seed)
-    found = eigenpairs(lambda v: a @ v, a[0], top=top, which=which, tol=1e-10, seed=seed)
+    found = eigenpairs(
+        lambda v: a @ v, a[0], top=top, which=which, tol=1e-10, seed=seed, block=block
+    )
     _check(found, a, values, which, top)
 
 
+@every_block
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_all_the_eigenvalues_of_a_small_matrix(size: int) -> None:
+def test_all_the_eigenvalues_of_a_small_matrix(size: int, block: int) -> None:
     values = np.linspace(-1, 2, size)
     a = _matrix(values)
-    found = eigenpairs(lambda v: a @ v, a[0], top=size)
+    found = eigenpairs(lambda v: a @ v, a[0], top=size, block=block)
     _check(found, a, values, "largest", size)
+    assert found.count == size
+    assert found.probe.chance == 0
 
 
 def test_copies_of_every_eigenvalue_are_found() -> None:
     rng = np.random.default_rng(0)
-    for seed in range(150):
+    for seed in range(60):
         values = np.repeat(rng.normal(size=rng.integers(12, 25)), 2)
         a, which = _matrix(values, seed), WHICH[seed % 3]
         found = eigenpairs(lambda v, a=a: a @ v, a[0], top=2, which=which, tol=1e-6, seed=seed)
         np.testing.assert_allclose(found.values, _best(values, which, 2), rtol=1e-5)
 
 
+@every_block
+@pytest.mark.parametrize("copies", [2, 3, 4])
+def test_copies_of_the_best_are_found_in_a_large_matrix(copies: int, block: int) -> None:
+    values = np.concatenate([[9.0] * copies, [6, 5, 4.5, 4], np.linspace(-3, 3, 120)])
+    a, missed = _matrix(values, copies), 0
+    for top in range(2, 7):
+        for seed in range(2):
+            found = eigenpairs(
+                lambda v: a @ v, a[0], top=top, tol=1e-4, max_products=500, seed=seed, block=block
+            )
+            error = np.abs(found.values - values[:top])
+            assert (error < 1e-6).all() or (error > 0.5).any()  # right or missed, never in between
+            missed += bool((error > 0.5).any())
+            assert found.count < 130
+    assert missed <= 1  # of 10, each with a chance below 8 %
+
+
+def test_the_space_of_the_search_holds_nothing_better_than_what_is_returned() -> None:
+    values = np.concatenate([[9.0] * 3, [6, 5, 4.5, 4], np.linspace(-3, 3, 200)])
+    a = _matrix(values, 3)
+    for seed in (0, 1, 45, 65, 91):
+        multiplied: list[Tensor] = []
+
+        def matvec(v: Tensor, multiplied: list[Tensor] = multiplied) -> Tensor:
+            multiplied.append(v)
+            return a @ v
+
+        found = eigenpairs(matvec, a[0], top=3, tol=1e-6, seed=seed)
+        q = torch.stack(multiplied)  # the basis, since there was no restart
+        best = torch.linalg.eigvalsh(q @ a @ q.T).flip(0)[:3].numpy()
+        np.testing.assert_allclose(found.values, best, rtol=1e-6)
+
+
 def test_a_start_that_is_an_eigenvector_is_left_behind() -> None:
     values = np.linspace(-2, 2, 20)
-    start = torch.randn(20, generator=torch.Generator().manual_seed(0))
-    a = _matrix(values, first=start.double())
-    found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-9, seed=0)
+    start = torch.randn(20, generator=torch.Generator().manual_seed(0)).double()
+    a = _matrix(values, first=start)
+    found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-9, start=start[None])
     _check(found, a, values, "largest", 3)
-    assert (found.residuals <= 1e-9).all()
+    assert (_residuals(found, a) <= 1e-9).all()
 
 
 def test_a_start_in_an_invariant_subspace_is_left_behind() -> None:
@@ -112,16 +169,174 @@ def test_a_start_in_an_invariant_subspace_is_left_behind() -> None:
     start = torch.randn(30, generator=torch.Generator().manual_seed(0)).double()
     a = _matrix(values[::-1].copy(), first=start)  # the start is the vector of -1, 9 lies elsewhere
     a = a + 5 * start.outer(start) / start.square().sum()  # and its value is now 6
-    found = eigenpairs(lambda v: a @ v, a[0], top=4, tol=1e-9, seed=0)
+    found = eigenpairs(lambda v: a @ v, a[0], top=4, tol=1e-9, start=start[None])
     np.testing.assert_allclose(found.values[:3], [9, 8, 7], atol=1e-10)
+
+
+# restarts and starts
+
+
+@every_block
+@pytest.mark.parametrize("which", WHICH)
+def test_a_small_basis_converges_to_the_same_pairs(which: str, block: int) -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([[10.0, 9, 8.5, -12, -9.5, -9], 1.5 * rng.normal(size=294)])
+    a = _matrix(values)
+    free, tight = (
+        eigenpairs(
+            lambda v: a @ v,
+            a[0],
+            top=3,
+            which=which,
+            tol=1e-8,
+            max_products=1000,
+            block=block,
+            basis=basis,
+        )
+        for basis in (None, 12)
+    )
+    _check(tight, a, values, which, 3)
+    np.testing.assert_allclose(tight.values, free.values, rtol=0, atol=1e-12)
+    assert (_residuals(tight, a) <= 1.1e-8).all()
+    assert free.count < tight.count < 2 * free.count  # it did restart, at a modest price
+    assert tight.rest.shape[1] < 12 - 3 + tight.probe.count + block
+
+
+@every_block
+def test_a_close_cluster_survives_many_restarts(block: int) -> None:
+    values = np.concatenate([[4.0, 3.99, 3.98], np.linspace(-3, 3.5, 200)])
+    a = _matrix(values)
+    found = eigenpairs(
+        lambda v: a @ v, a[0], top=3, tol=1e-7, max_products=3000, block=block, basis=20
+    )
+    _check(found, a, values, "largest", 3)
+    assert found.count > 3 * 20
+
+
+@every_block
+def test_a_basis_too_small_for_the_pairs_is_refused(block: int) -> None:
+    a = _matrix(SPECTRA["simple"])
+    least = 4 + 2 * block
+    message = f"basis={least - 1}: need {least} vectors or more for top=4"
+    with pytest.raises(ValueError, match=message):
+        eigenpairs(lambda v: a @ v, a[0], top=4, block=block, basis=least - 1)
+    found = eigenpairs(
+        lambda v: a @ v, a[0], top=4, block=block, basis=least, tol=1e-6, max_products=2000
+    )
+    np.testing.assert_allclose(found.values, SPECTRA["simple"][::-1][:4], atol=1e-9)
+
+
+@every_block
+@pytest.mark.parametrize("top", [1, 3])
+def test_a_start_from_a_similar_matrix_takes_fewer_products(top: int, block: int) -> None:
+    rng = np.random.default_rng(1)
+    values = np.concatenate([[20.0, 14, 10, 7, 5], 0.8 * rng.normal(size=395)])
+    a = _matrix(values)
+    shift = torch.from_numpy(rng.normal(size=a.shape))
+    near = a + 1e-4 * (shift + shift.T) / 2
+    cold = warm = 0
+    for seed in range(4):
+        old = eigenpairs(lambda v: near @ v, a[0], top=top, seed=seed, block=block)
+        new = eigenpairs(lambda v: a @ v, a[0], top=top, seed=seed, block=block, start=old.vectors)
+        again = eigenpairs(lambda v: a @ v, a[0], top=top, seed=seed, block=block)
+        np.testing.assert_allclose(new.values, values[:top], rtol=1e-5)
+        cold, warm = cold + again.count, warm + new.count
+    assert warm <= 0.7 * cold
+
+
+def test_a_start_from_the_wrong_vectors_does_no_harm() -> None:
+    values = np.concatenate([[20.0, 14, 10], np.linspace(-1, 1, 97)])
+    a = _matrix(values)
+    wrong = torch.linalg.eigh(a).eigenvectors.T[:3]
+    found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-9, start=wrong)
+    _check(found, a, values, "largest", 3)
+
+
+# the probe of the complement
+
+
+@pytest.mark.parametrize(("size", "which"), [(50, "smallest"), (50, "magnitude"), (400, "largest")])
+def test_a_probe_finds_what_a_krylov_space_misses(size: int, which: str) -> None:
+    rng, sign = np.random.default_rng(size), -1 if which == "smallest" else 1
+    a = _matrix(sign * np.concatenate([[10.0, 8, 6], 0.9 * rng.normal(size=size - 3)]))
+    values, vectors = torch.linalg.eigh(a)
+    hidden = vectors[:, (values - 8 * sign).abs().argmin()]
+
+    def without(w: Tensor) -> Tensor:
+        return w - (w @ hidden)[:, None] * hidden
+
+    found = 0
+    for seed in range(100):
+        krylov = Krylov(lambda v: a @ v, a[0], torch.Generator().manual_seed(seed))
+        krylov.grow(without(krylov.random(1)))
+        for _ in range(11):
+            krylov.grow(without(krylov.last()))
+        seen = krylov.ritz(ORDER[which]).values[:2]
+        np.testing.assert_allclose(seen, [10 * sign, 6 * sign], atol=0.05)
+        products = krylov.products
+        probe = search(krylov, seen, ORDER[which], 1e-3, 30)
+        assert probe.count == krylov.products - products
+        assert probe.missed or probe.chance < 0.08
+        assert not probe.missed or 6 < sign * probe.best < 8 + 1e-9
+        found += probe.missed
+    assert found >= 90
+
+
+@every_block
+@pytest.mark.parametrize("which", WHICH)
+def test_little_stays_hidden_when_the_outliers_stand_apart(which: str, block: int) -> None:
+    values = np.concatenate([[20.0, 15, 12, -22, -16, -13], np.linspace(-2, 2, 294)])
+    a = _matrix(values)
+    for seed in range(4):
+        found = eigenpairs(lambda v: a @ v, a[0], top=3, which=which, seed=seed, block=block)
+        assert not found.probe.missed
+        assert 0 < found.probe.chance < 0.08
+        assert 0 < found.probe.count < found.count / 2 + 1
+        worst = values[np.argmin(np.abs(values - found.probe.best))]  # what it saw is there
+        assert ORDER[which](worst) > ORDER[which](found.values[-1])
+
+
+def test_more_stays_hidden_when_the_wanted_pair_is_part_of_the_bulk() -> None:
+    a = _matrix(np.linspace(-2, 2, 300))
+    found = eigenpairs(lambda v: a @ v, a[0], top=1, tol=1e-2)
+    assert found.probe.chance > 0.5
+
+
+def test_a_search_that_ends_before_its_probe_says_so() -> None:
+    a = _matrix(np.geomspace(1, 1.1, 300))
+    found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-6, max_products=10)
+    assert np.isnan(found.probe.best)
+    assert found.probe == Probe(found.probe.best, missed=False, chance=1.0, count=0)
+
+
+def test_what_else_was_seen_is_in_the_spectrum_within_its_residuals() -> None:
+    values = np.concatenate([[10.0, 8, 6, 5], np.linspace(-1, 1, 96)])
+    a = _matrix(values)
+    found = eigenpairs(lambda v: a @ v, a[0], top=2, tol=1e-6)
+    rest, residuals = found.rest
+    assert len(rest) >= 8
+    distance = np.abs(rest[:, None] - values).min(axis=1)
+    assert (distance <= residuals + 1e-12).all()
+    assert np.abs(rest - 6).min() < 1e-3
+    assert (rest <= found.values[-1]).all()
+
+
+@pytest.mark.parametrize("skew", [0.01, 0.3])
+def test_the_asymmetry_of_the_operator_is_told(skew: float) -> None:
+    a = _matrix(np.linspace(-3, 5, 80))
+    draws = torch.randn(80, 80, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    b = a + skew * (draws - draws.T)
+    found = eigenpairs(lambda v: b @ v, a[0], top=3, max_products=40)
+    assert skew / 10 < found.asymmetry < 10 * skew
 
 
 # how many products
 
 
+@every_block
 @pytest.mark.parametrize("top", [1, 3])
 @pytest.mark.parametrize("name", ["simple", "fourfold", "identity", "rank three"])
-def test_products_are_counted(name: str, top: int) -> None:
+def test_products_are_counted(name: str, top: int, block: int) -> None:
     a, count = _matrix(SPECTRA[name]), 0
 
     def matvec(v: Tensor) -> Tensor:
@@ -129,77 +344,101 @@ def test_products_are_counted(name: str, top: int) -> None:
         count += 1
         return a @ v
 
-    found = eigenpairs(matvec, a[0], top=top)
-    assert found.products == count <= len(a) + top
+    found = eigenpairs(matvec, a[0], top=top, block=block)
+    assert found.count == count <= len(a)
+    assert found.probe.count < count
 
 
-def test_no_more_products_than_allowed_and_the_residuals_say_so() -> None:
+@every_block
+def test_no_more_products_than_allowed_and_the_products_tell_the_residuals(block: int) -> None:
     a = _matrix(np.geomspace(1, 1.1, 300))
     for limit in (3, 10, 20):
-        found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-6, max_products=limit)
-        assert found.products == limit + 3
-        assert found.residuals.max() > 1e-6
-        v, values = found.vectors, torch.from_numpy(found.values)
-        residuals = (v @ a - values[:, None] * v).norm(dim=1) / values.abs()
-        np.testing.assert_allclose(found.residuals, residuals, rtol=1e-6)
+        found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-6, max_products=limit, block=block)
+        assert found.count == limit
+        assert _residuals(found, a).max() > 1e-6
+        torch.testing.assert_close(found.products, found.vectors @ a, rtol=0, atol=1e-13)
 
 
-def test_an_easy_matrix_takes_few_products() -> None:
+def test_a_block_wider_than_the_allowance_is_cut() -> None:
+    a = _matrix(np.geomspace(1, 1.1, 300))
+    assert eigenpairs(lambda v: a @ v, a[0], max_products=1, block=3).count == 1
+
+
+@every_block
+def test_an_easy_matrix_takes_few_products(block: int) -> None:
     a = _matrix(np.concatenate([[100.0, 50.0], np.linspace(-1, 1, 398)]))
-    assert eigenpairs(lambda v: a @ v, a[0], top=2).products < 25
+    assert eigenpairs(lambda v: a @ v, a[0], top=2, block=block).count < 25
 
 
-def test_a_looser_tolerance_takes_fewer() -> None:
+@every_block
+def test_a_looser_tolerance_takes_fewer(block: int) -> None:
     a = _matrix(SPECTRA["fourfold and wide"])
-    loose, tight = (eigenpairs(lambda v: a @ v, a[0], tol=tol) for tol in (1e-2, 1e-9))
-    assert loose.products < tight.products
-    assert loose.residuals.max() <= 1e-2
+    loose, tight = (eigenpairs(lambda v: a @ v, a[0], tol=t, block=block) for t in (1e-2, 1e-9))
+    assert loose.count < tight.count
+    assert _residuals(loose, a).max() <= 1e-2
 
 
-def test_progress_counts_up_to_the_end() -> None:
+@every_block
+def test_progress_counts_up_to_the_end(block: int) -> None:
     a, seen = _matrix(SPECTRA["simple"]), []
-    found = eigenpairs(lambda v: a @ v, a[0], top=2, progress=lambda *now: seen.append(now))
-    assert seen == [(i + 1, 50) for i in range(found.products - 2)]
+    found = eigenpairs(
+        lambda v: a @ v, a[0], top=2, block=block, progress=lambda *now: seen.append(now)
+    )
+    products, limits = zip(*seen, strict=True)
+    assert set(limits) == {120}
+    assert products[0] == block
+    assert (np.diff(products) > 0).all()
+    assert products[-1] == found.count - found.probe.count
+    assert block > 1 or products == tuple(range(1, len(products) + 1))
 
 
 # seeds and types
 
 
-def test_the_same_seed_gives_the_same_bits() -> None:
+@every_block
+def test_the_same_seed_gives_the_same_bits(block: int) -> None:
     a = _matrix(SPECTRA["fourfold"])
     state = torch.random.get_rng_state()
-    one, same, other = (eigenpairs(lambda v: a @ v, a[0], top=5, seed=s) for s in (1, 1, 2))
+    one, same, other = (
+        eigenpairs(lambda v: a @ v, a[0], top=5, seed=s, block=block) for s in (1, 1, 2)
+    )
     assert one.values.tobytes() == same.values.tobytes()
     assert torch.equal(one.vectors, same.vectors)
-    assert one.products == same.products
+    assert torch.equal(one.products, same.products)
+    assert one.count == same.count
+    assert one.probe == same.probe
     assert not torch.equal(one.vectors, other.vectors)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_single_precision_returns_no_ghosts() -> None:
+@every_block
+def test_single_precision_returns_no_ghosts(block: int) -> None:
     values = np.concatenate([[100.0, 60.0, 30.0, 10.0], np.linspace(-1, 1, 396)])
     a = _matrix(values).float()
-    found = eigenpairs(lambda v: a @ v, a[0], top=6, tol=1e-12, max_products=200)
-    assert found.products == 206
+    found = eigenpairs(lambda v: a @ v, a[0], top=6, tol=1e-12, max_products=200, block=block)
+    assert found.count == 200
     np.testing.assert_allclose(found.values[:4], values[:4], rtol=1e-5)
     assert (found.values[4:] < 1.001).all()
-    assert found.vectors.dtype == torch.float32
+    assert found.vectors.dtype == found.products.dtype == torch.float32
     torch.testing.assert_close(found.vectors @ found.vectors.T, torch.eye(6), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.products, found.vectors @ a, rtol=0, atol=1e-3)
 
 
+@every_block
 @pytest.mark.parametrize("name", ["simple", "fourfold", "rank three", "identity", "zero"])
-def test_single_precision_is_as_good_as_its_digits(name: str) -> None:
+def test_single_precision_is_as_good_as_its_digits(name: str, block: int) -> None:
     values = SPECTRA[name]
     a = _matrix(values).float()
-    found = eigenpairs(lambda v: a @ v, a[0], top=5, tol=1e-4)
+    found = eigenpairs(lambda v: a @ v, a[0], top=5, tol=1e-4, block=block)
     size = max(np.abs(values).max(), 1.0)
     np.testing.assert_allclose(found.values, _best(values, "largest", 5), rtol=0, atol=2e-6 * size)
 
 
-def test_zero_eigenvalues_converge_in_single_precision() -> None:
+@every_block
+def test_zero_eigenvalues_converge_in_single_precision(block: int) -> None:
     a = _matrix(SPECTRA["rank three"]).float()
-    found = eigenpairs(lambda v: a @ v, a[0], top=5, tol=1e-3)
-    assert (found.residuals <= 1e-3).all()
+    found = eigenpairs(lambda v: a @ v, a[0], top=5, tol=1e-3, block=block)
+    assert (_residuals(found, a) <= 1e-3).all()
 
 
 # what is refused
@@ -211,3 +450,17 @@ def test_more_pairs_than_weights_are_refused(top: int) -> None:
     message = f"top={top} eigenvalues asked of a problem with 4 live weights"
     with pytest.raises(ValueError, match=message):
         eigenpairs(lambda v: a @ v, a[0], top=top)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block": 0}, "block=0: need 1 direction a step or more"),
+        ({"max_products": 1}, "max_products=1: need at least one for each of 2 pairs"),
+        ({"which": "biggest"}, "biggest"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict, message: str) -> None:
+    a = torch.eye(4)
+    with pytest.raises(ValueError, match=message):
+        eigenpairs(lambda v: a @ v, a[0], top=2, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cases
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -119,6 +120,65 @@ def test_split_can_be_differentiated() -> None:
     v = torch.ones(live.size, requires_grad=True)
     (gradient,) = torch.autograd.grad(live.split(v)["0.weight"].square().sum(), v)
     assert gradient.tolist() == [2, 2, 2, 0, 0, 0, 0, 0]
+
+
+# some of the weights
+
+
+@pytest.mark.parametrize(
+    ("params", "names"),
+    [
+        ("*", ["0.weight", "0.bias", "1.weight", "1.bias"]),
+        ("0.*", ["0.weight", "0.bias"]),
+        ("*.weight", ["0.weight", "1.weight"]),
+        ("matrices", ["0.weight", "1.weight"]),
+        ("1.bias, 0.weight", ["0.weight", "1.bias"]),
+        ("matrices,0.bias", ["0.weight", "0.bias", "1.weight"]),
+        ("[01].bias", ["0.bias", "1.bias"]),
+        ("nothing,?.bias", ["0.bias", "1.bias"]),
+    ],
+)
+def test_globs_choose_weights_in_the_order_of_the_net(params: str, names: list[str]) -> None:
+    assert list(Live.of(_net(), None, params).shapes) == names
+
+
+def test_globs_and_a_mask_choose_together() -> None:
+    live = Live.of(_net(), MASK, "0.*")
+    assert live.counts() == {"0.weight": 3, "0.bias": 2}
+    parts = live.split(torch.arange(1.0, 6.0))
+    assert parts["0.weight"].tolist() == [[1, 0, 2], [0, 0, 3]]
+    assert parts["0.bias"].tolist() == [4, 5]
+    assert Live.of(_net(), MASK, "1.*").size == 3
+
+
+def test_globs_do_not_thaw_frozen_weights() -> None:
+    net = _net()
+    net[0].weight.requires_grad_(False)
+    assert list(Live.of(net, None, "matrices").shapes) == ["1.weight"]
+    with pytest.raises(ValueError, match=r"unknown trainable weight '0\.weight'"):
+        Live.of(net, None, "0.weight")
+
+
+def test_matrices_of_norms_and_convolutions() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    assert list(Live.of(net, None, "matrices").shapes) == ["0.weight", "3.weight"]
+
+
+@pytest.mark.parametrize("params", ["2.*", "weight", "0.weigth", "2.*,3.*"])
+def test_globs_that_match_nothing_are_refused(params: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown trainable weight .*Known: 0\.bias"):
+        Live.of(_net(), None, params)
+
+
+# the bits
+
+
+@pytest.mark.parametrize("params", [None, "0.*", "1.*"])
+def test_bits_are_those_of_the_mask(params: str | None) -> None:
+    live = Live.of(_net(), MASK, params)
+    alive = torch.cat([t.flatten() for t in live.split(torch.ones(live.size)).values()])
+    assert np.unpackbits(live.bits(), count=len(alive)).tolist() == alive.tolist()
+    assert len(Live.of(_net(), None, params).bits()) == 0
 
 
 # what is refused

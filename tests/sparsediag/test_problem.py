@@ -303,6 +303,121 @@ def test_a_net_of_dead_weights_only_has_an_empty_gradient() -> None:
     assert problem.size == len(problem.gradient()) == len(problem.hvp(problem.weights)) == 0
 
 
+# some of the weights
+
+
+@pytest.mark.parametrize("params", ["0.*", "matrices", "*.weight,4.bias"])
+@pytest.mark.parametrize("name", ["tanh_mlp", "masked_mlp", "relu_cnn"])
+def test_some_of_the_weights_move_and_the_loss_stays(name: str, params: str) -> None:
+    whole, hessian = cases.CASES[name](), cases.hessian_of(name)
+    part = whole.view(params=params)
+    places = whole.split(torch.arange(whole.size) + 1)
+    chosen = torch.cat([places[n].flatten() for n in part.live.shapes])
+    chosen = chosen[chosen > 0] - 1
+    assert 0 < part.size == len(chosen) < whole.size
+    assert torch.equal(part.weights, whole.weights[chosen])
+    assert part.value() == whole.value()
+    close(part.gradient(), cases.dense_gradient(whole)[chosen], atol=1e-13)
+    v = _vector(part)
+    close(part.hvp(v), hessian[chosen][:, chosen] @ v, atol=1e-12)
+    moved = whole.weights.clone()
+    moved[chosen] += v
+    assert part.value(part.weights + v) == whole.value(moved)
+
+
+def test_weights_that_are_held_are_masked_too() -> None:
+    problem = cases.masked_mlp()
+    assert problem.view(params="4.*").value() == problem.value()
+    assert problem.view(params="*.bias").value() == problem.value()
+    assert dataclasses.replace(problem, mask=None).value() != problem.value()
+
+
+@pytest.mark.parametrize("params", ["layer9.*", "0.weigth"])
+def test_a_name_that_no_weight_has_is_refused(params: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown trainable weight .*Known: 0\.bias"):
+        cases.tanh_mlp().view(params=params)
+
+
+def test_a_near_name_is_offered() -> None:
+    with pytest.raises(ValueError, match=r"'0\.weigth'; did you mean '0\.weight'\?"):
+        dataclasses.replace(cases.tanh_mlp(), params="0.weigth")
+
+
+def test_digest_knows_which_weights_move() -> None:
+    problem = cases.tanh_mlp()
+    views = ("0.*", "2.*", "0.weight", "*.weight", "*")
+    assert len({problem.view(params=p).digest for p in views}) == len(views)
+    assert problem.view(params="*").digest == problem.digest
+
+
+# the dense view
+
+
+@pytest.mark.parametrize("name", cases.MASKED)
+def test_the_dense_view_is_the_masked_net_with_its_dead_weights_moving(name: str) -> None:
+    problem = cases.CASES[name]()
+    weights = [p.clone() for p in problem.net.parameters()]
+    dense = problem.view(dense=True)
+    alive = cases.living(problem)
+    assert dense.mask is None
+    assert dense.size == len(alive) > problem.size
+    assert dense.value() == problem.value()
+    assert torch.equal(dense.weights[alive], problem.weights)
+    assert (dense.weights[~alive] == 0).all()
+    close(dense.gradient()[alive], problem.gradient(), atol=1e-14)
+    assert dense.gradient()[~alive].norm() > 0
+    v = _vector(dense)
+    close(dense.hvp(v), cases.dense_hessian(dense) @ v, atol=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(weights, problem.net.parameters(), strict=True))
+
+
+def test_a_dense_view_of_some_weights() -> None:
+    part = cases.masked_mlp().view(params="0.weight", dense=True)
+    assert part.size == 24
+    assert part.value() == cases.masked_mlp().value()
+
+
+def test_a_view_of_nothing_else_is_the_problem_itself() -> None:
+    problem = cases.tanh_mlp()
+    assert problem.view() is problem.view(dense=True) is problem
+
+
+# samples that do not see each other
+
+
+def test_means_over_samples_are_separable() -> None:
+    assert all(make().separable for make in cases.CASES.values())
+
+
+COUPLED: dict[str, Callable[[Problem], Problem]] = {
+    "a sum": lambda p: dataclasses.replace(p, loss=partial(F.cross_entropy, reduction="sum")),
+    "a maximum": lambda p: dataclasses.replace(
+        p, loss=lambda z, y: F.cross_entropy(z, y, reduction="none").max()
+    ),
+    "a variance": lambda p: dataclasses.replace(p, loss=lambda z, _: z.var()),
+    "batch norm by batches": lambda p: dataclasses.replace(p, batch_norm="train"),
+}
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_what_couples_samples_is_not_separable(name: str) -> None:
+    assert not COUPLED[name](cases.relu_cnn()).separable
+
+
+# the way of a batch
+
+
+def test_the_way_of_a_batch_leads_from_weights_to_the_loss() -> None:
+    problem = cases.masked_cnn()
+    batch = problem.batches[1]
+    way = problem.through(batch)
+    weights = list(problem.split(problem.weights).values())
+    outputs = way.outputs(weights)
+    assert way.samples == len(batch[1])
+    close(outputs, problem.net(batch[0]), atol=1e-14)
+    close(way.loss(outputs), F.cross_entropy(outputs, batch[1]), atol=0)
+
+
 # batch norm
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cases
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from scipy.stats import wasserstein_distance
+from torch import Tensor, nn
 
-from sparsediag import Problem, Result, Spectrum, spectrum
+from sparsediag import Curvature, Mask, Problem, Result, Spectrum, spectrum
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
+some_cases = pytest.mark.parametrize("name", ["tanh_mlp", "relu_cnn", "masked_cnn", "tied_weights"])
 
 
 @cache
@@ -29,6 +35,11 @@ def _dense(name: str) -> tuple[np.ndarray, np.ndarray]:
     return values[::-1], vectors.T[::-1]
 
 
+def _top(hessian: Tensor, count: int) -> np.ndarray:
+    """The largest eigenvalues of a matrix, the largest first."""
+    return np.linalg.eigvalsh(hessian.numpy())[::-1][:count]
+
+
 # against the dense Hessian
 
 
@@ -38,7 +49,9 @@ def test_the_largest_eigenvalues(name: str) -> None:
     error = np.abs(found.eigenvalues - values[:5]).max() / np.abs(values).max()
     assert error < 1e-12
     assert found.converged
+    assert found.doubts == []
     assert (found.residuals <= 1e-10).all()
+    assert found.lowest >= values[-1] - 1e-12
 
 
 @pytest.mark.parametrize("which", ["smallest", "magnitude"])
@@ -106,7 +119,9 @@ def test_too_few_products_do_not_converge() -> None:
     found = spectrum(cases.relu_cnn(), top=5, max_products=8)
     assert not found.converged
     assert found.residuals.max() > 1e-3
-    assert found.products == 13
+    assert found.products == 8
+    bad = int((found.residuals > 1e-3).sum())
+    assert found.doubts[0].startswith(f"{bad} of 5 pairs have a residual above 0.001, the worst ")
 
 
 def test_fewer_products_than_pairs_are_no_success() -> None:
@@ -117,19 +132,22 @@ def test_fewer_products_than_pairs_are_no_success() -> None:
 
 
 def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    count, hvp = 0, Problem.hvp
+    count, call = 0, Curvature.__call__
 
-    def counted(*arguments: object) -> torch.Tensor:
+    def counted(self: Curvature, vector: Tensor) -> Tensor:
         nonlocal count
         count += 1
-        return hvp(*arguments)
+        return call(self, vector)
 
-    monkeypatch.setattr(Problem, "hvp", counted)
-    assert spectrum(cases.tanh_mlp()).products == count > 5
+    monkeypatch.setattr(Curvature, "__call__", counted)
+    found = spectrum(cases.tanh_mlp(), top=4)
+    assert found.checks["products"] == 4
+    assert found.products + 4 == count > 8
 
 
-def test_the_same_seed_gives_the_same_bits() -> None:
-    one, same, other = (spectrum(cases.tanh_mlp(), seed=seed) for seed in (1, 1, 2))
+@pytest.mark.parametrize("mode", ["tape", "retained"])
+def test_the_same_seed_gives_the_same_bits(mode: Any) -> None:
+    one, same, other = (spectrum(cases.tanh_mlp(), seed=seed, mode=mode) for seed in (1, 1, 2))
     assert one.eigenvalues.tobytes() == same.eigenvalues.tobytes()
     assert one.vectors.tobytes() == same.vectors.tobytes()
     assert one.vectors.tobytes() != other.vectors.tobytes()
@@ -139,7 +157,11 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 def test_progress_is_told() -> None:
     seen: list[tuple[int, int]] = []
     found = spectrum(cases.tanh_mlp(), top=2, progress=lambda *now: seen.append(now))
-    assert seen == [(i + 1, 83) for i in range(found.products - 2)]
+    counts = [count for count, _ in seen]
+    assert counts[:4] == [1, 2, 3, 4]
+    assert counts == sorted(set(counts))
+    assert 8 < counts[-1] <= found.products
+    assert {limit for _, limit in seen} == {120}
 
 
 @every_case
@@ -168,16 +190,28 @@ def test_the_table_names_the_tensor_that_carries_most() -> None:
     assert rows[0]["mostly in"] == f"{found.names[share.argmax()]} ({share.max():.0%})"
 
 
-def test_the_picture_has_a_bar_for_each_pair() -> None:
+def test_the_picture_marks_each_pair() -> None:
     found = _found("relu_cnn")
     ax = found.plot()
-    assert [bar.get_height() for bar in ax.containers[-1]] == pytest.approx(found.eigenvalues)
-    assert ax.get_ylabel() == "Hessian eigenvalue"
+    ((points, caps, _),) = ax.containers
+    assert points.get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert points.get_ydata().tolist() == found.eigenvalues.tolist()
+    assert points.get_markerfacecolor() != "white"
+    low, high = (cap.get_ydata() for cap in caps)
+    np.testing.assert_allclose(np.stack([low, high], axis=1), found.intervals, rtol=0, atol=1e-15)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("eigenvector", "Hessian eigenvalue")
     assert found.plot(ax) is ax
 
 
-def test_a_file_gives_the_same_spectrum_back(tmp_path: Path) -> None:
-    found = _found("masked_cnn")
+def test_the_picture_is_hollow_where_pairs_have_not_converged() -> None:
+    points, _, _ = spectrum(cases.relu_cnn(), max_products=8).plot().containers[0]
+    assert points.get_markerfacecolor() == "white"
+
+
+@pytest.mark.parametrize("options", [{}, {"density": True}, {"max_products": 6}])
+def test_a_file_gives_the_same_spectrum_back(tmp_path: Path, options: dict[str, Any]) -> None:
+    found = spectrum(cases.masked_cnn(), **options)
+    assert bool(found.doubts) == ("max_products" in options)
     path = found.save(tmp_path / "spectrum.npz")
     for kind in (Spectrum, Result):
         back = kind.load(path)
@@ -186,6 +220,17 @@ def test_a_file_gives_the_same_spectrum_back(tmp_path: Path) -> None:
             here, there = getattr(found, field.name), getattr(back, field.name)
             assert np.array_equal(here, there) if isinstance(here, np.ndarray) else here == there
             assert type(here) is type(there)
+
+
+@pytest.mark.parametrize("options", [{}, {"density": True}, {"solver": "pyhessian"}])
+def test_json_is_plain(options: dict[str, Any]) -> None:
+    found = spectrum(cases.masked_cnn(), top=2, **options)
+    plain = json.loads(json.dumps(found.json(), allow_nan=False))
+    assert plain["kind"] == "Spectrum"
+    assert plain["eigenvalues"] == found.eigenvalues.tolist()
+    assert plain["checks"] == found.checks
+    assert plain["doubts"] == found.doubts
+    assert plain["nodes"] == found.nodes.tolist()
 
 
 def test_it_knows_where_it_comes_from() -> None:
@@ -248,3 +293,408 @@ def test_more_pairs_than_weights_are_refused() -> None:
     problem = Problem(nn.Linear(2, 1), [(torch.eye(2), torch.ones(2, 1))], loss=F.mse_loss)
     with pytest.raises(ValueError, match="top=4 eigenvalues asked of a problem with 3 live"):
         spectrum(problem, top=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tol": 0.0}, "tol=0.0: need a positive relative residual"),
+        ({"tol": -1.0}, "tol=-1.0: need a positive relative residual"),
+        ({"tol": math.nan}, "tol=nan: need a positive relative residual"),
+        ({"top": 0}, "top=0 eigenvalues asked of a problem with 83 live weights"),
+        ({"top": 84}, "top=84 eigenvalues asked of a problem with 83 live weights"),
+        ({"matrix": "hesian"}, "unknown matrix 'hesian'; did you mean 'hessian'?"),
+        ({"norm": "filtr"}, "unknown norm 'filtr'; did you mean 'filter'?"),
+        ({"mode": "taep"}, "unknown mode of products 'taep'; did you mean 'tape'?"),
+        ({"basis": 6}, "basis=6: need 7 vectors or more for top=5"),
+        ({"block": 0}, "block=0: need 1 direction a step or more"),
+        ({"memory": -1.0}, "memory=-1.0: need 0 GiB or more"),
+        ({"params": "nonsense.*"}, "unknown trainable weight 'nonsense.*'"),
+        ({"density": True, "probes": 1}, "probes=1, steps=40: need 2 starts"),
+        ({"density": True, "steps": 0}, "probes=5, steps=0: need 2 starts and 1 step"),
+        ({"solver": "pyhessian", "which": "smallest"}, "PyHessian finds the largest magnitude"),
+        ({"solver": "pyhessian", "which": "largst"}, "did you mean 'largest'"),
+        ({"solver": "pyhessian", "matrix": "fisher"}, "PyHessian finds the largest magnitude"),
+        ({"solver": "pyhessian", "norm": "filter"}, "PyHessian finds the largest magnitude"),
+        ({"solver": "pyhessian", "max_products": 0}, "max_products=0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        spectrum(cases.tanh_mlp(), **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# the certificate
+
+
+@every_case
+def test_intervals_hold_an_eigenvalue(name: str) -> None:
+    found, (values, _) = spectrum(cases.CASES[name](), top=5, tol=0.1), _dense(name)
+    assert (found.intervals[:, 0] <= found.intervals[:, 1]).all()
+    middle = found.intervals.mean(1)
+    np.testing.assert_allclose(middle, found.eigenvalues, rtol=1e-12)
+    nearest = np.abs(values - found.eigenvalues[:, None]).min(1)
+    reach = (found.intervals[:, 1] - found.intervals[:, 0]) / 2
+    assert (nearest <= reach + 1e-14).all()
+    np.testing.assert_allclose(reach, found.residuals * found.eigenvalues, rtol=1e-9, atol=1e-15)
+
+
+@some_cases
+def test_angles_bound_the_true_ones(name: str) -> None:
+    found, (_, vectors) = spectrum(cases.CASES[name](), top=3, tol=0.05), _dense(name)
+    cosines = np.abs((found.vectors * vectors[:3]).sum(1)).clip(0, 1)
+    true = np.degrees(np.arccos(cosines))
+    assert (true <= found.angles + 1e-5).all()
+    assert found.angles.max() > 1e-3  # not all so good that any bound holds
+    assert found.angles.min() < 10
+
+
+def test_the_angle_in_a_cluster_is_not_known() -> None:
+    found = _found("linear_regression")  # every eigenvalue is there three times
+    assert (found.angles[:3] == 90).all()
+    assert {row["angle"] for row in found.table()[:3]} == {"?"}
+    assert _found("relu_cnn").angles.max() < 1e-6
+
+
+@every_case
+def test_the_checks_of_sound_pairs_are_small(name: str) -> None:
+    checks = _found(name).checks
+    measured = {"orthogonality", "copies", "noise", "asymmetry", "hidden"}
+    assert set(checks) == measured | {"probe", "products"}
+    assert checks["orthogonality"] < 1e-12
+    assert checks["copies"] == 0
+    assert checks["noise"] < 1e-10
+    assert checks["asymmetry"] < 1e-12
+    assert checks["hidden"] < 0.08
+    assert checks["products"] == 5
+    assert 0 <= checks["probe"] < _found(name).products
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "pyhessian"])
+def test_products_that_are_not_the_same_twice_are_doubted(
+    monkeypatch: pytest.MonkeyPatch, solver: Any
+) -> None:
+    call, generator = Curvature.__call__, torch.Generator().manual_seed(0)
+
+    def noisy(self: Curvature, vector: Tensor) -> Tensor:
+        product = call(self, vector)
+        noise = torch.randn(len(product), generator=generator).to(product)
+        return product + 1e-2 * product.norm() * noise / noise.norm()
+
+    options: dict[str, Any] = {"top": 2, "tol": 5e-3, "solver": solver, "max_products": 300}
+    if solver == "lanczos":
+        assert spectrum(cases.tanh_mlp(), **options).converged
+    monkeypatch.setattr(Curvature, "__call__", noisy)
+    found = spectrum(cases.tanh_mlp(), **options)
+    assert not found.converged
+    assert 5e-3 < found.checks["noise"] < 5e-2
+    assert f"the same product came out {found.checks['noise']:.1e} apart" in found.doubts
+    assert any(line.startswith("doubt: the same product") for line in found.remarks())
+
+
+def test_a_product_that_is_not_symmetric_is_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Curvature.__call__
+
+    def skew(self: Curvature, vector: Tensor) -> Tensor:
+        return call(self, vector) + 0.05 * vector.roll(1)
+
+    monkeypatch.setattr(Curvature, "__call__", skew)
+    found = spectrum(cases.tanh_mlp(), top=2)
+    assert not found.converged
+    assert found.checks["asymmetry"] > 1e-3
+    assert any("the matrix is not symmetric" in doubt for doubt in found.doubts)
+
+
+def _summed(*counts: int) -> Problem:
+    net, batches = cases.softmax_regression().net, cases.classes(counts, (5,), 4)
+    return Problem(net, batches, loss=nn.CrossEntropyLoss(reduction="sum"))
+
+
+@pytest.mark.parametrize("counts", [(9, 3), (3, 9), (1, 11)])
+def test_a_loss_that_is_no_mean_is_doubted_over_uneven_batches(counts: tuple[int, ...]) -> None:
+    found = spectrum(_summed(*counts), top=2)
+    assert not found.converged
+    assert found.doubts == [
+        "the loss is not a mean over samples, so uneven batches are not weighted right"
+    ]
+    assert f"doubt: {found.doubts[0]}" in found.remarks()
+
+
+def test_a_loss_that_is_no_mean_is_fine_over_even_batches() -> None:
+    found = spectrum(_summed(6, 6), top=2, tol=1e-9)
+    mean = dataclasses.replace(_summed(6, 6), loss=F.cross_entropy)
+    assert found.converged
+    expected = 6 * _top(cases.dense_hessian(mean), 2)
+    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-9)
+
+
+def test_the_remarks_give_the_verdict_first() -> None:
+    sound, poor = (spectrum(cases.relu_cnn(), max_products=n) for n in (None, 8))
+    first = f"{sound.products} products and 5 to check them"
+    assert sound.remarks()[0].startswith(f"converged: {first}")
+    assert poor.remarks()[0].startswith("NOT converged: 8 products and 5 to check them")
+    assert not any(line.startswith("doubt") for line in sound.remarks())
+    assert [f"doubt: {d}" for d in poor.doubts] == poor.remarks()[-len(poor.doubts) :]
+
+
+# what the matrix is
+
+
+@some_cases
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+def test_blocks_of_directions_find_the_same(name: str, which: Any) -> None:
+    values, _ = _dense(name)
+    order = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}[which]
+    found = spectrum(cases.CASES[name](), top=3, which=which, block=2, tol=1e-8)
+    assert found.converged
+    np.testing.assert_allclose(found.eigenvalues, values[np.argsort(order)][:3], rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "chosen"),
+    [
+        ("tanh_mlp", "2.*", lambda n, p: n.startswith("2.")),
+        ("relu_cnn", "matrices", lambda n, p: p.dim() > 1),
+        ("masked_cnn", "0.*, 7.weight", lambda n, p: n.startswith("0.") or n == "7.weight"),
+        ("residual_net", "*.bias", lambda n, p: n.endswith(".bias")),
+    ],
+)
+def test_some_of_the_weights_have_their_block_of_the_hessian(
+    name: str, params: str, chosen: Callable[[str, Tensor], bool]
+) -> None:
+    problem = cases.CASES[name]()
+    weights = {n: p for n, p in problem.net.named_parameters() if p.requires_grad}
+    rows = torch.cat([torch.full((p.numel(),), chosen(n, p)) for n, p in weights.items()])
+    rows = rows[cases.living(problem)]
+    hessian = cases.hessian_of(name)[rows][:, rows]
+    found = spectrum(problem, top=3, params=params, tol=1e-9)
+    assert found.converged
+    assert found.vectors.shape == (3, int(rows.sum())) < (3, problem.size)
+    np.testing.assert_allclose(found.eigenvalues, _top(hessian, 3), rtol=1e-9)
+    assert found.names == [n for n, p in weights.items() if chosen(n, p)]
+
+
+@pytest.mark.parametrize("name", cases.MASKED)
+def test_the_dense_view_moves_the_dead_weights_of_the_masked_net(name: str) -> None:
+    problem = cases.CASES[name]()
+    found, own = (spectrum(problem, top=3, dense=d, tol=1e-9) for d in (True, False))
+    net = cases.CASES[name]().net
+    problem.mask.apply_(net)
+    hessian = cases.dense_hessian(dataclasses.replace(problem, net=net, mask=None))
+    assert len(hessian) == found.vectors.shape[1] > problem.size
+    np.testing.assert_allclose(found.eigenvalues, _top(hessian, 3), rtol=1e-9)
+    assert found.eigenvalues[0] > own.eigenvalues[0] + 1e-3
+    line = "dense view: weights that the mask calls dead were moved too"
+    assert line in found.remarks()
+    assert line not in own.remarks()
+
+
+def _jacobian(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the outputs for all samples, (samples, outputs, size); the outputs; the targets."""
+    x, y = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
+    weights = {n: p for n, p in problem.net.named_parameters() if p.requires_grad}
+    z = problem.net(x)
+    rows = [
+        torch.cat(
+            [g.flatten() for g in torch.autograd.grad(o, weights.values(), retain_graph=True)]
+        )
+        for o in z.flatten()
+    ]
+    return torch.stack(rows).view(*z.shape, -1), z.detach(), y
+
+
+def _explicit(problem: Problem, matrix: str) -> Tensor:
+    jacobian, z, y = _jacobian(problem)
+    p = z.softmax(1)
+    if matrix == "fisher":
+        slopes = torch.einsum("no,nok->nk", p - F.one_hot(y, z.shape[1]), jacobian)
+        return slopes.T @ slopes / len(y)
+    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    return torch.einsum("nok,nop,npl->kl", jacobian, inner, jacobian) / len(y)
+
+
+@pytest.mark.parametrize("mode", ["tape", "retained"])
+@pytest.mark.parametrize("matrix", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("name", ["tanh_mlp", "relu_cnn"])
+def test_its_relatives_are_those_of_the_textbook(name: str, matrix: Any, mode: Any) -> None:
+    problem = cases.CASES[name]()
+    expected = _explicit(problem, matrix)
+    found = spectrum(problem, top=4, matrix=matrix, tol=1e-8, mode=mode)
+    assert found.converged
+    np.testing.assert_allclose(found.eigenvalues, _top(expected, 4), rtol=1e-9)
+    assert found.lowest > -1e-12
+    low = spectrum(problem, top=1, which="smallest", matrix=matrix, mode=mode)
+    assert low.eigenvalues[0] == pytest.approx(0, abs=1e-9)
+    assert found.plot().get_ylabel() == f"{matrix.title()} eigenvalue"
+
+
+def test_the_gauss_newton_matrix_of_a_linear_net_is_its_hessian() -> None:
+    problem = cases.softmax_regression()
+    found = spectrum(problem, top=4, matrix="gauss-newton", tol=1e-8)
+    np.testing.assert_allclose(found.eigenvalues, _dense("softmax_regression")[0][:4], rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["relu_cnn", "masked_mlp"])
+def test_the_filter_norm_scales_both_sides(name: str) -> None:
+    problem = cases.CASES[name]()
+    if problem.mask:
+        problem.mask.apply_(problem.net)
+        problem = dataclasses.replace(problem)
+    lengths = torch.cat(
+        [
+            (torch.ones_like(p) * p.flatten(1).norm(dim=1).view(-1, *[1] * (p.dim() - 1))).flatten()
+            if p.dim() > 1
+            else torch.zeros(p.numel()).double()
+            for p in problem.net.parameters()
+        ]
+    ).detach()[cases.living(problem)]
+    expected = lengths[:, None] * cases.hessian_of(name) * lengths
+    found = spectrum(problem, top=3, norm="filter", tol=1e-8)
+    assert found.converged
+    np.testing.assert_allclose(found.eigenvalues, _top(expected, 3), rtol=1e-9)
+    assert abs(found.eigenvalues[0] - _dense(name)[0][0]) > 1e-2
+
+
+# the density
+
+
+@cache
+def _with_density(name: str) -> Spectrum:
+    return spectrum(cases.CASES[name](), top=3, density=True, probes=8)
+
+
+@pytest.mark.parametrize("name", ["tanh_mlp", "relu_cnn", "residual_net"])
+def test_the_density_is_that_of_the_dense_spectrum(name: str) -> None:
+    found, (values, _) = _with_density(name), _dense(name)
+    assert found.nodes.shape == found.node_weights.shape == (8, 40)
+    np.testing.assert_allclose(found.node_weights.sum(1), 1, rtol=1e-12)
+    assert (found.node_weights >= 0).all()
+    nodes, weights = found.nodes.ravel(), found.node_weights.ravel()
+    span = values[0] - values[-1]
+    assert values[-1] - 1e-12 <= nodes[weights > 0].min()
+    assert nodes.max() <= values[0] + 1e-12
+    assert wasserstein_distance(nodes, values, weights) < 0.03 * span
+    assert wasserstein_distance(nodes[:40], values, weights[:40]) > 0
+
+    places = np.linspace(values[-1] - span, values[0] + span, 4000)
+    mean, error = found.density(places, span / 50)
+    assert np.trapezoid(mean, places) == pytest.approx(1, rel=1e-6)
+    assert (error >= 0).all()
+    assert 0 < error.max() < mean.max()
+
+
+@pytest.mark.parametrize("name", ["linear_regression", "tanh_mlp", "unused_parameter"])
+def test_there_is_an_eigenvalue_at_or_below_the_lowest(name: str) -> None:
+    for found in (_with_density(name), _found(name)):
+        low = _dense(name)[0][-1]
+        assert low - 1e-12 <= found.lowest <= found.eigenvalues.min()
+
+
+def test_a_density_that_was_not_asked_for_is_not_there() -> None:
+    found = _found("relu_cnn")
+    assert found.nodes.shape == found.node_weights.shape == (0, 0)
+    with pytest.raises(ValueError, match="holds no density; ask for one with density=True"):
+        found.density(np.zeros(1), 0.1)
+
+
+def test_the_picture_of_a_density_marks_the_outliers() -> None:
+    found = _with_density("relu_cnn")
+    ax = found.plot()
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert lines["eigenvalues"].get_xdata().tolist() == found.eigenvalues.tolist()
+    low, high = ax.get_xlim()
+    assert low < found.lowest < found.eigenvalues[0] < high
+    heights = lines["density"].get_ydata()
+    assert (heights > 0).all()
+    at = lines["density"].get_xdata()[heights.argmax()]
+    values, _ = _dense("relu_cnn")
+    assert np.abs(values - at).min() < 0.05
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Hessian eigenvalue", "density")
+    assert ax.get_yscale() == "log"
+    assert found.plot(ax) is ax
+
+
+# PyHessian, judged
+
+
+def test_pyhessian_with_its_defaults_is_not_to_be_trusted() -> None:
+    values, _ = _dense("relu_cnn")
+    found = spectrum(cases.relu_cnn(), solver="pyhessian", density=True)
+    assert not found.converged
+    assert found.residuals.max() > 1e-2
+    assert _worst(found) == f"{found.residuals.max():.1e}"
+    assert any(d.startswith("the vectors are not orthogonal: ") for d in found.doubts)
+    assert found.checks["orthogonality"] > 1e-3
+    assert "the density is ours: PyHessian 0.1 calls torch.eig, which is gone" in found.remarks()
+    nodes, weights = found.nodes.ravel(), found.node_weights.ravel()
+    assert wasserstein_distance(nodes, values, weights) < 0.03 * (values[0] - values[-1])
+
+
+def _worst(found: Spectrum) -> str:
+    """The worst residual, as the first doubt says it."""
+    return found.doubts[0].rpartition("the worst ")[2]
+
+
+def test_only_a_density_beside_pyhessian_needs_a_word() -> None:
+    for options in ({"solver": "pyhessian"}, {"density": True}):
+        found = spectrum(cases.linear_regression(), top=1, **options)
+        assert not any("ours" in line for line in found.remarks())
+
+
+# starting from another
+
+
+def test_a_warm_start_gives_the_same_with_fewer_products() -> None:
+    before = spectrum(cases.relu_cnn(), top=3, tol=1e-6)
+    cold = spectrum(cases.relu_cnn(), top=3, tol=1e-3)
+    warm = spectrum(cases.relu_cnn(), top=3, tol=1e-3, start=before)
+    assert warm.converged
+    assert warm.products < cold.products
+    np.testing.assert_allclose(warm.eigenvalues, _dense("relu_cnn")[0][:3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_start_may_have_another_precision(dtype: torch.dtype) -> None:
+    single = cases.tanh_mlp()
+    batches = [(x.to(dtype), y) for x, y in single.batches]
+    start = spectrum(Problem(single.net.to(dtype), batches), top=2)
+    found = spectrum(cases.tanh_mlp(), top=2, tol=1e-8, start=start)
+    np.testing.assert_allclose(found.eigenvalues, _dense("tanh_mlp")[0][:2], rtol=1e-10)
+
+
+def test_a_start_may_have_another_mask() -> None:
+    sparse = cases.masked_cnn()
+    full = dataclasses.replace(sparse, mask=None)
+    third = dataclasses.replace(sparse, mask=cases.coins(sparse.net, 0.8))
+    for one, other in ((sparse, full), (full, sparse), (sparse, third), (third, sparse)):
+        found = spectrum(other, top=3, tol=1e-8, start=spectrum(one, top=3))
+        assert found.converged
+        np.testing.assert_allclose(
+            found.eigenvalues, _top(cases.dense_hessian(other), 3), rtol=1e-9
+        )
+
+
+def test_a_start_may_lie_in_dead_weights_only() -> None:
+    problem = dataclasses.replace(cases.relu_cnn(), params="matrices")
+    mask = cases.coins(problem.net, 0.5)
+    others = Mask({name: ~alive for name, alive in mask.items()})
+    one, other = (dataclasses.replace(problem, mask=m) for m in (mask, others))
+    cold = spectrum(other, top=2, tol=1e-8)
+    warm = spectrum(other, top=2, tol=1e-8, start=spectrum(one, top=2))
+    np.testing.assert_allclose(warm.eigenvalues, cold.eigenvalues, rtol=1e-9)
+
+
+def test_a_start_of_other_weights_is_refused() -> None:
+    start = spectrum(cases.tanh_mlp(), top=2)
+    with pytest.raises(ValueError, match="is of other weights; need one of the same net"):
+        spectrum(cases.relu_cnn(), top=2, start=start)
+    with pytest.raises(ValueError, match="is of other weights; need one of the same net"):
+        spectrum(cases.tanh_mlp(), top=2, params="0.*", start=start)
+
+
+def test_a_start_of_a_wider_net_is_refused() -> None:
+    wide = Problem(nn.Linear(6, 4).double(), cases.classes((9, 3), (6,), 4))
+    with pytest.raises(ValueError, match="is of other weights; need one of the same net"):
+        spectrum(cases.softmax_regression(), top=2, start=spectrum(wide, top=2))

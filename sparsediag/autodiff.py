@@ -1,0 +1,114 @@
+"""Products by automatic differentiation alone: slower than a tape, and its judge.
+
+They share the tape's form: made from a `Pass` and the weights, with `product(directions, matrix)`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp
+
+from sparsediag.tape import CannotRecord, Matrix, Pass
+
+Tensors = Sequence[Tensor]
+
+
+class Retained:
+    """Double backward: a second backward pass through the graph of the gradient, which is kept."""
+
+    def __init__(self, batch: Pass, weights: Tensors) -> None:
+        self.batch, self.nbytes = batch, 0
+        seen: set[int] = set()
+
+        def count(t: Tensor) -> Tensor:
+            storage = t.untyped_storage()
+            if storage.data_ptr() not in seen:
+                seen.add(storage.data_ptr())
+                self.nbytes += storage.nbytes()
+            return t
+
+        self.leaves = [w.detach().requires_grad_() for w in weights]
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            self.slopes = _slopes(batch.loss(batch.outputs(self.leaves)), self.leaves)
+        self.gradient = [s.detach() for s in self.slopes]
+
+    def product(self, directions: Tensors, matrix: Matrix = "hessian") -> list[Tensor]:
+        """The matrix times a vector, both as a tensor for each weight.
+
+        Raises:
+            ValueError: If the matrix needs other outputs than the net's; see `Pass.check`.
+        """
+        if matrix == "hessian":
+            return _along(self.slopes, self.leaves, directions)
+        with torch.enable_grad():
+            outputs = self.batch.outputs(self.leaves)
+            self.batch.check(outputs, matrix)
+            z = outputs.detach().requires_grad_()
+            u = torch.zeros_like(z, requires_grad=True)
+            # J^T u is linear in u, so the transpose of its derivative by u is J
+            (change,) = _along(_slopes(outputs, self.leaves, u), [u], directions)
+            slope = _slopes(self.batch.loss(z), [z])
+        if matrix == "gauss-newton":
+            bent = _along(slope, [z], [change])[0]
+        else:
+            each = (slope[0] * change).flatten(1).sum(1) * self.batch.samples
+            bent = (slope[0] * each.view(-1, *[1] * (z.dim() - 1))).detach()
+        return list(torch.autograd.grad(outputs, self.leaves, bent, materialize_grads=True))
+
+
+class Forward:
+    """Forward over reverse: the derivative of the gradient along a vector, and nothing kept."""
+
+    nbytes = 0
+
+    def __init__(self, batch: Pass, weights: Tensors) -> None:
+        self.weights = tuple(w.detach() for w in weights)
+        self.slope = grad(lambda w: batch.loss(batch.outputs(w)))
+        self.gradient = list(self.slope(self.weights))
+
+    def product(self, directions: Tensors, matrix: Matrix = "hessian") -> list[Tensor]:
+        """The Hessian times a vector, both as a tensor for each weight."""
+        if matrix != "hessian":
+            raise CannotRecord("forward over reverse is for the Hessian only")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # from within torch, at the first call
+            return list(self._along(tuple(directions)))
+
+    def _along(self, directions: tuple[Tensor, ...]) -> Any:
+        return jvp(self.slope, (self.weights,), (directions,))[1]
+
+
+class Compiled(Forward):
+    """The same, compiled: a minute or more to set up, for many products of many batches."""
+
+    def __init__(self, batch: Pass, weights: Tensors) -> None:
+        super().__init__(batch, weights)
+        self._compiled: Callable[..., Any] = torch.compile(super()._along)
+
+    def _along(self, directions: tuple[Tensor, ...]) -> Any:
+        return self._compiled(directions)
+
+
+def _slopes(output: Tensor, leaves: Tensors, weight: Tensor | None = None) -> Tensors:
+    return torch.autograd.grad(output, leaves, weight, create_graph=True, materialize_grads=True)
+
+
+def _along(slopes: Tensors, leaves: Tensors, directions: Tensors) -> list[Tensor]:
+    """The derivative of slopes . directions by the leaves."""
+    pairs = [(s, d) for s, d in zip(slopes, directions, strict=True) if s.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(
+        torch.autograd.grad(
+            [s for s, _ in pairs],
+            leaves,
+            [d for _, d in pairs],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+    )

@@ -1,0 +1,206 @@
+"""Certificate: what is known for sure of computed eigenpairs, whoever computed them.
+
+Nothing is taken on trust: every vector is multiplied once more. For a symmetric H, an eigenvalue
+lies within |Hv - value v| of each value, and the angle between v and its eigenvector is at most
+asin(residual / gap), the gap being the distance to the rest of the spectrum (Davis & Kahan, SIAM J.
+Numer. Anal. 7, 1970; Parlett, The Symmetric Eigenvalue Problem, chapters 4, 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsediag.chance import stream
+from sparsediag.krylov import Krylov, Matvec
+from sparsediag.lanczos import ORDER, Eigenpairs, Probe, Which, search
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far eigenpairs can be trusted.
+
+    Attributes:
+        residuals: |Hv - value v| / |value| of each pair, recomputed, (top,). A value below the
+            square root of the rounding error, relative to H, counts as that large.
+        intervals: Low and high end for each value: an eigenvalue lies between them, (top, 2).
+        angles: Degrees at most between each vector and its eigenvector, 90 where the gap does not
+            tell, (top,).
+        orthogonality: Largest |v_i . v_j - [i = j]|.
+        copies: Number of vectors that repeat another one.
+        noise: Largest distance between two evaluations of the same product, over |value|.
+        asymmetry: Largest |u . Hv - v . Hu| seen, over the size of H.
+        probe: What was seen of the complement of the vectors.
+        count: Number of products that the certificate took.
+        doubts: Why the pairs are not to be trusted; empty where nothing speaks against them.
+    """
+
+    residuals: np.ndarray
+    intervals: np.ndarray
+    angles: np.ndarray
+    orthogonality: float
+    copies: int
+    noise: float
+    asymmetry: float
+    probe: Probe
+    count: int
+    doubts: list[str]
+
+    def checks(self) -> dict[str, float]:
+        """The numbers that hold for all pairs together."""
+        return {
+            "orthogonality": self.orthogonality,
+            "copies": self.copies,
+            "noise": self.noise,
+            "asymmetry": self.asymmetry,
+            "hidden": self.probe.chance,
+            "probe": self.probe.count,
+            "products": self.count,
+        }
+
+
+def certify(
+    matvec: Matvec,
+    values: np.ndarray,
+    vectors: Tensor,
+    *,
+    which: Which = "largest",
+    tol: float = 1e-3,
+    found: Eigenpairs | None = None,
+    seed: int = 0,
+) -> Certificate:
+    """Judge eigenpairs of the symmetric operator `matvec`.
+
+    Args:
+        matvec: Product with a vector, (size,) -> (size,).
+        values: (top,).
+        vectors: Unit rows, (top, size).
+        which: The end of the spectrum that they are said to be of.
+        tol: Relative residual up to which a pair has converged.
+        found: The search that they come from, which knows what else is in the spectrum and has
+            probed the complement; without it the certificate makes a probe of its own.
+        seed: Seed of that probe.
+
+    >>> a = torch.diag(torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64))
+    >>> said = certify(lambda v: a @ v, np.array([5.0, 1.0]), torch.eye(3).double()[[1, 0]])
+    >>> said.doubts
+    ['an eigenvalue as good as 2 was missed']
+    """
+    products = torch.stack([matvec(v) for v in vectors])
+    count = len(vectors)
+    if not (np.isfinite(values).all() and bool((vectors + products).isfinite().all())):
+        return _void(len(values), count)
+    if found is None:
+        again, count = matvec(vectors[0])[None], count + 1
+    else:
+        again = found.products
+    apart = _host((again - products[: len(again)]).norm(dim=1))
+    gram, bilinear = _host(vectors @ vectors.T), _host(vectors @ products.T)
+    scaled = torch.from_numpy(values).to(products)[:, None] * vectors
+    misses = _host((products - scaled).norm(dim=1))
+    eps = float(torch.finfo(vectors.dtype).eps)
+    norm = float(np.abs(values).max(initial=np.finfo(float).tiny))
+    scale = np.maximum(np.abs(values), eps**0.5 * norm)
+    order = ORDER[which]
+    if found is None:
+        krylov = Krylov(matvec, vectors[0], stream("certificate", seed))
+        krylov.adopt(*_orthonormal(gram, vectors, products))
+        wanted = krylov.ritz(order).values
+        probe = search(krylov, wanted, order, tol, 10 + 2 * len(values))
+        # of the rest it is known only that nothing is better than the least of these
+        unseen = len(krylov) < krylov.size
+        edges = [wanted[-1], -wanted[-1]] if which == "magnitude" else [wanted[-1]]
+        rest = np.array([edges, [0.0] * len(edges)]) if unseen else np.zeros((2, 0))
+        count, asymmetry = count + probe.count, krylov.asymmetry
+    else:
+        probe, asymmetry, rest = found.probe, found.asymmetry, found.rest
+    asymmetry = max(asymmetry, float(np.abs(bilinear - bilinear.T).max()) / norm)
+    copies = len(values) - int(np.linalg.matrix_rank(gram, tol=0.5, hermitian=True))
+    orthogonality = float(np.abs(gram - np.eye(len(values))).max())
+    noise = float((apart / scale[: len(apart)]).max())
+    residuals = misses / scale
+    return Certificate(
+        residuals=residuals,
+        intervals=np.stack([values - misses, values + misses], axis=1),
+        angles=_angles(values, misses, rest),
+        orthogonality=orthogonality,
+        copies=copies,
+        noise=noise,
+        asymmetry=asymmetry,
+        probe=probe,
+        count=count,
+        doubts=_doubts(values, residuals, orthogonality, copies, noise, asymmetry, probe, tol, eps),
+    )
+
+
+def _void(top: int, count: int) -> Certificate:
+    """That of pairs with which nothing can be computed."""
+    nan = float("nan")
+    bounds = np.stack([np.full(top, -np.inf), np.full(top, np.inf)], axis=1)
+    why = ["the values, the vectors or their products are not finite"]
+    residuals, angles = np.full(top, np.inf), np.full(top, 90.0)
+    return Certificate(residuals, bounds, angles, nan, 0, nan, nan, Probe(), count, why)
+
+
+def _orthonormal(gram: np.ndarray, v: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis of the space of `v`, and its products."""
+    squares, turn = np.linalg.eigh(gram)
+    kept = squares > 1e-2
+    mix = torch.from_numpy(np.ascontiguousarray((turn[:, kept] / np.sqrt(squares[kept])).T)).to(v)
+    return mix @ v, mix @ hv
+
+
+def _host(t: Tensor) -> np.ndarray:
+    array: np.ndarray = t.double().cpu().numpy()
+    return array
+
+
+def _angles(values: np.ndarray, misses: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Largest angle to the eigenvector, from the gap to every other value that is known."""
+    others = np.concatenate([values, known[0]])
+    reach = np.concatenate([misses, known[1]])
+    degrees = []
+    for i, (value, miss) in enumerate(zip(values, misses, strict=True)):
+        gaps = np.delete(np.abs(others - value) - reach, i)
+        gap = gaps.min(initial=np.inf)
+        degrees.append(90.0 if miss >= gap else np.degrees(np.arcsin(miss / gap)))
+    return np.array(degrees)
+
+
+def _doubts(
+    values: np.ndarray,
+    residuals: np.ndarray,
+    orthogonality: float,
+    copies: int,
+    noise: float,
+    asymmetry: float,
+    probe: Probe,
+    tol: float,
+    eps: float,
+) -> list[str]:
+    bad = ~(residuals <= tol)
+    checks: list[tuple[bool, Callable[[], str]]] = [
+        (
+            bool(bad.any()),
+            lambda: (
+                f"{bad.sum()} of {len(bad)} pairs have a residual above {tol:g}, "
+                f"the worst {residuals.max():.1e}"
+            ),
+        ),
+        (copies > 0, lambda: f"{copies} of the vectors repeat another one"),
+        (
+            orthogonality > 10 * eps**0.5,
+            lambda: f"the vectors are not orthogonal: {orthogonality:.1e}",
+        ),
+        (noise > tol, lambda: f"the same product came out {noise:.1e} apart"),
+        (
+            asymmetry > max(tol, 10 * eps**0.5),
+            lambda: f"the matrix is not symmetric: {asymmetry:.1e}",
+        ),
+        (probe.missed, lambda: f"an eigenvalue as good as {probe.best:.6g} was missed"),
+    ]
+    return [say() for fails, say in checks if fails]

@@ -1,0 +1,244 @@
+"""Curvature: a matrix of second derivatives of a problem, known by its products with vectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sparsediag.autodiff import Compiled, Forward, Retained
+from sparsediag.batches import Batch, chunked
+from sparsediag.chance import stream
+from sparsediag.device import free
+from sparsediag.directions import lengths
+from sparsediag.errors import unknown
+from sparsediag.problem import Problem
+from sparsediag.tape import CannotRecord, Matrix, Pass, Tape
+
+Mode = Literal["auto", "fastest", "tape", "retained", "forward", "compiled"]
+MATRICES = ("hessian", "gauss-newton", "fisher")
+# numbers of input at a time, 64 and 1024 images of 3 x 32 x 32: enough to fill the processor
+CHUNK = {"cpu": 3 * 2**16, "cuda": 3 * 2**20}
+PROBE = 8  # samples that decide on the mode, on a CPU
+
+
+class Engine(Protocol):
+    """Products with the curvature of the loss on one batch."""
+
+    nbytes: int
+    gradient: Any
+
+    def product(self, directions: Sequence[Tensor], matrix: Matrix) -> list[Tensor]:
+        """The matrix times a vector, both as a tensor for each weight."""
+
+
+ENGINES: dict[str, Callable[[Pass, Sequence[Tensor]], Any]] = {
+    "tape": Tape,
+    "retained": Retained,
+    "forward": Forward,
+    "compiled": Compiled,
+}
+
+
+class Curvature:
+    """The Hessian of a problem's loss (or its relatives), in live coordinates: `curvature(v)`.
+
+    The data go through in chunks, each weighted by its number of samples. What a product needs of
+    the forward and the backward pass is kept between products as far as `memory` allows, and
+    computed anew beyond it.
+
+    Args:
+        problem: The loss.
+        matrix: "hessian"; "gauss-newton", J^T (d2L/dz2) J with z the net's outputs; or "fisher",
+            the empirical one, the mean of the outer products of each sample's gradient.
+        norm: "filter" measures weights in units of the norm of their filter, and holds biases and
+            batch norms: the matrix is D H D, which a change of a filter's scale leaves alone.
+        mode: How products are made. "tape" (see `tape.py`) costs about two gradients; "retained"
+            is double backward on a kept graph; "forward" is forward over reverse; "compiled" the
+            same through torch.compile. Each is first checked against double backward on a few
+            samples. "auto" takes the tape where there are convolutions, whose double backward is
+            slow, and "retained" elsewhere; "fastest" measures, so its rounding may vary.
+        memory: GiB that may be kept between products; None for half of what is free.
+        chunk: Samples at a time, where the loss is a mean over samples.
+
+    Attributes:
+        mode: The one in use.
+        gradient: Of the mean loss, in the same units, (size,).
+        nbytes: Memory held between products.
+        products: Number of products so far.
+        doubts: What makes the matrix itself questionable.
+
+    Raises:
+        ValueError: If the matrix or mode is unknown, a number is not positive, or a mode that was
+            asked for cannot do this net.
+
+    >>> import torch.nn.functional as F
+    >>> net = torch.nn.Linear(1, 1, bias=False)
+    >>> hessian = Curvature(Problem(net, [(torch.ones(4, 1), torch.ones(4, 1))], loss=F.mse_loss))
+    >>> hessian(torch.ones(1))
+    tensor([2.])
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        matrix: Matrix = "hessian",
+        norm: Literal["none", "filter"] = "none",
+        mode: Mode = "auto",
+        memory: float | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        if matrix not in MATRICES:
+            raise ValueError(unknown("matrix", matrix, MATRICES))
+        if norm not in ("none", "filter"):
+            raise ValueError(unknown("norm", norm, ("none", "filter")))
+        if mode not in ("auto", "fastest", *ENGINES):
+            raise ValueError(unknown("mode of products", mode, ("auto", "fastest", *ENGINES)))
+        if memory is not None and not memory >= 0:
+            raise ValueError(f"memory={memory}: need 0 GiB or more")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk={chunk}: need 1 sample or more at a time")
+        self.problem, self.matrix, self.norm, self.products = problem, matrix, norm, 0
+        self.doubts: list[str] = []
+        self._lengths = lengths(problem) if norm == "filter" else None
+        kind = problem.device.type
+        self._last = problem.device.type == "cpu"  # channels last, the fast layout there
+        self._chunks = list(problem.batches)
+        if problem.separable:
+            each = self._chunks[0][0][0].numel()
+            self._chunks = chunked(self._chunks, chunk or max(1, CHUNK.get(kind, 2**18) // each))
+        elif problem.batch_norm == "eval" and len({len(y) for _, y in problem.batches}) > 1:
+            self.doubts.append(
+                "the loss is not a mean over samples, so uneven batches are not weighted right"
+            )
+        self._names = list(problem.live.shapes)
+        self._weights = self._laid(problem.split(problem.weights))
+        with self._settings():
+            probe = self._chunks[0]
+            if problem.separable and kind == "cpu":
+                probe = (probe[0][:PROBE], probe[1][:PROBE])
+            self.mode = self._chosen(mode, self._pass(probe))
+            self._keep(free(problem.device) / 2 if memory is None else memory * 2**30)
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """The matrix times `vector`, (size,)."""
+        self.problem.live.check(vector)
+        self.products += 1
+        directions = self._laid(self.problem.split(self._scaled(vector)))
+        total: list[Tensor] | None = None
+        with self._settings():
+            for chunk, kept in zip(self._chunks, self._kept, strict=True):
+                engine = kept or self._engine(chunk)
+                share = len(chunk[1]) / self.problem.samples
+                parts = engine.product(directions, self.matrix)
+                total = _added(total, parts, share)
+        return self._scaled(self._joined(total))
+
+    def _scaled(self, vector: Tensor) -> Tensor:
+        return vector if self._lengths is None else self._lengths * vector
+
+    def _keep(self, budget: float) -> None:
+        """Engines for as many chunks as fit in `budget` bytes, and the gradient on the way."""
+        self._kept: list[Engine | None] = []
+        self.nbytes = 0
+        total: list[Tensor] | None = None
+        for chunk in self._chunks:
+            engine = self._engine(chunk)
+            total = _added(total, engine.gradient, len(chunk[1]) / self.problem.samples)
+            engine.gradient = None
+            fits = self.nbytes + engine.nbytes <= budget
+            self.nbytes += engine.nbytes * fits
+            self._kept.append(engine if fits else None)
+        self.gradient = self._scaled(self._joined(total))
+
+    def _engine(self, chunk: Batch) -> Engine:
+        engine: Engine = ENGINES[self.mode](self._pass(chunk), self._weights)
+        return engine
+
+    def _pass(self, chunk: Batch) -> Pass:
+        x, y = chunk
+        if self._last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.problem.through((x, y))
+
+    def _chosen(self, mode: Mode, probe: Pass) -> Mode:
+        """The mode that was asked for, or the best; what fails or disagrees is out."""
+        draw = stream("curvature probe")
+        along = [torch.randn(w.shape, generator=draw).to(w) for w in self._weights]
+        expected, least = _timed(Retained(probe, self._weights), along, self.matrix)
+        best: Mode = "retained"
+        trials: dict[str, tuple[Mode, ...]] = {"auto": ("tape",), "fastest": ("tape", "forward")}
+        for name in trials.get(mode, (mode,)):
+            try:
+                engine = ENGINES[name](probe, self._weights)
+                came, seconds = _timed(engine, along, self.matrix)
+                wrong = _unlike(came, expected)
+            except (CannotRecord, RuntimeError, NotImplementedError) as error:
+                wrong = " ".join(str(error).split())
+            if wrong and mode == name:
+                raise ValueError(f"mode '{mode}' cannot do this net: {wrong}; use mode='auto'")
+            if wrong or (mode == "auto" and not engine.convolves):
+                continue
+            if mode != "fastest" or seconds < least:
+                best, least = name, seconds
+        return best
+
+    def _laid(self, tensors: dict[str, Tensor]) -> list[Tensor]:
+        if not self._last:
+            return list(tensors.values())
+        return [
+            t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+            for t in tensors.values()
+        ]
+
+    def _joined(self, tensors: list[Tensor] | None) -> Tensor:
+        return self.problem.join(dict(zip(self._names, tensors or [], strict=True)))
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        # the fused attention kernels have no second derivative
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with self.problem.modes(), sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
+    if total is None:
+        return [p * share for p in parts]
+    return [t.add_(p, alpha=share) for t, p in zip(total, parts, strict=True)]
+
+
+def _timed(engine: Engine, along: list[Tensor], matrix: Matrix) -> tuple[list[Tensor], float]:
+    """A product, and the seconds it takes; a quick one is run again, warm."""
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        product = engine.product(along, matrix)
+        _wait(along[0])
+        seconds = time.perf_counter() - start
+        if seconds > 0.05:
+            break
+    return product, seconds
+
+
+def _wait(like: Tensor) -> None:
+    if like.device.type == "cuda":
+        torch.cuda.synchronize(like.device)
+
+
+def _unlike(came: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
+    """What is wrong with a product that should be another one up to rounding; "" if nothing."""
+    off = sum(float((a - b).square().sum()) for a, b in zip(came, expected, strict=True)) ** 0.5
+    size = sum(float(b.square().sum()) for b in expected) ** 0.5
+    close = off <= 10 * torch.finfo(came[0].dtype).eps ** 0.5 * size
+    return "" if close else f"its product is off by {off / size if size else off:.1e}"

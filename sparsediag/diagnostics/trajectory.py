@@ -1,0 +1,192 @@
+"""Trajectory: the top of the Hessian's spectrum through the checkpoints of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+from sparsediag.problem import Problem
+from sparsediag.result import Result, source
+from sparsediag.subspace import overlap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LISTS = ("files", "problems", "converged")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory(Result):
+    """Eigenvalues, checkpoint by checkpoint, beside what the training recorded.
+
+    Attributes:
+        files: Names of the checkpoints, in order of their steps.
+        problems: Fingerprint of each one's loss.
+        epochs: Epochs trained at each, (n,).
+        eigenvalues: Best first, (n, top).
+        residuals: |Hv - value v| / |value|, recomputed, (n, top).
+        converged: Whether nothing speaks against a checkpoint's pairs.
+        products: Of the search at each checkpoint; all but the first start from the one before.
+        weight_norms: |w| of the live weights, (n,).
+        kept: Smallest cosine between the leading subspace and that of the checkpoint before: 1
+            where it stood still, nan for the first and where interrupted work went on, (n,).
+        rates: Learning rate in each epoch of the training, (epochs,).
+        accuracies: Validation accuracy after each, (epochs,).
+    """
+
+    files: list[str]
+    problems: list[str]
+    epochs: np.ndarray
+    eigenvalues: np.ndarray
+    residuals: np.ndarray
+    converged: list[bool]
+    products: np.ndarray
+    weight_norms: np.ndarray
+    kept: np.ndarray
+    rates: np.ndarray
+    accuracies: np.ndarray
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a checkpoint."""
+        return [
+            {
+                "checkpoint": file,
+                "epochs": str(epochs),
+                "eigenvalue": f"{values[0]:.5g}",
+                "x |w|²": f"{values[0] * norm**2:.4g}",
+                "residual": f"{residuals.max():.1e}",
+                "products": str(products),
+                "kept": "" if np.isnan(kept) else f"{kept:.2f}",
+                "verdict": "converged" if ok else "NOT converged",
+            }
+            for file, epochs, values, norm, residuals, products, kept, ok in zip(
+                self.files,
+                self.epochs,
+                self.eigenvalues,
+                self.weight_norms,
+                self.residuals,
+                self.products,
+                self.kept,
+                self.converged,
+                strict=True,
+            )
+        ]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Eigenvalues over epochs, drops of the learning rate, and the accuracy."""
+        from sparsediag import plotting
+
+        ax = ax or plotting.axes()
+        shown = self.eigenvalues
+        ax.plot(self.epochs, shown[:, 1:], color=plotting.COLOURS[4], lw=0.8)
+        ax.plot(
+            self.epochs, shown[:, 0], "o-", color=plotting.COLOURS[0], ms=3, label="top eigenvalue"
+        )
+        if (shown > 0).all():
+            ax.set_yscale("log")
+        doubtful = ~np.array(self.converged)
+        ax.plot(self.epochs[doubtful], shown[doubtful, 0], "o", mfc="white", mec="black", ms=5)
+        for epoch in np.flatnonzero(np.diff(self.rates) < -0.3 * self.rates[:-1]) + 1:
+            ax.axvline(float(epoch), color="#777777", linestyle=":", linewidth=0.8)
+        ax.set(xlabel="epoch", ylabel="Hessian eigenvalue")
+        if np.isfinite(self.accuracies).any():
+            right = ax.twinx()
+            epochs = np.arange(1, len(self.accuracies) + 1)
+            right.plot(epochs, 100 * self.accuracies, color=plotting.COLOURS[1], lw=0.8)
+            right.set_ylabel("validation accuracy (%)", color=plotting.COLOURS[1])
+            right.grid(False)
+            right.spines["right"].set_visible(True)
+        return ax
+
+
+def trajectory(
+    run: str | Path,
+    *,
+    load: Callable[[Checkpoint], Problem] = Checkpoint.problem,
+    resume: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Trajectory:
+    """The spectrum of every checkpoint in a folder, each started from the one before.
+
+    Args:
+        run: Folder that a training wrote.
+        load: Makes a checkpoint's problem: the same images for all.
+        resume: File that keeps what is done. If it holds the same work unfinished, it goes on.
+        progress: Called as `progress(checkpoints, all)`.
+        **options: Those of `spectrum`.
+
+    Raises:
+        ValueError: If the folder holds no checkpoint, or a density is asked for.
+    """
+    if options.get("density"):
+        raise ValueError("a folder has one spectrum for each checkpoint; density needs one file")
+    files = checkpoints(Path(run))
+    rows: list[dict[str, Any]] = []
+    done = _unfinished(resume, options)
+    before: Spectrum | None = None
+    for i, file in enumerate(files):
+        kept = Checkpoint.load(file)
+        problem = load(kept)
+        row = done.get(problem.digest)
+        if row is None:
+            found = spectrum(problem, start=before, **options)
+            row = {
+                "eigenvalues": found.eigenvalues,
+                "residuals": found.residuals,
+                "converged": found.converged,
+                "products": found.products,
+                "weight_norms": found.weight_norm,
+                "kept": float(overlap(before, found).min()) if before else np.nan,
+            }
+            before = found
+        row |= {"files": file.name, "problems": problem.digest, "epochs": len(kept.history)}
+        rows.append(row)
+        columns: dict[str, Any] = {key: [r[key] for r in rows] for key in row}
+        columns |= {key: np.array(v) for key, v in columns.items() if key not in LISTS}
+        result = Trajectory(
+            **columns,
+            rates=np.array([r.get("lr", np.nan) for r in kept.history], dtype=float),
+            accuracies=np.array([r.get("val_accuracy", np.nan) for r in kept.history], dtype=float),
+            source=source(problem, **options),
+        )
+        if resume is not None:
+            result.save(resume)
+        if progress:
+            progress(i + 1, len(files))
+    return result
+
+
+def _unfinished(resume: Path | None, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rows that an earlier call with the same options left, by the fingerprint of their loss."""
+    if resume is None or not resume.exists():
+        return {}
+    kept = Trajectory.load(resume)
+    if kept.source["options"] != options:
+        raise ValueError(f"{resume} holds an unfinished trajectory with other options; remove it")
+    columns = ("eigenvalues", "residuals", "converged", "products", "weight_norms", "kept")
+    return {
+        digest: {key: getattr(kept, key)[i] for key in columns}
+        for i, digest in enumerate(kept.problems)
+    }
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run in order of their steps, one for each step.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    files = [*sorted(folder.glob("epoch-*.pt")), *folder.glob("best.pt"), *folder.glob("last.pt")]
+    if not files:
+        raise ValueError(f"{folder} holds no checkpoint; give the folder that a training wrote")
+    steps: dict[int, Path] = {}
+    for file in files:
+        steps.setdefault(Checkpoint.load(file).step, file)
+    return [steps[step] for step in sorted(steps)]

@@ -1,0 +1,198 @@
+"""Krylov: an orthonormal basis Q that grows by products with a symmetric operator H.
+
+The basis knows S = Q^T H Q in float64, and what of H Q lies outside of it: H Q = Q S + F C^T. So
+the residual of every Ritz pair is known without a product, and the basis may be shrunk to its best
+Ritz vectors at any time and go on from there (thick restart, Wu & Simon, SIAM J. Matrix Anal. Appl.
+22, 2000). One step of growth waits for the device once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Matvec = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """The eigenpairs of S, best first.
+
+    Attributes:
+        values: (m,).
+        coordinates: Columns in the basis, (m, m).
+        residuals: |H v - value v| of the pair in the whole space, (m,).
+    """
+
+    values: np.ndarray
+    coordinates: np.ndarray
+    residuals: np.ndarray
+
+
+class Krylov:
+    """A growing basis for the operator `matvec`.
+
+    Args:
+        matvec: Product with a vector, (size,) -> (size,).
+        like: Any vector of the operator's size, dtype and device.
+        generator: Draws the random directions, on the CPU so that they are the same everywhere.
+
+    Attributes:
+        projected: S, (m, m).
+        asymmetry: Largest |u^T H v - v^T H u| seen, over the size of H.
+        products: Number of products so far.
+
+    >>> a = torch.diag(torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64))
+    >>> krylov = Krylov(lambda v: a @ v, a[0], torch.Generator())
+    >>> krylov.grow(krylov.random(1))
+    >>> while (directions := krylov.last()) is not None:
+    ...     krylov.grow(directions)
+    >>> krylov.ritz(np.negative).values.round(9).tolist()
+    [5.0, 2.0, 1.0]
+    """
+
+    def __init__(self, matvec: Matvec, like: Tensor, generator: torch.Generator) -> None:
+        self.matvec, self.generator = matvec, generator
+        self.size = like.numel()
+        self.eps = float(torch.finfo(like.dtype).eps)
+        self._rows = like.new_empty(0, self.size)
+        self._outside = like.new_empty(0, self.size)
+        self._gram: np.ndarray = np.zeros((0, 0))
+        self._coupling: np.ndarray = np.zeros((0, 0))
+        self._newest = 0
+        self.projected: np.ndarray = np.zeros((0, 0))
+        self.asymmetry, self.products = 0.0, 0
+
+    def __len__(self) -> int:
+        return len(self.projected)
+
+    @property
+    def vectors(self) -> Tensor:
+        """Q as rows, (m, size)."""
+        return self._rows[: len(self)]
+
+    @property
+    def norm(self) -> float:
+        """Size of H, as far as it is known."""
+        return float(np.abs(self.projected).max(initial=np.finfo(float).tiny))
+
+    def random(self, block: int) -> Tensor:
+        """Random directions, as rows."""
+        block = min(block, self.size - len(self))
+        return torch.randn(block, self.size, generator=self.generator).to(self._rows)
+
+    def last(self, block: int = 1) -> Tensor | None:
+        """What the last products have outside the basis, as unit rows; None where it is nothing."""
+        rows = np.arange(len(self._gram) - self._newest, len(self._gram))
+        return self._units(rows[:block])
+
+    def worst(self, ritz: Ritz, pairs: np.ndarray, block: int = 1) -> Tensor | None:
+        """The parts outside the basis that carry most of these pairs' residuals, as unit rows."""
+        carried = np.abs(self._coupling.T @ ritz.coordinates[:, pairs]).max(axis=1)
+        order = np.argsort(-carried * np.sqrt(self._gram.diagonal()), kind="stable")
+        return self._units(order[:block])
+
+    def _units(self, rows: np.ndarray) -> Tensor | None:
+        lengths = np.sqrt(self._gram.diagonal())[rows]
+        rows, lengths = (a[lengths > 10 * self.eps * self.norm] for a in (rows, lengths))
+        if not len(rows) or len(self) == self.size:
+            return None
+        cosines = self._gram[np.ix_(rows, rows)] / np.outer(lengths, lengths)
+        if np.linalg.eigvalsh(cosines)[0] < 1e-4:  # they lean on each other
+            rows, lengths = rows[:1], lengths[:1]
+        rows, lengths = (a[: self.size - len(self)] for a in (rows, lengths))
+        at = torch.from_numpy(rows).to(self._rows.device)
+        return self._outside[at] / _to(lengths, self._rows)[:, None]
+
+    def grow(self, directions: Tensor) -> None:
+        """Add `directions`, rows, with a product for each."""
+        w = self._orthonormal(directions)
+        self.products += len(w)
+        self.adopt(w, torch.stack([self.matvec(v) for v in w]))
+
+    def adopt(self, w: Tensor, products: Tensor) -> None:
+        """Add orthonormal rows whose products are known."""
+        m, b = len(self), len(w)
+        if m + b > len(self._rows):
+            more = self._rows.new_empty(max(16, b), self.size)
+            self._rows = torch.cat([self.vectors, more])
+        self._rows[m : m + b] = w
+        self.projected = np.pad(self.projected, (0, b))
+        self._coupling = np.pad(self._coupling, ((0, b), (0, 0)))
+        inside = self._outside @ w.T
+        self._outside -= inside @ w
+        q = self.vectors
+        first = products @ q.T
+        rest = products - first @ q
+        second = rest @ q.T
+        rest -= second @ q
+        self._outside = torch.cat([self._outside, rest])
+        parts = [first + second, inside, self._outside @ self._outside.T]
+        packed = torch.cat([p.reshape(-1) for p in parts]).double().cpu().numpy()
+        ends = np.cumsum([p.numel() for p in parts])[:-1]
+        h, coupled, gram = (
+            a.reshape(p.shape) for a, p in zip(np.split(packed, ends), parts, strict=True)
+        )
+        k = len(coupled)
+        self.projected[m:, :], self.projected[:, m:] = h, h.T
+        self.projected[m:, m:] = (h[:, m:] + h[:, m:].T) / 2
+        expected = self._coupling[:m] @ coupled  # what H Q already said of Q^T H w
+        apart = np.abs(expected - h[:, :m].T).max(initial=0)
+        apart = max(apart, np.abs(h[:, m:] - h[:, m:].T).max())
+        self.asymmetry = max(self.asymmetry, float(apart) / self.norm)
+        self._coupling = np.pad(self._coupling, ((0, 0), (0, b)))
+        self._coupling[m:, k:] = np.eye(b)
+        self._gram, self._newest = gram, b
+        self._drop()
+
+    def ritz(self, order: Callable[[np.ndarray], np.ndarray]) -> Ritz:
+        """The eigenpairs of S, sorted by `order(values)`."""
+        values, coordinates = np.linalg.eigh(self.projected)
+        best = np.argsort(order(values), kind="stable")
+        values, coordinates = values[best], coordinates[:, best]
+        y = self._coupling.T @ coordinates
+        squares = np.einsum("ik,ij,jk->k", y, self._gram, y)
+        return Ritz(values, coordinates, np.sqrt(squares.clip(0)))
+
+    def combine(self, coordinates: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The vectors with these coordinates (columns), and what H makes of them, as rows.
+
+        Coordinates from before the basis grew are good too.
+        """
+        coordinates = np.pad(coordinates, ((0, len(self) - len(coordinates)), (0, 0)))
+        q, f = self.vectors, self._outside
+        vectors = _to(coordinates.T, q) @ q
+        inside, outside = self.projected @ coordinates, self._coupling.T @ coordinates
+        return vectors, _to(inside.T, q) @ q + _to(outside.T, f) @ f
+
+    def shrink(self, ritz: Ritz, keep: int) -> None:
+        """Keep the best Ritz vectors only; the search goes on where it was."""
+        y = ritz.coordinates[:, :keep]
+        self._rows[:keep] = _to(y.T, self._rows) @ self.vectors
+        self.projected = np.diag(ritz.values[:keep])
+        self._coupling = np.asarray(y.T @ self._coupling)
+
+    def _orthonormal(self, w: Tensor) -> Tensor:
+        q = self.vectors
+        for _ in range(2):
+            w = w - (w @ q.T) @ q
+            w = w / w.norm() if len(w) == 1 else torch.linalg.qr(w.T).Q.T
+        return w
+
+    def _drop(self) -> None:
+        """Forget outside parts of which the basis has left nothing but rounding."""
+        lengths = np.sqrt(self._gram.diagonal())
+        kept = lengths > 10 * self.eps * self.norm
+        kept[len(kept) - self._newest :] = True
+        if not kept.all():
+            self._outside = self._outside[torch.from_numpy(kept).to(self._rows.device)]
+            self._coupling = self._coupling[:, kept]
+            self._gram = self._gram[np.ix_(kept, kept)]
+
+
+def _to(array: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like)

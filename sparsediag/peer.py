@@ -1,0 +1,75 @@
+"""PyHessian on a problem's live weights, for comparison (Yao et al., IEEE Big Data 2020)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsediag.problem import Problem
+
+
+class LiveNet(nn.Module):
+    """The problem's net with the flat vector of live weights as its only parameter."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+        self.vector = nn.Parameter(problem.weights.clone())
+
+    def forward(self, x: Tensor) -> Any:
+        """The problem's net at this vector."""
+        return self.problem.call(self.problem.split(self.vector), x)
+
+
+@contextmanager
+def _judge(problem: Problem, seed: int) -> Iterator[Any]:
+    """A PyHessian object that counts its products."""
+    from pyhessian import hessian
+
+    class Counted(hessian):  # type: ignore[misc]
+        products = 0
+
+        def dataloader_hv_product(self, v: Any) -> Any:
+            self.products += 1
+            return super().dataloader_hv_product(v)
+
+    cuda = problem.device.type == "cuda"
+    with (
+        torch.random.fork_rng(devices=[problem.device] if cuda else []),
+        warnings.catch_warnings(),
+        problem.modes(),
+    ):
+        warnings.simplefilter("ignore")  # backward(create_graph=True)
+        torch.manual_seed(seed)
+        yield Counted(LiveNet(problem), problem.loss, dataloader=problem.batches, cuda=cuda)
+
+
+def eigenvalues(
+    problem: Problem, *, top: int, tol: float, seed: int, max_products: int | None
+) -> tuple[np.ndarray, Tensor, int]:
+    """Values, unit vectors as rows, and products of PyHessian's power iteration.
+
+    Args:
+        problem: The loss.
+        top: Number of pairs, of largest magnitude.
+        tol: Relative change of the value at which an iteration stops.
+        seed: Seed of the start vectors.
+        max_products: Products for each pair at most (default: 100).
+    """
+    limit = 100 if max_products is None else max_products
+    with _judge(problem, seed) as judge:
+        found, vectors = judge.eigenvalues(maxIter=limit, tol=tol, top_n=top)
+    return np.array(found), torch.stack([v[0] / v[0].norm() for v in vectors]), judge.products
+
+
+def trace(problem: Problem, *, tol: float, seed: int, max_products: int) -> tuple[np.ndarray, int]:
+    """PyHessian's samples of v . Hv, whose mean is the trace, and their number."""
+    with _judge(problem, seed) as judge:
+        samples = judge.trace(maxIter=max_products, tol=tol)
+    return np.array(samples, dtype=float), judge.products

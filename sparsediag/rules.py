@@ -1,0 +1,229 @@
+"""Rules: how one operation of a net carries values, slopes and the change of slopes.
+
+For z = op(x), with the cotangent z' = dL/dz, each rule knows four maps. With dx a change of the
+inputs and dz' a change of the cotangent (Pearlmutter's R operator, Neural Computation 1994):
+
+    backward   x' = J^T z'
+    push       dz = J dx
+    pull       dx' = J^T dz'  +  (dJ)^T z'          the second term is the curvature of op
+
+`Local` derives them from autograd for any operation; the others spell them out where that is much
+faster. Inputs that do not depend on the weights are left out of all lists; a change that is zero
+is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+Changes = Sequence[Tensor | None]
+
+
+class Rule(Protocol):
+    """One operation, at the inputs that it had."""
+
+    def backward(self, z: Tensor) -> list[Tensor]:
+        """The cotangents of the inputs; `z` is kept for `pull`."""
+
+    def push(self, dx: Changes) -> Tensor | None:
+        """The change of the output."""
+
+    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+        """The changes of the inputs' cotangents, without the second term unless `curved`."""
+
+
+class Local:
+    """Any operation, by a small autograd graph of its own that is kept."""
+
+    def __init__(self, inputs: list[Tensor], output: Tensor) -> None:
+        self.inputs, self.output = inputs, output
+
+    def backward(self, z: Tensor) -> list[Tensor]:
+        self.z = z.detach().requires_grad_()
+        with torch.enable_grad():
+            self.slopes = torch.autograd.grad(
+                self.output, self.inputs, self.z, create_graph=True, materialize_grads=True
+            )
+        return [s.detach() for s in self.slopes]
+
+    def push(self, dx: Changes) -> Tensor | None:
+        # x' = J^T z' is linear in z', so the transpose of its derivative by z' is J
+        slopes, changes = self._moving(dx)
+        if not slopes:
+            return None
+        return torch.autograd.grad(slopes, self.z, changes, retain_graph=True, allow_unused=True)[0]
+
+    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+        # z' . op(x) has a symmetric Hessian: its product with dx is the derivative of x' . dx by x
+        slopes, changes = self._moving(dx) if curved else ([], [])
+        return list(
+            torch.autograd.grad(
+                [self.output, *slopes],
+                self.inputs,
+                [dz, *changes],
+                retain_graph=True,
+                materialize_grads=True,
+            )
+        )
+
+    def _moving(self, dx: Changes) -> tuple[list[Tensor], list[Tensor]]:
+        pairs = [
+            (s, d)
+            for s, d in zip(self.slopes, dx, strict=True)
+            if s.requires_grad and d is not None
+        ]
+        return [s for s, _ in pairs], [d for _, d in pairs]
+
+
+class Convolution:
+    """z = x * w + b, in any dimension, transposed or in groups."""
+
+    OPS = (aten.convolution.default,)
+
+    def __init__(self, args: Sequence[Any], active: list[int], output: Tensor) -> None:
+        self.x, self.w, self.b, *self.shape = args
+        self.active = active
+        self.bias_size = [output.shape[1]] if self.b is not None else None
+
+    @staticmethod
+    def fits(args: Sequence[Any]) -> bool:
+        return True
+
+    def backward(self, z: Tensor) -> list[Tensor]:
+        self.z = z
+        slopes = self._slopes(z, self.x, self.w, self.active)
+        return [slopes[i] for i in self.active]
+
+    def push(self, dx: Changes) -> Tensor | None:
+        d = dict(zip(self.active, dx, strict=True))
+        x, w, b = (d.get(i) for i in range(3))
+        parts = [(x, self.w)] * (x is not None) + [(self.x, w)] * (w is not None)
+        total: Tensor | None = None
+        for image, kernel in parts:
+            part = aten.convolution(image, kernel, b if total is None else None, *self.shape)
+            total = part if total is None else total.add_(part)
+        if total is None and b is not None:
+            return b.view(-1, *[1] * (self.z.dim() - 2)).expand_as(self.z)
+        return total
+
+    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+        d = dict(zip(self.active, dx, strict=True))
+        changes = self._slopes(dz, self.x, self.w, self.active)
+        if curved and 0 in self.active and d.get(1) is not None:
+            changes[0] += self._slopes(self.z, self.x, d[1], [0])[0]
+        if curved and 1 in self.active and d.get(0) is not None:
+            changes[1] += self._slopes(self.z, d[0], self.w, [1])[1]
+        return [changes[i] for i in self.active]
+
+    def _slopes(self, z: Tensor, x: Any, w: Any, wanted: list[int]) -> list[Tensor]:
+        mask = [i in wanted for i in range(3)]
+        return list(aten.convolution_backward(z, x, w, self.bias_size, *self.shape, mask))
+
+
+class Affine:
+    """Batch norm by running statistics: z = (x - mean) r scale + shift, r = 1 / sqrt(var + eps)."""
+
+    OPS = (
+        aten.native_batch_norm.default,
+        aten.cudnn_batch_norm.default,
+        aten.miopen_batch_norm.default,
+    )
+
+    def __init__(self, args: Sequence[Any], active: list[int], output: Tensor) -> None:
+        self.x, scale, _, self.mean, var, *_, eps = args[:8]
+        self.view = [1, -1] + [1] * (self.x.dim() - 2)
+        self.over = [i for i in range(self.x.dim()) if i != 1]
+        self.r = torch.rsqrt(var + eps)
+        self.gain = (scale * self.r).view(self.view)
+        self.active = active
+
+    @staticmethod
+    def fits(args: Sequence[Any]) -> bool:
+        return args[1] is not None and args[2] is not None and not args[5]
+
+    def backward(self, z: Tensor) -> list[Tensor]:
+        self.z = z
+        total = z.sum(self.over)
+        return self._chosen(z * self.gain, (z * self.x).sum(self.over), total)
+
+    def push(self, dx: Changes) -> Tensor | None:
+        x, scale, shift = self._named(dx)
+        gain = None if scale is None else scale * self.r
+        if gain is not None:
+            shift = (0 if shift is None else shift) - self.mean * gain
+        out: Tensor | None = None if shift is None else shift.view(self.view)
+        for image, factor in ((x, self.gain), (self.x, gain)):
+            if image is not None and factor is not None:
+                factor = factor.view(self.view)
+                out = image * factor if out is None else torch.addcmul(out, image, factor)
+        return out if out is None else out.expand_as(self.x)
+
+    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+        x, scale, _ = self._named(dx)
+        image, weighted = dz * self.gain, dz * self.x
+        if curved and scale is not None:
+            image.addcmul_(self.z, (scale * self.r).view(self.view))
+        if curved and x is not None:
+            weighted.addcmul_(self.z, x)
+        return self._chosen(image, weighted.sum(self.over), dz.sum(self.over))
+
+    def _named(self, dx: Changes) -> list[Tensor | None]:
+        d = dict(zip(self.active, dx, strict=True))
+        return [d.get(i) for i in range(3)]
+
+    def _chosen(self, image: Tensor, weighted: Tensor, total: Tensor) -> list[Tensor]:
+        slopes = (image, (weighted - self.mean * total) * self.r, total)
+        return [slopes[i] for i in self.active]
+
+
+class Relu:
+    """z = max(x, 0)."""
+
+    OPS = (aten.relu.default,)
+
+    def __init__(self, args: Sequence[Any], active: list[int], output: Tensor) -> None:
+        self.output = output
+
+    @staticmethod
+    def fits(args: Sequence[Any]) -> bool:
+        return True
+
+    def backward(self, z: Tensor) -> list[Tensor]:
+        return [aten.threshold_backward(z, self.output, 0)]
+
+    def push(self, dx: Changes) -> Tensor | None:
+        return None if dx[0] is None else aten.threshold_backward(dx[0], self.output, 0)
+
+    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+        return [aten.threshold_backward(dz, self.output, 0)]
+
+
+class Add:
+    """z = x + y, of one shape."""
+
+    OPS = (aten.add.Tensor,)
+
+    def __init__(self, args: Sequence[Any], active: list[int], output: Tensor) -> None:
+        self.active = active
+
+    @staticmethod
+    def fits(args: Sequence[Any]) -> bool:
+        return all(isinstance(a, Tensor) for a in args) and args[0].shape == args[1].shape
+
+    def backward(self, z: Tensor) -> list[Tensor]:
+        return [z] * len(self.active)
+
+    def push(self, dx: Changes) -> Tensor | None:
+        moving = [d for d in dx if d is not None]
+        return sum(moving[1:], moving[0]) if moving else None
+
+    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+        return [dz] * len(self.active)
+
+
+FAST = {op: rule for rule in (Convolution, Affine, Relu, Add) for op in rule.OPS}

@@ -1,0 +1,55 @@
+"""Subspaces that eigenvectors span: comparing them, and carrying them from one mask to another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsediag.problem import Problem
+
+if TYPE_CHECKING:
+    from sparsediag.diagnostics.spectrum import Spectrum
+
+
+def overlap(a: Spectrum, b: Spectrum) -> np.ndarray:
+    """Cosines of the principal angles between the spaces that two spectra's vectors span.
+
+    The largest first, (min(top of a, top of b),): all 1 where one space holds the other, 0 where
+    they have nothing in common. Signs, order and clusters do not matter, and masks may differ.
+
+    Raises:
+        ValueError: If the spectra are of different nets or different parts of one.
+
+    >>> from torch import nn
+    >>> from sparsediag import spectrum
+    >>> problem = Problem(nn.Linear(2, 1), [(torch.eye(2), torch.ones(2, 1))], loss=nn.MSELoss())
+    >>> overlap(spectrum(problem, top=2), spectrum(problem, top=1)).round(4).tolist()
+    [1.0]
+    """
+    if (a.names, a.sizes) != (b.names, b.sizes):
+        raise ValueError("the spectra are of different weights; need two of one net and one part")
+    left, right = (np.linalg.qr(everywhere(s).T)[0] for s in (a, b))
+    return np.linalg.svd(left.T @ right, compute_uv=False).clip(0, 1)
+
+
+def everywhere(s: Spectrum) -> np.ndarray:
+    """The vectors over all weights, dead ones included, (top, all)."""
+    if not s.alive.size:
+        return s.vectors.astype(float)
+    full = np.zeros((len(s.vectors), sum(s.sizes)))
+    full[:, np.unpackbits(s.alive, count=sum(s.sizes)).astype(bool)] = s.vectors
+    return full
+
+
+def carried(start: Spectrum, problem: Problem) -> Tensor:
+    """The vectors of another spectrum in this problem's coordinates."""
+    sizes = {name: shape.numel() for name, shape in problem.live.shapes.items()}
+    if dict(zip(start.names, start.sizes, strict=True)) != sizes:
+        raise ValueError("the spectrum to start from is of other weights; need one of the same net")
+    if np.array_equal(start.alive, problem.live.bits()):
+        return torch.from_numpy(start.vectors)
+    full = torch.from_numpy(everywhere(start))
+    return full if problem.live.index is None else full[:, problem.live.index.cpu()]

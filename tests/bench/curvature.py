@@ -1,0 +1,184 @@
+"""The curvature part of the benchmarks: products, solvers against others, warm starts, memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sparsediag as sd
+from sparsediag.curvature import Curvature
+from sparsediag.krylov import Krylov
+from sparsediag.lanczos import eigenpairs
+from tests.bench.contenders import CONTENDERS, TOP
+from tests.bench.nets import RECIPES, data_name, problem_of
+from tests.bench.timing import Rows, memory, seconds, table
+
+NETS = [(name, density) for name in RECIPES for density in (1.0, 0.1)]
+
+
+def gradients(problem: sd.Problem) -> dict[str, float]:
+    """Seconds of one gradient in each layout."""
+    (x, y) = problem.batches[0]
+    took = {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        net = sd.models.build(type_of(problem)).eval().to(memory_format=layout)
+        for size in (16, 32, 64, 128, 256):
+            if size <= len(y):
+                took[f"{str(layout).removeprefix('torch.')}, {size} at a time"] = seconds(
+                    lambda size=size, net=net, layout=layout: [
+                        torch.autograd.grad(
+                            problem.loss(net(a.contiguous(memory_format=layout)), b),
+                            list(net.parameters()),
+                        )
+                        for a, b in zip(x.split(size), y.split(size), strict=True)
+                    ]
+                )
+    return took
+
+
+def type_of(problem: sd.Problem) -> str:
+    return "resnet20" if problem.net.conv1.out_channels == 16 else "resnet18"
+
+
+def products() -> Rows:
+    rows: Rows = []
+    for name in RECIPES:
+        problem = problem_of(name, 1.0)
+        took = gradients(problem)
+        best = min(took, key=took.__getitem__)
+        v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0))
+        for mode in ("tape", "retained"):
+            hessian = Curvature(problem, mode=mode)
+            one = seconds(lambda hessian=hessian, v=v: hessian(v))
+            held = f"{hessian.nbytes / 2**20:.0f} MB"
+            rows.append((name, mode, f"{one:.3f} s", f"{one / took[best]:.2f}", held, best))
+    return rows
+
+
+def against_others() -> Rows:
+    rows: Rows = []
+    for name, density in NETS:
+        problem = problem_of(name, density)
+        exact = Curvature(double(problem))
+        found = eigenpairs(exact, exact.problem.weights, top=TOP, tol=1e-6)
+        with tempfile.TemporaryDirectory() as folder:
+            for tool in CONTENDERS:
+                command = [sys.executable, "-m", "tests.bench.contenders"]
+                done = subprocess.run(
+                    [*command, tool, name, str(density), folder], capture_output=True, text=True
+                )
+                if done.returncode:
+                    rows.append(
+                        (name, f"{density:.0%}", tool, done.stderr.strip()[-80:], *[""] * 4)
+                    )
+                    continue
+                said = json.loads(done.stdout.splitlines()[-1])
+                with np.load(Path(folder) / f"{tool}.npz") as file:
+                    values, vectors = file["values"].astype(float), file["vectors"]
+                v = torch.from_numpy(vectors.copy()).double()
+                misses = [
+                    float((exact(u) - value * u).norm()) / abs(value)
+                    for u, value in zip(v, values, strict=True)
+                ]
+                error = float(np.abs(values / found.values - 1).max())
+                rows.append(
+                    (
+                        name,
+                        f"{density:.0%}",
+                        tool,
+                        str(said["products"]),
+                        f"{said['seconds']:.1f} s",
+                        f"{said['memory']:.0f} MB",
+                        f"{max(misses):.1e}",
+                        f"{error:.1e}",
+                    )
+                )
+                print(*rows[-1], sep=" | ", flush=True)
+    return rows
+
+
+def double(problem: sd.Problem) -> sd.Problem:
+    """The same problem in float64."""
+    pairs = [(x.double(), y) for x, y in problem.batches]
+    net = sd.models.build(type_of(problem)).double()
+    net.load_state_dict(problem.net.state_dict())
+    return sd.Problem(net, pairs, mask=problem.mask)
+
+
+def counts() -> Rows:
+    """Products for one pair, and for the second checkpoint of a run."""
+    rows: Rows = []
+    for density in (1.0, 0.1):
+        first, second = (problem_of("resnet20", density, more=m) for m in (False, True))
+        for top in (1, TOP, 10):
+            before = sd.spectrum(first, top=top)
+            cold, warm = sd.spectrum(second, top=top), sd.spectrum(second, top=top, start=before)
+            assert all(s.converged for s in (cold, warm))
+            angle = float(sd.overlap(before, cold).min())
+            rows.append(
+                (
+                    f"resnet20, {density:.0%}",
+                    str(top),
+                    f"{cold.products - probed(cold)} + {probed(cold)}",
+                    f"{warm.products - probed(warm)} + {probed(warm)}",
+                    f"{warm.products / cold.products:.2f}",
+                    f"{angle:.2f}",
+                )
+            )
+            print(*rows[-1], sep=" | ", flush=True)
+    return rows
+
+
+def probed(s: sd.Spectrum) -> int:
+    return int(s.checks["probe"])
+
+
+def basis(density: float) -> float:
+    """MB that a process needs for 50 vectors of a ResNet-18's live weights."""
+    code = f"from tests.bench.curvature import grow; grow({density})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def grow(density: float) -> None:
+    size = int(11_173_962 * density)
+    slope = torch.linspace(0, 1, size)
+    krylov = Krylov(lambda v: slope * v, slope, torch.Generator().manual_seed(0))
+    krylov.grow(krylov.random(1))
+    print(memory(lambda: [krylov.grow(krylov.last()) for _ in range(49)]))
+
+
+def section() -> list[str]:
+    rows = products()
+    print(*rows, sep="\n", flush=True)
+    dense, sparse = basis(1.0), basis(0.1)
+    return [
+        f"ResNet-20 and ResNet-18 trained on {data_name()}; {RECIPES['resnet20'].measured} and "
+        f"{RECIPES['resnet18'].measured} images, float32, evaluation mode.",
+        "",
+        "One product with the Hessian, and its ratio to one gradient of the fastest layout:",
+        "",
+        *table(("net", "mode", "product", "ratio", "held", "fastest gradient"), rows),
+        "",
+        f"Top {TOP} eigenpairs, set-up included, one process each, live weights only for all. "
+        "Residual and error are recomputed in float64; ours includes its certificate.",
+        "",
+        *table(
+            ("net", "density", "tool", "products", "time", "memory", "worst residual", "error"),
+            against_others(),
+        ),
+        "",
+        "Products to converge at 1e-3 and to probe the complement; the second checkpoint is an "
+        "epoch later:",
+        "",
+        *table(("net", "top", "cold", "warm", "ratio", "smallest cosine"), counts()),
+        "",
+        f"Memory for 50 Krylov vectors of a ResNet-18: {dense:.0f} MB dense, {sparse:.0f} MB at "
+        f"90 % sparsity, 1/{dense / sparse:.1f}.",
+    ]

@@ -1,0 +1,100 @@
+"""Nets that have learnt something, for the benchmarks: trained once, kept in out/bench/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import sparsediag as sd
+from training.invariant import Invariant
+
+KEPT = Path("out/bench")
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a net is trained, and on how many images it is measured."""
+
+    images: int
+    epochs: int
+    measured: int
+
+
+RECIPES = {"resnet20": Recipe(6000, 8, 256), "resnet18": Recipe(1500, 2, 32)}
+
+
+def folder() -> Path | None:
+    """CIFAR-10 as class folders of JPEGs, where it is found."""
+    here = sd.data.home() / "cifar10-jpeg"
+    return here if here.exists() else None
+
+
+def data_name() -> str:
+    return "CIFAR-10 (JPEG)" if folder() else "digits at 32 x 32"
+
+
+def batches(images: int, batch: int) -> Batches:
+    """Images of 3 x 32 x 32."""
+    if folder():
+        loaded = sd.data.load(f"folder:{folder()}")
+        return loaded.batches("train", images=images, batch=batch)
+    pairs = sd.data.load("digits").batches("train", images=images, batch=batch)
+    return [
+        (F.interpolate(x, scale_factor=4.0).expand(-1, 3, -1, -1).contiguous(), y) for x, y in pairs
+    ]
+
+
+def trained(name: str, density: float, *, more: bool = False) -> sd.Checkpoint:
+    """A net under a random mask; `more` for the same one an epoch later."""
+    label = f"{name}-{density:g}-{data_name()}"
+    file = KEPT / f"{label}{'-more' if more else ''}.pt"
+    if file.exists():
+        return sd.Checkpoint.load(file)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    before = trained(name, density) if more else None
+    recipe = replace(RECIPES[name], epochs=1) if more else RECIPES[name]
+    torch.manual_seed(0)
+    net = sd.models.build(name)
+    weights = dict(net.named_parameters())
+    scores = {n: torch.rand(weights[n].shape) for n in sd.prunable(net)}
+    mask = sd.Mask.top(scores, density) if density < 1 else None
+    if before:
+        net, mask = before.build(), before.mask
+    if mask:
+        mask.apply_(net)
+    net = net.to(memory_format=torch.channels_last)
+    rate = 0.01 if more else 0.1
+    optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+    loaded = batches(recipe.images, 128)
+    steps = recipe.epochs * len(loaded)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    invariant = Invariant(net, mask, optimiser)
+    for epoch in range(recipe.epochs):
+        for x, y in loaded:
+            net.train()
+            optimiser.zero_grad()
+            loss = F.cross_entropy(net(x.contiguous(memory_format=torch.channels_last)), y)
+            loss.backward()
+            invariant.mask_gradients()
+            optimiser.step()
+            invariant.check()
+            schedule.step()
+        print(f"{label}: epoch {epoch + 1} of {recipe.epochs}, loss {float(loss):.3f}", flush=True)
+    net = net.to(memory_format=torch.contiguous_format)
+    kept = sd.Checkpoint.of(net, model=name, options={}, data="", mask=mask)
+    kept.save(file)
+    return kept
+
+
+def problem_of(name: str, density: float, *, more: bool = False) -> sd.Problem:
+    """The loss of such a net on one batch of images."""
+    kept, images = trained(name, density, more=more), RECIPES[name].measured
+    file = KEPT / f"{images}-{data_name()}.pt"
+    if not file.exists():
+        torch.save(batches(images, images), file)
+    return sd.Problem(kept.build(), torch.load(file, weights_only=True), mask=kept.mask)

@@ -1,0 +1,88 @@
+"""The floor: how far from it the loss, the product, the masked step and the landscape are."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import sparsediag as sd
+from tests.bench.timing import Rows, seconds, table
+from training.invariant import Invariant
+
+NETS = {"resnet20": 128, "resnet18": 32}  # images for each
+
+
+def digits_32(images: int) -> list[tuple[Tensor, Tensor]]:
+    """Digits enlarged to 32 x 32 pixels and three channels, in two batches."""
+    return [
+        (F.interpolate(x, scale_factor=4.0).expand(-1, 3, -1, -1).contiguous(), y)
+        for x, y in sd.data.load("digits").batches("train", images=images, batch=images // 2)
+    ]
+
+
+def trained(name: str, batches: list[tuple[Tensor, Tensor]], density: float) -> sd.Problem:
+    """A few steps of SGD under a random mask, so that curvature is that of a net that learns."""
+    torch.manual_seed(0)
+    net = sd.models.build(name)
+    weights = dict(net.named_parameters())
+    mask = sd.Mask.top({n: torch.rand(weights[n].shape) for n in sd.prunable(net)}, density)
+    mask.apply_(net)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(5):
+        for x, y in batches:
+            step(net, optimiser, Invariant(net, mask, optimiser), x, y)
+    return sd.Problem(net, batches, mask=mask)
+
+
+def step(
+    net: nn.Module, optimiser: torch.optim.Optimizer, invariant: Invariant, x: Tensor, y: Tensor
+) -> None:
+    net.train()
+    optimiser.zero_grad()
+    F.cross_entropy(net(x), y).backward()
+    invariant.mask_gradients()
+    optimiser.step()
+    invariant.check()
+
+
+def measure(name: str, images: int) -> Rows:
+    batches = digits_32(images)
+    problem = trained(name, batches, 0.1)
+    v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0))
+
+    def bare() -> None:
+        problem.net.eval()
+        with torch.inference_mode():
+            for x, _ in batches:
+                problem.net(x)
+
+    forward, value = seconds(bare), seconds(problem.value)
+    gradient, product = seconds(problem.gradient), seconds(lambda: problem.hvp(v))
+    rows: Rows = [
+        (f"{name}: loss at a point", f"{value:.3f} s", f"{value / forward:.2f} x a bare forward"),
+        (
+            f"{name}: Problem.hvp",
+            f"{product:.3f} s",
+            f"{product / gradient:.2f} x Problem.gradient",
+        ),
+    ]
+    x, y = batches[0]
+    optimiser = torch.optim.SGD(problem.net.parameters(), lr=1e-4, momentum=0.9)
+    masked, dense = (Invariant(problem.net, m, optimiser) for m in (problem.mask, None))
+    with_mask = seconds(lambda: step(problem.net, optimiser, masked, x, y))
+    without = seconds(lambda: step(problem.net, optimiser, dense, x, y))
+    rows.append(
+        (f"{name}: masked step", f"{with_mask:.3f} s", f"{with_mask / without:.2f} x without mask")
+    )
+    return rows
+
+
+def section() -> list[str]:
+    rows = [row for name, images in NETS.items() for row in measure(name, images)]
+    return [
+        "Digits at 32 x 32 pixels (128 for ResNet-20, 32 for ResNet-18), float32, 10 % density;",
+        "medians of 3 calls over two batches (a step: one of them).",
+        "",
+        *table(("what", "time", "against"), rows),
+    ]

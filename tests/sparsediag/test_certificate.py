@@ -1,0 +1,338 @@
+"""The certificate: what it promises of good pairs holds, and every injected fault is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sparsediag.certificate import Certificate, certify
+from sparsediag.lanczos import eigenpairs
+
+SPECTRUM = np.concatenate([[10.0, 7, 5, 3.5], np.random.default_rng(0).uniform(-2, 2, 196)])
+
+
+def _matrix(values: np.ndarray, seed: int = 0) -> Tensor:
+    n = len(values)
+    draws = torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    q, _ = torch.linalg.qr(draws)
+    a = (q * torch.as_tensor(values, dtype=torch.float64)) @ q.T
+    return (a + a.T) / 2
+
+
+def _exact(a: Tensor) -> tuple[np.ndarray, Tensor]:
+    """All the eigenpairs, largest first."""
+    values, vectors = torch.linalg.eigh(a)
+    return values.flip(0).numpy().copy(), vectors.T.flip(0).contiguous()
+
+
+A = _matrix(SPECTRUM)
+VALUES, VECTORS = _exact(A)
+
+
+def _said(
+    values: np.ndarray, vectors: Tensor, matvec: Callable[[Tensor], Tensor] | None = None
+) -> Certificate:
+    return certify(matvec or (lambda v: A @ v), values, vectors)
+
+
+def _rayleigh(vectors: Tensor) -> tuple[np.ndarray, Tensor]:
+    """These directions as unit vectors, with their Rayleigh quotients."""
+    v = vectors / vectors.norm(dim=1, keepdim=True)
+    return ((v @ A) * v).sum(1).numpy(), v
+
+
+def _true_angles(vectors: Tensor) -> np.ndarray:
+    own = VECTORS[: len(vectors)]
+    along = (vectors * own).sum(1, keepdim=True)
+    across = (vectors - along * own).norm(dim=1)
+    return np.degrees(np.arctan2(across.numpy(), along[:, 0].abs().numpy()))
+
+
+def _check_intervals(said: Certificate, values: np.ndarray) -> None:
+    for low, high in said.intervals:
+        assert ((values >= low - 1e-12) & (values <= high + 1e-12)).any()
+
+
+# good pairs
+
+
+@pytest.mark.parametrize("top", [1, 2, 4])
+def test_nothing_speaks_against_exact_pairs(top: int) -> None:
+    said = _said(VALUES[:top], VECTORS[:top])
+    assert said.doubts == []
+    assert said.residuals.shape == said.angles.shape == (top,)
+    assert said.intervals.shape == (top, 2)
+    assert (said.residuals < 1e-12).all()
+    assert (said.angles[:-1] < 1e-10).all()
+    assert said.angles[-1] == 90  # how near the next one is, nobody has looked
+    assert (np.diff(said.intervals, axis=1) < 1e-11).all()
+    np.testing.assert_allclose(said.intervals.mean(1), VALUES[:top], rtol=1e-12)
+    _check_intervals(said, VALUES)
+    assert said.copies == 0
+    assert said.orthogonality < 1e-12
+    assert said.noise < 1e-12
+    assert said.asymmetry < 1e-12
+    assert not said.probe.missed
+    assert said.probe.chance < 0.08
+
+
+@pytest.mark.parametrize("which", ["smallest", "magnitude"])
+def test_nothing_speaks_against_the_pairs_of_another_end(which: str) -> None:
+    values = np.concatenate([[-9.0, -7, -5], np.linspace(-2, 2, 100)])
+    a = _matrix(values)
+    ordered, vectors = _exact(a)
+    three = ordered[::-1][:3].copy(), vectors.flip(0)[:3]
+    assert certify(lambda v: a @ v, *three, which=which).doubts == []
+    lost = three[0][[0, 2]], three[1][[0, 2]]
+    (doubt,) = certify(lambda v: a @ v, *lost, which=which).doubts
+    assert "was missed" in doubt
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+def test_nothing_speaks_against_what_the_search_found(which: str, dtype: torch.dtype) -> None:
+    values = np.concatenate([[10.0, 7, 5, -12, -9, -6], np.linspace(-2, 2, 194)])
+    a = _matrix(values).to(dtype)
+    found = eigenpairs(lambda v: a @ v, a[0], top=3, which=which)
+    said = certify(lambda v: a @ v, found.values, found.vectors, which=which, found=found)
+    assert said.doubts == []
+    assert said.count == 3
+    assert said.probe is found.probe
+    assert (said.residuals <= 1e-3).all()
+    _check_intervals(said, _exact(a.double())[0])
+    assert said.noise < 1e-4
+
+
+def test_pairs_of_an_identity_are_good_though_their_directions_are_not_known() -> None:
+    said = certify(lambda v: v.clone(), np.ones(2), torch.eye(20).double()[:2])
+    assert said.doubts == []
+    np.testing.assert_array_equal(said.angles, 90)
+
+
+def test_all_the_pairs_of_a_small_matrix_leave_nothing_to_probe() -> None:
+    a = _matrix(np.array([3.0, 1, -2]))
+    said = certify(lambda v: a @ v, *_exact(a))
+    assert said.doubts == []
+    assert said.count == 4
+    assert not said.probe.missed
+
+
+# the bounds
+
+
+def test_the_bounds_hold_for_vectors_with_noise() -> None:
+    rng, told = np.random.default_rng(0), 0
+    for trial in range(100):
+        noise = 10 ** rng.uniform(-3, -1)
+        shift = torch.from_numpy(rng.normal(size=(3, 200))) / np.sqrt(200)
+        values, vectors = _rayleigh(VECTORS[:3] + noise * shift)
+        said = certify(lambda v: A @ v, values, vectors, seed=trial)
+        true = _true_angles(vectors)
+        assert (true <= said.angles + 1e-9).all()
+        told += int((said.angles < 90).sum())
+        _check_intervals(said, VALUES)
+        np.testing.assert_allclose(
+            said.residuals,
+            (vectors @ A - torch.from_numpy(values)[:, None] * vectors).norm(dim=1).numpy()
+            / values,
+        )
+    assert told > 150  # of 200 whose neighbours are known: the bounds say something
+
+
+@pytest.mark.parametrize("other", [0, 1, 2, 3, 4, 199])
+def test_the_bounds_hold_for_vectors_that_lean_on_one_other(other: int) -> None:
+    rng = np.random.default_rng(other)
+    for trial in range(20):
+        noise = 10 ** rng.uniform(-3, -1)
+        values, vectors = _rayleigh(VECTORS[:3] + noise * VECTORS[other])
+        said = certify(lambda v: A @ v, values, vectors, seed=trial)
+        assert (_true_angles(vectors) <= said.angles + 1e-9).all()
+        _check_intervals(said, VALUES)
+
+
+def test_the_bounds_of_a_loose_search_hold() -> None:
+    for seed in range(10):
+        found = eigenpairs(lambda v: A @ v, A[0], top=3, tol=3e-2, seed=seed)
+        said = certify(lambda v: A @ v, found.values, found.vectors, found=found, tol=3e-2)
+        assert said.doubts == []
+        assert (_true_angles(found.vectors) <= said.angles + 1e-9).all()
+        assert said.angles.min() < 10
+        _check_intervals(said, VALUES)
+
+
+def test_an_interval_holds_an_eigenvalue_whatever_the_pair() -> None:
+    rng = np.random.default_rng(0)
+    for trial in range(30):
+        vectors = torch.linalg.qr(torch.from_numpy(rng.normal(size=(200, 2)))).Q.T
+        said = certify(lambda v: A @ v, rng.uniform(-20, 20, 2), vectors, seed=trial)
+        _check_intervals(said, VALUES)
+        assert said.doubts
+
+
+# injected faults
+
+
+def test_a_vector_that_came_three_times_is_named() -> None:
+    said = _said(VALUES[[0, 0, 0]], VECTORS[[0, 0, 0]])
+    assert said.copies == 2
+    assert said.orthogonality == pytest.approx(1)
+    assert "2 of the vectors repeat another one" in said.doubts
+    assert any("not orthogonal" in doubt for doubt in said.doubts)
+
+
+def test_a_ghost_that_is_not_quite_a_copy_is_named() -> None:
+    vectors = VECTORS[:3].clone()
+    vectors[2] = 0.999 * VECTORS[1] + np.sqrt(1 - 0.999**2) * VECTORS[9]
+    said = _said(VALUES[[0, 1, 1]], vectors)
+    assert said.copies == 1
+    assert "1 of the vectors repeat another one" in said.doubts
+
+
+def test_copies_of_an_eigenvalue_that_were_left_out_are_named() -> None:
+    a = _matrix(np.concatenate([[5.0] * 4, [4, 3], np.linspace(-2, 2, 194)]))
+    values, vectors = _exact(a)
+    for seed in range(20):
+        for kept in ([0, 4, 5], [0, 1, 4], [0, 1, 2, 4]):
+            said = certify(lambda v: a @ v, values[kept], vectors[kept], seed=seed)
+            (doubt,) = said.doubts
+            assert "an eigenvalue as good as" in doubt
+            assert values[kept[-1]] < said.probe.best < 5 + 1e-9
+    assert certify(lambda v: a @ v, values[:4], vectors[:4]).doubts == []
+
+
+def test_a_pair_that_was_left_out_is_named() -> None:
+    said = _said(VALUES[[0, 2]], VECTORS[[0, 2]])
+    (doubt,) = said.doubts
+    assert "was missed" in doubt
+    assert said.probe.missed
+    assert 5 < said.probe.best < 7 + 1e-9
+
+
+def test_a_noisy_operator_is_named() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def matvec(v: Tensor) -> Tensor:
+        product = A @ v
+        noise = torch.randn(len(v), generator=generator, dtype=torch.float64)
+        return product + 1e-2 * product.norm() * noise / noise.norm()
+
+    said = _said(VALUES[:3], VECTORS[:3], matvec)
+    assert 0.003 < said.noise < 0.03
+    assert any("the same product came out" in doubt for doubt in said.doubts)
+    found = eigenpairs(matvec, A[0], top=3, tol=0.05)
+    said = certify(matvec, found.values, found.vectors, found=found)
+    assert any("the same product came out" in doubt for doubt in said.doubts)
+
+
+@pytest.mark.parametrize("skew", [0.05, 0.5])
+def test_an_operator_that_is_not_symmetric_is_named(skew: float) -> None:
+    draws = torch.randn(200, 200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    b = A + skew * (draws - draws.T)
+    said = _said(VALUES[:3], VECTORS[:3], lambda v: b @ v)
+    assert said.asymmetry > skew / 10
+    found = eigenpairs(lambda v: b @ v, A[0], top=3)
+    of_search = certify(lambda v: b @ v, found.values, found.vectors, found=found)
+    for doubts in (said.doubts, of_search.doubts):
+        assert any("the matrix is not symmetric" in doubt for doubt in doubts)
+
+
+def test_pairs_that_were_badly_deflated_are_named() -> None:
+    vectors = VECTORS[:3].clone()
+    vectors[1] += 0.05 * vectors[0]
+    said = _said(*_rayleigh(vectors))
+    assert said.orthogonality == pytest.approx(0.05, rel=0.01)
+    assert any("the vectors are not orthogonal: 5.0e-02" in doubt for doubt in said.doubts)
+    assert said.copies == 0
+
+
+@pytest.mark.parametrize("off", [0.99, 1.01])
+def test_a_wrong_value_is_named(off: float) -> None:
+    said = _said(VALUES[:3] * [1, off, 1], VECTORS[:3])
+    (doubt,) = said.doubts
+    assert doubt.startswith("1 of 3 pairs have a residual above 0.001")
+    np.testing.assert_allclose(said.residuals[1], 0.01 / off, rtol=1e-6)
+    _check_intervals(said, VALUES)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_named(value: float, place: int) -> None:
+    values = VALUES[:3].copy()
+    values[place] = value
+    assert any("not finite" in doubt for doubt in _said(values, VECTORS[:3]).doubts)
+
+
+def test_a_vector_that_is_not_finite_is_named() -> None:
+    vectors = VECTORS[:3].clone()
+    vectors[1, 7] = np.nan
+    assert _said(VALUES[:3], vectors).doubts
+
+
+def test_products_that_are_not_finite_are_named() -> None:
+    assert _said(VALUES[:3], VECTORS[:3], lambda v: A @ v * np.nan).doubts
+
+
+def test_a_tolerance_decides_what_counts_as_converged() -> None:
+    values, vectors = _rayleigh(VECTORS[:3] + 1e-2 * VECTORS[100])
+    strict = certify(lambda v: A @ v, values, vectors, tol=1e-4)
+    loose = certify(lambda v: A @ v, values, vectors, tol=3e-2)
+    assert any(doubt.startswith("3 of 3 pairs") for doubt in strict.doubts)
+    assert not any("residual" in doubt for doubt in loose.doubts)
+    np.testing.assert_array_equal(strict.residuals, loose.residuals)
+
+
+def test_a_zero_eigenvalue_is_judged_by_the_size_of_the_matrix() -> None:
+    a = _matrix(np.concatenate([[3.0, 2], np.zeros(20)]))
+    values, vectors = _exact(a)
+    said = certify(lambda v: a @ v, values[:4], vectors[:4])
+    assert said.doubts == []
+    assert (said.residuals < 1e-6).all()
+
+
+# counting
+
+
+@pytest.mark.parametrize("top", [1, 3])
+def test_products_of_a_certificate_are_counted(top: int) -> None:
+    count = 0
+
+    def matvec(v: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        return A @ v
+
+    said = _said(VALUES[:top], VECTORS[:top], matvec)
+    assert said.count == count == top + 1 + said.probe.count
+    assert 0 < said.probe.count <= 10 + 2 * top
+    found = eigenpairs(matvec, A[0], top=top)
+    assert count == said.count + found.count
+    count = 0
+    again = certify(matvec, found.values, found.vectors, found=found)
+    assert again.count == count == top
+
+
+def test_the_checks_are_the_numbers_of_the_certificate() -> None:
+    said = _said(VALUES[[0, 0, 1]], VECTORS[[0, 0, 1]])
+    assert said.checks() == {
+        "orthogonality": said.orthogonality,
+        "copies": 1,
+        "noise": said.noise,
+        "asymmetry": said.asymmetry,
+        "hidden": said.probe.chance,
+        "probe": said.probe.count,
+        "products": said.count,
+    }
+
+
+def test_the_same_seed_certifies_the_same() -> None:
+    state = torch.random.get_rng_state()
+    one, same, other = (
+        certify(lambda v: A @ v, VALUES[:3], VECTORS[:3], seed=s).probe for s in (1, 1, 2)
+    )
+    assert one == same
+    assert one != other
+    assert torch.equal(torch.random.get_rng_state(), state)
