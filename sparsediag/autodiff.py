@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from sparsediag.tape import CannotRecord, Matrix, Pass
+from sparsediag.record import CannotRecord
+from sparsediag.tape import Matrix, Pass
 
 Tensors = Sequence[Tensor]
 

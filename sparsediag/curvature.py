@@ -18,13 +18,14 @@ from sparsediag.device import free
 from sparsediag.directions import lengths
 from sparsediag.errors import unknown
 from sparsediag.problem import Problem
-from sparsediag.tape import CannotRecord, Matrix, Pass, Tape
+from sparsediag.record import CannotRecord
+from sparsediag.tape import Matrix, Pass, Tape
 
 Mode = Literal["auto", "fastest", "tape", "retained", "forward", "compiled"]
 MATRICES = ("hessian", "gauss-newton", "fisher")
 # numbers of input at a time, 64 and 1024 images of 3 x 32 x 32: enough to fill the processor
 CHUNK = {"cpu": 3 * 2**16, "cuda": 3 * 2**20}
-PROBE = 8  # samples that decide on the mode, on a CPU
+PROBE = 4  # samples that decide on the mode, on a CPU
 
 
 class Engine(Protocol):

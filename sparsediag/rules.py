@@ -37,6 +37,9 @@ class Rule(Protocol):
         """The changes of the inputs' cotangents, without the second term unless `curved`."""
 
 
+Step = tuple[int, Rule, list[int]]  # number of the value, its rule, numbers that it came from
+
+
 class Local:
     """Any operation, by a small autograd graph of its own that is kept."""
 

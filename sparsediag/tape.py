@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsediag.rules import FAST, Convolution, Local, Rule
+from sparsediag.fold import fold, foldable
+from sparsediag.record import Call, CannotRecord, Recorder
+from sparsediag.rules import FAST, Convolution, Local, Step
 
 Matrix = Literal["hessian", "gauss-newton", "fisher"]
 
@@ -48,81 +49,6 @@ class Pass:
             )
 
 
-class CannotRecord(Exception):
-    """The net does something that a tape cannot follow."""
-
-
-@dataclass
-class _Call:
-    """An operation as it ran: its arguments in a row, and where the active ones come from."""
-
-    operation: Any
-    arguments: list[Any]
-    spec: Any
-    active: dict[int, int]  # position in the row -> number of the value
-    outputs: list[Any]
-    number: int  # of the first output among the values
-
-    def again(self, leaves: list[Tensor]) -> list[Any]:
-        """The outputs, as functions of the active arguments."""
-        row = list(self.arguments)
-        for place, leaf in zip(self.active, leaves, strict=True):
-            row[place] = leaf
-        args, kwargs = pytree.tree_unflatten(row, self.spec)
-        return pytree.tree_leaves(self.operation(*args, **kwargs))
-
-
-class _Recorder(TorchDispatchMode):
-    """Notes every operation whose inputs depend on the weights."""
-
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[_Call] = []
-        self.number = {id(w): i for i, w in enumerate(weights)}
-        self.alive: list[Any] = list(weights)  # so that no id is used twice
-
-    def __torch_dispatch__(
-        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        row, spec = pytree.tree_flatten((args, kwargs or {}))
-        active = {i: self.number[id(a)] for i, a in enumerate(row) if id(a) in self.number}
-        if not active:
-            return operation(*args, **(kwargs or {}))
-        target = None
-        if operation._schema.is_mutable:
-            operation, target = self._pure(operation), args[0]
-            place = target.untyped_storage().data_ptr()
-            if id(target) not in self.number or any(
-                id(t) in self.number and t.untyped_storage().data_ptr() == place
-                for t in self.alive
-                if t is not target
-            ):
-                raise CannotRecord("something is written in place that others look at")
-        result = operation(*args, **(kwargs or {}))
-        outputs = pytree.tree_leaves(result)
-        kept = [a.detach() if isinstance(a, Tensor) else a for a in row]
-        values = [o.detach() if isinstance(o, Tensor) else o for o in outputs]
-        self.calls.append(_Call(operation, kept, spec, active, values, len(self.alive)))
-        for i, output in enumerate(outputs):
-            if isinstance(output, Tensor) and output.is_floating_point():
-                self.number[id(output)] = len(self.alive) + i
-        self.alive.extend(outputs)
-        if target is None:
-            return result
-        target.set_(result)  # a new place: what was recorded of the old one stays as it was
-        self.number[id(target)] = self.number.pop(id(result))
-        return target
-
-    def _pure(self, operation: Any) -> Any:
-        """The operation of which this one is the in-place form."""
-        name = operation._schema.name.removeprefix("aten::")
-        pure = getattr(torch.ops.aten, name.removesuffix("_"), None)
-        overload = operation._overloadname
-        if not name.endswith("_") or not hasattr(pure, overload):
-            raise CannotRecord(f"{name} writes in place")
-        return getattr(pure, overload)
-
-
 class Tape:
     """The loss on one batch, and products with its curvature matrices.
 
@@ -144,7 +70,7 @@ class Tape:
     def __init__(self, batch: Pass, weights: Sequence[Tensor]) -> None:
         self.weights = [w.detach() for w in weights]
         self.batch = batch
-        with torch.no_grad(), _Recorder(self.weights) as recorder:
+        with torch.no_grad(), Recorder(self.weights) as recorder:
             outputs = batch.outputs(self.weights)
             loss = batch.loss(outputs)
         if id(loss) not in recorder.number:
@@ -152,9 +78,7 @@ class Tape:
         self._loss = recorder.number[id(loss)]
         self._outputs, self._came_out = recorder.number.get(id(outputs)), outputs
         self.value = loss.detach()
-        self.steps: list[tuple[int, Rule, list[int]]] = []  # value, rule, values that it came from
-        for call in recorder.calls:
-            self.steps.extend(_steps(call))
+        self.steps = _steps(recorder, {self._loss, self._outputs})
         self._sweep_back()
 
     def _sweep_back(self) -> None:
@@ -219,15 +143,26 @@ class Tape:
         return slope * along.view(-1, *[1] * (slope.dim() - 1))
 
 
-def _steps(call: _Call) -> list[tuple[int, Rule, list[int]]]:
+def _steps(recorder: Recorder, needed: set[int | None]) -> list[Step]:
+    """The rules of all calls; convolutions take the batch norm after them into their weights."""
+    pairs = {n: c for n, c in foldable(recorder.calls).items() if c.number not in needed}
+    inside = {before.number for before in pairs.values()}
+    steps, free = [], len(recorder.alive)
+    for call in recorder.calls:
+        if call.number in pairs:
+            steps += fold(call, pairs[call.number], free)
+            free += 2
+        elif call.number not in inside:
+            steps += _rules(call)
+    return steps
+
+
+def _rules(call: Call) -> list[Step]:
     """A step for every output that the weights move."""
     inputs, places = list(call.active.values()), list(call.active)
-    rule, (args, kwargs) = (
-        FAST.get(call.operation),
-        pytree.tree_unflatten(call.arguments, call.spec),
-    )
-    if rule and not kwargs and rule.fits(args):
-        return [(call.number, rule(args, places, call.outputs[0]), inputs)]
+    rule = FAST.get(call.operation)
+    if rule and not call.kwargs and rule.fits(call.args):
+        return [(call.number, rule(call.args, places, call.outputs[0]), inputs)]
     leaves = [call.arguments[i].detach().requires_grad_() for i in places]
     with torch.enable_grad():
         outputs = call.again(leaves)

@@ -21,7 +21,8 @@ ORDER = [
         "sparsediag.rules",
         "sparsediag.krylov",
     ],
-    ["sparsediag.archive", "sparsediag.fingerprint"],
+    ["sparsediag.archive", "sparsediag.fingerprint", "sparsediag.record"],
+    ["sparsediag.fold"],
     [
         "sparsediag.mask",
         "sparsediag.models",
