@@ -23,19 +23,17 @@ class Retained:
     """Double backward: a second backward pass through the graph of the gradient, which is kept."""
 
     def __init__(self, batch: Pass, weights: Tensors) -> None:
-        self.batch, self.nbytes = batch, 0
-        seen: set[int] = set()
+        self.batch = batch
+        held: dict[int, int] = {}
 
         def count(t: Tensor) -> Tensor:
-            storage = t.untyped_storage()
-            if storage.data_ptr() not in seen:
-                seen.add(storage.data_ptr())
-                self.nbytes += storage.nbytes()
+            held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
             return t
 
         self.leaves = [w.detach().requires_grad_() for w in weights]
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
             self.slopes = _slopes(batch.loss(batch.outputs(self.leaves)), self.leaves)
+        self.nbytes = sum(held.values())
         self.gradient = [s.detach() for s in self.slopes]
 
     def product(self, directions: Tensors, matrix: Matrix = "hessian") -> list[Tensor]:
@@ -53,11 +51,11 @@ class Retained:
             u = torch.zeros_like(z, requires_grad=True)
             # J^T u is linear in u, so the transpose of its derivative by u is J
             (change,) = _along(_slopes(outputs, self.leaves, u), [u], directions)
-            slope = _slopes(self.batch.loss(z), [z])
+            slope = _slopes(self.batch.loss(z.clone()), [z])
         if matrix == "gauss-newton":
             bent = _along(slope, [z], [change])[0]
         else:
-            each = (slope[0] * change).flatten(1).sum(1) * self.batch.samples
+            each = (slope[0] * change).reshape(len(z), -1).sum(1) * self.batch.samples
             bent = (slope[0] * each.view(-1, *[1] * (z.dim() - 1))).detach()
         return list(torch.autograd.grad(outputs, self.leaves, bent, materialize_grads=True))
 

@@ -22,7 +22,11 @@ def fixed(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
     >>> len(fixed([(torch.zeros(2, 3), torch.zeros(2))], torch.device("cpu")))
     1
     """
-    kept = [(x.to(device), y.to(device)) for x, y in batches]
+    kept = []
+    for batch in batches:
+        if len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
+            raise ValueError("a batch is no pair of tensors; need (inputs, targets)")
+        kept.append((batch[0].to(device), batch[1].to(device)))
     if not kept:
         raise ValueError("no batches came; need at least one pair (inputs, targets)")
     for i, (_, y) in enumerate(kept):

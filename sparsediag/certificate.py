@@ -27,9 +27,10 @@ class Certificate:
     Attributes:
         residuals: |Hv - value v| / |value| of each pair, recomputed, (top,). A value below the
             square root of the rounding error, relative to H, counts as that large.
-        intervals: Low and high end for each value: an eigenvalue lies between them, (top, 2).
-        angles: Degrees at most between each vector and its eigenvector, 90 where the gap does not
-            tell, (top,).
+        intervals: Low and high end for each value: an eigenvalue lies between them, the noise of
+            the products included, (top, 2).
+        angles: Degrees at most between each vector and its eigenvector if the probe overlooked
+            nothing, 90 where the gap does not tell, (top,).
         orthogonality: Largest |v_i . v_j - [i = j]|.
         copies: Number of vectors that repeat another one.
         noise: Largest distance between two evaluations of the same product, over |value|.
@@ -103,8 +104,7 @@ def certify(
     scaled = torch.from_numpy(values).to(products)[:, None] * vectors
     misses = _host((products - scaled).norm(dim=1))
     eps = float(torch.finfo(vectors.dtype).eps)
-    norm = float(np.abs(values).max(initial=np.finfo(float).tiny))
-    scale = np.maximum(np.abs(values), eps**0.5 * norm)
+    norm = max(float(np.abs(values).max()), found.norm if found else 0, np.finfo(float).tiny)
     order = ORDER[which]
     if found is None:
         krylov = Krylov(matvec, vectors[0], stream("certificate", seed))
@@ -115,18 +115,21 @@ def certify(
         unseen = len(krylov) < krylov.size
         edges = [wanted[-1], -wanted[-1]] if which == "magnitude" else [wanted[-1]]
         rest = np.array([edges, [0.0] * len(edges)]) if unseen else np.zeros((2, 0))
-        count, asymmetry = count + probe.count, krylov.asymmetry
+        norm, asymmetry = max(norm, krylov.norm), krylov.asymmetry
+        count += probe.count
     else:
         probe, asymmetry, rest = found.probe, found.asymmetry, found.rest
     asymmetry = max(asymmetry, float(np.abs(bilinear - bilinear.T).max()) / norm)
+    scale = np.maximum(np.abs(values), eps**0.5 * norm)
+    reach = misses + apart.max() + 10 * eps * norm
     copies = len(values) - int(np.linalg.matrix_rank(gram, tol=0.5, hermitian=True))
     orthogonality = float(np.abs(gram - np.eye(len(values))).max())
     noise = float((apart / scale[: len(apart)]).max())
     residuals = misses / scale
     return Certificate(
         residuals=residuals,
-        intervals=np.stack([values - misses, values + misses], axis=1),
-        angles=_angles(values, misses, rest),
+        intervals=np.stack([values - reach, values + reach], axis=1),
+        angles=_angles(values, reach, rest),
         orthogonality=orthogonality,
         copies=copies,
         noise=noise,
@@ -200,6 +203,10 @@ def _doubts(
         (
             asymmetry > max(tol, 10 * eps**0.5),
             lambda: f"the matrix is not symmetric: {asymmetry:.1e}",
+        ),
+        (
+            probe.count == 0 and probe.chance > 0,
+            lambda: "the products ran out before the complement was probed",
         ),
         (probe.missed, lambda: f"an eigenvalue as good as {probe.best:.6g} was missed"),
     ]

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sparsediag.autodiff import Compiled, Forward, Retained
 from sparsediag.batches import Batch, chunked
-from sparsediag.chance import stream
+from sparsediag.choice import ENGINES, Engine, Mode, choose
 from sparsediag.device import free
 from sparsediag.directions import lengths
 from sparsediag.errors import unknown
 from sparsediag.problem import Problem
-from sparsediag.record import CannotRecord
-from sparsediag.tape import Matrix, Pass, Tape
+from sparsediag.tape import Matrix, Pass
 
-Mode = Literal["auto", "fastest", "tape", "retained", "forward", "compiled"]
 MATRICES = ("hessian", "gauss-newton", "fisher")
-# numbers of input at a time, 64 and 1024 images of 3 x 32 x 32: enough to fill the processor
-CHUNK = {"cpu": 3 * 2**16, "cuda": 3 * 2**20}
-PROBE = 4  # samples that decide on the mode, on a CPU
-
-
-class Engine(Protocol):
-    """Products with the curvature of the loss on one batch."""
-
-    nbytes: int
-    gradient: Any
-
-    def product(self, directions: Sequence[Tensor], matrix: Matrix) -> list[Tensor]:
-        """The matrix times a vector, both as a tensor for each weight."""
-
-
-ENGINES: dict[str, Callable[[Pass, Sequence[Tensor]], Any]] = {
-    "tape": Tape,
-    "retained": Retained,
-    "forward": Forward,
-    "compiled": Compiled,
-}
+# numbers of input at a time, 128 and 1024 images of 3 x 32 x 32: enough to fill the processor
+CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}
+PROBE = 4  # samples that decide on the mode
 
 
 class Curvature:
@@ -101,6 +79,8 @@ class Curvature:
             raise ValueError(unknown("norm", norm, ("none", "filter")))
         if mode not in ("auto", "fastest", *ENGINES):
             raise ValueError(unknown("mode of products", mode, ("auto", "fastest", *ENGINES)))
+        if problem.weights.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"the weights are {problem.weights.dtype}; need float32 or float64")
         if memory is not None and not memory >= 0:
             raise ValueError(f"memory={memory}: need 0 GiB or more")
         if chunk is not None and chunk < 1:
@@ -112,19 +92,24 @@ class Curvature:
         self._last = problem.device.type == "cpu"  # channels last, the fast layout there
         self._chunks = list(problem.batches)
         if problem.separable:
-            each = self._chunks[0][0][0].numel()
-            self._chunks = chunked(self._chunks, chunk or max(1, CHUNK.get(kind, 2**18) // each))
+            each, most = self._chunks[0][0][0].numel(), max(len(y) for _, y in self._chunks)
+            fits = max(1, CHUNK.get(kind, 2**18) // each)
+            joined = 8 * most if kind == "cpu" else most  # the caller knows what fits on a GPU
+            self._chunks = chunked(self._chunks, chunk or min(fits, joined))
+        elif matrix == "fisher":
+            raise ValueError("matrix='fisher' needs a loss that is a mean over separate samples")
         elif problem.batch_norm == "eval" and len({len(y) for _, y in problem.batches}) > 1:
             self.doubts.append(
                 "the loss is not a mean over samples, so uneven batches are not weighted right"
             )
         self._names = list(problem.live.shapes)
-        self._weights = self._laid(problem.split(problem.weights))
         with self._settings():
+            self._last = self._last and self._takes_channels_last()
+            self._weights = self._laid(problem.split(problem.weights))
             probe = self._chunks[0]
-            if problem.separable and kind == "cpu":
+            if problem.separable:
                 probe = (probe[0][:PROBE], probe[1][:PROBE])
-            self.mode = self._chosen(mode, self._pass(probe))
+            self.mode = choose(self._pass(probe), self._weights, mode=mode, matrix=matrix)
             self._keep(free(problem.device) / 2 if memory is None else memory * 2**30)
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -168,27 +153,16 @@ class Curvature:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.problem.through((x, y))
 
-    def _chosen(self, mode: Mode, probe: Pass) -> Mode:
-        """The mode that was asked for, or the best; what fails or disagrees is out."""
-        draw = stream("curvature probe")
-        along = [torch.randn(w.shape, generator=draw).to(w) for w in self._weights]
-        expected, least = _timed(Retained(probe, self._weights), along, self.matrix)
-        best: Mode = "retained"
-        trials: dict[str, tuple[Mode, ...]] = {"auto": ("tape",), "fastest": ("tape", "forward")}
-        for name in trials.get(mode, (mode,)):
-            try:
-                engine = ENGINES[name](probe, self._weights)
-                came, seconds = _timed(engine, along, self.matrix)
-                wrong = _unlike(came, expected)
-            except (CannotRecord, RuntimeError, NotImplementedError) as error:
-                wrong = " ".join(str(error).split())
-            if wrong and mode == name:
-                raise ValueError(f"mode '{mode}' cannot do this net: {wrong}; use mode='auto'")
-            if wrong or (mode == "auto" and not engine.convolves):
-                continue
-            if mode != "fastest" or seconds < least:
-                best, least = name, seconds
-        return best
+    def _takes_channels_last(self) -> bool:
+        """Whether the net runs in that layout: one that views images as vectors may not."""
+        x, y = self._chunks[0]
+        weights = self._laid(self.problem.split(self.problem.weights))
+        try:
+            with torch.no_grad():
+                self._pass((x[:PROBE], y[:PROBE])).outputs(weights)
+        except RuntimeError:
+            return False
+        return True
 
     def _laid(self, tensors: dict[str, Tensor]) -> list[Tensor]:
         if not self._last:
@@ -217,29 +191,3 @@ def _added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) ->
     if total is None:
         return [p * share for p in parts]
     return [t.add_(p, alpha=share) for t, p in zip(total, parts, strict=True)]
-
-
-def _timed(engine: Engine, along: list[Tensor], matrix: Matrix) -> tuple[list[Tensor], float]:
-    """A product, and the seconds it takes; a quick one is run again, warm."""
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        product = engine.product(along, matrix)
-        _wait(along[0])
-        seconds = time.perf_counter() - start
-        if seconds > 0.05:
-            break
-    return product, seconds
-
-
-def _wait(like: Tensor) -> None:
-    if like.device.type == "cuda":
-        torch.cuda.synchronize(like.device)
-
-
-def _unlike(came: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
-    """What is wrong with a product that should be another one up to rounding; "" if nothing."""
-    off = sum(float((a - b).square().sum()) for a, b in zip(came, expected, strict=True)) ** 0.5
-    size = sum(float(b.square().sum()) for b in expected) ** 0.5
-    close = off <= 10 * torch.finfo(came[0].dtype).eps ** 0.5 * size
-    return "" if close else f"its product is off by {off / size if size else off:.1e}"

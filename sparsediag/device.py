@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -38,8 +39,14 @@ def free(device: torch.device) -> float:
     True
     """
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError):  # not every system tells
-        return 2.0 * 2**30
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + cached)
+    room = [2.0 * 2**30]  # where the system does not tell
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        room = [1024.0 * next(int(n.split()[1]) for n in lines if n.startswith("MemAvailable"))]
+    with suppress(OSError, ValueError):  # a container may allow less
+        group = Path("/sys/fs/cgroup")
+        most, used = ((group / f"memory.{n}").read_text() for n in ("max", "current"))
+        room.append(float(most) - float(used))
+    return max(0.0, min(room))

@@ -43,6 +43,7 @@ class Krylov:
 
     Attributes:
         projected: S, (m, m).
+        norm: Size of H, as far as it was seen.
         asymmetry: Largest |u^T H v - v^T H u| seen, over the size of H.
         products: Number of products so far.
 
@@ -65,6 +66,7 @@ class Krylov:
         self._coupling: np.ndarray = np.zeros((0, 0))
         self._newest = 0
         self.projected: np.ndarray = np.zeros((0, 0))
+        self.norm = float(np.finfo(float).tiny)
         self.asymmetry, self.products = 0.0, 0
 
     def __len__(self) -> int:
@@ -74,11 +76,6 @@ class Krylov:
     def vectors(self) -> Tensor:
         """Q as rows, (m, size)."""
         return self._rows[: len(self)]
-
-    @property
-    def norm(self) -> float:
-        """Size of H, as far as it is known."""
-        return float(np.abs(self.projected).max(initial=np.finfo(float).tiny))
 
     def random(self, block: int) -> Tensor:
         """Random directions, as rows."""
@@ -133,6 +130,8 @@ class Krylov:
         self._outside = torch.cat([self._outside, rest])
         parts = [first + second, inside, self._outside @ self._outside.T]
         packed = torch.cat([p.reshape(-1) for p in parts]).double().cpu().numpy()
+        if not np.isfinite(packed).all():
+            raise ValueError("a product with the matrix is not finite: the loss has no curvature")
         ends = np.cumsum([p.numel() for p in parts])[:-1]
         h, coupled, gram = (
             a.reshape(p.shape) for a, p in zip(np.split(packed, ends), parts, strict=True)
@@ -140,6 +139,7 @@ class Krylov:
         k = len(coupled)
         self.projected[m:, :], self.projected[:, m:] = h, h.T
         self.projected[m:, m:] = (h[:, m:] + h[:, m:].T) / 2
+        self.norm = max(self.norm, float(np.abs(self.projected).max()))
         expected = self._coupling[:m] @ coupled  # what H Q already said of Q^T H w
         apart = np.abs(expected - h[:, :m].T).max(initial=0)
         apart = max(apart, np.abs(h[:, m:] - h[:, m:].T).max())
@@ -189,7 +189,8 @@ class Krylov:
         kept = lengths > 10 * self.eps * self.norm
         kept[len(kept) - self._newest :] = True
         if not kept.all():
-            self._outside = self._outside[torch.from_numpy(kept).to(self._rows.device)]
+            at = torch.from_numpy(np.flatnonzero(kept)).to(self._rows.device)
+            self._outside = self._outside[at]
             self._coupling = self._coupling[:, kept]
             self._gram = self._gram[np.ix_(kept, kept)]
 

@@ -39,6 +39,8 @@ class Eigenpairs:
             size).
         rest: The values and residuals of what else the search saw, (2, seen): bounds the gaps.
         asymmetry: Largest |u^T H v - v^T H u| seen, over the size of the operator.
+        norm: That size, as far as it was seen.
+        rows: Vectors in the basis at the end.
         count: Number of products.
         probe: What the last probe of the complement found.
     """
@@ -48,6 +50,8 @@ class Eigenpairs:
     products: Tensor
     rest: np.ndarray
     asymmetry: float
+    norm: float
+    rows: int
     count: int
     probe: Probe
 
@@ -94,9 +98,9 @@ def eigenpairs(
         tol: Relative residual at which a pair counts as found.
         seed: Seed of the random directions (the same on every device).
         block: Directions a step.
-        start: Vectors to start from, rows: those of a similar operator. Their sum is the start.
-        basis: Vectors kept at most; the search restarts beyond (default: what 256 MB of float32
-            hold, and 40 + 3 a pair at least).
+        start: Vectors of a similar operator, rows; their sum is the first direction.
+        basis: Vectors kept at most, a probe of ten apart; the search restarts beyond (default: what
+            256 MB of float32 hold, and 40 + 3 a pair at least).
         max_products: Give up after so many products (default: 100 + 10 a pair).
         progress: Called as `progress(products, limit)`.
 
@@ -121,8 +125,10 @@ def eigenpairs(
     krylov = Krylov(matvec, like, stream("lanczos", seed))
     probe, order = Probe(), ORDER[which]
     block = min(block, limit, size)
-    first = krylov.random(block) if start is None else start.to(like).sum(0, keepdim=True)
-    krylov.grow(first if bool(first.any()) else krylov.random(block))
+    first = krylov.random(block)
+    if start is not None and bool(start.any()):
+        first[0] = start.to(like).sum(0)
+    krylov.grow(first)
     while True:
         if progress:
             progress(krylov.products, limit)
@@ -135,9 +141,11 @@ def eigenpairs(
         if left <= 0:
             break
         if len(ritz.values) >= top and not len(open_pairs):
-            probe = search(krylov, ritz.values[:top], order, tol, min(left, krylov.products))
+            room = min(left, krylov.products, max(basis - len(krylov), 10))
+            probe = search(krylov, ritz.values[:top], order, tol, room)
             if not probe.missed:
                 break
+            probe = Probe()
             continue
         if len(krylov) + block > basis:
             krylov.shrink(ritz, max(top + block, basis // 2))
@@ -154,6 +162,8 @@ def eigenpairs(
         products=products,
         rest=np.stack([now.values[top:], now.residuals[top:]]),
         asymmetry=krylov.asymmetry,
+        norm=krylov.norm,
+        rows=len(krylov),
         count=krylov.products,
         probe=probe,
     )
@@ -174,7 +184,7 @@ def search(
     still hidden is below 8 %, or at `limit` products.
     """
     first, least = len(krylov), float(wanted[-1])
-    margin = tol * abs(least) + 10 * krylov.eps * krylov.norm
+    margins = tol * np.abs(wanted) + 10 * krylov.eps * krylov.norm
     best, chance, count = float("nan"), 1.0, 0
     while count < limit and chance > HIDDEN and len(krylov) < krylov.size:
         last = krylov.last() if count else None
@@ -183,7 +193,7 @@ def search(
         seen = np.linalg.eigvalsh(krylov.projected[first:, first:])
         best = float(seen[np.argmin(order(seen))])
         ahead = float(order(np.array(least)) - order(np.array(best)))
-        if ahead > margin:
+        if ahead > margins[-1]:
             return Probe(best, True, 0.0, count)
         symmetric = order(np.array(1.0)) == order(np.array(-1.0))
         low, high = (-abs(best), abs(best)) if symmetric else (seen[0], seen[-1])
@@ -191,12 +201,14 @@ def search(
         x = max(1.0, abs(least - (high + low) / 2) / half)
         growth = (x + np.sqrt(x * x - 1)) ** (count - 1)
         chance = min(1.0, float(0.8 * np.sqrt(krylov.size) / growth))
-        if abs(ahead) <= margin:  # one more copy of the least: a better one would have outgrown it
+        if (
+            abs(ahead) <= margins[-1]
+        ):  # one more copy of the least: a better one would have outgrown it
             chance = HIDDEN
     if len(krylov) == krylov.size:
         chance = 0.0
     now = krylov.ritz(order).values[: len(wanted)]
     gain = order(wanted) - order(now)
-    if (gain > margin).any():  # it lay partly in the basis and partly outside
+    if (gain > margins).any():  # it lay partly in the basis and partly outside
         return Probe(float(now[gain.argmax()]), True, 0.0, count)
     return Probe(best, False, chance, count)

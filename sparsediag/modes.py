@@ -27,14 +27,13 @@ def exactly(net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval") ->
     """
     before = {m: m.training for m in net.modules()}
     precision = torch.get_float32_matmul_precision()
-    net.eval()
-    if batch_norm == "train":
-        for m in before:
-            m.training = isinstance(m, nn.modules.batchnorm._BatchNorm)
-    torch.set_float32_matmul_precision("highest")
+    cudnn = torch.backends.cudnn
     try:
+        for m in before:
+            m.training = batch_norm == "train" and isinstance(m, nn.modules.batchnorm._BatchNorm)
+        torch.set_float32_matmul_precision("highest")
         # the default for convolutions on a GPU, TF32, leaves ten bits
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)

@@ -42,6 +42,7 @@ def _judge(problem: Problem, seed: int) -> Iterator[Any]:
     cuda = problem.device.type == "cuda"
     with (
         torch.random.fork_rng(devices=[problem.device] if cuda else []),
+        torch.cuda.device(problem.device if cuda else -1),
         warnings.catch_warnings(),
         problem.modes(),
     ):

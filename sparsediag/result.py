@@ -101,11 +101,18 @@ class Result:
         for f in fields(self):
             value = getattr(self, f.name)
             if not isinstance(value, np.ndarray):
-                plain[f.name] = value
+                plain[f.name] = _plain(value)
             elif value.size <= 10_000:
                 known = np.isfinite(value) if value.dtype.kind == "f" else np.ones_like(value, bool)
                 plain[f.name] = np.where(known, value.astype(object), np.array(None)).tolist()
         return plain
+
+
+def _plain(value: Any) -> Any:
+    """The value with None for what is not a finite number."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def source(problem: Problem, **options: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Solution:
         vectors: Unit rows in live coordinates, (top, size).
         certificate: How far they can be trusted.
         products: Of the search, without those of the certificate.
+        rows: Vectors that it held at the end.
         lowest: Smallest Ritz value seen.
     """
 
@@ -31,6 +32,7 @@ class Solution:
     vectors: Tensor
     certificate: Certificate
     products: int
+    rows: int
     lowest: float
 
 
@@ -42,7 +44,7 @@ def lanczos(
     found = eigenpairs(matrix, like, top=top, which=which, tol=tol, seed=seed, **options)
     judged = certify(matrix, found.values, found.vectors, which=which, tol=tol, found=found)
     lowest = float(min(found.values.min(), found.rest[0].min(initial=np.inf)))
-    return Solution(found.values, found.vectors, judged, found.count, lowest)
+    return Solution(found.values, found.vectors, judged, found.count, found.rows, lowest)
 
 
 def pyhessian(
@@ -70,7 +72,7 @@ def pyhessian(
         matrix.problem, top=top, tol=tol, seed=seed, max_products=max_products
     )
     judged = certify(matrix, values, vectors, which="magnitude", tol=tol, seed=seed)
-    return Solution(values, vectors, judged, products, float(values.min()))
+    return Solution(values, vectors, judged, products, top, float(values.min()))
 
 
 SOLVERS: dict[str, Callable[..., Solution]] = {"lanczos": lanczos, "pyhessian": pyhessian}

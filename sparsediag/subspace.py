@@ -31,15 +31,20 @@ def overlap(a: Spectrum, b: Spectrum) -> np.ndarray:
     """
     if (a.names, a.sizes) != (b.names, b.sizes):
         raise ValueError("the spectra are of different weights; need two of one net and one part")
-    left, right = (np.linalg.qr(everywhere(s).T)[0] for s in (a, b))
-    return np.linalg.svd(left.T @ right, compute_uv=False).clip(0, 1)
+    if any(s.source["options"]["norm"] != "none" for s in (a, b)):
+        raise ValueError("vectors in units of filter norms cannot be compared; use norm='none'")
+    same = np.array_equal(a.alive, b.alive)
+    left, right = (s.vectors if same else everywhere(s) for s in (a, b))
+    left_root, right_root = (np.linalg.cholesky(v @ v.T) for v in (left, right))
+    cosines = np.linalg.solve(right_root, np.linalg.solve(left_root, left @ right.T).T)
+    return np.linalg.svd(cosines, compute_uv=False).clip(0, 1)
 
 
 def everywhere(s: Spectrum) -> np.ndarray:
     """The vectors over all weights, dead ones included, (top, all)."""
     if not s.alive.size:
-        return s.vectors.astype(float)
-    full = np.zeros((len(s.vectors), sum(s.sizes)))
+        return s.vectors
+    full = np.zeros((len(s.vectors), sum(s.sizes)), s.vectors.dtype)
     full[:, np.unpackbits(s.alive, count=sum(s.sizes)).astype(bool)] = s.vectors
     return full
 

@@ -72,11 +72,12 @@ class Tape:
         self.batch = batch
         with torch.no_grad(), Recorder(self.weights) as recorder:
             outputs = batch.outputs(self.weights)
+            self._outputs = recorder.number.get(id(outputs))
             loss = batch.loss(outputs)
         if id(loss) not in recorder.number:
             raise CannotRecord("the loss does not depend on the weights")
         self._loss = recorder.number[id(loss)]
-        self._outputs, self._came_out = recorder.number.get(id(outputs)), outputs
+        self._came_out = outputs
         self.value = loss.detach()
         self.steps = _steps(recorder, {self._loss, self._outputs})
         self._sweep_back()
@@ -139,7 +140,7 @@ class Tape:
         slope = self._output_slope
         if change is None:
             return torch.zeros_like(slope)
-        along = (slope * change).flatten(1).sum(1) * self.batch.samples
+        along = (slope * change).reshape(len(slope), -1).sum(1) * self.batch.samples
         return slope * along.view(-1, *[1] * (slope.dim() - 1))
 
 

@@ -48,6 +48,7 @@ ORDER = [
         "sparsediag.peer",
         "sparsediag.subspace",
     ],
+    ["sparsediag.choice"],
     ["sparsediag.curvature"],
     ["sparsediag.solvers"],
     ["sparsediag.diagnostics"],

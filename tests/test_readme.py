@@ -30,7 +30,8 @@ def test_shell_block_runs(tmp_path: Path) -> None:
     assert code.splitlines()[0] == ". .venv/bin/activate"
     bin_folder = Path(sys.executable).parent
     assert shutil.which("sparsediag", path=str(bin_folder))
-    _, *lines = code.replace("training digits", "training digits --optim.epochs 2").splitlines()
+    code = code.replace("training digits", "training digits --optim.epochs 2")
+    _, *lines = code.replace("--density", "--density --probes 2 --steps 10").splitlines()
     few = [re.sub(r"^sparsediag (?!info).*", r"\g<0> --images 100", line) for line in lines]
     script = "\n".join(["set -eo pipefail", *few])
     environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}

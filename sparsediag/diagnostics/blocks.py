@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sparsediag.curvature import Mode
+from sparsediag.choice import Mode
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.errors import unknown
 from sparsediag.lanczos import Which
@@ -137,7 +138,7 @@ def blocks(
     values, residuals = np.full((2, len(groups), top), np.nan)
     norms, converged, products = [], [], 0
     for i, members in enumerate(groups.values()):
-        part = problem.view(params=",".join(members))
+        part = problem.view(params=",".join(map(escape, members)))
         found = spectrum(
             part,
             top=min(top, part.size),
@@ -174,7 +175,8 @@ def _group(problem: Problem, name: str, by: By) -> str:
         return name
     if by == "layer":
         return name.rpartition(".")[0] or name
-    for i, modules in enumerate(getattr(problem.net, "stages", [])):
+    stages = getattr(problem.net, "stages", [])
+    for i, modules in enumerate(stages if isinstance(stages, list) else []):
         if any(name.startswith(f"{module}.") for module in modules):
             return f"stage {i + 1}"
     return name.partition(".")[0]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from sparsediag.curvature import Curvature, Mode
+from sparsediag.choice import Mode
+from sparsediag.curvature import Curvature
 from sparsediag.errors import unknown
 from sparsediag.lanczos import ORDER, Which
 from sparsediag.problem import Problem
@@ -237,7 +238,7 @@ def spectrum(
         node_weights=weights,
         products=found.products,
         seconds=time.perf_counter() - began,
-        memory=hessian.nbytes + (found.products + top) * vectors[0].nbytes,
+        memory=hessian.nbytes + (found.rows + top) * vectors[0].nbytes,
         mode=hessian.mode,
         names=list(counts),
         counts=list(counts.values()),

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sparsediag import peer
 from sparsediag.chance import stream
-from sparsediag.curvature import Curvature, Mode
+from sparsediag.choice import Mode
+from sparsediag.curvature import Curvature
 from sparsediag.errors import unknown
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
@@ -33,7 +34,8 @@ class Trace(Result):
 
     Attributes:
         trace: The estimate.
-        error: Half the width of its 95 % interval (Student's t on the samples).
+        error: Half the width of its 95 % interval, by Student's t on the samples. The stop looks
+            at it after each sample, so its coverage is a little less.
         captured: The part of it that is exact, from the sketched subspace.
         samples: Independent estimates of the rest, (any,).
         mean: Trace over the number of live weights: the mean eigenvalue.
@@ -147,11 +149,12 @@ def trace(
             f"max_products={max_products}: need {2 * sketch + FEWEST} or more for sketch={sketch}"
         )
     began, exact = time.perf_counter(), 0.0
-    hessian = Curvature(problem, matrix=matrix, mode=mode, memory=memory)
-    doubts = hessian.doubts
+    doubts: list[str] = []
     if solver == "pyhessian":
         samples, products = peer.trace(problem, tol=tol, seed=seed, max_products=max_products)
     else:
+        hessian = Curvature(problem, matrix=matrix, mode=mode, memory=memory)
+        doubts = hessian.doubts
         generator = stream("trace", seed)
 
         def signs() -> Tensor:

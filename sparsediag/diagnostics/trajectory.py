@@ -32,7 +32,8 @@ class Trajectory(Result):
         eigenvalues: Best first, (n, top).
         residuals: |Hv - value v| / |value|, recomputed, (n, top).
         converged: Whether nothing speaks against a checkpoint's pairs.
-        products: Of the search at each checkpoint; all but the first start from the one before.
+        products: Of the search at each checkpoint; each starts from the one before, but for the
+            first and where interrupted work went on.
         weight_norms: |w| of the live weights, (n,).
         kept: Smallest cosine between the leading subspace and that of the checkpoint before: 1
             where it stood still, nan for the first and where interrupted work went on, (n,).
@@ -146,7 +147,7 @@ def trajectory(
                 "kept": float(overlap(before, found).min()) if before else np.nan,
             }
             before = found
-        row |= {"files": file.name, "problems": problem.digest, "epochs": len(kept.history)}
+        row = row | {"files": file.name, "problems": problem.digest, "epochs": len(kept.history)}
         rows.append(row)
         columns: dict[str, Any] = {key: [r[key] for r in rows] for key in row}
         columns |= {key: np.array(v) for key, v in columns.items() if key not in LISTS}

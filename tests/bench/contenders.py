@@ -45,13 +45,13 @@ def pyhessian(problem: sd.Problem) -> Found:
 
     (batch,) = problem.batches
     judge = hessian(net_of(problem), problem.loss, data=batch, cuda=False)
-    counted = _count(judge, sys.modules["pyhessian.hessian"])
+    counted = _count(sys.modules["pyhessian.hessian"])
     values, vectors = judge.eigenvalues(maxIter=1000, tol=1e-6, top_n=TOP)
     flat = np.stack([torch.cat([t.flatten() for t in v]).numpy() for v in vectors])
     return np.array(values), flat / np.linalg.norm(flat, axis=1, keepdims=True), counted[0]
 
 
-def _count(judge: Any, module: Any) -> list[int]:
+def _count(module: Any) -> list[int]:
     product, counted = module.hessian_vector_product, [0]
 
     def wrapped(*args: Any) -> Any:

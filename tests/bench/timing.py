@@ -10,7 +10,7 @@ from pathlib import Path
 Rows = list[tuple[str, ...]]
 
 
-def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+def seconds(work: Callable[[], object], repeats: int = 5) -> float:
     """Median wall time of a call, after one to warm up."""
     work()
     times = []

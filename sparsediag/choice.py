@@ -1,0 +1,91 @@
+"""Choice: which way to a product suits a net, tried on a few samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from sparsediag.autodiff import Compiled, Forward, Retained
+from sparsediag.chance import stream
+from sparsediag.tape import Matrix, Pass, Tape
+
+Mode = Literal["auto", "fastest", "tape", "retained", "forward", "compiled"]
+
+
+class Engine(Protocol):
+    """Products with the curvature of the loss on one batch."""
+
+    nbytes: int
+    gradient: Any
+
+    def product(self, directions: Sequence[Tensor], matrix: Matrix) -> list[Tensor]:
+        """The matrix times a vector, both as a tensor for each weight."""
+
+
+ENGINES: dict[str, Callable[[Pass, Sequence[Tensor]], Any]] = {
+    "tape": Tape,
+    "retained": Retained,
+    "forward": Forward,
+    "compiled": Compiled,
+}
+
+
+def choose(batch: Pass, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix) -> Mode:
+    """The mode that was asked for, or the best one; see `Curvature`.
+
+    Raises:
+        ValueError: If the mode fails on this net, or its product is not that of double backward.
+    """
+    draw = stream("curvature probe")
+    along = [torch.randn(w.shape, generator=draw).to(w) for w in weights]
+    try:
+        expected, least = _timed(Retained(batch, weights), along, matrix)
+    except (RuntimeError, NotImplementedError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"the net cannot be differentiated twice: {why}") from error
+    best: Mode = "retained"
+    trials: dict[str, tuple[Mode, ...]] = {"auto": ("tape",), "fastest": ("tape", "forward")}
+    for name in trials.get(mode, (mode,)):
+        try:
+            engine = ENGINES[name](batch, weights)
+            came, seconds = _timed(engine, along, matrix)
+            wrong = _unlike(came, expected)
+        except Exception as error:
+            wrong = " ".join(str(error).split())
+        if wrong and mode == name:
+            raise ValueError(f"mode '{mode}' cannot do this net: {wrong}; use mode='auto'")
+        if wrong or (mode == "auto" and not engine.convolves):
+            continue
+        if mode != "fastest" or seconds < least:
+            best, least = name, seconds
+    return best
+
+
+def _timed(engine: Engine, along: list[Tensor], matrix: Matrix) -> tuple[list[Tensor], float]:
+    """A product, and the seconds it takes; a quick one is run again, warm."""
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        product = engine.product(along, matrix)
+        _wait(along[0])
+        seconds = time.perf_counter() - start
+        if seconds > 0.05:
+            break
+    return product, seconds
+
+
+def _wait(like: Tensor) -> None:
+    if like.device.type == "cuda":
+        torch.cuda.synchronize(like.device)
+
+
+def _unlike(came: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
+    """What is wrong with a product that should be another one up to rounding; "" if nothing."""
+    off = sum(float((a - b).square().sum()) for a, b in zip(came, expected, strict=True)) ** 0.5
+    size = sum(float(b.square().sum()) for b in expected) ** 0.5
+    close = off <= 10 * torch.finfo(came[0].dtype).eps ** 0.5 * size
+    return "" if close else f"its product is off by {off / size if size else off:.1e}"
