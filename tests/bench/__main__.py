@@ -16,7 +16,12 @@ import torch
 from tests.bench import curvature, speed
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-PARTS = {"speed": speed.section, "curvature": curvature.section}
+PARTS = {
+    "speed": speed.section,
+    "products": curvature.product_section,
+    "warm": curvature.warm_section,
+    "solvers": curvature.solver_section,
+}
 
 
 def main(asked: list[str]) -> None:

@@ -14,10 +14,10 @@ import torch
 import sparsediag as sd
 from sparsediag.curvature import Curvature
 from sparsediag.krylov import Krylov
-from sparsediag.lanczos import eigenpairs
+from sparsediag.lanczos import Eigenpairs, eigenpairs
 from tests.bench.contenders import CONTENDERS, TOP
-from tests.bench.nets import RECIPES, data_name, problem_of
-from tests.bench.timing import Rows, memory, seconds, table
+from tests.bench.nets import KEPT, RECIPES, data_name, problem_of
+from tests.bench.timing import Row, Rows, memory, seconds, table
 
 NETS = [(name, density) for name in RECIPES for density in (1.0, 0.1)]
 
@@ -62,45 +62,45 @@ def products() -> Rows:
 
 
 def against_others() -> Rows:
-    rows: Rows = []
+    """A row for each net and tool; what an interrupted call measured is not measured again."""
+    kept = KEPT / "solvers.json"
+    rows: dict[str, Row] = json.loads(kept.read_text()) if kept.exists() else {}
     for name, density in NETS:
-        problem = problem_of(name, density)
-        exact = Curvature(double(problem))
-        found = eigenpairs(exact, exact.problem.weights, top=TOP, tol=1e-6)
-        with tempfile.TemporaryDirectory() as folder:
-            for tool in CONTENDERS:
-                command = [sys.executable, "-m", "tests.bench.contenders"]
-                done = subprocess.run(
-                    [*command, tool, name, str(density), folder], capture_output=True, text=True
-                )
-                if done.returncode:
-                    rows.append(
-                        (name, f"{density:.0%}", tool, done.stderr.strip()[-80:], *[""] * 4)
-                    )
-                    continue
-                said = json.loads(done.stdout.splitlines()[-1])
-                with np.load(Path(folder) / f"{tool}.npz") as file:
-                    values, vectors = file["values"].astype(float), file["vectors"]
-                v = torch.from_numpy(vectors.copy()).double()
-                misses = [
-                    float((exact(u) - value * u).norm()) / abs(value)
-                    for u, value in zip(v, values, strict=True)
-                ]
-                error = float(np.abs(values / found.values - 1).max())
-                rows.append(
-                    (
-                        name,
-                        f"{density:.0%}",
-                        tool,
-                        str(said["products"]),
-                        f"{said['seconds']:.1f} s",
-                        f"{said['memory']:.0f} MB",
-                        f"{max(misses):.1e}",
-                        f"{error:.1e}",
-                    )
-                )
-                print(*rows[-1], sep=" | ", flush=True)
-    return rows
+        missing = [tool for tool in CONTENDERS if f"{name} {density} {tool}" not in rows]
+        if not missing:
+            continue
+        exact = Curvature(double(problem_of(name, density)))
+        found = eigenpairs(exact, exact.problem.weights, top=TOP, tol=1e-5)
+        for tool in missing:
+            row = (name, f"{density:.0%}", tool, *one(tool, name, density, exact, found))
+            rows[f"{name} {density} {tool}"] = row
+            kept.write_text(json.dumps(rows))
+            print(*row, sep=" | ", flush=True)
+    kept.unlink()
+    return list(rows.values())
+
+
+def one(tool: str, name: str, density: float, exact: Curvature, found: Eigenpairs) -> Row:
+    """Products, time, memory, residual and error of one tool in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.bench.contenders", tool, name, str(density), folder]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return (done.stderr.strip().splitlines()[-1].replace("|", "/"), "", "", "", "")
+        said = json.loads(done.stdout.splitlines()[-1])
+        with np.load(Path(folder) / f"{tool}.npz") as file:
+            values, vectors = file["values"].astype(float), file["vectors"].astype(float)
+    misses = [
+        float((exact(u) - value * u).norm()) / abs(value)
+        for u, value in zip(torch.from_numpy(vectors), values, strict=True)
+    ]
+    return (
+        str(said["products"]),
+        f"{said['seconds']:.1f} s",
+        f"{said['memory']:.0f} MB",
+        f"{max(misses):.1e}",
+        f"{float(np.abs(values / found.values - 1).max()):.1e}",
+    )
 
 
 def double(problem: sd.Problem) -> sd.Problem:
@@ -154,31 +154,40 @@ def grow(density: float) -> None:
     print(memory(lambda: [krylov.grow(krylov.last()) for _ in range(49)]))
 
 
-def section() -> list[str]:
+def product_section() -> list[str]:
     rows = products()
-    print(*rows, sep="\n", flush=True)
     dense, sparse = basis(1.0), basis(0.1)
     return [
-        f"ResNet-20 and ResNet-18 trained on {data_name()}; {RECIPES['resnet20'].measured} and "
-        f"{RECIPES['resnet18'].measured} images, float32, evaluation mode.",
-        "",
-        "One product with the Hessian, and its ratio to one gradient of the fastest layout:",
+        f"One product with the Hessian on {measured()}, and its ratio to one gradient of the fastest "
+        "layout; `held` is kept between products.",
         "",
         *table(("net", "mode", "product", "ratio", "held", "fastest gradient"), rows),
-        "",
-        f"Top {TOP} eigenpairs, set-up included, one process each, live weights only for all. "
-        "Residual and error are recomputed in float64; ours includes its certificate.",
-        "",
-        *table(
-            ("net", "density", "tool", "products", "time", "memory", "worst residual", "error"),
-            against_others(),
-        ),
-        "",
-        "Products to converge at 1e-3 and to probe the complement; the second checkpoint is an "
-        "epoch later:",
-        "",
-        *table(("net", "top", "cold", "warm", "ratio", "smallest cosine"), counts()),
         "",
         f"Memory for 50 Krylov vectors of a ResNet-18: {dense:.0f} MB dense, {sparse:.0f} MB at "
         f"90 % sparsity, 1/{dense / sparse:.1f}.",
     ]
+
+
+def solver_section() -> list[str]:
+    heads = ("net", "density", "tool", "products", "time", "memory", "worst residual", "error")
+    return [
+        f"Top {TOP} eigenpairs on {measured()}, set-up included, one process each, live weights only "
+        "for all. Residual and error are recomputed in float64; ours includes its certificate.",
+        "",
+        *table(heads, against_others()),
+    ]
+
+
+def warm_section() -> list[str]:
+    heads = ("net", "top", "cold", "warm", "ratio", "smallest cosine")
+    return [
+        "Products to converge at 1e-3 and to probe the complement, for a checkpoint an epoch after "
+        "another one, cold and started from that one's vectors:",
+        "",
+        *table(heads, counts()),
+    ]
+
+
+def measured() -> str:
+    images = " and ".join(f"{r.measured} images ({name})" for name, r in RECIPES.items())
+    return f"{data_name()}, {images}, float32"

@@ -25,7 +25,7 @@ class Recipe:
     measured: int
 
 
-RECIPES = {"resnet20": Recipe(6000, 8, 256), "resnet18": Recipe(1500, 2, 32)}
+RECIPES = {"resnet20": Recipe(6000, 8, 128), "resnet18": Recipe(1500, 2, 16)}
 
 
 def folder() -> Path | None:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-Rows = list[tuple[str, ...]]
+Row = tuple[str, ...]
+Rows = list[Row]
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
