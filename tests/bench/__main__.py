@@ -1,7 +1,7 @@
 """`make bench`: speed against the floor and against others, on this machine, one job at a time.
 
 Ratios within a table are what to read. Writes a section of `tests/bench/RESULTS.md` for each part;
-`python -m tests.bench curvature` does that part alone.
+`python -m tests.bench solvers` does that part alone.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def curvlinops(problem: sd.Problem) -> Found:
     from curvlinops import HessianLinearOperator
 
     net = net_of(problem)
-    parameters = dict(net.named_parameters())
+    parameters = list(net.parameters())
     loss = nn.CrossEntropyLoss()
     return _arpack(HessianLinearOperator(net, loss, parameters, problem.batches).to_scipy())
 

@@ -158,8 +158,8 @@ def product_section() -> list[str]:
     rows = products()
     dense, sparse = basis(1.0), basis(0.1)
     return [
-        f"One product with the Hessian on {measured()}, and its ratio to one gradient of the fastest "
-        "layout; `held` is kept between products.",
+        f"One product with the Hessian on {measured()}, and its ratio to one gradient of the",
+        "fastest layout; `held` is kept between products.",
         "",
         *table(("net", "mode", "product", "ratio", "held", "fastest gradient"), rows),
         "",
@@ -171,8 +171,8 @@ def product_section() -> list[str]:
 def solver_section() -> list[str]:
     heads = ("net", "density", "tool", "products", "time", "memory", "worst residual", "error")
     return [
-        f"Top {TOP} eigenpairs on {measured()}, set-up included, one process each, live weights only "
-        "for all. Residual and error are recomputed in float64; ours includes its certificate.",
+        f"Top {TOP} eigenpairs on {measured()}, set-up included, one process each, live weights",
+        "only for all. Residual and error are recomputed in float64; the certificate is in our time.",
         "",
         *table(heads, against_others()),
     ]
@@ -181,7 +181,7 @@ def solver_section() -> list[str]:
 def warm_section() -> list[str]:
     heads = ("net", "top", "cold", "warm", "ratio", "smallest cosine")
     return [
-        "Products to converge at 1e-3 and to probe the complement, for a checkpoint an epoch after "
+        "Products to converge at 1e-3 and to probe the complement, for a checkpoint an epoch after",
         "another one, cold and started from that one's vectors:",
         "",
         *table(heads, counts()),
