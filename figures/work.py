@@ -11,6 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from typing import Any
 
+from sparsediag.process import settle
+
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -68,6 +70,7 @@ def _alone(jobs: int, parent: int) -> None:
     """A worker takes its share of the cores, and ends when whoever started it is gone."""
     import torch
 
+    settle()
     torch.set_num_threads(max(1, cores() // jobs))
 
     def watch() -> None:

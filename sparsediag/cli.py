@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 import typing
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from docstring_parser import parse
 
 import sparsediag
 from sparsediag.diagnostics import DIAGNOSTICS
+from sparsediag.process import settle
 
 if TYPE_CHECKING:
     from sparsediag.problem import Problem
@@ -184,9 +184,7 @@ def _write(result: Result, out: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. What the user can mend is one line on stderr and exit code 2."""
-    # threads that spin long while they wait bring a second process on the same cores to a crawl
-    # (two spectra at once: over 60 s instead of 15 s); read when torch loads
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    settle()
     words = sys.argv[1:] if argv is None else argv
     try:
         app(words, exit_on_error=False, print_error=False)

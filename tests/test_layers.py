@@ -20,6 +20,7 @@ ORDER = [
         "sparsediag.terminal",
         "sparsediag.rules",
         "sparsediag.krylov",
+        "sparsediag.process",
     ],
     ["sparsediag.archive", "sparsediag.fingerprint", "sparsediag.record"],
     ["sparsediag.fold"],

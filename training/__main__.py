@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
+
+from sparsediag.process import settle
 
 USAGE = """python -m training RUN [--KEY VALUE ...] [--out FOLDER] [--device DEVICE] [--debug]
 
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--debug", action="store_true")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in sparsediag.cli
+    settle()
     words = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(words)
     if options.help or not options.run:

@@ -172,7 +172,7 @@ def solver_section() -> list[str]:
     heads = ("net", "density", "tool", "products", "time", "memory", "worst residual", "error")
     return [
         f"Top {TOP} eigenpairs on {measured()}, set-up included, one process each, live weights",
-        "only for all. Residual and error are recomputed in float64; the certificate is in our time.",
+        "only for all. Residual and error are recomputed in float64; our time has the certificate.",
         "",
         *table(heads, against_others()),
     ]
