@@ -45,7 +45,7 @@ def choose(batch: Pass, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix
     try:
         expected, least = _timed(Retained(batch, weights), along, matrix)
     except (RuntimeError, NotImplementedError) as error:
-        why = " ".join(str(error).split())
+        why = " ".join(str(error).split())[:200]
         raise ValueError(f"the net cannot be differentiated twice: {why}") from error
     best: Mode = "retained"
     trials: dict[str, tuple[Mode, ...]] = {"auto": ("tape",), "fastest": ("tape", "forward")}
@@ -55,7 +55,7 @@ def choose(batch: Pass, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix
             came, seconds = _timed(engine, along, matrix)
             wrong = _unlike(came, expected)
         except Exception as error:
-            wrong = " ".join(str(error).split())
+            wrong = " ".join(str(error).split())[:200]
         if wrong and mode == name:
             raise ValueError(f"mode '{mode}' cannot do this net: {wrong}; use mode='auto'")
         if wrong or (mode == "auto" and not engine.convolves):
