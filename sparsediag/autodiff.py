@@ -55,8 +55,7 @@ class Retained:
         if matrix == "gauss-newton":
             bent = _along(slope, [z], [change])[0]
         else:
-            each = (slope[0] * change).reshape(len(z), -1).sum(1) * self.batch.samples
-            bent = (slope[0] * each.view(-1, *[1] * (z.dim() - 1))).detach()
+            bent = self.batch.per_sample(slope[0], change).detach()
         return list(torch.autograd.grad(outputs, self.leaves, bent, materialize_grads=True))
 
 

@@ -48,6 +48,11 @@ class Pass:
                 "matrix='fisher' needs one for each"
             )
 
+    def per_sample(self, slope: Tensor, change: Tensor) -> Tensor:
+        """What the outer product of each sample's slope does to a change of the outputs."""
+        along = (slope * change).reshape(len(slope), -1).sum(1) * self.samples
+        return slope * along.view(-1, *[1] * (slope.dim() - 1))
+
 
 class Tape:
     """The loss on one batch, and products with its curvature matrices.
@@ -130,18 +135,16 @@ class Tape:
             if matrix != "hessian" and value == self._outputs:
                 curved = False
                 if matrix == "fisher":
-                    slopes[value] = self._per_sample(change[value])
+                    moved = change[value]
+                    slope = self._output_slope
+                    slopes[value] = (
+                        torch.zeros_like(slope)
+                        if moved is None
+                        else self.batch.per_sample(slope, moved)
+                    )
             if value in slopes:
                 _collect(slopes, inputs, rule.pull(slopes.pop(value), dx, curved=curved))
         return [slopes.get(i, torch.zeros_like(w)) for i, w in enumerate(self.weights)]
-
-    def _per_sample(self, change: Tensor | None) -> Tensor:
-        """What the outer product of each sample's slope does to a change of the outputs."""
-        slope = self._output_slope
-        if change is None:
-            return torch.zeros_like(slope)
-        along = (slope * change).reshape(len(slope), -1).sum(1) * self.batch.samples
-        return slope * along.view(-1, *[1] * (slope.dim() - 1))
 
 
 def _steps(recorder: Recorder, needed: set[int | None]) -> list[Step]:

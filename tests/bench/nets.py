@@ -43,6 +43,11 @@ def batches(images: int, batch: int) -> Batches:
     if folder():
         loaded = sd.data.load(f"folder:{folder()}")
         return loaded.batches("train", images=images, batch=batch)
+    return digits(images, batch)
+
+
+def digits(images: int, batch: int) -> Batches:
+    """Digits enlarged to 32 x 32 pixels and three channels."""
     pairs = sd.data.load("digits").batches("train", images=images, batch=batch)
     return [
         (F.interpolate(x, scale_factor=4.0).expand(-1, 3, -1, -1).contiguous(), y) for x, y in pairs

@@ -1,4 +1,4 @@
-"""The floor: how far from it the loss, the product, the masked step and the landscape are."""
+"""The floor: how far from it the loss, the product and the masked step are."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import sparsediag as sd
+from tests.bench.nets import digits
 from tests.bench.timing import Rows, seconds, table
 from training.invariant import Invariant
 
 NETS = {"resnet20": 128, "resnet18": 32}  # images for each
-
-
-def digits_32(images: int) -> list[tuple[Tensor, Tensor]]:
-    """Digits enlarged to 32 x 32 pixels and three channels, in two batches."""
-    return [
-        (F.interpolate(x, scale_factor=4.0).expand(-1, 3, -1, -1).contiguous(), y)
-        for x, y in sd.data.load("digits").batches("train", images=images, batch=images // 2)
-    ]
 
 
 def trained(name: str, batches: list[tuple[Tensor, Tensor]], density: float) -> sd.Problem:
@@ -47,7 +40,7 @@ def step(
 
 
 def measure(name: str, images: int) -> Rows:
-    batches = digits_32(images)
+    batches = digits(images, images // 2)
     problem = trained(name, batches, 0.1)
     v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0))
 
@@ -82,7 +75,7 @@ def section() -> list[str]:
     rows = [row for name, images in NETS.items() for row in measure(name, images)]
     return [
         "Digits at 32 x 32 pixels (128 for ResNet-20, 32 for ResNet-18), float32, 10 % density;",
-        "medians of 3 calls over two batches (a step: one of them).",
+        "medians of 5 calls over two batches (a step: one of them).",
         "",
         *table(("what", "time", "against"), rows),
     ]
