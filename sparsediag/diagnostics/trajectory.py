@@ -97,7 +97,8 @@ class Trajectory(Result):
             ax.axvline(float(epoch), color="#777777", linestyle=":", linewidth=0.8)
         ax.set(xlabel="epoch", ylabel="Hessian eigenvalue")
         if np.isfinite(self.accuracies).any():
-            right = ax.twinx()
+            with plotting.style():
+                right = ax.twinx()
             epochs = np.arange(1, len(self.accuracies) + 1)
             right.plot(epochs, 100 * self.accuracies, color=plotting.COLOURS[1], lw=0.8)
             right.set_ylabel("validation accuracy (%)", color=plotting.COLOURS[1])
