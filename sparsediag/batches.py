@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -65,3 +65,14 @@ def chunked(batches: Sequence[Batch], samples: int) -> list[Batch]:
         x, y = (torch.cat(part) if len(joined) > 1 else part[0] for part in parts)
         chunks += zip(x.split(samples), y.split(samples), strict=True)
     return chunks
+
+
+def separate(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]) -> bool:
+    """Whether the gradient of some samples is the mean of their gradients apart."""
+    few = max(chunked(batches[:8], 8)[:2], key=lambda batch: len(batch[1]))
+    half = (len(few[1]) + 1) // 2
+    if half == len(few[1]):
+        return sum(len(y) for _, y in batches) == 1
+    whole, parts = gradient([few]), gradient(chunked([few], half))
+    close = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + parts.norm())
+    return bool((whole - parts).norm() < close)

@@ -8,7 +8,6 @@ Numer. Anal. 7, 1970; Parlett, The Symmetric Eigenvalue Problem, chapters 4, 11)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +36,8 @@ class Certificate:
         asymmetry: Largest |u . Hv - v . Hu| seen, over the size of H.
         probe: What was seen of the complement of the vectors.
         count: Number of products that the certificate took.
-        doubts: Why the pairs are not to be trusted; empty where nothing speaks against them.
+        tol: Relative residual up to which a pair has converged.
+        eps: Rounding error of the numbers.
     """
 
     residuals: np.ndarray
@@ -49,7 +49,29 @@ class Certificate:
     asymmetry: float
     probe: Probe
     count: int
-    doubts: list[str]
+    tol: float
+    eps: float
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the pairs are not to be trusted; empty where nothing speaks against them."""
+        bad, worst = (~(self.residuals <= self.tol)).sum(), self.residuals.max()
+        pairs, rough = len(self.residuals), 10 * self.eps**0.5
+        if not np.isfinite(worst):
+            return ["the values, the vectors or their products are not finite"]
+        said = {
+            f"{bad} of {pairs} pairs have a residual above {self.tol:g}, the worst {worst:.1e}": bad
+            > 0,
+            f"{self.copies} of the vectors repeat another one": self.copies > 0,
+            f"the vectors are not orthogonal: {self.orthogonality:.1e}": self.orthogonality > rough,
+            f"the same product came out {self.noise:.1e} apart": self.noise > self.tol,
+            f"the matrix is not symmetric: {self.asymmetry:.1e}": self.asymmetry
+            > max(self.tol, rough),
+            "the products ran out before the complement was probed": self.probe.count == 0
+            and self.probe.chance > 0,
+            f"an eigenvalue as good as {self.probe.best:.6g} was missed": self.probe.missed,
+        }
+        return [text for text, holds in said.items() if holds]
 
     def checks(self) -> dict[str, float]:
         """The numbers that hold for all pairs together."""
@@ -94,7 +116,7 @@ def certify(
     products = torch.stack([matvec(v) for v in vectors])
     count = len(vectors)
     if not (np.isfinite(values).all() and bool((vectors + products).isfinite().all())):
-        return _void(len(values), count)
+        return _void(len(values), count, tol)
     if found is None:
         again, count = matvec(vectors[0])[None], count + 1
     else:
@@ -123,30 +145,27 @@ def certify(
     scale = np.maximum(np.abs(values), eps**0.5 * norm)
     reach = misses + apart.max() + 10 * eps * norm
     copies = len(values) - int(np.linalg.matrix_rank(gram, tol=0.5, hermitian=True))
-    orthogonality = float(np.abs(gram - np.eye(len(values))).max())
-    noise = float((apart / scale[: len(apart)]).max())
-    residuals = misses / scale
     return Certificate(
-        residuals=residuals,
+        residuals=misses / scale,
         intervals=np.stack([values - reach, values + reach], axis=1),
         angles=_angles(values, reach, rest),
-        orthogonality=orthogonality,
+        orthogonality=float(np.abs(gram - np.eye(len(values))).max()),
         copies=copies,
-        noise=noise,
+        noise=float((apart / scale[: len(apart)]).max()),
         asymmetry=asymmetry,
         probe=probe,
         count=count,
-        doubts=_doubts(values, residuals, orthogonality, copies, noise, asymmetry, probe, tol, eps),
+        tol=tol,
+        eps=eps,
     )
 
 
-def _void(top: int, count: int) -> Certificate:
+def _void(top: int, count: int, tol: float) -> Certificate:
     """That of pairs with which nothing can be computed."""
     nan = float("nan")
     bounds = np.stack([np.full(top, -np.inf), np.full(top, np.inf)], axis=1)
-    why = ["the values, the vectors or their products are not finite"]
     residuals, angles = np.full(top, np.inf), np.full(top, 90.0)
-    return Certificate(residuals, bounds, angles, nan, 0, nan, nan, Probe(), count, why)
+    return Certificate(residuals, bounds, angles, nan, 0, nan, nan, Probe(), count, tol, nan)
 
 
 def _orthonormal(gram: np.ndarray, v: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,42 +191,3 @@ def _angles(values: np.ndarray, misses: np.ndarray, known: np.ndarray) -> np.nda
         gap = gaps.min(initial=np.inf)
         degrees.append(90.0 if miss >= gap else np.degrees(np.arcsin(miss / gap)))
     return np.array(degrees)
-
-
-def _doubts(
-    values: np.ndarray,
-    residuals: np.ndarray,
-    orthogonality: float,
-    copies: int,
-    noise: float,
-    asymmetry: float,
-    probe: Probe,
-    tol: float,
-    eps: float,
-) -> list[str]:
-    bad = ~(residuals <= tol)
-    checks: list[tuple[bool, Callable[[], str]]] = [
-        (
-            bool(bad.any()),
-            lambda: (
-                f"{bad.sum()} of {len(bad)} pairs have a residual above {tol:g}, "
-                f"the worst {residuals.max():.1e}"
-            ),
-        ),
-        (copies > 0, lambda: f"{copies} of the vectors repeat another one"),
-        (
-            orthogonality > 10 * eps**0.5,
-            lambda: f"the vectors are not orthogonal: {orthogonality:.1e}",
-        ),
-        (noise > tol, lambda: f"the same product came out {noise:.1e} apart"),
-        (
-            asymmetry > max(tol, 10 * eps**0.5),
-            lambda: f"the matrix is not symmetric: {asymmetry:.1e}",
-        ),
-        (
-            probe.count == 0 and probe.chance > 0,
-            lambda: "the products ran out before the complement was probed",
-        ),
-        (probe.missed, lambda: f"an eigenvalue as good as {probe.best:.6g} was missed"),
-    ]
-    return [say() for fails, say in checks if fails]

@@ -15,6 +15,7 @@ from sparsediag.choice import ENGINES, Engine, Mode, choose
 from sparsediag.device import free
 from sparsediag.directions import lengths
 from sparsediag.errors import unknown
+from sparsediag.layout import Layout
 from sparsediag.problem import Problem
 from sparsediag.tape import Matrix, Pass
 
@@ -89,7 +90,6 @@ class Curvature:
         self.doubts: list[str] = []
         self._lengths = lengths(problem) if norm == "filter" else None
         kind = problem.device.type
-        self._last = problem.device.type == "cpu"  # channels last, the fast layout there
         self._chunks = list(problem.batches)
         if problem.separable:
             each, most = self._chunks[0][0][0].numel(), max(len(y) for _, y in self._chunks)
@@ -102,10 +102,9 @@ class Curvature:
             self.doubts.append(
                 "the loss is not a mean over samples, so uneven batches are not weighted right"
             )
-        self._names = list(problem.live.shapes)
+        self._names, self._layout = list(problem.live.shapes), Layout.of(problem)
         with self._settings():
-            self._last = self._last and self._takes_channels_last()
-            self._weights = self._laid(problem.split(problem.weights))
+            self._weights = self._layout.weights(problem.split(problem.weights))
             probe = self._chunks[0]
             if problem.separable:
                 probe = (probe[0][:PROBE], probe[1][:PROBE])
@@ -116,7 +115,7 @@ class Curvature:
         """The matrix times `vector`, (size,)."""
         self.problem.live.check(vector)
         self.products += 1
-        directions = self._laid(self.problem.split(self._scaled(vector)))
+        directions = self._layout.weights(self.problem.split(self._scaled(vector)))
         total: list[Tensor] | None = None
         with self._settings():
             for chunk, kept in zip(self._chunks, self._kept, strict=True):
@@ -149,28 +148,7 @@ class Curvature:
 
     def _pass(self, chunk: Batch) -> Pass:
         x, y = chunk
-        if self._last and x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.problem.through((x, y))
-
-    def _takes_channels_last(self) -> bool:
-        """Whether the net runs in that layout: one that views images as vectors may not."""
-        x, y = self._chunks[0]
-        weights = self._laid(self.problem.split(self.problem.weights))
-        try:
-            with torch.no_grad():
-                self._pass((x[:PROBE], y[:PROBE])).outputs(weights)
-        except RuntimeError:
-            return False
-        return True
-
-    def _laid(self, tensors: dict[str, Tensor]) -> list[Tensor]:
-        if not self._last:
-            return list(tensors.values())
-        return [
-            t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
-            for t in tensors.values()
-        ]
+        return self.problem.through((self._layout.images(x), y))
 
     def _joined(self, tensors: list[Tensor] | None) -> Tensor:
         return self.problem.join(dict(zip(self._names, tensors or [], strict=True)))

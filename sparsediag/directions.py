@@ -16,7 +16,7 @@ from sparsediag.chance import stream
 from sparsediag.errors import unknown
 from sparsediag.problem import Problem
 
-Norm = Literal["filter", "layer", "none"]
+Norm = Literal["filter", "layer", "weight", "none"]
 
 
 def steps(points: int, span: float) -> np.ndarray:
@@ -36,16 +36,17 @@ def steps(points: int, span: float) -> np.ndarray:
     return places
 
 
-def random(problem: Problem, *, norm: Norm = "filter", seed: int = 0) -> Tensor:
+def random(
+    problem: Problem, *, norm: Norm = "filter", vectors: bool | None = None, seed: int = 0
+) -> Tensor:
     """A Gaussian direction, (size,), normalised as Li et al. do (NeurIPS 2018, section 4).
 
     Nets that differ only in their mask or weights get the same Gaussian numbers for one seed.
 
     Args:
         problem: Gives the coordinates and the weights whose scale the direction takes.
-        norm: "filter" gives every filter (row of outputs) the norm of the net's own filter,
-            "layer" every layer that of its layer; both leave biases and batch norm at 0, and
-            empty filters too. "none" keeps the Gaussian, biases and batch norm included.
+        norm: See `normalised`.
+        vectors: Whether biases and batch norm move too; see `normalised`.
         seed: Seed of the Gaussian, drawn on the CPU so that it is the same on every device.
 
     Raises:
@@ -57,8 +58,6 @@ def random(problem: Problem, *, norm: Norm = "filter", seed: int = 0) -> Tensor:
     >>> torch.allclose(d.norm(dim=1), net.weight.norm(dim=1))
     True
     """
-    if norm not in get_args(Norm):
-        raise ValueError(unknown("norm", norm, get_args(Norm)))
     generator = stream("direction", seed)
     gaussian = problem.join(
         {
@@ -66,10 +65,58 @@ def random(problem: Problem, *, norm: Norm = "filter", seed: int = 0) -> Tensor:
             for name, shape in problem.live.shapes.items()
         }
     )
-    if norm == "none":
-        return gaussian
-    weights, drawn = problem.split(problem.weights), problem.split(gaussian)
-    return problem.join({name: _scaled(drawn[name], weights[name], norm) for name in weights})
+    return normalised(problem, gaussian, norm=norm, vectors=vectors)
+
+
+def normalised(
+    problem: Problem, direction: Tensor, *, norm: Norm = "filter", vectors: bool | None = None
+) -> Tensor:
+    """The direction in units of the weights: a step of 1 is as long as they are, (size,).
+
+    Args:
+        problem: Whose weights.
+        direction: (size,).
+        norm: "filter" gives every filter (row of outputs) the norm of the net's own filter,
+            "layer" every layer that of its layer, "weight" multiplies each number by its weight;
+            what is empty stays 0. "none" keeps the direction.
+        vectors: Whether tensors of one dimension, biases and batch norm, move too, each scaled as
+            a layer; None for only with norm "none".
+
+    Raises:
+        ValueError: If the norm is unknown.
+    """
+    if norm not in get_args(Norm):
+        raise ValueError(unknown("norm", norm, get_args(Norm)))
+    move = norm == "none" if vectors is None else vectors
+    weights, drawn = problem.split(problem.weights), problem.split(direction)
+    return problem.join(
+        {
+            name: torch.zeros_like(w) if w.dim() < 2 and not move else _scaled(drawn[name], w, norm)
+            for name, w in weights.items()
+        }
+    )
+
+
+def orthogonal(directions: Tensor) -> Tensor:
+    """The directions made orthogonal one after another, each as long as it was, (dims, size).
+
+    Raises:
+        ValueError: If one lies in the space of those before it.
+
+    >>> orthogonal(torch.tensor([[2.0, 0.0], [3.0, 4.0]]))
+    tensor([[2., 0.],
+            [0., 5.]])
+    """
+    made: list[Tensor] = []
+    for d in directions:
+        rest = d
+        for _ in range(2):
+            for u in made:
+                rest = rest - (rest @ u) / (u @ u) * u
+        if not rest.norm() > 1e-4 * d.norm():
+            raise ValueError("a direction lies in the plane of the others; choose another one")
+        made.append(rest * (d.norm() / rest.norm()))
+    return torch.stack(made)
 
 
 def lengths(problem: Problem) -> Tensor:
@@ -92,9 +139,11 @@ def lengths(problem: Problem) -> Tensor:
 
 
 def _scaled(direction: Tensor, weight: Tensor, norm: Norm) -> Tensor:
-    if weight.dim() < 2:
-        return torch.zeros_like(weight)
-    kept = weight.shape[0] if norm == "filter" else 1
+    if norm == "none":
+        return direction
+    if norm == "weight":
+        return direction * weight
+    kept = weight.shape[0] if norm == "filter" and weight.dim() > 1 else 1
     d, w = direction.reshape(kept, -1), weight.reshape(kept, -1)
     length = d.norm(dim=1, keepdim=True)
     ratio = torch.where(length > 0, w.norm(dim=1, keepdim=True) / length, 0)

@@ -127,6 +127,16 @@ class Mask(Mapping[str, Tensor]):
             torch.equal(m.cpu(), other[n].cpu()) for n, m in self.items()
         )
 
+    def __or__(self, other: Mask) -> Mask:
+        """What is alive in one of two masks; a tensor that one of them leaves out is all alive."""
+        return Mask({name: m | other[name] for name, m in self.items() if name in other})
+
+    def __and__(self, other: Mask) -> Mask:
+        """What is alive in both."""
+        names = dict.fromkeys([*self, *other])
+        pairs = {n: [m[n] for m in (self, other) if n in m] for n in names}
+        return Mask({n: pair[0] & pair[-1] for n, pair in pairs.items()})
+
     def __hash__(self) -> int:
         return hash(self.digest)
 

@@ -11,6 +11,23 @@ from torch import nn
 
 
 @contextmanager
+def measuring(net: nn.Module, *, share: float) -> Iterator[None]:
+    """Batch norms take the statistics of a batch inside the block, and move theirs towards them.
+
+    A batch that is a `share` of the samples so far leaves the mean over all of them.
+    """
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(m.training, m.momentum) for m in norms]
+    try:
+        for m in norms:
+            m.training, m.momentum = True, share
+        yield
+    finally:
+        for m, (training, momentum) in zip(norms, before, strict=True):
+            m.training, m.momentum = training, momentum
+
+
+@contextmanager
 def exactly(net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval") -> Iterator[None]:
     """`net` in evaluation mode and full float32 inside the block; all is put back at its end.
 

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag.autodiff import Retained
-from sparsediag.batches import Batch, chunked, fixed
+from sparsediag.batches import Batch, fixed, separate
 from sparsediag.fingerprint import content, fingerprint
 from sparsediag.live import Live, still
 from sparsediag.mask import Mask
@@ -100,8 +100,7 @@ class Problem:
                 "Did the training diverge, or are the inputs not normalised?"
             )
         first, again = (self._mean(self._batches[:1], None) for _ in range(2))
-        tolerance = torch.finfo(self.weights.dtype).eps ** 0.75
-        if abs(first - again) > tolerance * max(1.0, abs(first)):
+        if abs(first - again) > torch.finfo(self.weights.dtype).eps ** 0.75 * max(1.0, abs(first)):
             raise ValueError(
                 f"the same batch gave two different losses ({first:.6g}, {again:.6g}): something "
                 "in the net is random. Need a net that is fixed in evaluation mode."
@@ -133,28 +132,26 @@ class Problem:
 
     @cached_property
     def separable(self) -> bool:
-        """Whether the loss is a mean over samples that do not see each other.
-
-        Judged by the gradients of some samples, together and apart; batch norm by batches says no.
-        """
-        if self.batch_norm == "train" or any(len(x) != len(y) for x, y in self._batches):
-            return False
-        few = max(chunked(self._batches[:8], 8)[:2], key=lambda batch: len(batch[1]))
-        half = (len(few[1]) + 1) // 2
-        if half == len(few[1]):
-            return self.samples == 1
-        whole = self._gradient([few], None)
-        parts = self._gradient(chunked([few], half), None)
-        close = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + parts.norm())
-        return bool((whole - parts).norm() < close)
+        """Whether the loss is a mean over samples that do not see each other; some are tried."""
+        apart = all(len(x) == len(y) for x, y in self._batches) and self.batch_norm != "train"
+        return apart and separate(self._batches, lambda batches: self._gradient(batches, None))
 
     @cached_property
+    def digests(self) -> dict[str, str]:
+        """Hex fingerprints of what defines the function, part by part."""
+        return {
+            "net": fingerprint(f"{self.net} {self.batch_norm} {list(self.live.shapes)}", []),
+            "weights": fingerprint("", [self.weights]),
+            "buffers": fingerprint("", self._still.values()),
+            "mask": self.mask.digest if self.mask else "dense",
+            "data": fingerprint("", [t for batch in self._batches for t in batch]),
+            "loss": fingerprint(content(self.loss), []),
+        }
+
+    @property
     def digest(self) -> str:
-        """Hex fingerprint of weights, mask, data, loss and batch-norm policy."""
-        about = f"{self.net} {content(self.loss)} {self.batch_norm} {list(self.live.shapes)}"
-        mask = self.mask.digest if self.mask else "dense"
-        state = (self.weights, *self._still.values())
-        return fingerprint(about + mask, [*state, *(t for batch in self._batches for t in batch)])
+        """Hex fingerprint of all of them."""
+        return fingerprint(" ".join(self.digests.values()), [])
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """Vector -> tensors by name in the net's shapes, exactly 0 where dead."""
@@ -191,10 +188,7 @@ class Problem:
         return total / samples
 
     def hvp(self, vector: Tensor, at: Tensor | None = None) -> Tensor:
-        """Hessian of the mean loss times `vector`, exact, by a second backward pass, (size,).
-
-        For many products at the same weights, `Curvature` is faster.
-        """
+        """Hessian of the mean loss times `vector`, (size,); for many products see `Curvature`."""
         total = torch.zeros_like(self.weights)
         weights, directions = list(self._at(at).values()), list(self.split(vector).values())
         # the fused attention kernels have no second derivative
@@ -232,11 +226,20 @@ class Problem:
             raise ValueError(f"the loss returned {shape}; need one number, the mean over the batch")
         return loss.squeeze()
 
-    def call(self, weights: dict[str, Tensor], x: Tensor) -> Any:
-        """The net's outputs for one input, differentiable in `weights`. See `modes`."""
+    def call(
+        self, weights: dict[str, Tensor], x: Tensor, *, still: dict[str, Tensor] | None = None
+    ) -> Any:
+        """The net's outputs for one input, differentiable in `weights`. See `modes`.
+
+        `still` holds what does not move, buffers and frozen weights, where it is not the net's own.
+        """
         # a net may write into its buffers and its input: into copies
-        still = {name: t.clone() for name, t in self._still.items()}
+        still = self.still() if still is None else still
         return functional_call(self.net, {**weights, **still}, (x.clone(),))
+
+    def still(self) -> dict[str, Tensor]:
+        """A copy of what does not move: buffers, and frozen weights, masked too."""
+        return {name: t.clone() for name, t in self._still.items()}
 
     def _at(self, at: Tensor | None) -> dict[str, Tensor]:
         return self.split(self.weights if at is None else at)

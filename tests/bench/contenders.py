@@ -21,6 +21,7 @@ from torch import nn
 
 import sparsediag as sd
 from sparsediag.peer import LiveNet
+from sparsediag.process import settle
 from tests.bench.nets import problem_of
 from tests.bench.timing import memory
 
@@ -121,6 +122,7 @@ CONTENDERS: dict[str, Callable[[sd.Problem], Found]] = {
 
 def main(name: str, net: str, density: str, folder: str) -> None:
     warnings.simplefilter("ignore")
+    settle()  # all tools gain by it
     problem = problem_of(net, float(density))
     problem.net.eval()
     found: list[Found] = []

@@ -21,11 +21,12 @@ class Recipe:
     """How a net is trained, and on how many images it is measured."""
 
     images: int
+    batch: int
     epochs: int
     measured: int
 
 
-RECIPES = {"resnet20": Recipe(6000, 8, 128), "resnet18": Recipe(1500, 2, 16)}
+RECIPES = {"resnet20": Recipe(6000, 128, 8, 256), "resnet18": Recipe(3000, 64, 4, 16)}
 
 
 def folder() -> Path | None:
@@ -75,7 +76,7 @@ def trained(name: str, density: float, *, more: bool = False) -> sd.Checkpoint:
     net = net.to(memory_format=torch.channels_last)
     rate = 0.01 if more else 0.1
     optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
-    loaded = batches(recipe.images, 128)
+    loaded = batches(recipe.images, recipe.batch)
     steps = recipe.epochs * len(loaded)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     invariant = Invariant(net, mask, optimiser)
@@ -89,7 +90,7 @@ def trained(name: str, density: float, *, more: bool = False) -> sd.Checkpoint:
             optimiser.step()
             invariant.check()
             schedule.step()
-        print(f"{label}: epoch {epoch + 1} of {recipe.epochs}, loss {float(loss):.3f}", flush=True)
+        print(f"{label}: epoch {epoch + 1} of {recipe.epochs}, loss {loss.item():.3f}", flush=True)
     net = net.to(memory_format=torch.contiguous_format)
     kept = sd.Checkpoint.of(net, model=name, options={}, data="", mask=mask)
     kept.save(file)
