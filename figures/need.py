@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 TOST = ("GSk", "GSw", "LS")  # all tweaks that the training core has; LRsI is not among them yet
 
@@ -18,6 +18,7 @@ class Need:
         activation: relu, or swish or mish for good.
         seed: Seed of the training.
         split: Part of the data that is measured.
+        when: "best" for the best epoch, "early" for the papers' fifth of 180.
         options: Options of the diagnostic, as pairs.
         along: For a perturbation: the spectrum whose eigenvectors are followed.
     """
@@ -27,5 +28,6 @@ class Need:
     activation: str = "relu"
     seed: int = 0
     split: str = "train"
+    when: Literal["best", "early"] = "best"
     options: tuple[tuple[str, Any], ...] = ()
     along: Need | None = None

@@ -51,6 +51,11 @@ class Scale:
             f"{seeds} where a spread is shown\n{PAPER}"
         )
 
+    @property
+    def early(self) -> int:
+        """Epochs trained at what the papers show of their fifth epoch of 180."""
+        return max(1, round(self.epochs * 5 / 180))
+
     def takes(self, need: Need) -> bool:
         """Whether this scale goes as far as the need's seed."""
         return need.seed < self.seeds
@@ -68,7 +73,10 @@ class Scale:
                 "tweaks": {name: {} for name in (TWEAK_OF[tweak] for tweak in need.tweaks)},
                 "record": asdict(
                     Record(
-                        gradient_flow=recorded, eigenvalue_every=int(recorded), images=self.probe
+                        checkpoints=(self.early,),
+                        gradient_flow=recorded,
+                        eigenvalue_every=int(recorded),
+                        images=self.probe,
                     )
                 ),
             }
@@ -76,16 +84,13 @@ class Scale:
 
     def options(self, need: Need) -> dict[str, Any]:
         """Options of the diagnostic at this scale."""
-        points = {"points": self.points}
-        return {
-            **(points if need.diagnostic in ("landscape", "perturbation") else {}),
-            **dict(need.options),
-        }
+        gridded = need.diagnostic in ("landscape", "perturbation", "inputscape")
+        return ({"points": self.points} if gridded else {}) | dict(need.options)
 
     def key(self, need: Need) -> str:
         """Content of a result: everything that decides it, in ten hex digits."""
         content = f"{sparsediag.__version__} {self.run(need).id} {self.images} {need.diagnostic} "
-        content += f"{need.split} {sorted(self.options(need).items())}"
+        content += f"{need.split} {need.when} {sorted(self.options(need).items())}"
         if need.along:
             content += self.key(need.along)
         return hashlib.sha256(content.encode()).hexdigest()[:10]

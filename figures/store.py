@@ -9,6 +9,7 @@ from typing import Any
 import sparsediag
 from figures.need import Need
 from figures.scales import Scale
+from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.spectrum import Spectrum
 from sparsediag.result import Result
@@ -51,12 +52,15 @@ def train(run: Run, out: Path) -> None:
 
 def measure(need: Need, scale: Scale, out: Path) -> None:
     """Make the result of a finished training."""
-    checkpoint = Checkpoint.load(out / "runs" / scale.run(need).id / "best.pt")
+    kept = "best.pt" if need.when == "best" else f"epoch-{scale.early:03}.pt"
+    checkpoint = Checkpoint.load(out / "runs" / scale.run(need).id / kept)
     problem = checkpoint.problem(split=need.split, images=scale.images)
     options, file = scale.options(need), path(need, scale, out)
-    unfinished = file.with_suffix(".unfinished.npz")
+    unfinished = file.with_suffix(".unfinished")
     if need.diagnostic == "landscape":
         options["resume"] = unfinished
+    if need.diagnostic == "inputscape":
+        options["std"] = datasets.load(scale.data).std
     if need.along:
         options["along"] = Spectrum.load(path(need.along, scale, out))
     result: Result = getattr(sparsediag, need.diagnostic)(problem, **options)

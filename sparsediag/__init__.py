@@ -13,11 +13,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sparsediag import data, models
+    from sparsediag.between import principal, through
     from sparsediag.checkpoint import Checkpoint
     from sparsediag.curvature import Curvature
     from sparsediag.diagnostics.activations import Activations, activations
     from sparsediag.diagnostics.blocks import Blocks, blocks
+    from sparsediag.diagnostics.comparison import Comparison, barrier, compare
     from sparsediag.diagnostics.gradflow import Gradflow, gradflow
+    from sparsediag.diagnostics.inputscape import Inputscape, inputscape
     from sparsediag.diagnostics.landscape import Landscape, landscape
     from sparsediag.diagnostics.perturbation import Perturbation, perturbation
     from sparsediag.diagnostics.spectrum import Spectrum, spectrum
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
     from sparsediag.errors import CheckpointError, ConfigError
     from sparsediag.mask import Mask, prunable
+    from sparsediag.planes import Plane, plane
     from sparsediag.problem import Problem
     from sparsediag.result import Result
     from sparsediag.subspace import overlap
@@ -32,14 +36,21 @@ if TYPE_CHECKING:
 _WHERE = {
     "Checkpoint": "checkpoint",
     "CheckpointError": "errors",
+    "Comparison": "diagnostics.comparison",
     "ConfigError": "errors",
     "Curvature": "curvature",
     "Mask": "mask",
+    "Plane": "planes",
     "Problem": "problem",
     "Result": "result",
     "Trajectory": "diagnostics.trajectory",
+    "barrier": "diagnostics.comparison",
+    "compare": "diagnostics.comparison",
     "overlap": "subspace",
+    "plane": "planes",
+    "principal": "between",
     "prunable": "mask",
+    "through": "between",
     "trajectory": "diagnostics.trajectory",
 }
 
@@ -48,27 +59,36 @@ __all__ = [
     "Blocks",
     "Checkpoint",
     "CheckpointError",
+    "Comparison",
     "ConfigError",
     "Curvature",
     "Gradflow",
+    "Inputscape",
     "Landscape",
     "Mask",
     "Perturbation",
+    "Plane",
     "Problem",
     "Result",
     "Spectrum",
     "Trace",
     "Trajectory",
     "activations",
+    "barrier",
     "blocks",
+    "compare",
     "data",
     "gradflow",
+    "inputscape",
     "landscape",
     "models",
     "overlap",
     "perturbation",
+    "plane",
+    "principal",
     "prunable",
     "spectrum",
+    "through",
     "trace",
     "trajectory",
 ]

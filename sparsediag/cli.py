@@ -7,7 +7,6 @@ import sys
 import typing
 from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,10 +30,17 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command("sparsediag.cli:info", name="info", help="what a checkpoint holds, layer by layer")
+app.command("sparsediag.cli:join", name="join", help="the shards of a landscape in one")
 for _name, _summary in DIAGNOSTICS.items():
     app.command(f"sparsediag.cli:{_name}", name=_name, help=_summary)
 
 CHECKPOINT = Annotated[Path, Parameter(help="A file that a training wrote.")]
+OTHERS = Annotated[
+    Path, Parameter(help="More of them: the line or plane through two or three nets.")
+]
+SHARE = Annotated[
+    bool, Parameter(negative="", help="Draw each net by itself on common axes, and compare.")
+]
 JSON = Annotated[bool, Parameter(negative="", help="Print one JSON object instead of a table.")]
 DEBUG = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
 SHARED: dict[str, tuple[Any, Any]] = {
@@ -43,6 +49,10 @@ SHARED: dict[str, tuple[Any, Any]] = {
             Path | None, Parameter(help="Result file, .npz (default: beside the checkpoint).")
         ],
         None,
+    ),
+    "formats": (
+        Annotated[str, Parameter(help="Also write these: png, pdf, svg, csv, vtk, by commas.")],
+        "png",
     ),
     "data": (Annotated[str | None, Parameter(help="Another data set than the net's own.")], None),
     "split": (
@@ -74,56 +84,53 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
     signature, hints = inspect.signature(diagnostic).parameters, typing.get_type_hints(diagnostic)
     text = parse(diagnostic.__doc__ or "")
     explained = {p.arg_name: p.description for p in text.params}
-    own = {
+    own: dict[str, tuple[Any, Any]] = {
         key: (Annotated[hints[key], Parameter(help=explained.get(key))], signature[key].default)
         for key in signature
         if _settable(hints[key])
     }
 
-    def command(checkpoint: Path, **given: Any) -> None:
+    def command(checkpoint: Path, *others: Path, **given: Any) -> None:
         from sparsediag import terminal
         from sparsediag.checkpoint import Checkpoint
+        from sparsediag.job import job
+        from sparsediag.output import formats, write
 
         shared = {key: given.pop(key, default) for key, (_, default) in SHARED.items()}
         if shared["images"] < 0 or shared["batch"] < 1:
             raise ValueError("--images needs 0 or more, --batch needs 1 or more")
         look = {key: shared[key] for key in LOOK} | {"images": shared["images"] or None}
         load: Callable[[Checkpoint], Problem] = partial(Checkpoint.problem, **look)
-        work: Callable[..., Result] = diagnostic
-        takes, subject = set(hints), typing.cast(Any, checkpoint)
-        if checkpoint.is_dir():
-            if name != "spectrum":
-                raise ValueError(f"{checkpoint} is a folder; {name} needs one checkpoint of it")
-            out = shared["out"] or checkpoint / "spectrum.npz"
-            asked = f"{checkpoint.resolve()} {look}"
-            work, takes = partial(sparsediag.trajectory, load=load), {"resume", "progress"}
-        else:
-            kept = Checkpoint.load(checkpoint)
-            out = shared["out"] or checkpoint.with_name(f"{checkpoint.stem}-{name}.npz")
+        kinds = formats(shared["formats"])
+        todo = job(name, [checkpoint, *others], load, shared=given.pop("shared", False))
+        out = shared["out"] or todo.out
         if out.suffix != ".npz":
             raise ValueError(f"--out {out}: results are written as .npz; use that ending")
-        if not checkpoint.is_dir():
-            subject = load(kept)
-            asked = subject.digest
-        if "resume" in takes:
-            asked = f"{asked} {sorted(given.items())}"
-            unfinished = f".{out.stem}-{sha256(asked.encode()).hexdigest()[:10]}.unfinished.npz"
-            given["resume"] = out.with_name(unfinished)
+        unfinished = out.with_name(f".{out.stem}.unfinished")
+        if todo.long:
+            given["resume"] = unfinished
+        if "std" in hints:
+            given["std"] = _std(checkpoint, shared["data"])
         with terminal.bar(name) as progress:
-            if "progress" in takes:
+            if "progress" in hints:
                 given["progress"] = progress
-            result = work(subject, **given)
-        files = [str(file) for file in _write(result, out)]
-        if "resume" in given:
-            given["resume"].unlink(missing_ok=True)
+            result = todo.work(todo.subject, **given)
+        files = [str(file) for file in write(result, out, kinds=kinds)]
+        for kept in unfinished.parent.glob(f"{unfinished.name}*"):
+            kept.unlink()
         if shared["json"]:
             print(dumps({**result.json(), "files": files}))
         else:
             terminal.table(name, result.table())
             print(*result.remarks(), "wrote " + " ".join(files), sep="\n")
 
+    others = []
+    if name == "landscape":
+        own["shared"] = (SHARE, False)
+        others = [inspect.Parameter("others", inspect.Parameter.VAR_POSITIONAL, annotation=OTHERS)]
     parameters = [
         inspect.Parameter("checkpoint", inspect.Parameter.POSITIONAL_ONLY, annotation=CHECKPOINT),
+        *others,
         *(
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
             for key, (hint, default) in {**own, **SHARED}.items()
@@ -140,7 +147,7 @@ def _settable(hint: Any) -> bool:
     if typing.get_origin(hint) is Literal or hint in PLAIN:
         return True
     args = typing.get_args(hint)
-    return type(None) in args and all(a in PLAIN or a is type(None) for a in args)
+    return type(None) in args and all(_settable(a) for a in args if a is not type(None))
 
 
 def info(
@@ -167,19 +174,30 @@ def info(
     terminal.table("\nmask", rows)
 
 
-def _write(result: Result, out: Path) -> list[Path]:
-    """The result, its picture, and a page to turn it around where there is a surface."""
-    from sparsediag import plotting
+def join(
+    parts: Annotated[list[Path], Parameter(help="Results of `landscape --shard 1/n` to n/n.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Result file, .npz.")],
+    formats: Annotated[str, Parameter(help="Also write: png, pdf, svg, csv, vtk.")] = "png",
+    debug: DEBUG = False,
+) -> None:
+    """Put the shards of a landscape together."""
+    from sparsediag import output, terminal
     from sparsediag.diagnostics.landscape import Landscape
 
-    files = [result.save(out), out.with_suffix(".png")]
-    with plotting.style():
-        axes = result.plot()
-        plotting.save(typing.cast(Any, axes.figure), out.with_suffix(""))
-    if isinstance(result, Landscape):
-        plotting.write_html(result.surface(), out.with_suffix(".html"))
-        files.append(out.with_suffix(".html"))
-    return files
+    whole = Landscape.join([Landscape.load(part) for part in parts])
+    files = [str(file) for file in output.write(whole, out, kinds=output.formats(formats))]
+    terminal.table("landscape", whole.table())
+    print(*whole.remarks(), "wrote " + " ".join(files), sep="\n")
+
+
+def _std(checkpoint: Path, data: str | None) -> Any:
+    """What the pixels of a checkpoint's images are divided by."""
+    from sparsediag.checkpoint import Checkpoint
+    from sparsediag.data import load
+
+    return load(data or Checkpoint.load(checkpoint).data).std
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -77,8 +77,8 @@ def normalised(
         problem: Whose weights.
         direction: (size,).
         norm: "filter" gives every filter (row of outputs) the norm of the net's own filter,
-            "layer" every layer that of its layer, "weight" multiplies each number by its weight;
-            what is empty stays 0. "none" keeps the direction.
+            "layer" every layer that of its layer, "weight" multiplies each number by the size of its
+            weight; what is empty stays 0. "none" keeps the direction.
         vectors: Whether tensors of one dimension, biases and batch norm, move too, each scaled as
             a layer; None for only with norm "none".
 
@@ -142,7 +142,7 @@ def _scaled(direction: Tensor, weight: Tensor, norm: Norm) -> Tensor:
     if norm == "none":
         return direction
     if norm == "weight":
-        return direction * weight
+        return direction * weight.abs()
     kept = weight.shape[0] if norm == "filter" and weight.dim() > 1 else 1
     d, w = direction.reshape(kept, -1), weight.reshape(kept, -1)
     length = d.norm(dim=1, keepdim=True)

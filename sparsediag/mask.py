@@ -129,13 +129,20 @@ class Mask(Mapping[str, Tensor]):
 
     def __or__(self, other: Mask) -> Mask:
         """What is alive in one of two masks; a tensor that one of them leaves out is all alive."""
-        return Mask({name: m | other[name] for name, m in self.items() if name in other})
+        return Mask(
+            {
+                name: self[name] | other[name]
+                if name in self and name in other
+                else torch.ones_like(m)
+                for name, m in {**self, **other}.items()
+            }
+        )
 
     def __and__(self, other: Mask) -> Mask:
         """What is alive in both."""
-        names = dict.fromkeys([*self, *other])
-        pairs = {n: [m[n] for m in (self, other) if n in m] for n in names}
-        return Mask({n: pair[0] & pair[-1] for n, pair in pairs.items()})
+        return Mask(
+            {name: self.get(name, m) & other.get(name, m) for name, m in {**self, **other}.items()}
+        )
 
     def __hash__(self) -> int:
         return hash(self.digest)

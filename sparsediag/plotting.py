@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,15 +177,15 @@ def loss_levels(*losses: np.ndarray, count: int = 17) -> np.ndarray:
     return np.geomspace(low, max(float(finite.max(initial=low)), 1.01 * low), count)
 
 
-def surface(axes: np.ndarray, z: np.ndarray) -> PlotlyFigure:
-    """An interactive surface of `z[i, j]` at `axes[0, i]`, `axes[1, j]`; a curve in 1-D."""
+def surface(axes: np.ndarray, z: np.ndarray, labels: Sequence[str]) -> PlotlyFigure:
+    """An interactive surface of `z[i, j]` at `axes[0, i]`, `axes[1, j]`; curves on one axis."""
     from plotly import graph_objects as go
 
-    if z.ndim == 1:
-        fig = go.Figure(go.Scatter(x=axes[0], y=z))
-        return fig.update_layout(xaxis_title="direction 1", yaxis_title="loss")
+    if len(axes) == 1:
+        fig = go.Figure([go.Scatter(x=axes[0], y=line) for line in np.atleast_2d(z)])
+        return fig.update_layout(xaxis_title=labels[0], yaxis_title="loss")
     fig = go.Figure(go.Surface(x=axes[0], y=axes[1], z=z.T, colorscale="Cividis"))
-    titles = {"xaxis_title": "direction 1", "yaxis_title": "direction 2", "zaxis_title": "loss"}
+    titles = {"xaxis_title": labels[0], "yaxis_title": labels[1], "zaxis_title": "loss"}
     return fig.update_layout(scene=titles, margin={"l": 0, "r": 0, "t": 30, "b": 0})
 
 

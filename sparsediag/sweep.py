@@ -17,7 +17,7 @@ from sparsediag.batches import Batch, chunked
 from sparsediag.errors import unknown
 from sparsediag.layout import Layout
 from sparsediag.modes import measuring
-from sparsediag.plane import Plane
+from sparsediag.planes import Plane
 
 Statistics = Literal["fixed", "estimate"]
 Precision = Literal["float32", "bfloat16"]
@@ -36,7 +36,7 @@ class Sweep:
     >>> from sparsediag import Problem, plane
     >>> net = torch.nn.Linear(4, 2)
     >>> problem = Problem(net, [(torch.ones(1, 4), torch.tensor([0]))])
-    >>> loss, accuracy = Sweep(plane.plane(problem))(np.zeros(2))
+    >>> loss, accuracy = Sweep(plane(problem))(np.zeros(2))
     >>> bool(np.isclose(loss, problem.value()))
     True
     """

@@ -239,7 +239,7 @@ def test_a_run_goes_on_after_an_interrupt(
     assert main(words) == 130
     assert capsys.readouterr().err.split() == ["interrupted"]
     (left,) = contents(place).keys() - before.keys()
-    assert re.fullmatch(r"run/\.spectrum-\w+\.unfinished\.npz", left)
+    assert left == "run/.spectrum.unfinished"
     assert main(words) == 0
     assert next(calls) == 3  # one for each checkpoint, and the one that broke
     assert contents(place).keys() - before.keys() == {"run/spectrum.npz", "run/spectrum.png"}
@@ -305,41 +305,69 @@ def test_info_as_json(place: Path, capsys: Captured, file: str) -> None:
 
 
 def stop(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, after: int) -> None:
-    """Let the loss be measured so many times, and then fail."""
-    from sparsediag.problem import Problem
+    """Let so many points be measured, and then fail."""
+    from sparsediag.sweep import Sweep
 
-    value, calls = Problem.value, count()
+    value, calls = Sweep.__call__, count()
 
-    def breaking(self: Problem, at: Any = None) -> float:
+    def breaking(self: Sweep, place: Any) -> tuple[float, float]:
         if next(calls) == after:
             raise error
-        return value(self, at)
+        return value(self, place)
 
-    monkeypatch.setattr(Problem, "value", breaking)
+    monkeypatch.setattr(Sweep, "__call__", breaking)
 
 
 def test_a_landscape_goes_on_after_an_error(
     place: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sparsediag.diagnostics import landscape
-
     words = ["landscape", "small.pt", "--points", "3", "--images", "20"]
     assert main([*words, "--out", "whole.npz"]) == 0
     before = contents(place)
-    monkeypatch.setattr(landscape, "SAVE_EVERY", -1)
     with monkeypatch.context() as patch:
-        stop(patch, OSError("unplugged"), after=7)
+        stop(patch, OSError("unplugged"), after=5)
         assert main(words) == 2
     assert capsys.readouterr().err.split() == ["unplugged"]
-    assert contents(place).keys() - before.keys() == {
-        next(place.glob(".small-landscape-*.unfinished.npz")).name
-    }
-    with monkeypatch.context() as patch:
-        stop(patch, AssertionError("the first five points are known"), after=2 + 9 - 5)
-        assert main(words) == 0
-    assert not list(place.glob(".*.unfinished.npz"))
-    one, other = (Result.load(f"{stem}.npz") for stem in ("whole", "small-landscape"))
-    assert one.loss.tobytes() == other.loss.tobytes()
+    assert contents(place).keys() - before.keys() == {".small-landscape.unfinished"}
+    assert main([*words, "--seed", "1"]) == 2
+    assert "holds unfinished work with other directions" in capsys.readouterr().err
+    assert main(words) == 0
+    assert not list(place.glob(".*.unfinished"))
+    assert Path("small-landscape.npz").read_bytes() == Path("whole.npz").read_bytes()
+
+
+def test_shards_are_joined(place: Path, capsys: Captured) -> None:
+    words = ["landscape", "small.pt", "--points", "3", "--images", "20"]
+    assert main([*words, "--out", "whole.npz"]) == 0
+    for i in (1, 2):
+        assert main([*words, "--shard", f"{i}/2", "--out", f"{i}.npz"]) == 0
+    assert "points are in other shards" in capsys.readouterr().out
+    assert main(["join", "1.npz", "2.npz", "--out", "joined.npz", "--formats", "svg,csv"]) == 0
+    assert Path("joined.npz").read_bytes() == Path("whole.npz").read_bytes()
+    assert Path("joined.svg").exists()
+    assert len(Path("joined.csv").read_text().splitlines()) == 1 + 9
+    assert main(["join", "1.npz", "--out", "joined.npz"]) == 2
+    assert "4 points are in none of 1 shards" in capsys.readouterr().err
+
+
+def test_nets_are_drawn_between_and_side_by_side(place: Path, run: Path, capsys: Captured) -> None:
+    nets = [str(run / name) for name in ("epoch-001.pt", "last.pt")]
+    words = ["--points", "3", "--images", "40", "--dims", "1"]
+    assert main(["landscape", *nets, *words[:4], "--out", "between.npz"]) == 0
+    between = Result.load("between.npz")
+    assert between.stops == [Path(net).stem for net in nets]
+    assert between.places.tolist() == [[0.0], [pytest.approx(1.0)]]
+    assert main(["landscape", *nets, "--shared", *words, "--out", "compared.npz"]) == 0
+    compared = Result.load("compared.npz")
+    assert compared.names == between.stops
+    assert "rise at" in capsys.readouterr().out
+    assert main(["landscape", "run", "--points", "3", "--images", "40"]) == 0
+    assert Result.load("run/landscape.npz").stops[0] == "epoch-001"
+    assert not [file for file in contents(place) if "unfinished" in file]
+    assert main(["landscape", nets[0], "--shared"]) == 2
+    assert "give two checkpoints or more" in capsys.readouterr().err
+    assert main(["gradflow", "run"]) == 2
+    assert "is a folder; gradflow needs one checkpoint of it" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_said_and_is_exit_code_130(
@@ -349,7 +377,9 @@ def test_an_interrupt_is_said_and_is_exit_code_130(
     before = contents(place)
     assert main(["landscape", "small.pt"]) == 130
     assert capsys.readouterr().err.split() == ["interrupted"]
-    assert contents(place) == before
+    left = contents(place)
+    assert left.pop(".small-landscape.unfinished")
+    assert left == before
 
 
 # help
@@ -365,7 +395,7 @@ def test_help_explains_every_option(
     diagnostic: Callable[..., Result] = getattr(sparsediag, name)
     explained = {p.arg_name: p.description for p in parse(diagnostic.__doc__ or "").params}
     for option in inspect.signature(diagnostic).parameters:
-        if option in ("problem", "progress", "resume", "along", "start"):
+        if option in ("problem", "progress", "resume", "along", "also", "start", "std"):
             assert f"--{option} " not in page
         else:
             assert f"--{option.replace('_', '-')} " in page

@@ -1,8 +1,9 @@
-"""ToST, Figure 10: loss landscape of the sparse net, plain and with each tweak.
+"""ToST, Figure 10: loss over the input space around test images, plain and with each tweak.
 
-The paper's claim: every tweak flattens the landscape. The paper's surfaces are drawn over the
-input space; these are over the weights, along the same two Gaussian, filter-normalised directions
-for all nets and with common levels.
+The paper's claim: every tweak flattens the landscape. It does not say which directions it draws;
+above, the axes are the sign of the loss gradient in the image and a random direction of signs,
+below, two random ones. Images, random directions and levels are common to all nets; the surfaces
+are means over the images, each image's loss clamped at 8.
 """
 
 from __future__ import annotations
@@ -16,19 +17,25 @@ from figures.need import Need
 from sparsediag import plotting
 
 RUNS = {"sparse": (), "GSk": ("GSk",), "GSw": ("GSw",), "LS": ("LS",)}
-NEEDS = {label: Need("landscape", tweaks=tweaks) for label, tweaks in RUNS.items()}
+NEEDS = {
+    (axes, label): Need("inputscape", tweaks=tweaks, split="test", options=(("axes", axes),))
+    for axes in ("gradient", "random")
+    for label, tweaks in RUNS.items()
+}
 
 
-def draw(results: dict[str, Any]) -> Figure:
-    """One panel a net; the number is the mean rise of the loss over the plane."""
-    fig = plotting.figure(plotting.PAGE, 2.1)
-    panels = fig.subplots(1, len(results), sharex=True, sharey=True)
-    levels = plotting.loss_levels(*(result.loss for result in results.values()))
-    for ax, (label, result) in zip(panels, results.items(), strict=True):
-        last = ax is panels[-1]
-        x, y = result.axes
-        plotting.contours(ax, x, y, result.loss, levels=levels, bar=last)
-        rise = np.nanmean(result.loss) - result.centre
-        ax.set(title=f"{label}: mean rise {rise:.2f}", xlabel="direction 1")
-    panels[0].set_ylabel("direction 2")
+def draw(results: dict[Any, Any]) -> Figure:
+    """A panel a net and kind of axes; the number is the mean rise over the plane."""
+    fig = plotting.figure(plotting.PAGE, 4.0)
+    grid = fig.subplots(2, len(RUNS), sharex=True, sharey=True)
+    means = {key: result.loss.mean(axis=0) for key, result in results.items()}
+    levels = plotting.loss_levels(*means.values())
+    for row, axes in zip(grid, ("gradient", "random"), strict=True):
+        for ax, label in zip(row, RUNS, strict=True):
+            mean, result = means[axes, label], results[axes, label]
+            x, y = result.axes
+            plotting.contours(ax, x, y, mean, levels=levels, bar=label == "LS")
+            rise = np.nanmean(mean) - result.centre.mean()
+            ax.set(title=f"{label}: mean rise {rise:.2f}", xlabel=result.labels[0])
+        row[0].set_ylabel(result.labels[1])
     return fig

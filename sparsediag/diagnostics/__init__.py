@@ -6,6 +6,7 @@ DIAGNOSTICS = {
     "trace": "trace of the Hessian, with its error",
     "activations": "share of zero activations and dead units, block by block",
     "gradflow": "gradient norm of the live weights, layer by layer",
-    "landscape": "loss on a line or a plane through the weights",
+    "landscape": "loss on a line or a plane through the weights of one net, several, or a run",
+    "inputscape": "loss on planes through the images",
     "perturbation": "loss along the top Hessian eigenvectors, beside the quadratic model",
 }

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sparsediag import directions
+from sparsediag import doctor
 from sparsediag.directions import Norm
+from sparsediag.planes import Axes, Plane, plane
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
+from sparsediag.survey import DONE, INTERPOLATED, MISSING, OVERFLOW, survey
+from sparsediag.sweep import Precision, Statistics, Sweep
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Panel
     from plotly.graph_objects import Figure
-
-SAVE_EVERY = 5.0  # seconds between two writes of an unfinished landscape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,89 +27,175 @@ class Landscape(Result):
     """The loss at the points of a grid.
 
     Attributes:
-        loss: (points,) or (points, points); `loss[i, j]` is at `axes[0, i]`, `axes[1, j]`.
-            NaN or infinity where the loss overflows.
-        axes: Distance along each direction, (dims, points), in lengths of the direction: with
-            norm "filter", 1 moves every filter by its own norm.
+        loss: (points,), (lines, points), or (points, points) where `loss[i, j]` is at
+            `axes[0, i]`, `axes[1, j]`. NaN or infinity where the loss overflows.
+        accuracy: Share of samples with the right class, likewise; NaN where there are no classes,
+            or where the loss was interpolated.
+        status: 0 where a point is missing (in a shard), 1 where it was computed, 2 where its loss
+            is not finite, 3 where it was interpolated.
+        axes: Coordinates along each direction, (dims, points), in `unit`s.
+        labels: What the directions are.
+        unit: With norm "filter", 1 moves every filter by its own norm.
         centre: The loss at the weights themselves.
-        gram: Cosines between the directions, (dims, dims).
-        done: Which points have been computed; all of them once the landscape is finished.
+        gram: Cosines between the directions.
+        lengths: Of the directions, in weight space.
+        curvature: u.Hu along the unit vector u of each direction, exact; NaN where batch norm is
+            measured anew.
+        held_out: Largest error of interpolation on points held back, of the range of the loss.
+        rounding: Largest error of a lower precision on some points, of the loss there.
+        stops: Names of nets on the plane or near it.
+        places: Their coordinates by least squares, (stops, dims).
+        away: Their distances from the plane, (stops,).
+        losses: Their own losses, (stops,).
+        doubts: What the doctor found before the first point.
     """
 
     loss: np.ndarray
+    accuracy: np.ndarray
+    status: np.ndarray
     axes: np.ndarray
+    labels: list[str]
+    unit: str
     centre: float
     gram: np.ndarray
-    done: np.ndarray
+    lengths: np.ndarray
+    curvature: np.ndarray
+    held_out: float = 0.0
+    rounding: float = 0.0
+    stops: list[str] = field(default_factory=list)
+    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    away: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> bool:
+        """Whether it holds several lines instead of a plane."""
+        return len(self.axes) == 1 and self.loss.ndim == 2
+
+    @property
+    def findings(self) -> list[str]:
+        """What a person should know before believing the picture."""
+        if (self.status == MISSING).any():
+            return [*self.doubts, f"{(self.status == MISSING).sum()} points are in other shards"]
+        said = doctor.of_grid(self.loss.mean(axis=0) if self.lines else self.loss, self.centre)
+        if len(self.away) and self.away.max() > 0.5 * np.ptp(self.places * self.lengths, 0).max():
+            said.append(f"nets lie up to {self.away.max():.3g} out of the plane; see their markers")
+        return [*self.doubts, *said]
 
     def table(self) -> list[dict[str, Any]]:
-        """Loss at the centre and the extremes of the grid."""
+        """Loss at the centre, the extremes of the grid and the stops."""
         origin = ", ".join("0" for _ in self.axes)
-        centre = {"": "centre", "loss": f"{self.centre:.4g}", "at": origin}
+        rows = [{"": "centre", "loss": f"{self.centre:.4g}", "at": origin}]
+        rows += [
+            {"": name, "loss": f"{loss:.4g}", "at": ", ".join(f"{x:.3g}" for x in place)}
+            for name, place, loss in zip(self.stops, self.places, self.losses, strict=True)
+        ]
         finite = np.where(np.isfinite(self.loss), self.loss, np.nan)
         if np.isnan(finite).all():
-            return [centre, {"": "no other point", "loss": "overflow", "at": "all"}]
+            return [*rows, {"": "no other point", "loss": "overflow", "at": "all"}]
         low, high = np.nanargmin(finite), np.nanargmax(finite)
         return [
-            centre,
+            *rows,
             {"": "lowest", "loss": f"{finite.flat[low]:.4g}", "at": self._place(low)},
             {"": "highest", "loss": f"{finite.flat[high]:.4g}", "at": self._place(high)},
             {"": "mean rise", "loss": f"{np.nanmean(finite) - self.centre:.4g}", "at": "all"},
         ]
 
     def _place(self, flat: np.intp) -> str:
-        where = np.unravel_index(flat, self.loss.shape)
+        where = np.unravel_index(flat, self.loss.shape)[-len(self.axes) :]
         return ", ".join(f"{axis[i]:.3g}" for axis, i in zip(self.axes, where, strict=True))
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """A curve (1-D), or filled contours of the loss with the weights as a cross (2-D)."""
-        from sparsediag import plotting
+    def remarks(self) -> list[str]:
+        """How it was computed, and the doctor's findings."""
+        computed = int(np.isin(self.status, (DONE, OVERFLOW)).sum())
+        lines = [f"{computed} of {self.loss.size} points computed"]
+        if (self.status == INTERPOLATED).any():
+            lines[0] += f", the others off by at most {self.held_out:.1%} where checked"
+        if self.rounding:
+            lines.append(f"lower precision changed the loss by up to {self.rounding:.1e} of it")
+        return [*lines, *(f"finding: {line}" for line in self.findings)]
 
-        ax = ax or plotting.axes()
-        norm = self.source.get("options", {}).get("norm", "none")
-        unit = "" if norm == "none" else f" ({norm} norms)"
-        if self.loss.ndim == 1:
-            ax.plot(self.axes[0], self.loss, color=plotting.COLOURS[0])
-            ax.plot(0, self.centre, "+", color="black")
-            ax.set(xlabel=f"direction 1{unit}", ylabel="loss")
-            return ax
-        plotting.contours(ax, self.axes[0], self.axes[1], self.loss)
-        ax.plot(0, 0, "+", color="white", ms=8)
-        ax.set(xlabel=f"direction 1{unit}", ylabel=f"direction 2{unit}")
-        return ax
+    def plot(self, ax: Panel | None = None) -> Panel:
+        """A curve (1-D), curves with their band (lines), or filled contours (2-D)."""
+        from sparsediag.scenery import picture
+
+        return picture(self, ax)
 
     def surface(self) -> Figure:
-        """The loss as a surface to turn around, or a curve in 1-D (plotly)."""
-        from sparsediag import plotting
+        """The loss as a surface to turn around, with the nets on it to play; curves in 1-D."""
+        from sparsediag.scenery import motion
 
-        return plotting.surface(self.axes, self.loss)
+        return motion(self)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The landscape whose shards these are.
+
+        Raises:
+            ValueError: If they are of different landscapes, or a point is in none of them.
+        """
+        first = parts[0]
+        if any(p.source != first.source or p.centre != first.centre for p in parts):
+            raise ValueError("the shards are of different landscapes; join those of one command")
+        whole = [a.copy() for a in (first.loss, first.accuracy, first.status)]
+        for part in parts[1:]:
+            for mine, its in zip(whole, (part.loss, part.accuracy, part.status), strict=True):
+                np.copyto(mine, its, where=part.status != MISSING)
+        if missing := int((whole[2] == MISSING).sum()):
+            raise ValueError(f"{missing} points are in none of {len(parts)} shards; give them all")
+        return replace(first, loss=whole[0], accuracy=whole[1], status=whole[2])
 
 
 def landscape(
-    problem: Problem,
+    problem: Problem | Plane,
     *,
     points: int = 25,
     span: float = 1.0,
     dims: int = 2,
+    axes: Axes = "random",
     norm: Norm = "filter",
+    vectors: bool | None = None,
+    orthogonal: bool = False,
+    lines: int = 1,
     seed: int = 0,
+    statistics: Statistics | None = None,
+    precision: Precision = "float32",
+    adaptive: bool = False,
+    tol: float = 0.01,
+    shard: str | None = None,
+    jobs: int = 1,
+    expected: float | None = None,
     resume: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Landscape:
     """The loss at `weights + a d1 (+ b d2)` for a, b in [-span, span].
 
-    The directions are Gaussian, lie on the live weights alone, and are normalised filter by
-    filter, so that one unit is as long as the weights are.
+    The directions lie on the live weights alone. By default they are Gaussian and normalised
+    filter by filter, so that one unit is as long as the weights are.
 
     Args:
-        problem: The loss.
+        problem: The loss, or a `Plane` with directions of its own, to which the options from `dims`
+            to `lines` do not apply.
         points: Grid points along each direction; an odd number has the weights as its centre.
         span: How far to go each way, in units of the directions.
         dims: 1 for a line, 2 for a plane.
-        norm: How the directions are scaled: filter, layer or none.
+        axes: "random", "gradient" (uphill, then a random one), or "eigenvectors" of the Hessian.
+        norm: How directions are scaled: filter, layer, weight or none.
+        vectors: Whether biases and batch norm move too (default: with norm "none" only).
+        orthogonal: Make the second direction orthogonal to the first, after normalisation.
+        lines: Random lines, each with the next seed, instead of one (dims=1).
         seed: Seed of the first direction; the second has the next one.
-        resume: File that keeps the points while they are computed. If it holds the same
-            landscape unfinished, the work goes on from there. Remove it once the result is saved.
+        statistics: "fixed" for batch norm's own, "estimate" to measure them anew at each point
+            (default: estimate between nets, fixed otherwise).
+        precision: "bfloat16" is faster on some machines; its error is measured on some points.
+        adaptive: Compute only as many points as a smooth surface needs.
+        tol: Error of the others that is good enough, as a share of the range of the loss.
+        shard: "2/4" for the second quarter of the points; see `Landscape.join`.
+        jobs: Processes that share the points.
+        expected: The loss that the net is said to have on these samples; the doctor compares.
+        resume: File that keeps the points as they come, for work that goes on after a stop.
+            Remove it once the result is saved.
         progress: Called as `progress(points, all)`.
 
     Raises:
@@ -122,51 +207,41 @@ def landscape(
     >>> landscape(problem, points=3).loss.shape
     (3, 3)
     """
-    if dims not in (1, 2):
-        raise ValueError(f"dims={dims}: need 1 (a line) or 2 (a plane)")
-    axis = directions.steps(points, span)
-    d = [directions.random(problem, norm=norm, seed=seed + i) for i in range(dims)]
-    lengths = np.array([float(v.norm()) for v in d])
-    if not lengths.all():
-        raise ValueError(
-            "a direction is zero everywhere: no layer with two dimensions has live weights. "
-            "Use norm='none' to move biases and norms too."
-        )
-    about = source(problem, points=points, span=span, dims=dims, norm=norm, seed=seed)
-    grid = Landscape(
-        loss=np.full((points,) * dims, np.nan),
-        axes=np.stack([axis] * dims),
-        centre=problem.value(),
-        gram=np.array([[float(u @ v) for v in d] for u in d]) / np.outer(lengths, lengths),
-        done=np.zeros((points,) * dims, dtype=bool),
-        source=about,
+    how = ("problem", "shard", "jobs", "expected", "resume", "progress")
+    options = {k: v for k, v in locals().items() if k not in how and k != "how"}
+    on = problem
+    if isinstance(on, Problem):
+        on = plane(on, axes, dims=dims, norm=norm, vectors=vectors, lines=lines, seed=seed)
+    if orthogonal:
+        on = on.orthogonal()
+    statistics = statistics or ("estimate" if on.stops else "fixed")
+    ends, grid = on.grid(points, span)
+    exact, (at, away) = Sweep(on, statistics=statistics), on.stopped()
+    found = survey(
+        on,
+        grid,
+        statistics=statistics,
+        precision=precision,
+        adaptive=adaptive,
+        tol=tol,
+        shard=shard,
+        jobs=jobs,
+        resume=resume,
+        progress=progress,
     )
-    if resume is not None and Path(resume).exists():
-        grid = _same(Landscape.load(resume), grid, resume)
-    todo = [p for p in product(range(points), repeat=dims) if not grid.done[p]]
-    saved = time.monotonic()
-    for place in todo:
-        at = problem.weights
-        for coordinate, direction in zip(place, d, strict=True):
-            at = at.add(direction, alpha=float(axis[coordinate]))
-        grid.loss[place] = problem.value(at)
-        grid.done[place] = True
-        if progress:
-            progress(int(grid.done.sum()), grid.done.size)
-        if resume is not None and time.monotonic() - saved > SAVE_EVERY:
-            grid.save(resume)
-            saved = time.monotonic()
-    if resume is not None:
-        grid.save(resume)
-    return grid
-
-
-def _same(kept: Landscape, wanted: Landscape, path: Path) -> Landscape:
-    same = {key: kept.source[key] == wanted.source[key] for key in ("problem", "options")}
-    same["problem"] &= bool(np.isclose(kept.centre, wanted.centre))
-    for key in [key for key, equal in same.items() if not equal]:
-        raise ValueError(
-            f"{path} holds an unfinished landscape of another {key}; "
-            "remove it, or ask for the same one again"
-        )
-    return replace(kept, source=wanted.source)
+    return Landscape(
+        **vars(found),
+        axes=ends,
+        labels=on.labels,
+        unit=on.unit,
+        centre=exact(np.zeros(len(on.directions)))[0],
+        gram=on.gram,
+        lengths=on.directions.norm(dim=1).cpu().numpy(),
+        curvature=on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan),
+        stops=list(on.names),
+        places=at,
+        away=away,
+        losses=np.array([p.value() for p in on.stops]),
+        doubts=doctor.of_plane(on, exact, expected=expected),
+        source=source(on.problem, **options, labels=on.labels),
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from tests.bench import curvature, speed
+from tests.bench import curvature, landscape, speed
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PARTS = {
@@ -21,6 +21,7 @@ PARTS = {
     "products": curvature.product_section,
     "warm": curvature.warm_section,
     "solvers": curvature.solver_section,
+    "landscape": landscape.section,
 }
 
 

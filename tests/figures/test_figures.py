@@ -5,25 +5,30 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from figures import __main__ as driver
 from figures import store
+from figures.lottery import fig05 as lottery5
 from figures.need import TOST, Need
 from figures.scales import SCALES
 from figures.tost import fig02, fig03, fig05, fig08, fig09a, fig09b, fig10, table1
 from figures.work import Work
+from sparsediag import Problem, inputscape, landscape
 from sparsediag.diagnostics.activations import Activations
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.perturbation import Perturbation
 
 ROOT = Path(__file__).parent.parent.parent
 SMOKE = SCALES["smoke"]
-ITEMS = [f"tost/{n}" for n in ("fig02", "fig03", "fig05", "fig08", "fig09a", "fig09b", "fig10")]
+ITEMS = [f"lottery/{n}" for n in ("fig05", "fig10", "fig11")]
+ITEMS += [f"tost/{n}" for n in ("fig02", "fig03", "fig05", "fig08", "fig09a", "fig09b", "fig10")]
 ITEMS.append("tost/table1")
 
 
@@ -57,7 +62,7 @@ def test_every_item_is_drawn_as_pdf_and_png(drawn: Path, name: str) -> None:
 def test_a_second_call_does_no_work(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = pictures(drawn)
     assert driver.main(["--scale", "smoke", "--out", str(drawn)]) == 0
-    assert "0 drawn, 8 up to date" in capsys.readouterr().out
+    assert f"0 drawn, {len(ITEMS)} up to date" in capsys.readouterr().out
     assert pictures(drawn) == before
 
 
@@ -225,19 +230,38 @@ def test_figure_8_starts_from_zero() -> None:
         np.testing.assert_allclose(change, t**2)
 
 
-def test_figure_10_has_common_levels_and_the_mean_rise() -> None:
-    axis = np.linspace(-1, 1, 3)
+def flat(height: float) -> Landscape:
+    """A level landscape whose centre has the loss 1."""
+    net = torch.nn.Linear(2, 1)
+    problem = Problem(net, [(torch.eye(2), torch.ones(2, 1))], loss=torch.nn.MSELoss())
+    real = landscape(problem, points=3)
+    return replace(real, loss=np.full((3, 3), height), centre=1.0)
+
+
+def test_lottery_figure_5_has_common_levels_and_the_mean_rise() -> None:
+    results = {label: flat(2.0 + i) for i, label in enumerate(lottery5.RUNS)}
+    panels = lottery5.draw(results).axes[: len(results)]
+    assert len({tuple(ax.collections[0].levels) for ax in panels}) == 1
+    assert [ax.get_title() for ax in panels][1] == "skip: mean rise 2.00"
+
+
+def test_figure_10_has_common_levels_and_the_mean_rise_of_the_images() -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    problem = Problem(net, [(torch.rand(5, 1, 2, 2), torch.arange(5) % 3)])
+    real = inputscape(problem, points=3)
     results = {
-        label: Landscape(
-            loss=np.full((3, 3), 2.0 + i), axes=np.stack([axis, axis]), centre=1.0,
-            gram=np.eye(2), done=np.ones((3, 3), bool), source={},
-        )
-        for i, label in enumerate(fig10.RUNS)
-    }  # fmt: skip
+        key: replace(real, loss=np.full((5, 3, 3), 2.0 + i), centre=np.ones(5))
+        for i, key in enumerate(fig10.NEEDS)
+    }
     panels = fig10.draw(results).axes[: len(results)]
-    ranges = {tuple(ax.collections[0].levels) for ax in panels}
-    assert len(ranges) == 1
+    assert len({tuple(ax.collections[0].levels) for ax in panels}) == 1
     assert [ax.get_title() for ax in panels][1] == "GSk: mean rise 2.00"
+
+
+def test_early_is_the_papers_fifth_epoch() -> None:
+    assert SCALES["laptop"].early == 1
+    assert replace(SCALES["laptop"], epochs=180).early == 5
+    assert SMOKE.key(lottery5.NEEDS["LS"]) != SMOKE.key(replace(lottery5.NEEDS["LS"], when="best"))
 
 
 def test_table_1_takes_the_last_blocks_and_their_spread() -> None:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from sparsediag import Mask, Problem
 from sparsediag.chance import stream
-from sparsediag.directions import lengths, random
+from sparsediag.directions import Norm, lengths, normalised, orthogonal, random
 
-NORMS = ("filter", "layer", "none")
+NORMS: tuple[Norm, ...] = ("filter", "layer", "weight", "none")
 every_case = pytest.mark.parametrize("name", cases.CASES)
 
 
@@ -48,7 +48,7 @@ def test_each_layer_is_as_long_as_the_nets_own(name: str) -> None:
             assert not torch.allclose(_lengths(d), _lengths(w), rtol=1e-3)
 
 
-@pytest.mark.parametrize("norm", ["filter", "layer"])
+@pytest.mark.parametrize("norm", ["filter", "layer", "weight"])
 @every_case
 def test_biases_and_batch_norm_stay(name: str, norm: str) -> None:
     problem = cases.CASES[name]()
@@ -74,7 +74,7 @@ def test_it_is_zero_off_the_mask(name: str, norm: str) -> None:
         assert (d[n][alive] != 0).any()
 
 
-@pytest.mark.parametrize("norm", ["filter", "layer"])
+@pytest.mark.parametrize("norm", ["filter", "layer", "weight"])
 def test_an_empty_filter_stays_empty(norm: str) -> None:
     net = nn.Linear(3, 2)
     alive = torch.tensor([[True, True, False], [False, False, False]])
@@ -97,7 +97,7 @@ def test_a_filter_of_zeros_that_is_alive_stays_where_it_is() -> None:
 def test_an_empty_layer_stays_empty() -> None:
     problem = cases.tanh_mlp()
     problem = _again(problem, Mask({"2.weight": torch.zeros(5, 6, dtype=torch.bool)}))
-    for norm in ("filter", "layer"):
+    for norm in ("filter", "layer", "weight"):
         d = problem.split(random(problem, norm=norm))
         assert (d["2.weight"] == 0).all()
         assert d["4.weight"].norm() > 0
@@ -179,3 +179,112 @@ def test_lengths_grow_with_the_weights() -> None:
         for p in problem.net.parameters():
             p.mul_(2)
     torch.testing.assert_close(lengths(_again(problem, problem.mask)), 2 * before)
+
+
+# the published rule, by hand
+
+WEIGHT = [[3.0, 4.0], [5.0, -12.0], [0.0, 0.0]]  # filters of length 5, 13 and 0
+BIAS = [1.0, 2.0, 2.0]  # of length 3
+DRAWN, DRAWN_BIAS = [[0.0, 2.0], [3.0, -4.0], [1.0, 1.0]], [4.0, -4.0, 2.0]
+LAYER = (194 / 31) ** 0.5  # the layer's length over that of the direction
+RULES: dict[str, tuple[list[list[float]], list[float]]] = {
+    "filter": ([[0, 5], [7.8, -10.4], [0, 0]], [2, -2, 1]),
+    "layer": ([[x * LAYER for x in row] for row in DRAWN], [2, -2, 1]),
+    "weight": ([[0, 8], [15, -48], [0, 0]], [4, -8, 4]),
+    "none": (DRAWN, DRAWN_BIAS),
+}
+
+
+def _by_hand(dead: tuple[int, int] | None = None) -> tuple[Problem, Tensor]:
+    """A convolution of three filters of two weights, and a direction."""
+    net = nn.Conv2d(1, 3, (1, 2)).double()
+    net.weight.data.copy_(torch.tensor(WEIGHT).view(3, 1, 1, 2))
+    net.bias.data.copy_(torch.tensor(BIAS))
+    mask = None
+    if dead:
+        alive = torch.ones(3, 1, 1, 2, dtype=torch.bool)
+        alive[dead[0], 0, 0, dead[1]] = False
+        mask = Mask({"weight": alive})
+    x = torch.ones(2, 1, 1, 2, dtype=torch.float64)
+    problem = Problem(net, [(x, x)], loss=lambda outputs, _: outputs.mean(), mask=mask)
+    drawn = {"weight": torch.tensor(DRAWN).view(3, 1, 1, 2), "bias": torch.tensor(DRAWN_BIAS)}
+    return problem, problem.join({name: t.double() for name, t in drawn.items()})
+
+
+@pytest.mark.parametrize("vectors", [None, True, False])
+@pytest.mark.parametrize("norm", RULES)
+def test_the_rules_by_hand(norm: Norm, vectors: bool | None) -> None:
+    problem, drawn = _by_hand()
+    d = problem.split(normalised(problem, drawn, norm=norm, vectors=vectors))
+    rows, bias = RULES[norm]
+    moves = norm == "none" if vectors is None else vectors
+    torch.testing.assert_close(d["weight"].view(3, 2), torch.tensor(rows).double())
+    torch.testing.assert_close(d["bias"], torch.tensor(bias).double() * moves)
+
+
+@pytest.mark.parametrize(
+    ("norm", "rows"),
+    [
+        ("filter", [[0, 5], [5, 0], [0, 0]]),  # one weight of 5 is left of 5 and -12
+        ("layer", [[x * (50 / 15) ** 0.5 for x in row] for row in ([0, 2], [3, 0], [1, 1])]),
+        ("weight", [[0, 8], [15, 0], [0, 0]]),
+        ("none", [[0, 2], [3, 0], [1, 1]]),
+    ],
+)
+def test_the_mask_comes_before_the_norm(norm: Norm, rows: list[list[float]]) -> None:
+    problem, drawn = _by_hand(dead=(1, 1))
+    d = problem.split(normalised(problem, drawn, norm=norm))["weight"]
+    torch.testing.assert_close(d.view(3, 2), torch.tensor(rows).double())
+
+
+@pytest.mark.parametrize("norm", RULES)
+@every_case
+def test_a_norm_does_not_turn_any_weights_direction(name: str, norm: Norm) -> None:
+    problem = cases.CASES[name]()
+    drawn = random(problem, norm="none", seed=3)
+    d = normalised(problem, drawn, norm=norm, vectors=True)
+    assert (d * drawn >= 0).all()
+    assert d @ drawn > 0
+
+
+@pytest.mark.parametrize("norm", ["filter", "layer", "weight"])
+@every_case
+def test_the_length_of_a_direction_does_not_matter(name: str, norm: Norm) -> None:
+    problem = cases.CASES[name]()
+    drawn = random(problem, norm="none")
+    one, other = (normalised(problem, s * drawn, norm=norm, vectors=True) for s in (1, 1e6))
+    if norm == "weight":
+        one = 1e6 * one
+    torch.testing.assert_close(other, one, rtol=1e-12, atol=0)
+
+
+# directions that stand upright on each other
+
+
+def _several(count: int) -> Tensor:
+    return torch.randn(count, 9, generator=stream("test", count), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_orthogonal_directions_keep_their_lengths_and_their_space(count: int) -> None:
+    given = _several(count) * 10.0 ** torch.arange(count)[:, None]
+    made = orthogonal(given)
+    torch.testing.assert_close(made.norm(dim=1), given.norm(dim=1), rtol=1e-12, atol=0)
+    assert torch.equal(made[0], given[0])
+    units = made / made.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(units @ units.T, torch.eye(count).double(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(given @ units.T @ units, given, rtol=1e-12, atol=1e-9)
+    assert ((made * given).sum(dim=1) > 0).all()
+
+
+def test_nearly_parallel_directions_come_out_orthogonal() -> None:
+    one, other = _several(2)
+    made = orthogonal(torch.stack([one, one + 1e-3 * other]))
+    assert abs(torch.cosine_similarity(*made, dim=0)) < 1e-14
+
+
+def test_a_direction_in_the_plane_of_the_others_is_refused() -> None:
+    one, other = _several(2)
+    for last in (2 * one - other, 0 * one):
+        with pytest.raises(ValueError, match="a direction lies in the plane of the others"):
+            orthogonal(torch.stack([one, other, last]))

@@ -339,3 +339,38 @@ def test_to_keeps_the_mask() -> None:
     mask = Mask({"w": _coins((5, 5), 0)})
     assert mask.to("cpu") == mask
     assert mask.to("meta")["w"].is_meta
+
+
+# several masks
+
+ONE = Mask({"w": torch.tensor([True, True, False, False])})
+OTHER = Mask({"w": torch.tensor([True, False, True, False])})
+
+
+def test_the_union_is_alive_where_either_is_and_the_intersection_where_both_are() -> None:
+    assert (ONE | OTHER)["w"].tolist() == [True, True, True, False]
+    assert (ONE & OTHER)["w"].tolist() == [True, False, False, False]
+
+
+def test_a_tensor_that_a_mask_leaves_out_is_all_alive() -> None:
+    more = Mask({"w": OTHER["w"], "v": torch.tensor([False, True])})
+    for union in (ONE | more, more | ONE):
+        assert union == Mask({"w": (ONE | OTHER)["w"], "v": torch.tensor([True, True])})
+    for both in (ONE & more, more & ONE):
+        assert both == Mask({"w": (ONE & OTHER)["w"], "v": torch.tensor([False, True])})
+
+
+def test_masks_of_different_tensors_join_too() -> None:
+    v = Mask({"v": torch.tensor([False, True])})
+    assert (ONE | v).density == 1
+    assert (ONE & v) == Mask({"w": ONE["w"], "v": v["v"]})
+
+
+@quick
+@given(bits, st.integers(0, 2**32 - 1))
+def test_joins_take_either_order_and_absorb(masks: dict[str, Tensor], seed: int) -> None:
+    one = Mask(masks)
+    other = Mask({name: _coins(tuple(m.shape), seed) for name, m in masks.items()})
+    assert one | other == other | one
+    assert one & other == other & one
+    assert (one & other) | one == (one | other) & one == one

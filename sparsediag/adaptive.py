@@ -1,0 +1,81 @@
+"""Adaptive: a smooth surface from a part of its points, and how wrong the rest may be.
+
+A coarse grid comes first; then the points where two interpolants disagree most. Points that are
+held back from both say when that is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.interpolate import RBFInterpolator
+
+from sparsediag.chance import stream
+
+COARSE = 7  # points along each axis to begin with
+HELD = 40  # points held back
+Fetch = Callable[[np.ndarray], np.ndarray]  # numbers of points -> their values
+
+
+def adapt(
+    shape: tuple[int, int], fetch: Fetch, *, tol: float, seed: int = 0
+) -> tuple[np.ndarray, float]:
+    """Values at all points of a grid, and the largest error on points held back, of the range.
+
+    Args:
+        shape: Of the grid.
+        fetch: Computes points.
+        tol: Error to stop at, as a share of the range of the values.
+        seed: Seed of the points held back.
+
+    Returns:
+        Values, of that shape, and the error; exact values and 0 where all points were computed:
+        beyond half of them, or where one is not finite.
+    """
+    places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), axis=-1)
+    places = places.reshape(-1, 2)
+    lines = [np.unique(np.linspace(0, n - 1, COARSE).round().astype(int)) for n in shape]
+    coarse = np.ravel_multi_index(np.ix_(*lines), shape).ravel()
+    others = np.setdiff1d(np.arange(len(places)), coarse)
+    draw = np.random.default_rng(stream("held back", seed).initial_seed())
+    held = np.sort(draw.choice(others, min(HELD, len(others)), replace=False))
+    known = np.full(len(places), np.nan)
+    known[held], known[coarse] = fetch(held), fetch(coarse)
+    used = coarse
+    while len(used) + len(held) < len(places) / 2 and np.isfinite(known[[*used, *held]]).all():
+        smooth, rough = (
+            RBFInterpolator(places[used], known[used], kernel=kernel)(places)
+            for kernel in ("thin_plate_spline", "linear")
+        )
+        low, high = (f(known[[*used, *held]]) for f in (np.min, np.max))
+        error = float(np.abs(smooth - known)[held].max() / max(high - low, np.finfo(float).tiny))
+        if error <= tol:
+            both = np.concatenate([used, held])
+            values = RBFInterpolator(places[both], known[both], kernel="thin_plate_spline")(places)
+            values[both] = known[both]
+            return values.reshape(shape), error
+        doubt = np.abs(smooth - rough)
+        doubt[[*used, *held]] = -1
+        more = _apart(doubt, places, count=max(8, len(used) // 4), shape=shape)
+        known[more] = fetch(more)
+        used = np.concatenate([used, more])
+    rest = np.setdiff1d(np.arange(len(places)), [*used, *held])
+    known[rest] = fetch(rest)
+    return known.reshape(shape), 0.0
+
+
+def _apart(
+    doubt: np.ndarray, places: np.ndarray, *, count: int, shape: tuple[int, int]
+) -> np.ndarray:
+    """The numbers of the most doubtful points, none next to another."""
+    cell = 2 / (np.array(shape) - 1)
+    chosen: list[int] = []
+    doubt = doubt.copy()
+    for _ in range(count):
+        i = int(doubt.argmax())
+        if doubt[i] < 0:
+            break
+        chosen.append(i)
+        doubt[(np.abs(places - places[i]) < 1.5 * cell).all(axis=1)] = -1
+    return np.array(chosen)

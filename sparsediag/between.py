@@ -1,0 +1,128 @@
+"""Between: lines and planes through several nets of one architecture, whose masks may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import and_, or_
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsediag.errors import unknown
+from sparsediag.planes import Plane
+from sparsediag.problem import Problem
+
+Masks = Literal["union", "intersection"]
+
+
+def together(
+    problems: Sequence[Problem], *, masks: Masks = "union"
+) -> tuple[Problem, list[Tensor]]:
+    """The loss of the first in coordinates that fit all, and the weights of each in them.
+
+    Args:
+        problems: Of one architecture; their masks may differ.
+        masks: Which weights move: those live in any of the nets, or only those live in all, which
+            drops the others from every net.
+
+    Raises:
+        ValueError: If the nets have other weights.
+
+    >>> import torch
+    >>> from sparsediag import Mask
+    >>> net, batches = torch.nn.Linear(2, 1, bias=False), [(torch.ones(1, 2), torch.ones(1, 1))]
+    >>> alive = torch.eye(2, dtype=torch.bool)
+    >>> pair = [
+    ...     Problem(net, batches, loss=torch.nn.MSELoss(), mask=Mask({"weight": row[None]}))
+    ...     for row in alive
+    ... ]
+    >>> common, weights = together(pair)
+    >>> [(w != 0).tolist() for w in weights]
+    [[True, False], [False, True]]
+    """
+    first = problems[0]
+    for other in problems[1:]:
+        if other.live.shapes != first.live.shapes:
+            raise ValueError("the nets have other weights; need two or more of one architecture")
+    if masks not in ("union", "intersection"):
+        raise ValueError(unknown("way to join masks", masks, ("union", "intersection")))
+    held = [p.mask for p in problems if p.mask is not None]
+    join = or_ if masks == "union" else and_
+    mask = (
+        None if not held or (masks == "union" and len(held) < len(problems)) else reduce(join, held)
+    )
+    if mask != first.mask:
+        first = replace(first.view(dense=True), mask=mask)
+    return first, [first.join(p.split(p.weights)) for p in problems]
+
+
+def through(
+    problems: Sequence[Problem], *, names: Sequence[str] = (), masks: Masks = "union"
+) -> Plane:
+    """The line through two nets, or the plane through three: the first at 0, the others at 1.
+
+    Args:
+        problems: Two or three, of one architecture; the loss is that of the first.
+        names: What to call them.
+        masks: Where masks differ, the weights that move: those live in any of the nets, or only
+            those live in all, which drops the others from the nets.
+    """
+    if len(problems) not in (2, 3):
+        raise ValueError(f"{len(problems)} nets came; need two for a line, three for a plane")
+    common, (first, *others) = together(problems, masks=masks)
+    steps = (torch.stack(others) - first).double()
+    if torch.linalg.matrix_rank(steps @ steps.T, rtol=1e-10, hermitian=True) < len(steps):
+        raise ValueError("the nets are the same or lie on one line; need others to look between")
+    names = list(names) or [f"net {i + 1}" for i in range(len(problems))]
+    half, doubts = np.full(len(steps), 0.5), []
+    lost = max(p.size for p in problems) - common.size
+    if lost > 0:
+        doubts = [f"weights outside the intersection of the masks were dropped, up to {lost:,}"]
+    return Plane(
+        common,
+        steps.to(first),
+        [f"towards {name}" for name in names[1:]],
+        half,
+        2 * half,
+        unit="way to the other net",
+        stops=list(problems),
+        names=names,
+        doubts=doubts,
+    )
+
+
+def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 2) -> Plane:
+    """The plane in which the checkpoints of a run move most, the last one at its centre.
+
+    The directions are unit vectors: the principal components of the ways from the last checkpoint.
+
+    Args:
+        problems: The loss of each checkpoint, on the same samples, in order.
+        names: Of the checkpoints.
+        dims: 1 for a line, 2 for a plane.
+    """
+    if len(problems) <= dims:
+        raise ValueError(f"{len(problems)} checkpoints came; need {dims + 1} for {dims} components")
+    common, (last, *weights) = together([problems[-1], *problems[:-1]])
+    away = (torch.stack(weights) - last).double()
+    _, sizes, rows = torch.linalg.svd(away, full_matrices=False)
+    if not sizes[0]:
+        raise ValueError("the checkpoints are all the same, so there is no way to look along")
+    shares = (sizes.square() / sizes.square().sum()).tolist()
+    at = (away @ rows[:dims].T).cpu().numpy()
+    low, high = at.min(axis=0, initial=0), at.max(axis=0, initial=0)
+    half = 0.6 * (high - low)
+    return Plane(
+        common,
+        rows[:dims].to(last),
+        [f"component {i + 1} ({shares[i]:.0%})" for i in range(dims)],
+        (low + high) / 2,
+        half.clip(half.max() / 5),
+        unit="distance",
+        stops=list(problems),
+        names=list(names),
+    )

@@ -1,0 +1,76 @@
+"""Compute: many places of a plane, one after the other or spread over processes."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparsediag.planes import Plane
+from sparsediag.sweep import Sweep
+
+Values = tuple[float, float]
+Compute = Callable[[np.ndarray], Iterable[Values]]
+_sweep: Sweep  # of a worker process
+
+
+@contextmanager
+def computing(plane: Plane, *, jobs: int = 1, **options: Any) -> Iterator[Compute]:
+    """A function from places, (n, dims), to their losses and accuracies, in order, as they come.
+
+    Args:
+        plane: Where the places lie.
+        jobs: Processes; each takes its share of the processor's threads, and GPUs are dealt out in
+            turn.
+        **options: Those of `Sweep`.
+
+    Raises:
+        ValueError: If the net or the loss cannot be sent to another process.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs}: need 1 process or more")
+    if jobs == 1:
+        sweep = Sweep(plane, **options)
+        yield lambda places: map(sweep, places)
+        return
+    try:
+        packed = pickle.dumps((plane, options))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"the net or its loss cannot be sent to {jobs} processes: {error}"
+        ) from None
+    context = multiprocessing.get_context("spawn")
+    threads, turn = max(1, torch.get_num_threads() // jobs), context.Value("i", 0)
+    with ProcessPoolExecutor(jobs, context, _start, (packed, threads, turn)) as pool:
+        try:
+            yield lambda places: pool.map(_at, places)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _start(packed: bytes, threads: int, turn: Any) -> None:
+    global _sweep
+    torch.set_num_threads(threads)
+    plane, options = pickle.loads(packed)
+    with turn.get_lock():
+        mine, turn.value = turn.value, turn.value + 1
+    if plane.problem.device.type == "cuda":
+        device = torch.device("cuda", mine % torch.cuda.device_count())
+        problem = plane.problem
+        mask = problem.mask and problem.mask.to(device)
+        moved = replace(problem, net=copy.deepcopy(problem.net).to(device), mask=mask)
+        plane = replace(plane, problem=moved, directions=plane.directions.to(device))
+    _sweep = Sweep(plane, **options)
+
+
+def _at(place: np.ndarray) -> Values:
+    return _sweep(place)

@@ -1,0 +1,184 @@
+"""Comparison: landscapes of several nets on the same axes, and numbers for how sharp each is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.interpolate import RegularGridInterpolator
+
+from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RADII = 24  # distances at which the rise is measured
+ANGLES = 64  # directions in the plane over which it is averaged
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison(Result):
+    """How the loss rises around several nets.
+
+    Attributes:
+        names: Of the nets.
+        losses: Of the landscapes, (nets, ...).
+        axes: Of all of them, (dims, points).
+        labels: What the directions are.
+        centres: Loss at each net, (nets,).
+        radii: Distances from it, in the landscapes' unit, (radii,).
+        rises: Mean rise of the loss at each distance, over both sides of a line or all around in a
+            plane, (nets, radii).
+        basins: Share of the picture where the loss is less than `level` above the net's, (nets,).
+        curvature: u.Hu along the unit vectors of the directions, the mean of them, (nets,).
+        tops: The largest eigenvalue of the Hessian, NaN where it is not known, (nets,).
+        unit: Of the distances.
+        level: Rise that bounds a basin.
+    """
+
+    names: list[str]
+    losses: np.ndarray
+    axes: np.ndarray
+    labels: list[str]
+    centres: np.ndarray
+    radii: np.ndarray
+    rises: np.ndarray
+    basins: np.ndarray
+    curvature: np.ndarray
+    tops: np.ndarray
+    unit: str
+    level: float
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a net."""
+        shown = [len(self.radii) // 4 - 1, len(self.radii) // 2 - 1, len(self.radii) - 1]
+        return [
+            {
+                "net": name,
+                "loss": f"{centre:.4g}",
+                **{f"rise at {self.radii[i]:.2g}": f"{rise[i]:.3g}" for i in shown},
+                f"within {self.level:g}": f"{basin:.0%}",
+                "curvature": f"{curvature:.3g}",
+                "of the top": "" if np.isnan(top) else f"{curvature / top:.1%}",
+            }
+            for name, centre, rise, basin, curvature, top in zip(
+                self.names,
+                self.centres,
+                self.rises,
+                self.basins,
+                self.curvature,
+                self.tops,
+                strict=True,
+            )
+        ]
+
+    def remarks(self) -> list[str]:
+        """What the numbers can not show."""
+        if np.isnan(self.tops).all():
+            return []
+        return [
+            "a random plane misses the sharpest directions: `of the top` is how much of the "
+            "largest eigenvalue its axes see"
+        ]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The mean rise over the distance, a curve a net."""
+        from sparsediag import plotting
+
+        ax = ax or plotting.axes()
+        for i, (name, rise) in enumerate(zip(self.names, self.rises, strict=True)):
+            colour = plotting.COLOURS[i % len(plotting.COLOURS)]
+            ax.plot(self.radii, rise, color=plotting.COLOUR_OF.get(name, colour), label=name)
+        ax.set(xlabel=f"distance ({self.unit})", ylabel="mean rise of the loss")
+        ax.legend()
+        return ax
+
+
+def compare(
+    landscapes: Mapping[str, Landscape],
+    *,
+    level: float = 0.1,
+    tops: Mapping[str, float] | None = None,
+) -> Comparison:
+    """Numbers that several landscapes can be ranked by.
+
+    Args:
+        landscapes: By the names of their nets, on the same axes.
+        level: Rise of the loss that bounds a basin.
+        tops: Largest eigenvalues of the Hessians, by the same names.
+
+    Raises:
+        ValueError: If there are fewer than two, their axes differ or leave the nets out, or a
+            shard is not joined.
+
+    >>> import torch
+    >>> from sparsediag import Problem, landscape
+    >>> batches = [(torch.eye(2), torch.ones(2, 1))]
+    >>> nets = {str(i): torch.nn.Linear(2, 1) for i in range(2)}
+    >>> compare(
+    ...     {
+    ...         name: landscape(Problem(net, batches, loss=torch.nn.MSELoss()), points=5)
+    ...         for name, net in nets.items()
+    ...     }
+    ... ).rises.shape
+    (2, 24)
+    """
+    first = next(iter(landscapes.values()), None)
+    if first is None or len(landscapes) < 2:
+        raise ValueError(f"{len(landscapes)} landscape came; need two or more to compare")
+    for name, one in landscapes.items():
+        same = one.axes.shape == first.axes.shape and np.allclose(one.axes, first.axes)
+        if not same or one.unit != first.unit or one.labels != first.labels:
+            raise ValueError(f"the landscape of '{name}' has other axes; draw all with one command")
+        if not one.status.all():
+            raise ValueError(f"the landscape of '{name}' is a shard; join the shards first")
+    if (first.axes[:, 0] >= 0).any() or (first.axes[:, -1] <= 0).any():
+        raise ValueError("the nets lie outside of their landscapes; use a larger span")
+    rising = {name: _rises(one) for name, one in landscapes.items()}
+    found = list(landscapes.values())
+    return Comparison(
+        names=list(landscapes),
+        losses=np.stack([one.loss for one in found]),
+        axes=first.axes,
+        labels=first.labels,
+        centres=np.array([one.centre for one in found]),
+        radii=next(iter(rising.values()))[0],
+        rises=np.stack([rise for _, rise in rising.values()]),
+        basins=np.array([(one.loss < one.centre + level).mean() for one in found]),
+        curvature=np.array([one.curvature.mean() for one in found]),
+        tops=np.array([(tops or {}).get(name, np.nan) for name in landscapes]),
+        unit=first.unit,
+        level=level,
+        source={"landscapes": [one.source for one in found], "options": {"level": level}},
+    )
+
+
+def barrier(landscape: Landscape) -> float:
+    """Height of the loss between the nets on a line above the higher of the two ends' losses.
+
+    Raises:
+        ValueError: If it is no line through two nets.
+    """
+    if len(landscape.axes) != 1 or len(landscape.stops) != 2:
+        raise ValueError("a barrier lies on a line through two nets; need that landscape")
+    a, b = sorted(float(x) for x in landscape.places[:, 0])
+    axis = landscape.axes[0]
+    ends = np.interp([a, b], axis, landscape.loss)
+    return float(landscape.loss[(axis >= a) & (axis <= b)].max(initial=ends.max()) - ends.max())
+
+
+def _rises(one: Landscape) -> tuple[np.ndarray, np.ndarray]:
+    """Distances, and the mean rise at each."""
+    reach = float(np.abs(one.axes[:, [0, -1]]).min())
+    radii = np.linspace(reach / RADII, reach, RADII)
+    if len(one.axes) == 1:
+        loss = np.atleast_2d(one.loss)
+        sides = [np.interp(sign * radii, one.axes[0], line) for line in loss for sign in (-1, 1)]
+        return radii, np.mean(sides, axis=0) - one.centre
+    turns = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
+    around = np.stack([np.cos(turns), np.sin(turns)], axis=-1)
+    value = RegularGridInterpolator(tuple(one.axes), one.loss)
+    return radii, np.array([value(r * around).mean() for r in radii]) - one.centre

@@ -1,0 +1,92 @@
+"""Doctor: what a person should know before believing a landscape."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsediag.planes import Plane
+from sparsediag.problem import Problem
+from sparsediag.sweep import Sweep
+
+NORMS = nn.modules.batchnorm._BatchNorm
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+def of_plane(plane: Plane, sweep: Sweep, *, expected: float | None = None) -> list[str]:
+    """Findings on the net, its data and the directions, before the first point.
+
+    Args:
+        plane: What is looked at.
+        sweep: How it is.
+        expected: The loss that the net is said to have on these samples.
+    """
+    problem, origin = plane.problem, np.zeros(len(plane.directions))
+    said = list(plane.doubts)
+    cosines = np.abs(np.triu(plane.gram, 1))
+    if cosines.max() > 0.1 and not plane.lines:
+        said.append(f"the axes are not orthogonal: a cosine of {cosines.max():.2f}")
+    trained = [m for m in problem.net.modules() if m.training and isinstance(m, (NORMS, *DROPOUTS))]
+    if trained and problem.batch_norm == "eval":
+        said.append("the net came in training mode; it was measured in evaluation mode")
+    said += _samples(problem)
+    here, own = sweep(origin)[0], problem.value()
+    if abs(here - own) > 1e-3 * max(1.0, abs(own)) and sweep.statistics == "fixed":
+        said.append(f"the loss at the centre is {here:.5g}, that of the net itself {own:.5g}")
+    if expected is not None and abs(own - expected) > 0.01 * max(1.0, abs(expected)):
+        said.append(f"the loss of the net is {own:.4g}, its training recorded {expected:.4g}")
+    if sweep.statistics == "fixed" and any(isinstance(m, NORMS) for m in problem.net.modules()):
+        anew = Sweep(plane, statistics="estimate")(origin)[0]
+        if own > 1.5 * anew + 0.05 and problem.batch_norm == "eval":
+            said.append(
+                f"batch norm's running statistics are stale: the loss is {own:.3g} with them, "
+                f"{anew:.3g} with those of these samples; use statistics='estimate'"
+            )
+    return said
+
+
+def _samples(problem: Problem) -> list[str]:
+    outputs = problem.outputs()[0]
+    labels = [y for _, y in problem.batches]
+    scores = isinstance(outputs, Tensor) and outputs.dim() == 2
+    if not scores or any(y.dim() != 1 or y.is_floating_point() for y in labels):
+        return []
+    seen, classes = len(torch.cat(labels).unique()), outputs.shape[1]
+    return [f"only {seen} of {classes} classes are among the samples"] if seen < classes else []
+
+
+def of_grid(loss: np.ndarray, centre: float) -> list[str]:
+    """Findings on the values of a finished grid.
+
+    Args:
+        loss: (points,) or (points, points).
+        centre: The loss in the middle of what was looked at.
+    """
+    finite = loss[np.isfinite(loss)]
+    said = []
+    if finite.size < loss.size:
+        said.append(f"{loss.size - finite.size} of {loss.size} points are not finite")
+    if finite.size < 3:
+        return [*said, "too few points are finite to see anything; use a smaller span"]
+    low, high = float(finite.min()), float(finite.max())
+    if high - low < 1e-3 * max(abs(centre), 1e-6):
+        return [*said, f"the loss changes by {high - low:.1e} only; use a larger span"]
+    if (loss < low + 0.05 * (high - low)).mean() < 0.01:
+        said.append("the basin is smaller than a hundredth of the picture; use a smaller span")
+    coarse = max(_jumps(np.moveaxis(loss, axis, 0)) for axis in range(loss.ndim))
+    if coarse > 0.15 * (high - low):
+        said.append(
+            f"the grid is coarse: points miss the mean of their neighbours by {coarse:.2g}; "
+            "use more points or a smaller span"
+        )
+    return said
+
+
+def _jumps(loss: np.ndarray) -> float:
+    """The largest distance between a point and the mean of its two neighbours."""
+    if len(loss) < 3:
+        return 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(loss[1:-1] - (loss[:-2] + loss[2:]) / 2)
+    return float(apart[np.isfinite(apart)].max(initial=0))

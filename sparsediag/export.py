@@ -1,0 +1,53 @@
+"""Export: the values of a landscape for other programs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsediag.files import written
+
+if TYPE_CHECKING:
+    from sparsediag.diagnostics.landscape import Landscape
+
+STATUS = ("missing", "computed", "not finite", "interpolated")
+
+
+def as_csv(landscape: Landscape, path: Path) -> Path:
+    """A line for each point: its place, loss, accuracy and status."""
+    names = ["line", "a"] if landscape.lines else ["a", "b"][: len(landscape.axes)]
+    axes = [np.arange(len(landscape.loss)), *landscape.axes] if landscape.lines else landscape.axes
+    with written(path) as draft, draft.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow([*names, "loss", "accuracy", "status"])
+        for where in np.ndindex(landscape.loss.shape):
+            place = [float(axis[i]) for axis, i in zip(axes, where, strict=True)]
+            values = [float(landscape.loss[where]), float(landscape.accuracy[where])]
+            lines.writerow([*place, *values, STATUS[landscape.status[where]]])
+    return path
+
+
+def as_vtk(landscape: Landscape, path: Path) -> Path:
+    """A plane as a rectilinear grid with the fields loss, accuracy and status (ParaView).
+
+    Raises:
+        ValueError: If it is no plane.
+    """
+    if landscape.loss.ndim != 2 or landscape.lines:
+        raise ValueError("a VTK file holds a plane; need dims=2")
+    x, y = landscape.axes
+    lines = ["# vtk DataFile Version 3.0", "loss landscape", "ASCII", "DATASET RECTILINEAR_GRID"]
+    lines.append(f"DIMENSIONS {len(x)} {len(y)} 1")
+    for name, axis in zip("XYZ", (x, y, np.zeros(1)), strict=True):
+        lines += [f"{name}_COORDINATES {len(axis)} double", " ".join(map(repr, axis.tolist()))]
+    lines.append(f"POINT_DATA {landscape.loss.size}")
+    for name in ("loss", "accuracy", "status"):
+        values = getattr(landscape, name).T.ravel()  # x runs fastest
+        lines += [f"SCALARS {name} double 1", "LOOKUP_TABLE default"]
+        lines.append(" ".join(repr(float(v)) for v in values))
+    with written(path) as draft:
+        draft.write_text("\n".join(lines) + "\n")
+    return path

@@ -1,0 +1,115 @@
+"""Job: what one command line asks for: which nets are looked at together, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sparsediag
+from sparsediag.between import principal, through
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.diagnostics.comparison import Comparison, compare
+from sparsediag.diagnostics.landscape import landscape
+from sparsediag.diagnostics.spectrum import spectrum
+from sparsediag.diagnostics.trajectory import checkpoints, trajectory
+from sparsediag.problem import Problem
+
+Load = Callable[[Checkpoint], Problem]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A diagnostic of one net, of a run, or of several nets.
+
+    Attributes:
+        work: Makes the result of `subject`, with the diagnostic's options.
+        subject: A problem, a plane, files or a folder.
+        out: The result's file, unless another one is asked for.
+        long: Whether the work is kept while it goes on.
+    """
+
+    work: Callable[..., Any]
+    subject: Any
+    out: Path
+    long: bool = False
+
+
+def job(name: str, files: list[Path], load: Load, *, shared: bool = False) -> Job:
+    """What `sparsediag NAME FILES` asks for.
+
+    Args:
+        name: A diagnostic.
+        files: Checkpoints, or the folder of a run.
+        load: Makes a checkpoint's problem.
+        shared: Draw several nets each by itself and compare them.
+
+    Raises:
+        ValueError: If the diagnostic cannot take a folder, or so many nets.
+    """
+    first, diagnostic, long = files[0], getattr(sparsediag, name), name == "landscape"
+    if shared:
+        out = first.with_name(f"{first.stem}-comparison.npz")
+        return Job(partial(_shared, load=load), files, out, long)
+    if first.is_dir():
+        if name not in ("spectrum", "landscape") or len(files) > 1:
+            raise ValueError(f"{first} is a folder; {name} needs one checkpoint of it")
+        if name == "spectrum":
+            return Job(partial(trajectory, load=load), first, first / "spectrum.npz", long=True)
+        kept = checkpoints(first)
+        nets = [load(Checkpoint.load(file)) for file in kept]
+        stems = [file.stem for file in kept]
+        plane = principal(nets, stems, dims=max(1, min(2, len(nets) - 1)))
+        return Job(diagnostic, plane, first / "landscape.npz", long)
+    if len(files) == 1:
+        out = first.with_name(f"{first.stem}-{name}.npz")
+        return Job(diagnostic, load(Checkpoint.load(first)), out, long)
+    if name != "landscape":
+        raise ValueError(f"{len(files)} checkpoints came; {name} needs one")
+    plane = through([load(Checkpoint.load(file)) for file in files], names=names(files))
+    return Job(diagnostic, plane, first.with_name(f"{first.stem}-between.npz"), long)
+
+
+def _shared(
+    files: list[Path],
+    *,
+    load: Load,
+    resume: Path,
+    progress: Callable[[int, int], None],
+    **options: Any,
+) -> Comparison:
+    """Landscapes of several nets on the same directions and axes, compared."""
+    if len(files) < 2:
+        raise ValueError("--shared compares nets; give two checkpoints or more")
+    found, tops = {}, {}
+    for i, (name, file) in enumerate(zip(names(files), files, strict=True)):
+        problem = load(Checkpoint.load(file))
+        found[name] = landscape(
+            problem,
+            resume=resume.with_name(f"{resume.name}-{name}"),
+            progress=partial(_later, progress, i, len(files)),
+            **options,
+        )
+        tops[name] = float(spectrum(problem, top=1, tol=1e-2).eigenvalues[0])
+    return compare(found, tops=tops)
+
+
+def _later(
+    progress: Callable[[int, int], None], before: int, nets: int, done: int, total: int
+) -> None:
+    progress(before * total + done, nets * total)
+
+
+def names(files: list[Path]) -> list[str]:
+    """What tells files apart: their stems, or the folders that they lie in.
+
+    >>> names([Path("a/best.pt"), Path("b/best.pt")])
+    ['a', 'b']
+    """
+    stems, folders = [f.stem for f in files], [f.resolve().parent.name for f in files]
+    for told in (stems, folders, [str(f) for f in files]):
+        if len(set(told)) == len(told):
+            return told
+    raise ValueError(f"{files[0]} came twice; give different checkpoints")

@@ -1,0 +1,54 @@
+"""Output: the files that a command writes: the result, its pictures, a page to turn it around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from sparsediag import plotting
+from sparsediag.diagnostics.comparison import Comparison
+from sparsediag.diagnostics.inputscape import Inputscape
+from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.errors import unknown
+from sparsediag.export import as_csv, as_vtk
+from sparsediag.result import Result
+from sparsediag.scenery import panels
+
+PICTURES = ("png", "pdf", "svg")
+TABLES: dict[str, Callable[[Landscape, Path], Path]] = {"csv": as_csv, "vtk": as_vtk}
+
+
+def formats(words: str) -> list[str]:
+    """The kinds of files in a list parted by commas.
+
+    >>> formats("png, pdf")
+    ['png', 'pdf']
+    """
+    kinds = [word.strip() for word in words.split(",") if word.strip()]
+    for kind in kinds:
+        if kind not in (*PICTURES, *TABLES):
+            raise ValueError(unknown("kind of file", kind, (*PICTURES, *TABLES)))
+    return kinds
+
+
+def write(result: Result, out: Path, *, kinds: list[str]) -> list[Path]:
+    """Write `out` and what else there is of the result, beside it and by its name."""
+    files, stem = [result.save(out)], out.with_suffix("")
+    pictures = tuple(kind for kind in kinds if kind in PICTURES)
+    with plotting.style():
+        files += _save(cast(Any, result.plot().figure), stem, pictures)
+    if isinstance(result, Landscape | Inputscape):
+        plotting.write_html(result.surface(), out.with_suffix(".html"))
+        files.append(out.with_suffix(".html"))
+    if isinstance(result, Comparison) and len(result.axes) == 2:
+        with plotting.style():
+            files += _save(panels(result), stem.with_name(f"{stem.name}-panels"), pictures)
+    if isinstance(result, Landscape):
+        files += [TABLES[k](result, out.with_suffix(f".{k}")) for k in kinds if k in TABLES]
+    return files
+
+
+def _save(figure: Any, stem: Path, pictures: tuple[str, ...]) -> list[Path]:
+    plotting.save(figure, stem, formats=pictures)
+    return [stem.with_name(f"{stem.name}.{kind}") for kind in pictures]

@@ -1,0 +1,147 @@
+"""Scenery: how landscapes are drawn, alone, side by side, and in motion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+
+from sparsediag import plotting
+from sparsediag.plotting import COLOURS
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as PlotlyFigure
+
+    from sparsediag.diagnostics.comparison import Comparison
+    from sparsediag.diagnostics.landscape import Landscape
+
+
+def picture(landscape: Landscape, ax: Axes | None = None) -> Axes:
+    """A curve, curves with their band, or filled contours with the nets on them."""
+    ax = ax or plotting.axes()
+    names = [f"{label} ({landscape.unit})" for label in landscape.labels]
+    if len(landscape.axes) == 1:
+        _curves(landscape, ax)
+        ax.set(xlabel=names[0], ylabel="loss")
+        return ax
+    x, y = landscape.axes
+    scale = plotting.contours(ax, x, y, landscape.loss)
+    if landscape.stops:
+        _stops(landscape, ax, scale)
+    else:
+        ax.plot(0, 0, "+", color="white", ms=8)
+    ax.set(xlabel=names[0], ylabel=names[1], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    return ax
+
+
+def _curves(landscape: Landscape, ax: Axes) -> None:
+    (x,), loss = landscape.axes, np.atleast_2d(landscape.loss)
+    if len(loss) > 1:
+        ax.fill_between(
+            x, loss.min(0), loss.max(0), color=COLOURS[4], alpha=0.4, lw=0, label="all lines"
+        )
+    ax.plot(x, loss.mean(0), color=COLOURS[0], label="mean" if len(loss) > 1 else None)
+    if not landscape.stops:
+        ax.plot(0, landscape.centre, "+", color="black", ms=7)
+    for name, (at,), own in zip(landscape.stops, landscape.places, landscape.losses, strict=True):
+        ax.plot(at, own, "o", mfc="white", mec="black", ms=4)
+        ax.annotate(name, (at, own), xytext=(3, 4), textcoords="offset points", fontsize=6)
+    if len(loss) > 1:
+        ax.legend()
+
+
+def _stops(landscape: Landscape, ax: Axes, scale: ContourSet) -> None:
+    """The way from net to net; a marker's colour is the net's own loss on the plane's scale."""
+    x, y = landscape.places.T
+    ax.plot(x, y, color="white", lw=1.5)
+    ax.plot(x, y, color="black", lw=0.6)
+    ax.scatter(
+        x,
+        y,
+        c=np.maximum(landscape.losses, scale.levels[0]),
+        cmap=scale.get_cmap(),
+        norm=scale.norm,
+        s=22,
+        ec="black",
+        zorder=3,
+    )
+    ends = {0, len(x) - 1} if len(x) > 3 else set(range(len(x)))
+    for i in sorted(ends):
+        away = landscape.away[i]
+        off = f"\n{away:.2g} off" if away > 0.005 * landscape.lengths.max() else ""
+        ax.annotate(
+            landscape.stops[i] + off,
+            (x[i], y[i]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=6,
+            color="white",
+            path_effects=_outline(),
+        )
+
+
+def _outline() -> list[Any]:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.5, foreground="black")]
+
+
+@plotting.style()
+def panels(comparison: Comparison) -> Figure:
+    """Planes with common axes and colours, and below how far each is from the first."""
+    names, losses, (x, y) = comparison.names, comparison.losses, comparison.axes
+    levels = plotting.loss_levels(*losses)
+    with np.errstate(invalid="ignore"):
+        apart = losses - losses[0]
+    most = float(np.abs(apart[np.isfinite(apart)]).max(initial=1e-12))
+    fig = plotting.figure(plotting.PAGE, 4.4 if len(names) < 4 else 3.6)
+    grid = fig.subplots(2, len(names), sharex=True, sharey=True)
+    for i, (name, (upper, lower)) in enumerate(zip(names, grid.T, strict=True)):
+        plotting.contours(upper, x, y, losses[i], levels=levels, bar=i == len(names) - 1)
+        upper.plot(0, 0, "+", color="white", ms=6)
+        upper.set_title(name)
+        drawn = lower.pcolormesh(x, y, apart[i].T, cmap="RdBu_r", vmin=-most, vmax=most)
+        lower.set_aspect("equal")
+        lower.set(title=f"minus {names[0]}", xlabel=comparison.labels[0])
+    grid[1, 0].set_visible(False)
+    fig.colorbar(drawn, ax=list(grid[1]), label="difference of the loss", shrink=0.85)
+    for ax in (grid[0, 0], grid[1, 1]):
+        ax.set_ylabel(comparison.labels[1])
+    return fig
+
+
+def motion(landscape: Landscape) -> PlotlyFigure:
+    """The surface with the nets in turn on it, to play (plotly); their own losses as heights."""
+    from plotly import graph_objects as go
+
+    fig = plotting.surface(landscape.axes, landscape.loss, landscape.labels)
+    if landscape.loss.ndim != 2 or landscape.lines or not landscape.stops:
+        return fig
+    (x, y), z, names = landscape.places.T, landscape.losses, landscape.stops
+
+    def way(until: int) -> Any:
+        return go.Scatter3d(
+            x=x[:until],
+            y=y[:until],
+            z=z[:until],
+            text=names[:until],
+            mode="lines+markers",
+            marker={"size": 4, "color": COLOURS[1]},
+            line={"color": "black", "width": 3},
+            name="the nets",
+        )
+
+    fig.add_trace(way(len(x)))
+    frames = range(1, len(x) + 1)
+    fig.frames = [go.Frame(data=[way(i)], traces=[1], name=names[i - 1]) for i in frames]
+    play = {"label": "play", "method": "animate", "args": [None, {"frame": {"duration": 400}}]}
+    steps = [
+        {"label": name, "method": "animate", "args": [[name], {"mode": "immediate"}]}
+        for name in names
+    ]
+    return fig.update_layout(
+        updatemenus=[{"type": "buttons", "buttons": [play], "y": 0.1}], sliders=[{"steps": steps}]
+    )

@@ -1,0 +1,118 @@
+"""Survey: the values at the points of a grid: all of them, a shard, or as many as are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsediag.adaptive import adapt
+from sparsediag.compute import computing
+from sparsediag.fingerprint import fingerprint
+from sparsediag.planes import Plane
+from sparsediag.points import Points
+from sparsediag.sweep import Precision, Statistics, Sweep
+
+MISSING, DONE, OVERFLOW, INTERPOLATED = range(4)
+CHECKED = 5  # points at which a lower precision is compared with float32
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Values at the points of a grid.
+
+    Attributes:
+        loss: In the grid's shape; nan where a point is missing.
+        accuracy: Likewise, nan where it was interpolated too.
+        status: MISSING, DONE, OVERFLOW (not finite) or INTERPOLATED.
+        held_out: Largest error of interpolation on points held back, of the range.
+        rounding: Largest relative error of a lower precision where it was checked.
+    """
+
+    loss: np.ndarray
+    accuracy: np.ndarray
+    status: np.ndarray
+    held_out: float
+    rounding: float
+
+
+def survey(
+    plane: Plane,
+    grid: np.ndarray,
+    *,
+    statistics: Statistics = "fixed",
+    precision: Precision = "float32",
+    adaptive: bool = False,
+    tol: float = 0.01,
+    shard: str | None = None,
+    jobs: int = 1,
+    resume: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
+    """Compute a grid.
+
+    Args:
+        plane: Where it lies.
+        grid: Coordinates of its points, (..., directions of the plane).
+        statistics: Of batch norm; see `Sweep`.
+        precision: See `Sweep`.
+        adaptive: Interpolate where that is good enough; see `adapt`.
+        tol: Its error, as a share of the range.
+        shard: "i/n" for the i-th of n parts, 1/n the first.
+        jobs: Processes.
+        resume: File that keeps the points as they come; what it holds is not computed again.
+        progress: Called as `progress(points, all)`.
+    """
+    shape, places = grid.shape[:-1], grid.reshape(-1, grid.shape[-1])
+    mine = range(len(places)) if shard is None else part(shard, len(places))
+    if adaptive and (shard is not None or len(shape) != 2):
+        raise ValueError("an adaptive grid needs a plane and all of its points: no shard, dims=2")
+    if not 0 < tol < 1:
+        raise ValueError(f"tol={tol}: need a share of the range between 0 and 1")
+    options = {"statistics": statistics, "precision": precision}
+    about = plane.problem.digests | {
+        "directions": fingerprint("", [plane.directions]),
+        "grid": fingerprint(f"{grid.tolist()}", []),
+        "options": f"{statistics} {precision}",
+    }
+    with Points(resume, about) as points, computing(plane, jobs=jobs, **options) as compute:
+
+        def fetch(numbers: np.ndarray) -> np.ndarray:
+            todo = [int(i) for i in numbers if int(i) not in points.values]
+            for i, values in zip(todo, compute(places[todo]), strict=True):
+                points.add(i, *values)
+                if progress:
+                    progress(len(points.values), len(mine))
+            return np.array([points.values[int(i)][0] for i in numbers])
+
+        if adaptive:
+            surface, held_out = adapt((shape[0], shape[1]), fetch, tol=tol)
+            loss = surface.ravel()
+        else:
+            loss, held_out = np.full(len(places), np.nan), 0.0
+            loss[mine] = fetch(np.array(mine))
+        kept = dict(points.values)
+    accuracy = np.full(len(places), np.nan)
+    accuracy[list(kept)] = [a for _, a in kept.values()]
+    status = np.full(len(places), INTERPOLATED if adaptive else MISSING, np.uint8)
+    status[list(kept)] = [DONE if np.isfinite(l) else OVERFLOW for l, _ in kept.values()]
+    rounding = 0.0
+    if precision != "float32":
+        exact = Sweep(plane, statistics=statistics)
+        tried = np.array(sorted(kept))[np.linspace(0, len(kept) - 1, CHECKED).astype(int)]
+        rounding = max(abs(kept[i][0] / exact(places[i])[0] - 1) for i in tried)
+    return Survey(*(a.reshape(shape) for a in (loss, accuracy, status)), held_out, rounding)
+
+
+def part(shard: str, points: int) -> range:
+    """The points of a shard "i/n".
+
+    >>> list(part("2/3", 8))
+    [1, 4, 7]
+    """
+    i, _, n = shard.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n) <= points):
+        raise ValueError(f"shard '{shard}': need i/n with 1 <= i <= n, 1/4 for the first quarter")
+    return range(int(i) - 1, points, int(n))

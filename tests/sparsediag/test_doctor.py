@@ -1,0 +1,271 @@
+"""Findings: each is made where it should be, and only there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+import torch
+from surfaces import bowl, surface
+from torch import nn
+
+from sparsediag import Mask, Plane, Problem, plane, planes, through
+from sparsediag.directions import steps
+from sparsediag.doctor import of_grid, of_plane
+from sparsediag.sweep import Statistics, Sweep
+
+
+def said(
+    on: Problem | Plane, *, statistics: Statistics = "fixed", expected: float | None = None
+) -> list[str]:
+    if isinstance(on, Problem):
+        on = plane(on).orthogonal()
+    return of_plane(on, Sweep(on, statistics=statistics), expected=expected)
+
+
+def only(findings: list[str], message: str) -> bool:
+    """Whether there is this finding and no other."""
+    return len(findings) == 1 and message in findings[0]
+
+
+def normed(**options: Any) -> Problem:
+    """A net with batch norm and dropout whose statistics are those of its samples."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 3))
+    batches = cases.classes((12,), (4,), 3)
+    net.double()[1].momentum = None
+    net.train()(batches[0][0])
+    return Problem(net.eval(), batches, **options)
+
+
+def stale(**options: Any) -> Problem:
+    """The same with statistics of other samples."""
+    net = normed().net
+    net[1].running_mean.add_(10)
+    return Problem(net, cases.classes((12,), (4,), 3), **options)
+
+
+# the net, its data, its directions
+
+
+@pytest.mark.parametrize(
+    "make", [cases.softmax_regression, cases.masked_mlp, cases.linear_regression, normed]
+)
+@pytest.mark.parametrize("statistics", ["fixed", "estimate"])
+def test_a_sound_landscape_has_no_findings(
+    make: Callable[[], Problem], statistics: Statistics
+) -> None:
+    problem = make()
+    assert said(problem, statistics=statistics, expected=problem.value()) == []
+
+
+def test_training_mode() -> None:
+    problem = normed()
+    problem.net.train()
+    message = "the net came in training mode; it was measured in evaluation mode"
+    assert said(problem) == [message]
+    problem.net[1].eval()
+    assert said(problem) == [message]  # dropout is still on
+    problem.net[2].eval()
+    assert said(problem) == []
+
+
+def test_training_mode_of_a_net_that_it_does_not_matter_to() -> None:
+    problem = cases.tanh_mlp()
+    problem.net.train()
+    assert said(problem) == []
+
+
+def test_training_mode_that_was_asked_for() -> None:
+    problem = normed(batch_norm="train")
+    problem.net.train()
+    assert said(problem) == []
+
+
+def test_missing_classes() -> None:
+    problem = cases.softmax_regression()
+    x, _ = problem.batches[0]
+    labels = torch.tensor([0, 2, 0, 2, 2, 2, 0, 0, 0])
+    assert said(Problem(problem.net, [(x, labels)])) == [
+        "only 2 of 4 classes are among the samples"
+    ]
+    labels[:2] = torch.tensor([1, 3])
+    assert said(Problem(problem.net, [(x, labels)])) == []
+
+
+def test_classes_are_counted_over_all_batches() -> None:
+    problem = cases.softmax_regression()
+    x, _ = problem.batches[0]
+    halves = [(x[:2], torch.tensor([0, 1])), (x[2:4], torch.tensor([2, 3]))]
+    assert said(Problem(problem.net, halves)) == []
+    assert only(said(Problem(problem.net, halves[:1])), "only 2 of 4 classes")
+
+
+@pytest.mark.parametrize(("statistics", "found"), [("fixed", True), ("estimate", False)])
+def test_stale_batch_norm(statistics: Statistics, found: bool) -> None:
+    findings = said(stale(), statistics=statistics)
+    if not found:
+        assert findings == []
+        return
+    assert only(findings, "batch norm's running statistics are stale: the loss is ")
+    assert f"{stale().value():.3g} with them, {normed().value():.3g} with those" in findings[0]
+
+
+def test_batch_norm_that_uses_its_batches_cannot_be_stale() -> None:
+    assert said(stale(batch_norm="train")) == []
+
+
+def test_a_net_that_is_not_the_one_that_was_trained() -> None:
+    problem = cases.tanh_mlp()
+    value = problem.value()
+    assert said(problem, expected=1.2 * value) == [
+        f"the loss of the net is {value:.4g}, its training recorded {1.2 * value:.4g}"
+    ]
+    assert said(problem, expected=value + 0.009) == []
+
+
+class Shifted(Sweep):
+    """A sweep that is wrong."""
+
+    def __call__(self, place: np.ndarray) -> tuple[float, float]:
+        loss, accuracy = super().__call__(place)
+        return loss + 0.5, accuracy
+
+
+def test_a_centre_that_is_not_the_net() -> None:
+    on = plane(cases.tanh_mlp()).orthogonal()
+    own = on.problem.value()
+    message = f"the loss at the centre is {own + 0.5:.5g}, that of the net itself {own:.5g}"
+    assert of_plane(on, Shifted(on)) == [message]
+    assert of_plane(on, Shifted(on, statistics="estimate")) == []
+
+
+def two(cosine: float, **about: Any) -> Plane:
+    problem = cases.tanh_mlp()
+    vectors = torch.zeros(2, problem.size, dtype=torch.float64)
+    vectors[0, 0], vectors[1, 0], vectors[1, 1] = 3, cosine, (1 - cosine**2) ** 0.5
+    return planes.along(problem, vectors, ["one", "other"], **about)
+
+
+@pytest.mark.parametrize("cosine", [0.11, -0.5])
+def test_axes_that_are_not_orthogonal(cosine: float) -> None:
+    on = two(cosine)
+    assert said(on) == [f"the axes are not orthogonal: a cosine of {abs(cosine):.2f}"]
+    assert said(on.orthogonal()) == []
+
+
+def test_axes_that_are_nearly_orthogonal_or_no_axes() -> None:
+    assert said(two(-0.09)) == []
+    assert said(two(0.9, lines=True)) == []
+    assert said(plane(cases.tanh_mlp(), dims=1)) == []
+
+
+def test_axes_that_are_not_normalised() -> None:
+    problem = cases.tanh_mlp()
+    assert only(said(plane(problem, norm="none").orthogonal()), "the axes are not normalised")
+
+
+def test_directions_cut_off_by_the_mask() -> None:
+    problem = cases.masked_mlp()
+    assert problem.mask is not None
+    alive = {n: m.double() for n, m in problem.mask.items()}
+    whole = {n: torch.ones_like(m) for n, m in alive.items()}
+    assert said(planes.own(problem, [alive])) == []
+    share = 1 - problem.mask.density
+    assert said(planes.own(problem, [whole])) == [
+        f"the directions left the mask: {share:.0%} of their square was cut off"
+    ]
+
+
+def test_weights_dropped_between_nets() -> None:
+    net = nn.Linear(3, 2).double()
+    batches = cases.classes((6,), (3,), 2)
+    other = nn.Linear(3, 2).double()
+    mask = Mask({"weight": torch.tensor([[True, False, False], [True, True, True]])})
+    pair = [Problem(net, batches), Problem(other, batches, mask=mask)]
+    dropped = said(through(pair, masks="intersection"), statistics="estimate")
+    assert only(dropped, "were dropped, up to 2")
+    assert said(through(pair), statistics="estimate") == []
+
+
+# the finished grid
+
+NAN, INF = float("nan"), float("inf")
+UNIT = steps(25, 1.0)
+
+
+def test_bowls_of_all_kinds_have_no_findings() -> None:
+    assert of_grid(bowl(3.0).loss, 1.0) == []
+    assert of_grid(bowl(3.0, dims=1).loss, 1.0) == []
+    assert of_grid(surface(lambda a, b: np.exp(a + b / 2), points=25).loss, 1.0) == []
+
+
+@pytest.mark.parametrize("wrong", [NAN, INF, -INF])
+def test_points_that_are_not_finite(wrong: float) -> None:
+    loss = bowl(3.0, points=11).loss
+    loss[0, :3] = wrong
+    assert of_grid(loss, 1.0) == ["3 of 121 points are not finite"]
+    loss = bowl(3.0, points=11, dims=1).loss
+    loss[-2:] = wrong
+    assert of_grid(loss, 1.0) == ["2 of 11 points are not finite"]
+
+
+def test_too_few_finite_points() -> None:
+    loss = np.full((5, 5), NAN)
+    loss[2, 2] = 1
+    assert of_grid(loss, 1.0) == [
+        "24 of 25 points are not finite",
+        "too few points are finite to see anything; use a smaller span",
+    ]
+
+
+def test_numbers_at_the_end_of_their_range() -> None:
+    loss = 1e308 * bowl(0.5).loss
+    loss[0, 0], loss[0, 1], loss[0, 2] = INF, -INF, INF
+    assert of_grid(loss, 1e308)[0] == "3 of 441 points are not finite"
+
+
+@pytest.mark.parametrize(("rise", "found"), [(0.9e-3, True), (1.1e-3, False)])
+@pytest.mark.parametrize("centre", [2.0, 1e-3])
+def test_a_span_that_is_too_narrow(rise: float, centre: float, found: bool) -> None:
+    loss = centre * (1 + rise * np.add.outer(UNIT**2, UNIT**2) / 2)
+    expected = [f"the loss changes by {rise * centre:.1e} only; use a larger span"]
+    assert of_grid(loss, centre) == (expected if found else [])
+
+
+@pytest.mark.parametrize(("points", "found"), [(11, True), (9, False)])
+def test_a_basin_that_is_too_small(points: int, found: bool) -> None:
+    loss = np.ones((points, points))
+    loss[points // 2, points // 2] = 0
+    message = "the basin is smaller than a hundredth of the picture; use a smaller span"
+    assert (message in of_grid(loss, 0.0)) == found
+
+
+def waves(count: float) -> np.ndarray:
+    return np.sin(np.pi * count * UNIT)
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        (waves(6), True),  # four points a wave
+        (waves(1), False),
+        (np.add.outer(waves(6), 0 * UNIT), True),
+        (np.add.outer(0 * UNIT, waves(6)), True),
+        (np.add.outer(waves(1), waves(1)), False),
+    ],
+)
+def test_a_grid_that_is_too_coarse(loss: np.ndarray, found: bool) -> None:
+    findings = of_grid(loss, 1.0)
+    if found:
+        assert only(findings, "the grid is coarse: points miss the mean of their neighbours by 1;")
+    else:
+        assert findings == []
+
+
+def test_two_points_say_nothing_of_their_neighbours() -> None:
+    assert of_grid(np.array([[1.0, 2.0], [2.0, 3.0]]), 1.0) == []

@@ -1,0 +1,135 @@
+"""Layout: only the order in memory changes, never a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cases
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparsediag import Problem
+from sparsediag.layout import Layout
+
+every_case = pytest.mark.parametrize("name", cases.CASES)
+
+
+class Viewing(nn.Module):
+    """A net that views images as vectors, which only contiguous ones can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4 * 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.relu(self.conv(x)).view(len(x), -1))
+
+
+def _images(net: Callable[[], nn.Module]) -> Problem:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Problem(net().double(), cases.classes((5,), (3, 6, 6), 3))
+
+
+def _colours() -> Problem:
+    return _images(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(8, 3)
+        )
+    )
+
+
+def _last(t: Tensor) -> bool:
+    return t.is_contiguous(memory_format=torch.channels_last)
+
+
+@every_case
+def test_views_undo_flat(name: str) -> None:
+    problem = cases.CASES[name]()
+    tensors, layout = problem.split(problem.weights), Layout.of(problem)
+    back = layout.views(layout.flat(tensors))
+    assert list(back) == list(tensors)
+    assert all(torch.equal(back[n], t) for n, t in tensors.items())
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_flat_undoes_views(last: bool) -> None:
+    layout = Layout(_colours().live.shapes, last)
+    vector = torch.arange(sum(s.numel() for s in layout.shapes.values()))
+    assert torch.equal(layout.flat(layout.views(vector)), vector)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_views_share_the_memory(last: bool) -> None:
+    problem = _colours()
+    layout = Layout(problem.live.shapes, last)
+    vector = layout.flat(problem.split(problem.weights))
+    views = layout.views(vector)
+    vector.zero_()
+    assert not any(v.any() for v in views.values())
+    for v in views.values():
+        v.add_(1)
+    assert (vector == 1).all()
+
+
+def test_the_vector_is_the_memory_of_the_weights() -> None:
+    problem = _colours()
+    tensors, layout = problem.split(problem.weights), Layout.of(problem)
+    memory = [t.as_strided((t.numel(),), (1,)) for t in layout.weights(tensors)]
+    assert torch.equal(layout.flat(tensors), torch.cat(memory))
+    assert not torch.equal(layout.flat(tensors), problem.weights)
+
+
+def test_channels_lie_last() -> None:
+    problem = _colours()
+    layout = Layout.of(problem)
+    x = problem.batches[0][0]
+    assert layout.last
+    assert not _last(x)
+    assert _last(layout.images(x))
+    assert torch.equal(layout.images(x), x)
+    views = layout.views(layout.flat(problem.split(problem.weights)))
+    four = [v for v in views.values() if v.dim() == 4]
+    assert len(four) == 2
+    assert all(_last(v) and not v.is_contiguous() for v in four)
+
+
+def test_a_net_that_views_images_as_vectors_keeps_its_layout() -> None:
+    problem = _images(Viewing)
+    layout = Layout.of(problem)
+    x = problem.batches[0][0]
+    assert not layout.last
+    assert layout.images(x) is x
+    assert torch.equal(layout.flat(problem.split(problem.weights)), problem.weights)
+
+
+@pytest.mark.parametrize("name", ["tanh_mlp", "masked_mlp", "tied_weights"])
+def test_vectors_stay_as_they_are(name: str) -> None:
+    problem = cases.CASES[name]()
+    layout = Layout.of(problem)
+    assert not layout.last
+    x = problem.batches[0][0]
+    assert layout.images(x) is x
+
+
+@pytest.mark.parametrize("name", cases.MASKED)
+def test_dead_weights_are_zero_in_the_views(name: str) -> None:
+    problem = cases.CASES[name]()
+    layout = Layout.of(problem)
+    views = layout.views(layout.flat(problem.split(torch.ones(problem.size).double())))
+    assert problem.mask is not None
+    for n, alive in problem.mask.items():
+        assert torch.equal(views[n], alive.double())
+
+
+@every_case
+def test_the_net_says_the_same_in_its_layout(name: str) -> None:
+    problem = cases.CASES[name]()
+    layout, weights = Layout.of(problem), problem.split(problem.weights)
+    views = layout.views(layout.flat(weights))
+    with torch.no_grad(), problem.modes():
+        for x, _ in problem.batches:
+            came, expected = problem.call(views, layout.images(x)), problem.call(weights, x)
+            torch.testing.assert_close(came, expected, rtol=0, atol=1e-13)
