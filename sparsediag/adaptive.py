@@ -46,13 +46,13 @@ def adapt(
     while len(used) + len(held) < len(places) / 2 and np.isfinite(known[[*used, *held]]).all():
         smooth, rough = (
             RBFInterpolator(places[used], known[used], kernel=kernel)(places)
-            for kernel in ("thin_plate_spline", "linear")
+            for kernel in ("cubic", "thin_plate_spline")
         )
         low, high = (f(known[[*used, *held]]) for f in (np.min, np.max))
         error = float(np.abs(smooth - known)[held].max() / max(high - low, np.finfo(float).tiny))
         if error <= tol:
             both = np.concatenate([used, held])
-            values = RBFInterpolator(places[both], known[both], kernel="thin_plate_spline")(places)
+            values = RBFInterpolator(places[both], known[both], kernel="cubic")(places)
             values[both] = known[both]
             return values.reshape(shape), error
         doubt = np.abs(smooth - rough)

@@ -42,7 +42,7 @@ def computing(plane: Plane, *, jobs: int = 1, **options: Any) -> Iterator[Comput
         yield lambda places: map(sweep, places)
         return
     try:
-        packed = pickle.dumps((plane, options))
+        packed = pickle.dumps((replace(plane, stops=(), names=()), options))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
             f"the net or its loss cannot be sent to {jobs} processes: {error}"

@@ -76,7 +76,7 @@ class Points:
         assert self._file is not None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise CheckpointError(
                 f"{self.path}: another process is computing these points; wait for it, or give "
                 "another output file"
@@ -86,9 +86,10 @@ class Points:
         assert self._file is not None
         self._file.seek(0)
         head, end, body = self._file.read().partition(b"\n")
-        if not end:  # new, or killed before the first line was whole
+        line = json.dumps(about).encode()
+        if not end and line.startswith(head):  # new, or killed before the first line was whole
             self._file.truncate(0)
-            self._file.write(json.dumps(about).encode() + b"\n")
+            self._file.write(line + b"\n")
             self._file.flush()
             return
         try:
@@ -114,5 +115,5 @@ class Points:
 
 
 def _record(index: int, loss: float, accuracy: float) -> bytes:
-    values = np.array((index, loss, accuracy, 0), RECORD).tobytes()[:-4]
-    return values + np.uint32(zlib.crc32(values)).astype("<u4").tobytes()
+    values: bytes = np.array((index, loss, accuracy, 0), RECORD).tobytes()[:-4]
+    return values + zlib.crc32(values).to_bytes(4, "little")

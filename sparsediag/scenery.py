@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 def picture(landscape: Landscape, ax: Axes | None = None) -> Axes:
     """A curve, curves with their band, or filled contours with the nets on them."""
     ax = ax or plotting.axes()
-    names = [f"{label} ({landscape.unit})" for label in landscape.labels]
     if len(landscape.axes) == 1:
         _curves(landscape, ax)
-        ax.set(xlabel=names[0], ylabel="loss")
+        ax.set(xlabel=f"{landscape.labels[0]} ({landscape.unit})", ylabel="loss")
         return ax
     x, y = landscape.axes
     scale = plotting.contours(ax, x, y, landscape.loss)
@@ -33,7 +32,8 @@ def picture(landscape: Landscape, ax: Axes | None = None) -> Axes:
         _stops(landscape, ax, scale)
     else:
         ax.plot(0, 0, "+", color="white", ms=8)
-    ax.set(xlabel=names[0], ylabel=names[1], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    right, up = (f"{label}\n({landscape.unit})" for label in landscape.labels)
+    ax.set(xlabel=right, ylabel=up, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     return ax
 
 
@@ -70,17 +70,30 @@ def _stops(landscape: Landscape, ax: Axes, scale: ContourSet) -> None:
     )
     ends = {0, len(x) - 1} if len(x) > 3 else set(range(len(x)))
     for i in sorted(ends):
+        right, up = _sides(landscape, i)
         away = landscape.away[i]
         off = f"\n{away:.2g} off" if away > 0.005 * landscape.lengths.max() else ""
         ax.annotate(
             landscape.stops[i] + off,
             (x[i], y[i]),
-            xytext=(4, 4),
+            xytext=(4 * right, 4 * up),
+            ha="left" if right > 0 else "right",
+            va="bottom" if up > 0 else "top",
             textcoords="offset points",
             fontsize=6,
             color="white",
             path_effects=_outline(),
+            in_layout=False,
         )
+
+
+def _sides(landscape: Landscape, stop: int) -> np.ndarray:
+    """Where the name of a stop goes, 1 or -1 along each axis: inside, and away from the way."""
+    at, near = landscape.places[stop], landscape.places[max(0, stop - 1) : stop + 2].mean(axis=0)
+    low, high = landscape.axes[:, [0, -1]].T
+    share = (at - low) / (high - low)
+    away = np.where(at < near, -1, 1)
+    return np.where(share > [0.7, 0.9], -1, np.where(share < [0.3, 0.1], 1, away))
 
 
 def _outline() -> list[Any]:
@@ -92,12 +105,16 @@ def _outline() -> list[Any]:
 @plotting.style()
 def panels(comparison: Comparison) -> Figure:
     """Planes with common axes and colours, and below how far each is from the first."""
+    if len(comparison.axes) != 2:
+        raise ValueError("panels show planes; need dims=2")
     names, losses, (x, y) = comparison.names, comparison.losses, comparison.axes
+    right, up = (f"{label}\n({comparison.unit})" for label in comparison.labels)
     levels = plotting.loss_levels(*losses)
     with np.errstate(invalid="ignore"):
         apart = losses - losses[0]
     most = float(np.abs(apart[np.isfinite(apart)]).max(initial=1e-12))
-    fig = plotting.figure(plotting.PAGE, 4.4 if len(names) < 4 else 3.6)
+    fig = plotting.figure(plotting.PAGE, 1.2 + 2 * min(1.7, 5.2 / len(names)))
+    fig.set_layout_engine("compressed")
     grid = fig.subplots(2, len(names), sharex=True, sharey=True)
     for i, (name, (upper, lower)) in enumerate(zip(names, grid.T, strict=True)):
         plotting.contours(upper, x, y, losses[i], levels=levels, bar=i == len(names) - 1)
@@ -105,11 +122,14 @@ def panels(comparison: Comparison) -> Figure:
         upper.set_title(name)
         drawn = lower.pcolormesh(x, y, apart[i].T, cmap="RdBu_r", vmin=-most, vmax=most)
         lower.set_aspect("equal")
-        lower.set(title=f"minus {names[0]}", xlabel=comparison.labels[0])
+        lower.set(title=f"minus {names[0]}", xlabel=right)
+    grid[0, 0].set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    fig.colorbar(drawn, ax=grid[1, -1], label="difference of the loss", shrink=0.85)
     grid[1, 0].set_visible(False)
-    fig.colorbar(drawn, ax=list(grid[1]), label="difference of the loss", shrink=0.85)
+    grid[0, 0].set_xlabel(right)
     for ax in (grid[0, 0], grid[1, 1]):
-        ax.set_ylabel(comparison.labels[1])
+        ax.set_ylabel(up)
+        ax.tick_params(labelbottom=True, labelleft=True)
     return fig
 
 

@@ -67,7 +67,7 @@ def survey(
     """
     shape, places = grid.shape[:-1], grid.reshape(-1, grid.shape[-1])
     mine = range(len(places)) if shard is None else part(shard, len(places))
-    if adaptive and (shard is not None or len(shape) != 2):
+    if adaptive and (shard is not None or plane.lines or len(shape) != 2):
         raise ValueError("an adaptive grid needs a plane and all of its points: no shard, dims=2")
     if not 0 < tol < 1:
         raise ValueError(f"tol={tol}: need a share of the range between 0 and 1")
@@ -76,8 +76,9 @@ def survey(
         "directions": fingerprint("", [plane.directions]),
         "grid": fingerprint(f"{grid.tolist()}", []),
         "options": f"{statistics} {precision}",
+        "shard": shard or "all",
     }
-    with Points(resume, about) as points, computing(plane, jobs=jobs, **options) as compute:
+    with computing(plane, jobs=jobs, **options) as compute, Points(resume, about) as points:
 
         def fetch(numbers: np.ndarray) -> np.ndarray:
             todo = [int(i) for i in numbers if int(i) not in points.values]
@@ -91,19 +92,23 @@ def survey(
             surface, held_out = adapt((shape[0], shape[1]), fetch, tol=tol)
             loss = surface.ravel()
         else:
+            fetch(np.array(mine))
             loss, held_out = np.full(len(places), np.nan), 0.0
-            loss[mine] = fetch(np.array(mine))
-        kept = dict(points.values)
+    done, values = list(points.values), np.array([*points.values.values()])
     accuracy = np.full(len(places), np.nan)
-    accuracy[list(kept)] = [a for _, a in kept.values()]
+    loss[done], accuracy[done] = values.T
     status = np.full(len(places), INTERPOLATED if adaptive else MISSING, np.uint8)
-    status[list(kept)] = [DONE if np.isfinite(l) else OVERFLOW for l, _ in kept.values()]
+    status[done] = np.where(np.isfinite(loss[done]), DONE, OVERFLOW)
     rounding = 0.0
     if precision != "float32":
-        exact = Sweep(plane, statistics=statistics)
-        tried = np.array(sorted(kept))[np.linspace(0, len(kept) - 1, CHECKED).astype(int)]
-        rounding = max(abs(kept[i][0] / exact(places[i])[0] - 1) for i in tried)
-    return Survey(*(a.reshape(shape) for a in (loss, accuracy, status)), held_out, rounding)
+        finite = np.flatnonzero(status == DONE)
+        tried = finite[np.linspace(0, len(finite) - 1, min(CHECKED, len(finite))).astype(int)]
+        sweep = Sweep(plane, statistics=statistics)
+        exact = np.array([sweep(places[i])[0] for i in tried])
+        off = np.abs(loss[tried] - exact) / np.maximum(np.abs(exact), 1e-6)
+        rounding = float(off.max(initial=0))
+    loss, accuracy, status = (a.reshape(shape) for a in (loss, accuracy, status))
+    return Survey(loss, accuracy, status, held_out, rounding)
 
 
 def part(shard: str, points: int) -> range:
@@ -113,6 +118,8 @@ def part(shard: str, points: int) -> range:
     [1, 4, 7]
     """
     i, _, n = shard.partition("/")
-    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n) <= points):
-        raise ValueError(f"shard '{shard}': need i/n with 1 <= i <= n, 1/4 for the first quarter")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n) <= points):
+        raise ValueError(
+            f"shard '{shard}': need i/n with 1 <= i <= n <= {points}, 1/4 for the first quarter"
+        )
     return range(int(i) - 1, points, int(n))

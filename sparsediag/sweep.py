@@ -6,7 +6,6 @@ and nothing of the caller's is touched.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +18,11 @@ from sparsediag.layout import Layout
 from sparsediag.modes import measuring
 from sparsediag.planes import Plane
 
+NORMS = torch.nn.modules.batchnorm._BatchNorm
 Statistics = Literal["fixed", "estimate"]
 Precision = Literal["float32", "bfloat16"]
 CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**22}  # numbers of input at a time
+FEWEST = 64  # samples at a time, for batch norm's statistics
 
 
 class Sweep:
@@ -57,11 +58,13 @@ class Sweep:
         self.problem = problem = plane.problem
         self.statistics, self.precision = statistics, precision
         self.layout = Layout.of(problem)
-        kind = problem.device.type
-        chunks = list(problem.batches)
-        if problem.separable:
-            chunks = chunked(chunks, max(1, CHUNK.get(kind, 2**18) // chunks[0][0][0].numel()))
-        self._chunks: list[Batch] = [(self.layout.images(x), y) for x, y in chunks]
+        self._chunks: list[Batch] = [(self.layout.images(x), y) for x, y in self._parts()]
+        self._norms = {
+            buffer
+            for name, m in problem.net.named_modules()
+            if isinstance(m, NORMS)
+            for buffer, _ in m.named_buffers(name)
+        }
         flat = [self.layout.flat(problem.split(v)) for v in (problem.weights, *plane.directions)]
         self._centre, self._directions = flat[0], torch.stack(flat[1:], dim=1)
         self._buffer = torch.empty_like(self._centre)
@@ -69,32 +72,45 @@ class Sweep:
 
     def __call__(self, place: np.ndarray) -> tuple[float, float]:
         """Loss and accuracy; accuracy is nan where the outputs are not a row of scores each."""
-        at = torch.from_numpy(place).to(self._centre)
+        at = self._centre.new_tensor(place)
         torch.addmv(self._centre, self._directions, at, out=self._buffer)
         total = torch.zeros(2, dtype=torch.float64, device=self._centre.device)
-        with torch.inference_mode(), self.problem.modes(), self._cast():
-            still = self._measured() if self.statistics == "estimate" else None
+        with torch.inference_mode(), self.problem.modes():
+            norms = self._measured() if self.statistics == "estimate" else {}
             for x, y in self._chunks:
-                outputs = self.problem.call(self._weights, x, still=still)
-                if self.precision != "float32":
-                    outputs = outputs.float()
-                total += torch.stack([self.problem.scalar(outputs, y) * len(y), hits(outputs, y)])
-        loss, right = (total / self.problem.samples).tolist()
-        return loss, right
+                outputs = self._outputs(x, norms)
+                loss = self.problem.scalar(outputs, y).double() * len(y)
+                total += torch.stack([loss, hits(outputs, y)])
+        mean, share = (total / self.problem.samples).tolist()
+        return mean, share
+
+    def _parts(self) -> list[Batch]:
+        """The samples in chunks of about one size, or in their batches if those must stay whole."""
+        batches, parts = list(self.problem.batches), list[Batch]()
+        if not self.problem.separable:
+            return batches
+        most = CHUNK.get(self.problem.device.type, 2**18) // batches[0][0][0].numel()
+        most = max(most, FEWEST if self.statistics == "estimate" else 1)
+        for x, y in chunked(batches, self.problem.samples):
+            n = -(-len(y) // most)
+            parts += zip(x.tensor_split(n), y.tensor_split(n), strict=True)
+        return parts
 
     def _measured(self) -> dict[str, Tensor]:
-        """What does not move, with batch norm's statistics those of the samples at this place."""
-        still, seen = self.problem.still(), 0
+        """Batch norm's statistics of the samples at this place."""
+        norms = {name: t for name, t in self.problem.still().items() if name in self._norms}
+        seen = 0
         for x, y in self._chunks:
             seen += len(y)
             with measuring(self.problem.net, share=len(y) / seen):
-                self.problem.call(self._weights, x, still=still)
-        return still
+                self._outputs(x, norms)
+        return norms
 
-    def _cast(self) -> AbstractContextManager[object]:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._centre.device.type, dtype=torch.bfloat16)
+    def _outputs(self, x: Tensor, norms: dict[str, Tensor]) -> Any:
+        lower = self.precision != "float32"
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=lower):
+            outputs = self.problem.call(self._weights, x, still=self.problem.still() | norms)
+        return outputs.float() if lower and isinstance(outputs, Tensor) else outputs
 
 
 def hits(outputs: Any, targets: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from training.loop import fit
 SMALL = {"width": 16, "size": 8, "channels": 1, "classes": 10}
 FAST = {
     "landscape": ["--points", "3"],
+    "inputscape": ["--points", "3", "--count", "20"],
     "perturbation": ["--points", "3"],
     "spectrum": ["--top", "2"],
     "blocks": ["--by", "stage", "--tol", "0.3"],
@@ -128,7 +129,8 @@ def test_a_diagnostic_writes_its_result_and_prints_a_table(
 ) -> None:
     before = contents(place)
     assert main([name, f"{file}.pt", "--images", "40", *FAST.get(name, [])]) == 0
-    endings = ["npz", "png", "html"] if name == "landscape" else ["npz", "png"]
+    turned = name in ("landscape", "inputscape")
+    endings = ["npz", "png", "html"] if turned else ["npz", "png"]
     files = [f"{file}-{name}.{ending}" for ending in endings]
     new = {n: c for n, c in contents(place).items() if n not in before}
     assert sorted(new) == sorted(files)
@@ -521,7 +523,15 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
     [
         ("landscpe small.pt", 'Unknown command "landscpe". Did you mean "landscape"?'),
         ("landscape", "parameter CHECKPOINT requires an argument"),
-        ("landscape small.pt more.pt", "Unused Tokens: ['more.pt']"),
+        ("gradflow small.pt more.pt", "Unused Tokens: ['more.pt']"),
+        ("landscape small.pt more.pt", "more.pt: no such file"),
+        ("landscape small.pt small.pt", "small.pt came twice; give different checkpoints"),
+        ("landscape small.pt conv.pt", "the nets have other weights"),
+        ("landscape small.pt --shard 5/4", "shard '5/4': need i/n with 1 <= i <= n"),
+        ("landscape small.pt --adaptive --shard 1/4", "an adaptive grid needs a plane"),
+        ("landscape small.pt --statistics fxed", 'Did you mean "fixed"?'),
+        ("landscape small.pt --formats pgn", "unknown kind of file 'pgn'; did you mean 'png'"),
+        ("inputscape small.pt --clamp 0", "clamp=0.0: need 1 image or more, a positive clamp"),
         ("landscape small.pt --pionts 3", "Unknown option: --pionts. Did you mean --points?"),
         ("landscape small.pt --points x", 'Invalid value for --points: unable to convert "x"'),
         ("landscape small.pt --points", "requires an argument"),
@@ -585,10 +595,11 @@ def test_an_option_that_the_diagnostic_refuses(
     [
         ("info", "empty is a folder; give a file in it"),
         ("spectrum", "empty holds no checkpoint; give the folder that a training wrote"),
+        ("landscape", "empty holds no checkpoint; give the folder that a training wrote"),
         *(
             (name, f"empty is a folder; {name} needs one checkpoint of it")
             for name in DIAGNOSTICS
-            if name != "spectrum"
+            if name not in ("spectrum", "landscape")
         ),
     ],
 )
@@ -605,7 +616,7 @@ def test_the_current_folder_is_no_run(place: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("landscape run", "run is a folder; landscape needs one checkpoint of it"),
+        ("gradflow run", "run is a folder; gradflow needs one checkpoint of it"),
         ("blocks run", "run is a folder; blocks needs one checkpoint of it"),
         ("spectrum run --density", "a folder has one spectrum for each checkpoint; density needs"),
         ("spectrum run --top 0", "top=0 eigenvalues asked of a problem with"),

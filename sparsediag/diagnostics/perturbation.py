@@ -18,7 +18,7 @@ from sparsediag.sweep import Sweep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-VALID = 0.1  # of the model's largest change up to there: as far as the loss may be from it
+VALID = 0.1  # of |t g.v| + |t^2/2 v.Hv|: as far as the loss may be from the model
 ROUNDING = 10  # rounding errors of a loss or a product that count as noise
 LADDER = 2.0 ** np.arange(-2, 7)  # steps of the second difference; at 1 its errors should balance
 
@@ -37,8 +37,8 @@ class Perturbation(Result):
         also_loss: Another loss along the same vectors, (top, points); (0, 0) if none was asked for.
         also_centre: That loss at the weights.
         radius: Distance to the last point towards minus and plus up to which the model is valid,
-            (top, 2): the loss is finite and off it by at most 10 % of the model's largest change
-            so far, or by rounding. 0 if not at the first point, the end of the axis if everywhere.
+            (top, 2): the loss is finite and off it by at most 10 % of |t g.v| + |t^2/2 v.Hv|, or
+            by rounding. 0 if not at the first point, the end of the axis if everywhere.
         second: (L(h) - 2 L(0) + L(-h)) / h^2 at that step of a ladder with the least error, (top,).
         second_error: How far it is from those at the next steps, and rounding, (top,).
         expected: What it should be, (top,): the eigenvalue, or v.Hv if v comes from elsewhere.
@@ -79,7 +79,7 @@ class Perturbation(Result):
                 "agrees": "yes" if self.agrees[i] else "no",
                 f"rise at {self.distance[0]:g}": f"{self.loss[i, 0] - self.centre:.4g}",
                 f"rise at {self.distance[-1]:g}": f"{self.loss[i, -1] - self.centre:.4g}",
-                "valid to": f"-{minus:.3g} / +{plus:.3g}",
+                "valid to": f"{0 - minus:.3g} / +{plus:.3g}",
             }
             for i, (minus, plus) in enumerate(self.radius)
         ]
@@ -91,12 +91,15 @@ class Perturbation(Result):
         apart = [f"{i + 1} by {off[i]:.2g}" for i in np.flatnonzero(~self.agrees)]
         vague = [str(i + 1) for i in np.flatnonzero(self.agrees & (self.second_error > blurred))]
         valid = [f"{i} from {0 - m:.3g} to {p:.3g}" for i, (m, p) in enumerate(self.radius, 1)]
+        wrong = ~(abs(self.curvature - self.expected) <= self.reach)
+        kinks = "kinks within the step (ReLU, max pooling) do that"
+        cause = "v.Hv does too: wrong eigenpairs" if wrong.any() else kinks
         said = {
             f"second differences agree with {name}": not apart,
-            f"second differences DISAGREE with {name} along eigenvector {', '.join(apart)}: kinks "
-            "(ReLU, max pooling) within the step do that, and wrong eigenpairs": apart,
+            f"second differences differ from {name}, eigenvector {', '.join(apart)}; "
+            f"{cause}": apart,
             f"kinks or rounding blur the second difference, eigenvector {', '.join(vague)}": vague,
-            f"the quadratic model is valid to {VALID:.0%} along eigenvector {', '.join(valid)}": 1,
+            f"the quadratic model is valid to {VALID:.0%}, eigenvector {', '.join(valid)}": 1,
         }
         return [line for line, holds in said.items() if holds]
 
@@ -118,10 +121,13 @@ class Perturbation(Result):
         low, high = seen[np.isfinite(seen)].min(), seen[np.isfinite(seen)].max()
         pad = 0.05 * (high - low) or 1.0
         ax.set(xlabel="distance along the eigenvector", ylabel="loss", ylim=(low - pad, high + pad))
-        if self.source["options"]["relative"]:
-            scale = (lambda t: t / norm, lambda r: r * norm)
-            ax.secondary_xaxis("top", functions=scale).set_xlabel("distance / |w|")
-        ax.legend()
+        with plotting.style():
+            ax.legend()
+            if self.source["options"]["relative"]:
+                scale = (lambda x: x / norm, lambda x: x * norm)
+                upper = ax.secondary_xaxis("top", functions=scale)
+                upper.set_xlabel("distance / |w|")
+                upper.locator_params(axis="x", nbins=5)
         return ax
 
 
@@ -194,7 +200,10 @@ def perturbation(
     same = pairs.source["problem"] == problem.digest
     if same and (asked["matrix"], asked["norm"]) == ("hessian", "none"):
         expected, reach = values, np.diff(pairs.intervals[: len(units)])[:, 0] / 2
-    off, change = abs(seen[0, 0] - quadratic), abs(quadratic - centre)
+    terms = np.outer(abs(slope), abs(distance)) + np.outer(abs(curvature), distance**2 / 2)
+    close = abs(seen[0, 0] - quadratic) <= np.maximum(VALID * terms, ROUNDING * eps * abs(centre))
+    sides = np.flatnonzero(distance < 0)[::-1], np.flatnonzero(distance > 0)
+    ends = [(close[:, s].cumprod(axis=1) * abs(distance[s])).max(axis=1) for s in sides]
     second = [_second(sweeps[0], *of, norm, eps) for of in zip(units, curvature, strict=True)]
     options = {"top": top, "points": points, "span": span, "relative": relative}
     return Perturbation(
@@ -206,7 +215,7 @@ def perturbation(
         centre=centre,
         also_loss=seen[1, 0] if also else np.zeros((0, 0)),
         also_centre=others[0] if also else None,
-        radius=_radius(distance, off, change, ROUNDING * eps * abs(centre)),
+        radius=np.stack(ends, axis=1),
         second=np.array([value for value, _ in second]),
         second_error=np.array([error for _, error in second]),
         expected=expected,
@@ -235,14 +244,3 @@ def _second(
         error = np.maximum(apart[:-1], apart[1:]) + 4 * eps * abs(centre) / h[1:-1] ** 2
     best = int(np.nan_to_num(error, nan=np.inf).argmin())
     return float(found[1 + best]), float(error[best])
-
-
-def _radius(t: np.ndarray, off: np.ndarray, change: np.ndarray, noise: float) -> np.ndarray:
-    """How far a model that changes so much and is so far off is valid each way, (top, 2)."""
-    ends = []
-    for side in (np.flatnonzero(t < 0)[::-1], np.flatnonzero(t > 0)):
-        largest = np.maximum.accumulate(change[:, side], axis=1)
-        close = off[:, side] <= np.maximum(VALID * largest, noise)
-        valid = np.logical_and.accumulate(close, axis=1)
-        ends.append(np.where(valid, abs(t[side]), 0).max(axis=1))
-    return np.stack(ends, axis=1)

@@ -218,7 +218,7 @@ def test_a_barrier_needs_a_line_through_two_nets(found: Landscape) -> None:
 
 def test_a_comparison_of_overflows_is_shown_and_not_fatal() -> None:
     steep = bowl(SHARP)
-    steep.loss[:3], steep.loss[-1] = np.inf, -np.inf
+    steep.loss[:3], steep.loss[-1] = np.inf, np.nan
     found = compare({"one": bowl(FLAT), "steep": steep, "gone": surface(lambda a, b: a * np.nan)})
     assert np.isfinite(found.rises[1][:10]).all()
     assert len(found.table()) == 3

@@ -53,7 +53,7 @@ def stale(**options: Any) -> Problem:
 
 
 @pytest.mark.parametrize(
-    "make", [cases.softmax_regression, cases.masked_mlp, cases.linear_regression, normed]
+    "make", [cases.tanh_mlp, cases.masked_mlp, cases.linear_regression, normed]
 )
 @pytest.mark.parametrize("statistics", ["fixed", "estimate"])
 def test_a_sound_landscape_has_no_findings(

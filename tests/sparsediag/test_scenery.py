@@ -1,0 +1,212 @@
+"""Pictures of landscapes: what is drawn where, and that every kind of landscape can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.contour import ContourSet
+from PIL import Image
+from surfaces import bowl, holding, passed, surface
+
+from sparsediag import Comparison, Landscape, compare, plotting
+from sparsediag.scenery import motion, panels, picture
+
+AXIS = np.linspace(-1, 1, 9)
+LINES = holding(2 + np.outer([0, 1, 5], AXIS**2), AXIS[None], labels=["3 random lines"])
+BETWEEN = surface(
+    lambda a: 1 + a * (1 - a),
+    middle=(0.5,),
+    labels=["towards b"],
+    unit="way to the other net",
+    **passed(["a", "b"], [[0], [1]], [1.25, 0.75]),
+)
+RUN = surface(
+    lambda a, b: 1 + a**2 + 3 * b**2,
+    span=2.0,
+    labels=["component 1 (64%)", "component 2 (36%)"],
+    unit="distance",
+    **passed(
+        [f"epoch-{i:03}" for i in range(5)],
+        [[1.5, -1], [1, 0.5], [0.5, 0.7], [0.2, 0.1], [0, 0]],
+        [6.0, 3.0, 2.0, 0.0, 1.0],
+        [0.4, 0.3, 0.2, 0.1, 0],
+    ),
+)
+TRIO = surface(
+    lambda a, b: 1 + a**2 + b,
+    middle=(0.5, 0.5),
+    **passed(["a", "b", "c"], [[0, 0], [1, 0], [0, 1]], [1, 2, 2], [0, 0.2, 0]),
+)
+KINDS = {"line": bowl(3.0, dims=1), "plane": bowl(3.0), "lines": LINES}
+KINDS |= {"between": BETWEEN, "run": RUN, "trio": TRIO}
+
+
+def overflown(found: Landscape) -> Landscape:
+    loss = found.loss.copy()
+    loss.flat[:3], loss.flat[-1] = np.inf, np.nan
+    return holding(loss, found.axes, **{k: getattr(found, k) for k in ("labels", "centre")})
+
+
+def words(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+# pictures
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_written(kind: str, tmp_path: Path) -> None:
+    plotting.save(picture(KINDS[kind]).figure, tmp_path / "picture")
+    with Image.open(tmp_path / "picture.png") as image:
+        assert np.asarray(image).std() > 10
+
+
+@pytest.mark.parametrize("kind", ["line", "plane", "lines"])
+def test_what_overflows_can_be_written_too(kind: str, tmp_path: Path) -> None:
+    plotting.save(picture(overflown(KINDS[kind])).figure, tmp_path / "picture")
+    assert motion(overflown(KINDS[kind])).data
+
+
+def test_the_axes_say_what_they_are_and_in_which_unit() -> None:
+    curve, contours = picture(KINDS["line"]), picture(RUN)
+    assert (curve.get_xlabel(), curve.get_ylabel()) == ("random 0 (filter norms)", "loss")
+    assert contours.get_xlabel() == "component 1 (64%)\n(distance)"
+    assert contours.get_ylabel() == "component 2 (36%)\n(distance)"
+    assert (contours.get_xlim(), contours.get_ylim()) == ((-2, 2), (-2, 2))
+
+
+def test_a_curve_with_its_centre() -> None:
+    found = KINDS["line"]
+    curve, centre = picture(found).get_lines()
+    assert curve.get_xydata().tolist() == np.stack([found.axes[0], found.loss], 1).tolist()
+    assert centre.get_xydata().tolist() == [[0, 1]]
+
+
+def test_lines_are_a_mean_in_a_band() -> None:
+    ax = picture(LINES)
+    mean, _ = ax.get_lines()
+    assert mean.get_ydata() == pytest.approx(2 + 2 * AXIS**2)
+    (band,) = ax.collections
+    edge = band.get_paths()[0].vertices
+    assert (edge[:, 1].min(), edge[:, 1].max()) == (2, 7)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["all lines", "mean"]
+
+
+def test_nets_on_a_line_stand_at_their_own_losses() -> None:
+    ax = picture(BETWEEN)
+    _, *nets = ax.get_lines()
+    assert [net.get_xydata().tolist() for net in nets] == [[[0, 1.25]], [[1, 0.75]]]
+    assert words(ax) == ["a", "b"]
+
+
+def test_a_plane_has_a_cross_at_its_net() -> None:
+    (cross,) = picture(KINDS["plane"]).get_lines()
+    assert cross.get_xydata().tolist() == [[0, 0]]
+
+
+def test_a_run_is_a_way_whose_markers_have_the_colours_of_their_losses() -> None:
+    ax = picture(RUN)
+    for way in ax.get_lines():
+        assert way.get_xydata().tolist() == RUN.places.tolist()
+    (scale,) = (c for c in ax.collections if isinstance(c, ContourSet) and c.filled)
+    (marks,) = (c for c in ax.collections if isinstance(c, PathCollection))
+    assert np.asarray(marks.get_offsets()).tolist() == RUN.places.tolist()
+    marks.update_scalarmappable()
+    colours = scale.to_rgba(np.maximum(RUN.losses, scale.levels[0]))
+    assert np.asarray(marks.get_facecolors()) == pytest.approx(colours)
+    assert words(ax) == ["epoch-000\n0.4 off", "epoch-004"]
+
+
+def test_three_nets_are_all_named() -> None:
+    assert words(picture(TRIO)) == ["a", "b\n0.2 off", "c"]
+
+
+def test_names_go_inside_and_away_from_the_way() -> None:
+    sides = [(text.get_ha(), text.get_va()) for text in picture(TRIO).texts]
+    assert sides == [("left", "bottom"), ("right", "top"), ("left", "bottom")]
+    first, last = picture(RUN).texts  # at the right edge, and at the end of a way from the right
+    assert (first.get_ha(), last.get_ha()) == ("right", "right")
+    assert (first.get_va(), last.get_va()) == ("top", "top")
+
+
+def test_it_draws_where_it_is_told_to() -> None:
+    ax = plotting.axes()
+    ax.scatter([0], [0])
+    assert picture(RUN, ax) is ax
+
+
+# panels
+
+
+def three(**options: Any) -> Comparison:
+    steepness = {"dense": 1.0, "LS": 2.0, "GSk": 4.0}
+    return compare({name: bowl(c, **options) for name, c in steepness.items()})
+
+
+def test_panels_share_their_colours_and_show_differences() -> None:
+    found = three()
+    fig = panels(found)
+    upper, lower = np.array(fig.axes[:6]).reshape(2, 3)
+    assert [ax.get_title() for ax in upper] == found.names
+    scales = [next(c for c in ax.collections if isinstance(c, ContourSet)) for ax in upper]
+    assert {(s.norm.vmin, s.norm.vmax) for s in scales} == {(1.0, found.losses.max())}
+    assert not lower[0].get_visible()
+    for ax, losses in zip(lower[1:], found.losses[1:], strict=True):
+        (mesh,) = (c for c in ax.collections if isinstance(c, QuadMesh))
+        assert np.asarray(mesh.get_array()).reshape(21, 21).T == pytest.approx(
+            losses - found.losses[0]
+        )
+        assert mesh.get_clim() == pytest.approx((-3.0, 3.0))
+        assert ax.get_title() == "minus dense"
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_panels_can_be_written(count: int, tmp_path: Path) -> None:
+    names = [f"net {i}" for i in range(count)]
+    found = compare({n: bowl(1.0 + i) for i, n in enumerate(names)})
+    plotting.save(panels(found), tmp_path / "panels")
+    with Image.open(tmp_path / "panels.png") as image:
+        assert image.width == pytest.approx(200 * plotting.PAGE, abs=1)
+
+
+def test_panels_of_what_overflows(tmp_path: Path) -> None:
+    names = {"one": overflown(bowl(1.0)), "other": overflown(bowl(2.0))}
+    plotting.save(panels(compare(names)), tmp_path / "panels")
+
+
+def test_panels_are_for_planes() -> None:
+    with pytest.raises(ValueError, match="panels show planes; need dims=2"):
+        panels(three(dims=1))
+
+
+# motion
+
+
+def test_a_run_moves_on_its_surface() -> None:
+    fig = motion(RUN)
+    ground, way = fig.data
+    assert np.array(ground.z).T.tolist() == RUN.loss.tolist()
+    for axis, values in zip("xyz", (*RUN.places.T, RUN.losses), strict=True):
+        assert list(way[axis]) == values.tolist()
+    assert [frame.name for frame in fig.frames] == RUN.stops
+    for i, frame in enumerate(fig.frames):
+        assert list(frame.traces) == [1]
+        assert list(frame.data[0].x) == RUN.places[: i + 1, 0].tolist()
+        assert list(frame.data[0].z) == RUN.losses[: i + 1].tolist()
+    (slider,), (menu,) = fig.layout.sliders, fig.layout.updatemenus
+    assert [step.args[0] for step in slider.steps] == [(name,) for name in RUN.stops]
+    assert menu.buttons[0].method == "animate"
+    assert fig.layout.scene.xaxis.title.text == RUN.labels[0]
+
+
+@pytest.mark.parametrize(("kind", "traces"), [("line", 1), ("plane", 1), ("lines", 3)])
+def test_without_nets_nothing_moves(kind: str, traces: int) -> None:
+    fig = motion(KINDS[kind])
+    assert len(fig.data) == traces
+    assert fig.frames == ()
+    assert "play" not in fig.to_json()
