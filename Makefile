@@ -33,7 +33,7 @@ lint: $(READY)  ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY)  ## measure speed against the floor and other tools [PART=speed|products|warm|solvers]
+bench: $(READY)  ## measure speed against the floor and other tools [PART=speed|products|warm|solvers|landscape]
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m tests.bench $(PART)
 

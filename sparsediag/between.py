@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsediag import directions
 from sparsediag.errors import unknown
 from sparsediag.planes import Plane
 from sparsediag.problem import Problem
@@ -108,17 +109,20 @@ def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
     if len(problems) <= dims:
         raise ValueError(f"{len(problems)} checkpoints came; need {dims + 1} for {dims} components")
     common, (last, *weights) = together([problems[-1], *problems[:-1]])
-    away = (torch.stack(weights) - last).double()
-    _, sizes, rows = torch.linalg.svd(away, full_matrices=False)
-    if not sizes[0]:
+    away = torch.stack(weights) - last
+    squares, mix = torch.linalg.eigh((away @ away.T).double())  # as many as checkpoints: small
+    squares, mix = squares.flip(0)[:dims], mix.flip(1).T[:dims]
+    total = float(away.double().square().sum())
+    if not squares[0] > 1e-12 * float(last.square().sum()):
         raise ValueError("the checkpoints are all the same, so there is no way to look along")
-    shares = (sizes.square() / sizes.square().sum()).tolist()
-    at = (away @ rows[:dims].T).cpu().numpy()
+    shares = (squares / total).tolist()
+    rows = directions.orthogonal(torch.nn.functional.normalize(mix.to(away) @ away))
+    at = (away @ rows.T).cpu().numpy()
     low, high = at.min(axis=0, initial=0), at.max(axis=0, initial=0)
     half = 0.6 * (high - low)
     return Plane(
         common,
-        rows[:dims].to(last),
+        rows,
         [f"component {i + 1} ({shares[i]:.0%})" for i in range(dims)],
         (low + high) / 2,
         half.clip(half.max() / 5),

@@ -77,8 +77,8 @@ def normalised(
         problem: Whose weights.
         direction: (size,).
         norm: "filter" gives every filter (row of outputs) the norm of the net's own filter,
-            "layer" every layer that of its layer, "weight" multiplies each number by the size of its
-            weight; what is empty stays 0. "none" keeps the direction.
+            "layer" every layer that of its layer, "weight" multiplies each number by the size of
+            its weight; what is empty stays 0. "none" keeps the direction.
         vectors: Whether tensors of one dimension, biases and batch norm, move too, each scaled as
             a layer; None for only with norm "none".
 

@@ -26,7 +26,9 @@ def of_plane(plane: Plane, sweep: Sweep, *, expected: float | None = None) -> li
     said = list(plane.doubts)
     cosines = np.abs(np.triu(plane.gram, 1))
     if cosines.max() > 0.1 and not plane.lines:
-        said.append(f"the axes are not orthogonal: a cosine of {cosines.max():.2f}")
+        said.append(
+            f"the axes are not orthogonal (a cosine of {cosines.max():.2f}): angles mislead"
+        )
     trained = [m for m in problem.net.modules() if m.training and isinstance(m, (NORMS, *DROPOUTS))]
     if trained and problem.batch_norm == "eval":
         said.append("the net came in training mode; it was measured in evaluation mode")
@@ -56,12 +58,13 @@ def _samples(problem: Problem) -> list[str]:
     return [f"only {seen} of {classes} classes are among the samples"] if seen < classes else []
 
 
-def of_grid(loss: np.ndarray, centre: float) -> list[str]:
+def of_grid(loss: np.ndarray, centre: float, *, axes: int) -> list[str]:
     """Findings on the values of a finished grid.
 
     Args:
-        loss: (points,) or (points, points).
+        loss: (points,), (points, points), or (lines, points) with one axis.
         centre: The loss in the middle of what was looked at.
+        axes: How many of the last dimensions are distances.
     """
     finite = loss[np.isfinite(loss)]
     said = []
@@ -74,7 +77,7 @@ def of_grid(loss: np.ndarray, centre: float) -> list[str]:
         return [*said, f"the loss changes by {high - low:.1e} only; use a larger span"]
     if (loss < low + 0.05 * (high - low)).mean() < 0.01:
         said.append("the basin is smaller than a hundredth of the picture; use a smaller span")
-    coarse = max(_jumps(np.moveaxis(loss, axis, 0)) for axis in range(loss.ndim))
+    coarse = max(_jumps(np.moveaxis(loss, -1 - axis, 0)) for axis in range(axes))
     if coarse > 0.15 * (high - low):
         said.append(
             f"the grid is coarse: points miss the mean of their neighbours by {coarse:.2g}; "

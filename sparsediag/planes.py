@@ -106,12 +106,13 @@ class Plane:
 
 
 def along(problem: Problem, vectors: Tensor, labels: Sequence[str], **about: Any) -> Plane:
-    """Directions of your own, seen from -1 to 1; `about` holds other fields of the plane.
+    """Directions of your own, seen from -1 to 1.
 
     Args:
         problem: The loss and the centre.
         vectors: In its live coordinates, (dims, size).
         labels: What each of them is.
+        **about: Other fields of the plane.
     """
     dims = len(vectors)
     return Plane(problem, vectors, list(labels), np.zeros(dims), np.ones(dims), **about)
@@ -186,6 +187,7 @@ def plane(
     doubts = []
     if norm == "none":
         doubts = ["the axes are not normalised: nets of other weight norms cannot be compared"]
-    several = {"labels": [f"{lines} random lines"], "lines": True} if lines > 1 else {}
-    about = {"labels": labels, "unit": unit, "doubts": doubts} | several
+    about: dict[str, Any] = {"labels": labels, "unit": unit, "doubts": doubts}
+    if lines > 1:
+        about |= {"labels": [f"{lines} random lines"], "lines": True}
     return Plane(problem, torch.stack(drawn), middle=np.zeros(dims), half=np.ones(dims), **about)

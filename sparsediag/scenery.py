@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.landscape import Landscape
 
 
+@plotting.style()
 def picture(landscape: Landscape, ax: Axes | None = None) -> Axes:
     """A curve, curves with their band, or filled contours with the nets on them."""
     ax = ax or plotting.axes()
@@ -61,9 +62,7 @@ def _stops(landscape: Landscape, ax: Axes, scale: ContourSet) -> None:
     ax.scatter(
         x,
         y,
-        c=np.maximum(landscape.losses, scale.levels[0]),
-        cmap=scale.get_cmap(),
-        norm=scale.norm,
+        c=scale.to_rgba(np.maximum(landscape.losses, min(scale.levels))),
         s=22,
         ec="black",
         zorder=3,

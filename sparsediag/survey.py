@@ -107,8 +107,8 @@ def survey(
         exact = np.array([sweep(places[i])[0] for i in tried])
         off = np.abs(loss[tried] - exact) / np.maximum(np.abs(exact), 1e-6)
         rounding = float(off.max(initial=0))
-    loss, accuracy, status = (a.reshape(shape) for a in (loss, accuracy, status))
-    return Survey(loss, accuracy, status, held_out, rounding)
+    grids = (loss.reshape(shape), accuracy.reshape(shape), status.reshape(shape))
+    return Survey(*grids, held_out, rounding)
 
 
 def part(shard: str, points: int) -> range:

@@ -28,8 +28,9 @@ def draw(results: dict[str, Any]) -> Figure:
         ax = fig.add_subplot(1, len(means), i + 1, projection="3d")
         x, y = np.meshgrid(*results[label].axes, indexing="ij")
         ax.plot_surface(x, y, mean, cmap="cividis", vmin=0, vmax=top, linewidth=0)
-        ax.set(title=label, xlabel="gradient sign", ylabel="random", zlim=(0, top))
+        ax.set(xlabel="gradient sign", ylabel="random", zlim=(0, top))
+        ax.set_title(label, y=0.9)
         ax.tick_params(labelsize=5, pad=-2)
         ax.xaxis.labelpad = ax.yaxis.labelpad = -8
-        ax.set_box_aspect(None, zoom=0.85)
+        ax.set_box_aspect(None, zoom=0.9)
     return fig

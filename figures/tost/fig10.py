@@ -2,8 +2,8 @@
 
 The paper's claim: every tweak flattens the landscape. It does not say which directions it draws;
 above, the axes are the sign of the loss gradient in the image and a random direction of signs,
-below, two random ones. Images, random directions and levels are common to all nets; the surfaces
-are means over the images, each image's loss clamped at 8.
+below, two random ones. Images, random directions and the levels of a row are common to all nets;
+the surfaces are means over the images, each image's loss clamped at 8.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def draw(results: dict[Any, Any]) -> Figure:
     fig = plotting.figure(plotting.PAGE, 4.0)
     grid = fig.subplots(2, len(RUNS), sharex=True, sharey=True)
     means = {key: result.loss.mean(axis=0) for key, result in results.items()}
-    levels = plotting.loss_levels(*means.values())
     for row, axes in zip(grid, ("gradient", "random"), strict=True):
+        levels = plotting.loss_levels(*(means[axes, label] for label in RUNS))
         for ax, label in zip(row, RUNS, strict=True):
             mean, result = means[axes, label], results[axes, label]
             x, y = result.axes
             plotting.contours(ax, x, y, mean, levels=levels, bar=label == "LS")
             rise = np.nanmean(mean) - result.centre.mean()
-            ax.set(title=f"{label}: mean rise {rise:.2f}", xlabel=result.labels[0])
+            ax.set(title=f"{label}: mean rise {rise:.3f}", xlabel=result.labels[0])
         row[0].set_ylabel(result.labels[1])
     return fig

@@ -126,7 +126,7 @@ def blocks(
     >>> blocks(Problem(net, [(torch.eye(2), torch.ones(2, 1))], loss=nn.MSELoss())).names
     ['0', '1']
     """
-    options = {k: v for k, v in locals().items() if k not in ("problem", "progress")}
+    options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress")}
     if by not in ("stage", "layer", "tensor"):
         raise ValueError(unknown("part of a net", by, ("stage", "layer", "tensor")))
     if top < 1:

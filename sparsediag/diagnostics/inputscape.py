@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 LABELS = {
-    "gradient": ["sign of the gradient (1/255)", "random signs (1/255)"],
-    "random": ["random signs (1/255)", "orthogonal random signs (1/255)"],
+    "gradient": ["gradient sign (1/255)", "random signs (1/255)"],
+    "random": ["random signs (1/255)", "orthogonal signs (1/255)"],
     "eigenvectors": ["eigenvector 1 (1/255)", "eigenvector 2 (1/255)"],
 }
 FOUND = 0.01  # residual, and asymmetry of the matrix, up to which eigenvectors count as found
@@ -147,7 +147,7 @@ def inputscape(
     >>> inputscape(problem, points=3).loss.shape
     (5, 3, 3)
     """
-    options = {k: v for k, v in locals().items() if k not in ("problem", "std", "progress")}
+    options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "std", "progress")}
     axis = directions.steps(points, span)
     if axes not in LABELS:
         raise ValueError(unknown("axes", axes, LABELS))

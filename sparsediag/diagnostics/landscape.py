@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -78,7 +78,7 @@ class Landscape(Result):
         """What a person should know before believing the picture."""
         if (self.status == MISSING).any():
             return [*self.doubts, f"{(self.status == MISSING).sum()} points are in other shards"]
-        said = doctor.of_grid(self.loss.mean(axis=0) if self.lines else self.loss, self.centre)
+        said = doctor.of_grid(self.loss, self.centre, axes=len(self.axes))
         if len(self.away) and self.away.max() > 0.5 * np.ptp(self.places * self.lengths, 0).max():
             said.append(f"nets lie up to {self.away.max():.3g} out of the plane; see their markers")
         return [*self.doubts, *said]
@@ -88,7 +88,7 @@ class Landscape(Result):
         origin = ", ".join("0" for _ in self.axes)
         rows = [{"": "centre", "loss": f"{self.centre:.4g}", "at": origin}]
         rows += [
-            {"": name, "loss": f"{loss:.4g}", "at": ", ".join(f"{x:.3g}" for x in place)}
+            {"": name, "loss": f"{loss:.4g}", "at": _place(place)}
             for name, place, loss in zip(self.stops, self.places, self.losses, strict=True)
         ]
         finite = np.where(np.isfinite(self.loss), self.loss, np.nan)
@@ -104,7 +104,7 @@ class Landscape(Result):
 
     def _place(self, flat: np.intp) -> str:
         where = np.unravel_index(flat, self.loss.shape)[-len(self.axes) :]
-        return ", ".join(f"{axis[i]:.3g}" for axis, i in zip(self.axes, where, strict=True))
+        return _place(axis[i] for axis, i in zip(self.axes, where, strict=True))
 
     def remarks(self) -> list[str]:
         """How it was computed, and the doctor's findings."""
@@ -145,6 +145,10 @@ class Landscape(Result):
         if missing := int((whole[2] == MISSING).sum()):
             raise ValueError(f"{missing} points are in none of {len(parts)} shards; give them all")
         return replace(first, loss=whole[0], accuracy=whole[1], status=whole[2])
+
+
+def _place(coordinates: Iterable[float]) -> str:
+    return ", ".join(f"{round(float(x), 9) + 0.0:.3g}" for x in coordinates)
 
 
 def landscape(
@@ -208,7 +212,7 @@ def landscape(
     (3, 3)
     """
     how = ("problem", "shard", "jobs", "expected", "resume", "progress")
-    options = {k: v for k, v in locals().items() if k not in how and k != "how"}
+    options = {k: v for k, v in dict(locals()).items() if k not in how and k != "how"}
     on = problem
     if isinstance(on, Problem):
         on = plane(on, axes, dims=dims, norm=norm, vectors=vectors, lines=lines, seed=seed)

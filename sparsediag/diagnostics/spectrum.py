@@ -186,7 +186,7 @@ def spectrum(
     >>> spectrum(problem, top=1).converged
     True
     """
-    options = {k: v for k, v in locals().items() if k not in ("problem", "progress", "start")}
+    options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress", "start")}
     if solver not in SOLVERS:
         raise ValueError(unknown("solver", solver, SOLVERS))
     if which not in ORDER:

@@ -133,7 +133,7 @@ def trace(
     >>> round(trace(Problem(net, eye, loss=torch.nn.MSELoss())).trace, 4)
     2.0
     """
-    options = {k: v for k, v in locals().items() if k not in ("problem", "progress")}
+    options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress")}
     if solver not in ("hutch++", "pyhessian"):
         raise ValueError(unknown("solver", solver, ("hutch++", "pyhessian")))
     if solver == "pyhessian" and matrix != "hessian":

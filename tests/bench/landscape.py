@@ -114,7 +114,7 @@ def speeds() -> Rows:
         ours, least = (sorted(times)[3] for times in zip(*pairs, strict=True))
         with warnings.catch_warnings(action="ignore"):
             others = {
-                "loss-landscapes 3.0.7": loss_landscapes(problem),
+                "loss-landscapes 3.0.6": loss_landscapes(problem),
                 "DataLoader loop (Li et al.)": seconds(loader_loop(problem), 3),
             }
         rows.append((name, f"bare forward: {best}", f"{least:.3f} s", "1"))

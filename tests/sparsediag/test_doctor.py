@@ -199,25 +199,32 @@ UNIT = steps(25, 1.0)
 
 
 def test_bowls_of_all_kinds_have_no_findings() -> None:
-    assert of_grid(bowl(3.0).loss, 1.0) == []
-    assert of_grid(bowl(3.0, dims=1).loss, 1.0) == []
-    assert of_grid(surface(lambda a, b: np.exp(a + b / 2), points=25).loss, 1.0) == []
+    assert of_grid(bowl(3.0).loss, 1.0, axes=np.ndim(bowl(3.0).loss)) == []
+    assert of_grid(bowl(3.0, dims=1).loss, 1.0, axes=np.ndim(bowl(3.0, dims=1).loss)) == []
+    assert (
+        of_grid(
+            surface(lambda a, b: np.exp(a + b / 2), points=25).loss,
+            1.0,
+            axes=np.ndim(surface(lambda a, b: np.exp(a + b / 2), points=25).loss),
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("wrong", [NAN, INF, -INF])
 def test_points_that_are_not_finite(wrong: float) -> None:
     loss = bowl(3.0, points=11).loss
     loss[0, :3] = wrong
-    assert of_grid(loss, 1.0) == ["3 of 121 points are not finite"]
+    assert of_grid(loss, 1.0, axes=np.ndim(loss)) == ["3 of 121 points are not finite"]
     loss = bowl(3.0, points=11, dims=1).loss
     loss[-2:] = wrong
-    assert of_grid(loss, 1.0) == ["2 of 11 points are not finite"]
+    assert of_grid(loss, 1.0, axes=np.ndim(loss)) == ["2 of 11 points are not finite"]
 
 
 def test_too_few_finite_points() -> None:
     loss = np.full((5, 5), NAN)
     loss[2, 2] = 1
-    assert of_grid(loss, 1.0) == [
+    assert of_grid(loss, 1.0, axes=np.ndim(loss)) == [
         "24 of 25 points are not finite",
         "too few points are finite to see anything; use a smaller span",
     ]
@@ -226,7 +233,7 @@ def test_too_few_finite_points() -> None:
 def test_numbers_at_the_end_of_their_range() -> None:
     loss = 1e308 * bowl(0.5).loss
     loss[0, 0], loss[0, 1], loss[0, 2] = INF, -INF, INF
-    assert of_grid(loss, 1e308)[0] == "3 of 441 points are not finite"
+    assert of_grid(loss, 1e308, axes=np.ndim(loss))[0] == "3 of 441 points are not finite"
 
 
 @pytest.mark.parametrize(("rise", "found"), [(0.9e-3, True), (1.1e-3, False)])
@@ -234,7 +241,7 @@ def test_numbers_at_the_end_of_their_range() -> None:
 def test_a_span_that_is_too_narrow(rise: float, centre: float, found: bool) -> None:
     loss = centre * (1 + rise * np.add.outer(UNIT**2, UNIT**2) / 2)
     expected = [f"the loss changes by {rise * centre:.1e} only; use a larger span"]
-    assert of_grid(loss, centre) == (expected if found else [])
+    assert of_grid(loss, centre, axes=np.ndim(loss)) == (expected if found else [])
 
 
 @pytest.mark.parametrize(("points", "found"), [(11, True), (9, False)])
@@ -242,7 +249,7 @@ def test_a_basin_that_is_too_small(points: int, found: bool) -> None:
     loss = np.ones((points, points))
     loss[points // 2, points // 2] = 0
     message = "the basin is smaller than a hundredth of the picture; use a smaller span"
-    assert (message in of_grid(loss, 0.0)) == found
+    assert (message in of_grid(loss, 0.0, axes=np.ndim(loss))) == found
 
 
 def waves(count: float) -> np.ndarray:
@@ -260,7 +267,7 @@ def waves(count: float) -> np.ndarray:
     ],
 )
 def test_a_grid_that_is_too_coarse(loss: np.ndarray, found: bool) -> None:
-    findings = of_grid(loss, 1.0)
+    findings = of_grid(loss, 1.0, axes=np.ndim(loss))
     if found:
         assert only(findings, "the grid is coarse: points miss the mean of their neighbours by 1;")
     else:
@@ -268,4 +275,11 @@ def test_a_grid_that_is_too_coarse(loss: np.ndarray, found: bool) -> None:
 
 
 def test_two_points_say_nothing_of_their_neighbours() -> None:
-    assert of_grid(np.array([[1.0, 2.0], [2.0, 3.0]]), 1.0) == []
+    assert (
+        of_grid(
+            np.array([[1.0, 2.0], [2.0, 3.0]]),
+            1.0,
+            axes=np.ndim(np.array([[1.0, 2.0], [2.0, 3.0]])),
+        )
+        == []
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def _vtk(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """The head of a rectilinear grid, and its numbers by name."""
     lines = path.read_text().splitlines()
     numbers: dict[str, np.ndarray] = {}
-    for line, following in zip(lines[5:], lines[6:], strict=False):
+    for line, following in pairwise(lines[5:]):
         kind, *rest = line.split()
         if kind.endswith("_COORDINATES"):
             numbers[kind[0]] = np.array(following.split(), float)

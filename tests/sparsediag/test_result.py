@@ -21,7 +21,12 @@ import sparsediag
 from sparsediag import Activations, CheckpointError, Landscape, Result, Spectrum
 from sparsediag.diagnostics import DIAGNOSTICS
 
-OPTIONS = {"landscape": {"points": 3, "seed": 2}, "spectrum": {"top": 2}, "perturbation": {}}
+OPTIONS = {
+    "landscape": {"points": 3, "seed": 2},
+    "inputscape": {"points": 3},
+    "spectrum": {"top": 2},
+    "perturbation": {},
+}
 CASE = {"activations": "masked_cnn"}  # the tanh of the other is an activation too, but never 0
 every_kind = pytest.mark.parametrize("name", DIAGNOSTICS)
 left_open = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # a broken zip

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.contour import ContourSet
+from matplotlib.text import Text
 from PIL import Image
 from surfaces import bowl, holding, passed, surface
 
@@ -116,7 +117,6 @@ def test_a_run_is_a_way_whose_markers_have_the_colours_of_their_losses() -> None
     (scale,) = (c for c in ax.collections if isinstance(c, ContourSet) and c.filled)
     (marks,) = (c for c in ax.collections if isinstance(c, PathCollection))
     assert np.asarray(marks.get_offsets()).tolist() == RUN.places.tolist()
-    marks.update_scalarmappable()
     colours = scale.to_rgba(np.maximum(RUN.losses, scale.levels[0]))
     assert np.asarray(marks.get_facecolors()) == pytest.approx(colours)
     assert words(ax) == ["epoch-000\n0.4 off", "epoch-004"]
@@ -140,6 +140,13 @@ def test_it_draws_where_it_is_told_to() -> None:
     assert picture(RUN, ax) is ax
 
 
+@pytest.mark.parametrize("kind", ["plane", "lines"])
+def test_pictures_are_in_the_house_style_wherever_they_are_drawn(kind: str) -> None:
+    fig = picture(KINDS[kind]).figure
+    texts = [text for text in fig.findobj(Text) if text.get_text()]
+    assert {text.get_fontsize() for text in texts} == {7, 8}
+
+
 # panels
 
 
@@ -158,9 +165,8 @@ def test_panels_share_their_colours_and_show_differences() -> None:
     assert not lower[0].get_visible()
     for ax, losses in zip(lower[1:], found.losses[1:], strict=True):
         (mesh,) = (c for c in ax.collections if isinstance(c, QuadMesh))
-        assert np.asarray(mesh.get_array()).reshape(21, 21).T == pytest.approx(
-            losses - found.losses[0]
-        )
+        drawn = np.asarray(mesh.get_array()).reshape(21, 21).T
+        assert drawn == pytest.approx(losses - found.losses[0])
         assert mesh.get_clim() == pytest.approx((-3.0, 3.0))
         assert ax.get_title() == "minus dense"
 
