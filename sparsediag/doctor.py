@@ -26,9 +26,7 @@ def of_plane(plane: Plane, sweep: Sweep, *, expected: float | None = None) -> li
     said = list(plane.doubts)
     cosines = np.abs(np.triu(plane.gram, 1))
     if cosines.max() > 0.1 and not plane.lines:
-        said.append(
-            f"the axes are not orthogonal (a cosine of {cosines.max():.2f}): angles mislead"
-        )
+        said.append(f"the axes have a cosine of {cosines.max():.2f}; orthogonal=True mends it")
     trained = [m for m in problem.net.modules() if m.training and isinstance(m, (NORMS, *DROPOUTS))]
     if trained and problem.batch_norm == "eval":
         said.append("the net came in training mode; it was measured in evaluation mode")
