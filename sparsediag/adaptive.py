@@ -1,7 +1,9 @@
 """Adaptive: a smooth surface from a part of its points, and how wrong the rest may be.
 
 A coarse grid comes first; then the points where two interpolants disagree most. Points that are
-held back from both say when that is enough.
+held back from both say when that is enough. It is the logarithm that is interpolated where it
+exists, since that is what pictures show: an error that is small beside the walls of a basin may be
+many times its floor.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from scipy.interpolate import RBFInterpolator
 from sparsediag.chance import stream
 
 COARSE = 7  # points along each axis to begin with
-HELD = 40  # points held back
+HELD = 48  # points held back
+MARGIN = 0.6  # the largest error at these is less than the largest of all
+TINY = float(np.finfo(float).tiny)
 Fetch = Callable[[np.ndarray], np.ndarray]  # numbers of points -> their values
 
 
@@ -26,12 +30,14 @@ def adapt(
     Args:
         shape: Of the grid.
         fetch: Computes points.
-        tol: Error to stop at, as a share of the range of the values.
+        tol: Error that is good enough, as a share of the range of the values; the search stops
+            where the points held back are off by 0.6 of it, for others may be off by more.
         seed: Seed of the points held back.
 
     Returns:
-        Values, of that shape, and the error; exact values and 0 where all points were computed:
-        beyond half of them, or where one is not finite.
+        Values, of that shape, and the error, of the values or of their logarithms, whichever is
+        larger; exact values and 0 where all points were computed: beyond half of them, or where one
+        is not finite.
     """
     places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), axis=-1)
     places = places.reshape(-1, 2)
@@ -44,25 +50,39 @@ def adapt(
     known[held], known[coarse] = fetch(held), fetch(coarse)
     used = coarse
     while len(used) + len(held) < len(places) / 2 and np.isfinite(known[[*used, *held]]).all():
+        both = np.concatenate([used, held])
+        shown = np.log if (known[both] > 0).all() else np.positive
         smooth, rough = (
-            RBFInterpolator(places[used], known[used], kernel=kernel)(places)
+            _interpolated(places, known, used, kernel, shown)
             for kernel in ("cubic", "thin_plate_spline")
         )
-        low, high = (f(known[[*used, *held]]) for f in (np.min, np.max))
-        error = float(np.abs(smooth - known)[held].max() / max(high - low, np.finfo(float).tiny))
-        if error <= tol:
-            both = np.concatenate([used, held])
-            values = RBFInterpolator(places[both], known[both], kernel="cubic")(places)
+        error = max(_error(smooth[held], known[held], known[both], f) for f in (np.positive, shown))
+        if error <= MARGIN * tol:
+            values = _interpolated(places, known, both, "cubic", shown)
             values[both] = known[both]
             return values.reshape(shape), error
-        doubt = np.abs(smooth - rough)
-        doubt[[*used, *held]] = -1
+        doubt = np.abs(shown(smooth) - shown(rough))
+        doubt[both] = -1
         more = _apart(doubt, places, count=max(8, len(used) // 4), shape=shape)
         known[more] = fetch(more)
         used = np.concatenate([used, more])
     rest = np.setdiff1d(np.arange(len(places)), [*used, *held])
     known[rest] = fetch(rest)
     return known.reshape(shape), 0.0
+
+
+def _interpolated(
+    places: np.ndarray, known: np.ndarray, used: np.ndarray, kernel: str, shown: np.ufunc
+) -> np.ndarray:
+    """Values at all places from those that are used."""
+    found = RBFInterpolator(places[used], shown(known[used]), kernel=kernel)(places)
+    values: np.ndarray = np.exp(found) if shown is np.log else found
+    return values
+
+
+def _error(came: np.ndarray, real: np.ndarray, seen: np.ndarray, shown: np.ufunc) -> float:
+    """The largest error as a share of the range of what was seen."""
+    return float(np.abs(shown(came) - shown(real)).max() / max(np.ptp(shown(seen)), TINY))
 
 
 def _apart(

@@ -125,7 +125,7 @@ def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
         rows,
         [f"component {i + 1} ({shares[i]:.0%})" for i in range(dims)],
         (low + high) / 2,
-        half.clip(half.max() / 5),
+        half.clip(half.max() / 3),
         unit="distance",
         stops=list(problems),
         names=list(names),

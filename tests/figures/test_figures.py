@@ -20,10 +20,9 @@ from figures.need import TOST, Need
 from figures.scales import SCALES
 from figures.tost import fig02, fig03, fig05, fig08, fig09a, fig09b, fig10, table1
 from figures.work import Work
-from sparsediag import Problem, inputscape, landscape
+from sparsediag import Problem, inputscape, landscape, perturbation
 from sparsediag.diagnostics.activations import Activations
 from sparsediag.diagnostics.landscape import Landscape
-from sparsediag.diagnostics.perturbation import Perturbation
 
 ROOT = Path(__file__).parent.parent.parent
 SMOKE = SCALES["smoke"]
@@ -221,10 +220,9 @@ def test_figure_2_shows_every_seed() -> None:
 def test_figure_8_starts_from_zero() -> None:
     t = np.linspace(-1, 1, 5)
     loss = np.array([2 + t**2])
-    result = Perturbation(
-        distance=t, loss=loss, quadratic=loss, curvature=np.ones(1), centre=2.0,
-        eigenvalues=np.ones(1), weight_norm=1.0, source={},
-    )  # fmt: skip
+    net = torch.nn.Linear(2, 1)
+    problem = Problem(net, [(torch.eye(2), torch.ones(2, 1))], loss=torch.nn.MSELoss())
+    result = replace(perturbation(problem, points=5), distance=t, loss=loss, centre=2.0)
     (ax,) = fig08.draw(dict.fromkeys(fig08.RUNS, result)).axes
     for change in lines(ax).values():
         np.testing.assert_allclose(change, t**2)
