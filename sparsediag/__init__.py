@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sparsediag.curvature import Curvature
     from sparsediag.diagnostics.activations import Activations, activations
     from sparsediag.diagnostics.blocks import Blocks, blocks
-    from sparsediag.diagnostics.comparison import Comparison, barrier, compare
+    from sparsediag.diagnostics.comparison import Comparison, compare
     from sparsediag.diagnostics.gradflow import Gradflow, gradflow
     from sparsediag.diagnostics.inputscape import Inputscape, inputscape
     from sparsediag.diagnostics.landscape import Landscape, landscape
@@ -44,7 +44,6 @@ _WHERE = {
     "Problem": "problem",
     "Result": "result",
     "Trajectory": "diagnostics.trajectory",
-    "barrier": "diagnostics.comparison",
     "compare": "diagnostics.comparison",
     "overlap": "subspace",
     "plane": "planes",
@@ -74,7 +73,6 @@ __all__ = [
     "Trace",
     "Trajectory",
     "activations",
-    "barrier",
     "blocks",
     "compare",
     "data",

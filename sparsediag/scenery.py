@@ -103,14 +103,15 @@ def _outline() -> list[Any]:
 
 @plotting.style()
 def panels(comparison: Comparison) -> Figure:
-    """Planes with common axes and colours, and below how far each is from the first."""
+    """Planes with common axes and colours, and below how each compares with the first."""
     if len(comparison.axes) != 2:
         raise ValueError("panels show planes; need dims=2")
     names, losses, (x, y) = comparison.names, comparison.losses, comparison.axes
     right, up = (f"{label}\n({comparison.unit})" for label in comparison.labels)
     levels = plotting.loss_levels(*losses)
+    positive = bool((losses > 0).all())
     with np.errstate(invalid="ignore"):
-        apart = losses - losses[0]
+        apart = np.log10(losses / losses[0]) if positive else losses - losses[0]
     most = float(np.abs(apart[np.isfinite(apart)]).max(initial=1e-12))
     fig = plotting.figure(plotting.PAGE, 1.2 + 2 * min(1.7, 5.2 / len(names)))
     fig.set_layout_engine("compressed")
@@ -121,9 +122,11 @@ def panels(comparison: Comparison) -> Figure:
         upper.set_title(name)
         drawn = lower.pcolormesh(x, y, apart[i].T, cmap="RdBu_r", vmin=-most, vmax=most)
         lower.set_aspect("equal")
-        lower.set(title=f"minus {names[0]}", xlabel=right)
+        lower.set(title=f"against {names[0]}", xlabel=right)
     grid[0, 0].set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    fig.colorbar(drawn, ax=grid[1, -1], label="difference of the loss", shrink=0.85)
+    fig.colorbar(
+        drawn, ax=grid[1, -1], label="log10 of the ratio" if positive else "difference", shrink=0.85
+    )
     grid[1, 0].set_visible(False)
     grid[0, 0].set_xlabel(right)
     for ax in (grid[0, 0], grid[1, 1]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,21 @@ def survey(
         rounding = float(off.max(initial=0))
     grids = (loss.reshape(shape), accuracy.reshape(shape), status.reshape(shape))
     return Survey(*grids, held_out, rounding)
+
+
+def joined(shards: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Loss, accuracy and status of a grid from those of its shards.
+
+    Raises:
+        ValueError: If a point is in none of them.
+    """
+    whole = [values.copy() for values in shards[0]]
+    for shard in shards[1:]:
+        for mine, its in zip(whole, shard, strict=True):
+            np.copyto(mine, its, where=shard[2] != MISSING)
+    if missing := int((whole[2] == MISSING).sum()):
+        raise ValueError(f"{missing} points are in none of {len(shards)} shards; give them all")
+    return whole
 
 
 def part(shard: str, points: int) -> range:

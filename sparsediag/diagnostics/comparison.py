@@ -156,20 +156,6 @@ def compare(
     )
 
 
-def barrier(landscape: Landscape) -> float:
-    """Height of the loss between the nets on a line above the higher of the two ends' losses.
-
-    Raises:
-        ValueError: If it is no line through two nets.
-    """
-    if len(landscape.axes) != 1 or len(landscape.stops) != 2:
-        raise ValueError("a barrier lies on a line through two nets; need that landscape")
-    a, b = sorted(float(x) for x in landscape.places[:, 0])
-    axis = landscape.axes[0]
-    ends = np.interp([a, b], axis, landscape.loss)
-    return float(landscape.loss[(axis >= a) & (axis <= b)].max(initial=ends.max()) - ends.max())
-
-
 def _rises(one: Landscape) -> tuple[np.ndarray, np.ndarray]:
     """Distances, and the mean rise at each."""
     reach = float(np.abs(one.axes[:, [0, -1]]).min())

@@ -14,12 +14,15 @@ from sparsediag.directions import Norm
 from sparsediag.planes import Axes, Plane, plane
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
-from sparsediag.survey import DONE, INTERPOLATED, MISSING, OVERFLOW, survey
+from sparsediag.survey import DONE, INTERPOLATED, MISSING, OVERFLOW, joined, survey
 from sparsediag.sweep import Precision, Statistics, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
     from plotly.graph_objects import Figure
+
+
+NO_MATTER = ("problem", "shard", "jobs", "expected", "resume", "progress")  # to the values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,14 +100,23 @@ class Landscape(Result):
         low, high = np.nanargmin(finite), np.nanargmax(finite)
         return [
             *rows,
-            {"": "lowest", "loss": f"{finite.flat[low]:.4g}", "at": self._place(low)},
-            {"": "highest", "loss": f"{finite.flat[high]:.4g}", "at": self._place(high)},
+            {"": "lowest", "loss": f"{finite.flat[low]:.4g}", "at": _place(self._at(low))},
+            {"": "highest", "loss": f"{finite.flat[high]:.4g}", "at": _place(self._at(high))},
             {"": "mean rise", "loss": f"{np.nanmean(finite) - self.centre:.4g}", "at": "all"},
         ]
 
-    def _place(self, flat: np.intp) -> str:
+    def _at(self, flat: np.intp) -> list[float]:
         where = np.unravel_index(flat, self.loss.shape)[-len(self.axes) :]
-        return _place(axis[i] for axis, i in zip(self.axes, where, strict=True))
+        return [axis[i] for axis, i in zip(self.axes, where, strict=True)]
+
+    @property
+    def barrier(self) -> float:
+        """Height of the loss between two nets on a line, above the higher end; NaN elsewhere."""
+        if len(self.axes) != 1 or len(self.stops) != 2:
+            return float("nan")
+        axis, (a, b) = self.axes[0], np.sort(self.places[:, 0])
+        ends = np.interp([a, b], axis, self.loss).max()
+        return float(self.loss[(axis >= a) & (axis <= b)].max(initial=ends) - ends)
 
     def remarks(self) -> list[str]:
         """How it was computed, and the doctor's findings."""
@@ -114,6 +126,8 @@ class Landscape(Result):
             lines[0] += f", the others off by at most {self.held_out:.1%} where checked"
         if self.rounding:
             lines.append(f"lower precision changed the loss by up to {self.rounding:.1e} of it")
+        if not np.isnan(self.barrier):
+            lines.append(f"barrier between the nets: {self.barrier:.4g}")
         return [*lines, *(f"finding: {line}" for line in self.findings)]
 
     def plot(self, ax: Panel | None = None) -> Panel:
@@ -138,13 +152,8 @@ class Landscape(Result):
         first = parts[0]
         if any(p.source != first.source or p.centre != first.centre for p in parts):
             raise ValueError("the shards are of different landscapes; join those of one command")
-        whole = [a.copy() for a in (first.loss, first.accuracy, first.status)]
-        for part in parts[1:]:
-            for mine, its in zip(whole, (part.loss, part.accuracy, part.status), strict=True):
-                np.copyto(mine, its, where=part.status != MISSING)
-        if missing := int((whole[2] == MISSING).sum()):
-            raise ValueError(f"{missing} points are in none of {len(parts)} shards; give them all")
-        return replace(first, loss=whole[0], accuracy=whole[1], status=whole[2])
+        loss, accuracy, status = joined([(p.loss, p.accuracy, p.status) for p in parts])
+        return replace(first, loss=loss, accuracy=accuracy, status=status)
 
 
 def _place(coordinates: Iterable[float]) -> str:
@@ -211,28 +220,17 @@ def landscape(
     >>> landscape(problem, points=3).loss.shape
     (3, 3)
     """
-    how = ("problem", "shard", "jobs", "expected", "resume", "progress")
-    options = {k: v for k, v in dict(locals()).items() if k not in how and k != "how"}
+    options = {k: v for k, v in dict(locals()).items() if k not in NO_MATTER}
     on = problem
     if isinstance(on, Problem):
         on = plane(on, axes, dims=dims, norm=norm, vectors=vectors, lines=lines, seed=seed)
-    if orthogonal:
-        on = on.orthogonal()
+    on = on.orthogonal() if orthogonal else on
     statistics = statistics or ("estimate" if on.stops else "fixed")
     ends, grid = on.grid(points, span)
     exact, (at, away) = Sweep(on, statistics=statistics), on.stopped()
-    found = survey(
-        on,
-        grid,
-        statistics=statistics,
-        precision=precision,
-        adaptive=adaptive,
-        tol=tol,
-        shard=shard,
-        jobs=jobs,
-        resume=resume,
-        progress=progress,
-    )
+    how: dict[str, Any] = {"shard": shard, "jobs": jobs, "resume": resume, "progress": progress}
+    how |= {"statistics": statistics, "precision": precision}
+    found = survey(on, grid, adaptive=adaptive, tol=tol, **how)
     return Landscape(
         **vars(found),
         axes=ends,
