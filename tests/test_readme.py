@@ -16,7 +16,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_python_block_runs(tmp_path: Path) -> None:
-    (code,) = blocks("python")
+    code = "\n".join(blocks("python"))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )

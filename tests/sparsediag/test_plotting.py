@@ -152,9 +152,11 @@ def test_contours_of_a_loss_of_zero() -> None:
 
 # pages
 
+LABELS = ["direction 1", "direction 2"]
+
 
 def test_a_surface_has_the_first_index_along_x() -> None:
-    fig = plotting.surface(np.stack([X[:5], Y]), ramp()[:5])
+    fig = plotting.surface(np.stack([X[:5], Y]), ramp()[:5], LABELS)
     (data,) = fig.data
     assert np.array(data.z)[0].tolist() == [1, 2, 3, 4, 5]
     assert np.array(data.z)[:, 0].tolist() == [1] * 5
@@ -165,14 +167,14 @@ def test_a_surface_has_the_first_index_along_x() -> None:
 
 
 def test_a_line_is_a_curve() -> None:
-    fig = plotting.surface(X[None], ramp()[:, 0])
+    fig = plotting.surface(X[None], ramp()[:, 0], LABELS)
     assert (fig.data[0].type, fig.layout.xaxis.title.text) == ("scatter", "direction 1")
     assert list(fig.data[0].y) == ramp()[:, 0].tolist()
 
 
 def test_a_page_needs_no_network(tmp_path: Path) -> None:
     path = tmp_path / "new" / "page.html"
-    plotting.write_html(plotting.surface(X[None], ramp()[:, 0]), path)
+    plotting.write_html(plotting.surface(X[None], ramp()[:, 0], LABELS), path)
     page = path.read_text(encoding="utf-8")
     assert "direction 1" in page
     assert re.search(r"<(script|link)[^>]*\b(src|href)=", page) is None
