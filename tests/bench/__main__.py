@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from sparsediag.process import settle
 from tests.bench import curvature, landscape, speed
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -26,6 +27,7 @@ PARTS = {
 
 
 def main(asked: list[str]) -> None:
+    settle()
     kept = sections(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in asked or PARTS:
         kept[part] = "\n".join([f"Measured on {hardware()}.", "", *PARTS[part]()])

@@ -128,6 +128,7 @@ def counts() -> Rows:
                     f"{cold.products - probed(cold)} + {probed(cold)}",
                     f"{warm.products - probed(warm)} + {probed(warm)}",
                     f"{warm.products / cold.products:.2f}",
+                    f"{(warm.products - probed(warm)) / (cold.products - probed(cold)):.2f}",
                     f"{angle:.2f}",
                 )
             )
@@ -158,8 +159,8 @@ def product_section() -> list[str]:
     rows = products()
     dense, sparse = basis(1.0), basis(0.1)
     return [
-        f"One product with the Hessian on {measured()}, and its ratio to one gradient of the",
-        "fastest layout; `held` is kept between products.",
+        f"One product with the Hessian on {measured()},",
+        "and its ratio to one gradient of the fastest layout; `held` is kept between products.",
         "",
         *table(("net", "mode", "product", "ratio", "held", "fastest gradient"), rows),
         "",
@@ -179,7 +180,7 @@ def solver_section() -> list[str]:
 
 
 def warm_section() -> list[str]:
-    heads = ("net", "top", "cold", "warm", "ratio", "smallest cosine")
+    heads = ("net", "top", "cold", "warm", "ratio", "ratio without probes", "smallest cosine")
     return [
         "Products to converge at 1e-3 and to probe the complement, for a checkpoint an epoch after",
         "another one, cold and started from that one's vectors:",

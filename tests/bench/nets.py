@@ -26,7 +26,7 @@ class Recipe:
     measured: int
 
 
-RECIPES = {"resnet20": Recipe(6000, 128, 8, 256), "resnet18": Recipe(3000, 64, 4, 16)}
+RECIPES = {"resnet20": Recipe(6000, 128, 8, 128), "resnet18": Recipe(3000, 64, 4, 16)}
 
 
 def folder() -> Path | None:
