@@ -18,6 +18,7 @@ from sparsediag.chance import stream
 COARSE = 7  # points along each axis to begin with
 HELD = 48  # points held back
 MARGIN = 0.6  # the largest error at these is less than the largest of all
+MOST = 3000  # points to interpolate between: the work grows with their cube
 TINY = float(np.finfo(float).tiny)
 Fetch = Callable[[np.ndarray], np.ndarray]  # numbers of points -> their values
 
@@ -49,7 +50,8 @@ def adapt(
     known = np.full(len(places), np.nan)
     known[held], known[coarse] = fetch(held), fetch(coarse)
     used = coarse
-    while len(used) + len(held) < len(places) / 2 and np.isfinite(known[[*used, *held]]).all():
+    most = min(len(places) / 2, MOST)
+    while len(used) + len(held) < most and np.isfinite(known[[*used, *held]]).all():
         both = np.concatenate([used, held])
         shown = np.log if (known[both] > 0).all() else np.positive
         smooth, rough = (

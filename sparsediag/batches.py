@@ -68,8 +68,15 @@ def chunked(batches: Sequence[Batch], samples: int) -> list[Batch]:
 
 
 def separate(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]) -> bool:
-    """Whether the gradient of some samples is the mean of their gradients apart."""
-    few = max(chunked(batches[:8], 8)[:2], key=lambda batch: len(batch[1]))
+    """Whether the gradient of some samples is the mean of their gradients apart.
+
+    The samples are taken from all over, since their order may have a meaning.
+    """
+    some = batches[:: -(-len(batches) // 8)]
+    each = -(-8 // len(some))
+    steps = [max(1, len(y) // each) for _, y in some]
+    taken = [(x[::n][:each], y[::n][:each]) for (x, y), n in zip(some, steps, strict=True)]
+    few = max(chunked(taken, 8)[:2], key=lambda batch: len(batch[1]))
     half = (len(few[1]) + 1) // 2
     if half == len(few[1]):
         return sum(len(y) for _, y in batches) == 1

@@ -115,6 +115,8 @@ def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
     total = float(away.double().square().sum())
     if not squares[0] > 1e-12 * float(last.square().sum()):
         raise ValueError("the checkpoints are all the same, so there is no way to look along")
+    if not squares[-1] > 1e-12 * squares[0]:  # all on one line
+        squares, mix = squares[:1], mix[:1]
     shares = (squares / total).tolist()
     rows = directions.orthogonal(torch.nn.functional.normalize(mix.to(away) @ away))
     at = (away @ rows.T).cpu().numpy()
@@ -123,7 +125,7 @@ def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
     return Plane(
         common,
         rows,
-        [f"component {i + 1} ({shares[i]:.0%})" for i in range(dims)],
+        [f"component {i + 1} ({share:.0%})" for i, share in enumerate(shares)],
         (low + high) / 2,
         half.clip(half.max() / 3),
         unit="distance",

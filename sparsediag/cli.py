@@ -93,36 +93,38 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
     def command(checkpoint: Path, *others: Path, **given: Any) -> None:
         from sparsediag import terminal
         from sparsediag.checkpoint import Checkpoint
-        from sparsediag.job import job
-        from sparsediag.output import formats, write
+        from sparsediag.job import job, later, recorded, tables
+        from sparsediag.output import checked, formats, write
 
         shared = {key: given.pop(key, default) for key, (_, default) in SHARED.items()}
         if shared["images"] < 0 or shared["batch"] < 1:
             raise ValueError("--images needs 0 or more, --batch needs 1 or more")
         look = {key: shared[key] for key in LOOK} | {"images": shared["images"] or None}
         load: Callable[[Checkpoint], Problem] = partial(Checkpoint.problem, **look)
-        kinds = formats(shared["formats"])
-        todo = job(name, [checkpoint, *others], load, shared=given.pop("shared", False))
-        out = shared["out"] or todo.out
-        if out.suffix != ".npz":
-            raise ValueError(f"--out {out}: results are written as .npz; use that ending")
+        files, side = [checkpoint, *others], given.pop("shared", False)
+        kinds = formats(shared["formats"], tables=tables(name, files, side, **given))
+        todo = job(name, files, load, given, shared=side)
+        out = checked(shared["out"] or todo.out)
         unfinished = out.with_name(f".{out.stem}.unfinished")
         if todo.long:
             given["resume"] = unfinished
+        if "expected" in hints and len(files) == 1 and checkpoint.is_file():
+            about = {key: look[key] for key in ("split", "images", "data")}
+            given.setdefault("expected", recorded(Checkpoint.load(checkpoint), **about))
         if "std" in hints:
             given["std"] = _std(checkpoint, shared["data"])
         with terminal.bar(name) as progress:
             if "progress" in hints:
                 given["progress"] = progress
             result = todo.work(todo.subject, **given)
-        files = [str(file) for file in write(result, out, kinds=kinds)]
-        for kept in unfinished.parent.glob(f"{unfinished.name}*"):
-            kept.unlink()
+        written = [str(file) for file in write(result, out, kinds=kinds)]
+        for kept in (unfinished, *(later(unfinished, i) for i in range(len(files)))):
+            kept.unlink(missing_ok=True)
         if shared["json"]:
-            print(dumps({**result.json(), "files": files}))
+            print(dumps({**result.json(), "files": written}))
         else:
             terminal.table(name, result.table())
-            print(*result.remarks(), "wrote " + " ".join(files), sep="\n")
+            print(*result.remarks(), "wrote " + " ".join(written), sep="\n")
 
     others = []
     if name == "landscape":
@@ -186,8 +188,11 @@ def join(
     from sparsediag import output, terminal
     from sparsediag.diagnostics.landscape import Landscape
 
+    output.checked(out)
     whole = Landscape.join([Landscape.load(part) for part in parts])
-    files = [str(file) for file in output.write(whole, out, kinds=output.formats(formats))]
+    tables = ("csv", "vtk") if whole.loss.ndim == 2 and not whole.lines else ("csv",)
+    kinds = output.formats(formats, tables=tables)
+    files = [str(file) for file in output.write(whole, out, kinds=kinds)]
     terminal.table("landscape", whole.table())
     print(*whole.remarks(), "wrote " + " ".join(files), sep="\n")
 

@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -52,6 +53,11 @@ def computing(plane: Plane, *, jobs: int = 1, **options: Any) -> Iterator[Comput
     with ProcessPoolExecutor(jobs, context, _start, (packed, threads, turn)) as pool:
         try:
             yield lambda places: pool.map(_at, places)
+        except BrokenProcessPool:
+            raise ValueError(
+                f"one of {jobs} processes died: out of memory, or a script without "
+                "`if __name__ == '__main__':`, or a net that it cannot import; try jobs=1"
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -65,9 +71,11 @@ def _start(packed: bytes, threads: int, turn: Any) -> None:
         mine, turn.value = turn.value, turn.value + 1
     if plane.problem.device.type == "cuda":
         device = torch.device("cuda", mine % torch.cuda.device_count())
-        problem = plane.problem
+        problem, net = plane.problem, copy.deepcopy(plane.problem.net)
+        for name, weight in problem.split(problem.weights).items():
+            net.get_parameter(name).data.copy_(weight)
         mask = problem.mask and problem.mask.to(device)
-        moved = replace(problem, net=copy.deepcopy(problem.net).to(device), mask=mask)
+        moved = replace(problem, net=net.to(device), mask=mask)
         plane = replace(plane, problem=moved, directions=plane.directions.to(device))
     _sweep = Sweep(plane, **options)
 

@@ -85,6 +85,33 @@ class Data:
         order = torch.randperm(len(part), generator=draw)[:images].to(part.labels.device)
         return [(self.normalise(part.pixels[i]), part.labels[i]) for i in torch.split(order, batch)]
 
+    def balanced(
+        self, per_class: int, *, batch: int = 256, seed: int = 0
+    ) -> list[tuple[Tensor, Tensor]]:
+        """So many training images of each class, shuffled, normalised and without augmentation.
+
+        Args:
+            per_class: Images of each class.
+            batch: Images in a batch; the last one may be smaller.
+            seed: Seed of the sample, the same on every device.
+
+        Raises:
+            ValueError: If a class has fewer.
+        """
+        labels, draw = self.train.labels.cpu(), torch.Generator().manual_seed(seed)
+        chosen = []
+        for k in range(self.classes):
+            of = (labels == k).nonzero().squeeze(1)
+            if len(of) < per_class:
+                raise ValueError(
+                    f"per_class = {per_class}: class {k} of {self.name} has {len(of)} images"
+                )
+            chosen.append(of[torch.randperm(len(of), generator=draw)[:per_class]])
+        order = torch.cat(chosen)
+        order = order[torch.randperm(len(order), generator=draw)].to(self.train.labels.device)
+        images = self.train
+        return [(self.normalise(images.pixels[i]), images.labels[i]) for i in order.split(batch)]
+
 
 def load(name: str, *, device: torch.device | str = "cpu") -> Data:
     """A data set by its name in `DATASETS`, or a folder of images as `folder:PATH`.

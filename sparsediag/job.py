@@ -37,20 +37,26 @@ class Job:
     long: bool = False
 
 
-def job(name: str, files: list[Path], load: Load, *, shared: bool = False) -> Job:
+def job(
+    name: str, files: list[Path], load: Load, given: dict[str, Any], *, shared: bool = False
+) -> Job:
     """What `sparsediag NAME FILES` asks for.
 
     Args:
         name: A diagnostic.
         files: Checkpoints, or the folder of a run.
         load: Makes a checkpoint's problem.
+        given: The options that were typed.
         shared: Draw several nets each by itself and compare them.
 
     Raises:
-        ValueError: If the diagnostic cannot take a folder, or so many nets.
+        ValueError: If the diagnostic cannot take a folder, so many nets, or an option with them.
     """
     first, diagnostic, long = files[0], getattr(sparsediag, name), name == "landscape"
+    part = f"-{given['shard'].replace('/', 'of')}" if given.get("shard") else ""
     if shared:
+        if len(files) < 2 or given.get("shard"):
+            raise ValueError("--shared compares whole landscapes of two checkpoints or more")
         out = first.with_name(f"{first.stem}-comparison.npz")
         return Job(partial(_shared, load=load), files, out, long)
     if first.is_dir():
@@ -58,18 +64,37 @@ def job(name: str, files: list[Path], load: Load, *, shared: bool = False) -> Jo
             raise ValueError(f"{first} is a folder; {name} needs one checkpoint of it")
         if name == "spectrum":
             return Job(partial(trajectory, load=load), first, first / "spectrum.npz", long=True)
+        _only(given, "a run")
         kept = checkpoints(first)
         nets = [load(Checkpoint.load(file)) for file in kept]
         stems = [file.stem for file in kept]
-        plane = principal(nets, stems, dims=max(1, min(2, len(nets) - 1)))
-        return Job(diagnostic, plane, first / "landscape.npz", long)
+        dims = given.pop("dims", 2)
+        plane = principal(nets, stems, dims=max(1, min(dims, len(nets) - 1)))
+        return Job(diagnostic, plane, first / f"landscape{part}.npz", long)
     if len(files) == 1:
-        out = first.with_name(f"{first.stem}-{name}.npz")
+        out = first.with_name(f"{first.stem}-{name}{part}.npz")
         return Job(diagnostic, load(Checkpoint.load(first)), out, long)
     if name != "landscape":
         raise ValueError(f"{len(files)} checkpoints came; {name} needs one")
+    _only(given, "several nets", "dims")
     plane = through([load(Checkpoint.load(file)) for file in files], names=names(files))
-    return Job(diagnostic, plane, first.with_name(f"{first.stem}-between.npz"), long)
+    return Job(diagnostic, plane, first.with_name(f"{first.stem}-between{part}.npz"), long)
+
+
+def _only(given: dict[str, Any], nets: str, *more: str) -> None:
+    """Refuse options of a plane through one net where there are more."""
+    for option in ("axes", "norm", "vectors", "lines", "seed", *more):
+        if option in given:
+            raise ValueError(f"--{option} has no part in the plane through {nets}; leave it out")
+
+
+def tables(
+    name: str, files: list[Path], shared: bool, *, dims: int = 2, lines: int = 1, **_: Any
+) -> tuple[str, ...]:
+    """Kinds of tables that the result can be written as."""
+    if name != "landscape" or shared:
+        return ()
+    return ("csv", "vtk") if dims == 2 and lines == 1 and len(files) != 2 else ("csv",)
 
 
 def _shared(
@@ -81,22 +106,32 @@ def _shared(
     **options: Any,
 ) -> Comparison:
     """Landscapes of several nets on the same directions and axes, compared."""
-    if len(files) < 2:
-        raise ValueError("--shared compares nets; give two checkpoints or more")
     found, tops = {}, {}
     for i, (name, file) in enumerate(zip(names(files), files, strict=True)):
         problem = load(Checkpoint.load(file))
         found[name] = landscape(
             problem,
-            resume=resume.with_name(f"{resume.name}-{name}"),
-            progress=partial(_later, progress, i, len(files)),
+            resume=later(resume, i),
+            progress=partial(_over, progress, i, len(files)),
             **options,
         )
         tops[name] = float(spectrum(problem, top=1, tol=1e-2).eigenvalues[0])
     return compare(found, tops=tops)
 
 
-def _later(
+def recorded(checkpoint: Checkpoint, *, split: str, images: int | None, data: str | None) -> float:
+    """The loss that the training recorded for a whole split, NaN where it did not."""
+    row = checkpoint.history[-1] if checkpoint.history else {}
+    key = {"validation": "val_loss", "test": "test_loss"}.get(split, "")
+    return float("nan") if images or data else float(row.get(key, "nan"))
+
+
+def later(resume: Path, net: int) -> Path:
+    """The file that keeps the points of one of several nets."""
+    return resume.with_name(f"{resume.name}-{net}")
+
+
+def _over(
     progress: Callable[[int, int], None], before: int, nets: int, done: int, total: int
 ) -> None:
     progress(before * total + done, nets * total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +19,8 @@ PICTURES = ("png", "pdf", "svg")
 TABLES: dict[str, Callable[[Landscape, Path], Path]] = {"csv": as_csv, "vtk": as_vtk}
 
 
-def formats(words: str) -> list[str]:
-    """The kinds of files in a list parted by commas.
+def formats(words: str, *, tables: Sequence[str] = ()) -> list[str]:
+    """The kinds of files in a list parted by commas: pictures, and tables where there are any.
 
     >>> formats("png, pdf")
     ['png', 'pdf']
@@ -29,12 +29,24 @@ def formats(words: str) -> list[str]:
     for kind in kinds:
         if kind not in (*PICTURES, *TABLES):
             raise ValueError(unknown("kind of file", kind, (*PICTURES, *TABLES)))
+        if kind in TABLES and kind not in tables:
+            has = " and ".join(tables) or "none"
+            raise ValueError(f"--formats {kind}: this result has no such file; tables: {has}")
     return kinds
+
+
+def checked(out: Path) -> Path:
+    """The result's file, if its name says so; a picture beside it must not take its place."""
+    if out.suffix != ".npz":
+        raise ValueError(f"--out {out}: results are written as .npz; use that ending")
+    return out
 
 
 def write(result: Result, out: Path, *, kinds: list[str]) -> list[Path]:
     """Write `out` and what else there is of the result, beside it and by its name."""
-    files, stem = [result.save(out)], out.with_suffix("")
+    files, stem = [result.save(checked(out))], out.with_suffix("")
+    if isinstance(result, Landscape) and not result.status.all():
+        return files  # a shard is no picture
     pictures = tuple(kind for kind in kinds if kind in PICTURES)
     with plotting.style():
         files += _save(cast(Any, result.plot().figure), stem, pictures)

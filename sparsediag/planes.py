@@ -98,11 +98,15 @@ class Plane:
         at = torch.linalg.solve(d @ d.T, d @ away)
         return at.cpu().numpy(), float((away - at @ d).norm())
 
-    def stopped(self) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates of the stops, (stops, dims), and their distances from the plane, (stops,)."""
+    def stopped(self) -> dict[str, Any]:
+        """The stops' names, places, (stops, dims), distances from the plane and own losses."""
         found = [self.project(self.problem.join(p.split(p.weights))) for p in self.stops]
-        at = np.array([place for place, _ in found]).reshape(len(found), len(self.directions))
-        return at, np.array([away for _, away in found])
+        return {
+            "stops": list(self.names),
+            "places": np.array([at for at, _ in found]).reshape(-1, len(self.directions)),
+            "away": np.array([away for _, away in found]),
+            "losses": np.array([p.value() for p in self.stops]),
+        }
 
 
 def along(problem: Problem, vectors: Tensor, labels: Sequence[str], **about: Any) -> Plane:
@@ -171,7 +175,8 @@ def plane(
     if axes == "eigenvectors":
         found = lanczos(Curvature(problem), top=dims, which="largest", tol=1e-3, seed=seed)
         labels = [f"eigenvector {i + 1}" for i in range(dims)]
-        return along(problem, found.vectors, labels, unit="distance")
+        doubts = [f"eigenvectors: {line}" for line in found.certificate.doubts]
+        return along(problem, found.vectors, labels, unit="distance", doubts=doubts)
     drawn = [
         directions.random(problem, norm=norm, vectors=vectors, seed=seed + i)
         for i in range(max(dims, lines))

@@ -149,32 +149,42 @@ def contours(
     levels: np.ndarray | None = None,
     bar: bool = True,
 ) -> ContourSet:
-    """Filled contours of `z[i, j]` at `x[i]`, `y[j]`, on a logarithmic scale of colour.
+    """Filled contours of `z[i, j]` at `x[i]`, `y[j]`, in the logarithm where all levels have one.
 
     Levels given from outside make panels comparable; what lies outside them takes the end colours.
     """
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import LogNorm, Normalize
 
     if levels is None:
         levels = loss_levels(z)
     z = np.maximum(z, levels[0])  # a logarithm of 0 has no colour
-    filled = ax.contourf(
-        x, y, z.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="cividis", extend="both"
-    )
+    norm = (LogNorm if levels[0] > 0 else Normalize)(levels[0], levels[-1])
+    filled = ax.contourf(x, y, z.T, levels=levels, norm=norm, cmap="cividis", extend="both")
     ax.contour(x, y, z.T, levels=levels, colors="white", linewidths=0.3)
     ax.set_aspect("equal")
     if bar:
         scale = ax.figure.colorbar(filled, ax=ax, label="loss", ticks=levels[::4], shrink=0.85)
-        scale.ax.set_yticklabels([f"{v:.2g}" if v < 10 else f"{v:.0f}" for v in levels[::4]])
+        scale.ax.set_yticklabels(_told(levels[::4]))
         scale.ax.minorticks_off()
     return filled
 
 
 def loss_levels(*losses: np.ndarray, count: int = 17) -> np.ndarray:
-    """Contour levels that serve all the given losses, evenly spaced in the logarithm."""
+    """Contour levels that serve all losses, evenly spaced in the logarithm if none is negative."""
     finite = np.concatenate([z[np.isfinite(z)] for z in losses])
+    if finite.min(initial=0) < 0:
+        return np.linspace(finite.min(), finite.max() + 1e-9 * np.ptp(finite) + 1e-12, count)
     low = max(float(finite.min(initial=np.inf)), 1e-6) if len(finite) else 1.0
     return np.geomspace(low, max(float(finite.max(initial=low)), 1.01 * low), count)
+
+
+def _told(values: np.ndarray) -> list[str]:
+    """Numbers in as few digits as tell them apart."""
+    for digits in range(2, 9):
+        told = [f"{v:.{digits}g}" if abs(v) < 10 else f"{v:.{digits - 2}f}" for v in values]
+        if len(set(told)) == len(told):
+            break
+    return told
 
 
 def surface(axes: np.ndarray, z: np.ndarray, labels: Sequence[str]) -> PlotlyFigure:

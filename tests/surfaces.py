@@ -62,5 +62,6 @@ def passed(names: Sequence[str], places: Any, losses: Any, away: Any = 0) -> dic
         "stops": list(names),
         "places": at,
         "losses": np.array(losses, float),
+        "heights": np.array(losses, float),
         "away": np.zeros(len(at)) + away,
     }

@@ -342,14 +342,32 @@ def test_shards_are_joined(place: Path, capsys: Captured) -> None:
     words = ["landscape", "small.pt", "--points", "3", "--images", "20"]
     assert main([*words, "--out", "whole.npz"]) == 0
     for i in (1, 2):
-        assert main([*words, "--shard", f"{i}/2", "--out", f"{i}.npz"]) == 0
-    assert "points are in other shards" in capsys.readouterr().out
-    assert main(["join", "1.npz", "2.npz", "--out", "joined.npz", "--formats", "svg,csv"]) == 0
+        assert main([*words, "--shard", f"{i}/2"]) == 0
+    out = capsys.readouterr().out
+    assert "points are in other shards" in out
+    assert "mean rise" not in out.rpartition("centre")[2]
+    shards = [f"small-landscape-{i}of2.npz" for i in (1, 2)]
+    assert main(["join", *shards, "--out", "joined.npz", "--formats", "svg,csv"]) == 0
     assert Path("joined.npz").read_bytes() == Path("whole.npz").read_bytes()
     assert Path("joined.svg").exists()
     assert len(Path("joined.csv").read_text().splitlines()) == 1 + 9
-    assert main(["join", "1.npz", "--out", "joined.npz"]) == 2
+    assert main(["join", *shards, "--out", "joined.png"]) == 2
+    assert "--out joined.png: results are written as .npz" in capsys.readouterr().err
+    assert main(["join", shards[0], "--out", "joined.npz"]) == 2
     assert "4 points are in none of 1 shards" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_the_recorded_one_is_found(run: Path, capsys: Captured) -> None:
+    words = ["--split", "validation", "--images", "0", "--points", "3"]
+    assert main(["landscape", "run/best.pt", *words]) == 0
+    assert "its training recorded" not in capsys.readouterr().out
+    kept = Checkpoint.load("run/best.pt")
+    kept.history[-1]["val_loss"] += 1
+    kept.save("run/other.pt")
+    assert main(["landscape", "run/other.pt", *words]) == 0
+    assert "its training recorded" in capsys.readouterr().out
+    assert main(["landscape", "run/other.pt", *words[4:]]) == 0
+    assert "its training recorded" not in capsys.readouterr().out
 
 
 def test_nets_are_drawn_between_and_side_by_side(place: Path, run: Path, capsys: Captured) -> None:
@@ -367,7 +385,12 @@ def test_nets_are_drawn_between_and_side_by_side(place: Path, run: Path, capsys:
     assert Result.load("run/landscape.npz").stops[0] == "epoch-001"
     assert not [file for file in contents(place) if "unfinished" in file]
     assert main(["landscape", nets[0], "--shared"]) == 2
-    assert "give two checkpoints or more" in capsys.readouterr().err
+    assert "--shared compares whole landscapes of two checkpoints" in capsys.readouterr().err
+    assert main(["landscape", *nets, "--shared", "--shard", "1/2"]) == 2
+    assert main(["landscape", *nets, "--seed", "1"]) == 2
+    assert "--seed has no part in the plane through several nets" in capsys.readouterr().err
+    assert main(["landscape", "run", "--axes", "gradient"]) == 2
+    assert "--axes has no part in the plane through a run" in capsys.readouterr().err
     assert main(["gradflow", "run"]) == 2
     assert "is a folder; gradflow needs one checkpoint of it" in capsys.readouterr().err
 
@@ -531,6 +554,8 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
         ("landscape small.pt --adaptive --shard 1/4", "an adaptive grid needs a plane"),
         ("landscape small.pt --statistics fxed", 'Did you mean "fixed"?'),
         ("landscape small.pt --formats pgn", "unknown kind of file 'pgn'; did you mean 'png'"),
+        ("landscape small.pt --dims 1 --formats vtk", "this result has no such file; tables: csv"),
+        ("spectrum small.pt --formats csv", "this result has no such file; tables: none"),
         ("inputscape small.pt --clamp 0", "clamp=0.0: need 1 image or more, a positive clamp"),
         ("landscape small.pt --pionts 3", "Unknown option: --pionts. Did you mean --points?"),
         ("landscape small.pt --points x", 'Invalid value for --points: unable to convert "x"'),

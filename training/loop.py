@@ -82,7 +82,11 @@ def fit(
     for earlier in run.mask.before(run):
         fit(earlier, out=out, device=device)
         trained.append(Checkpoint.load(out / "runs" / earlier.id / "last.pt"))
-    mask = run.mask.start(Problem(net, probe), trained, seed=run.seed)
+    judge = Problem(net, probe)
+    if run.mask.per_class:
+        sample = data.balanced(run.mask.per_class, seed=run.seed)
+        judge = Problem(net, sample, batch_norm="train")
+    mask = run.mask.start(judge, trained, seed=run.seed)
     if mask is not None:
         mask = mask.to(where)
         mask.apply_(net)

@@ -77,11 +77,16 @@ class Comparison(Result):
 
     def remarks(self) -> list[str]:
         """What the numbers can not show."""
+        lost = [n for n, r in zip(self.names, self.rises, strict=True) if not np.isfinite(r).all()]
+        said = [
+            f"the loss of {name} is not finite at some distances: no rise there" for name in lost
+        ]
         if np.isnan(self.tops).all():
-            return []
+            return said
         return [
+            *said,
             "a random plane misses the sharpest directions: `of the top` is how much of the "
-            "largest eigenvalue its axes see"
+            "largest eigenvalue its axes see",
         ]
 
     def plot(self, ax: Axes | None = None) -> Axes:

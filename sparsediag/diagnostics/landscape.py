@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsediag import doctor
 from sparsediag.directions import Norm
+from sparsediag.fingerprint import fingerprint
 from sparsediag.planes import Axes, Plane, plane
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
@@ -32,24 +33,22 @@ class Landscape(Result):
     Attributes:
         loss: (points,), (lines, points), or (points, points) where `loss[i, j]` is at
             `axes[0, i]`, `axes[1, j]`. NaN or infinity where the loss overflows.
-        accuracy: Share of samples with the right class, likewise; NaN where there are no classes,
-            or where the loss was interpolated.
-        status: 0 where a point is missing (in a shard), 1 where it was computed, 2 where its loss
-            is not finite, 3 where it was interpolated.
+        accuracy: Share of samples with the right class; NaN without classes, or if interpolated.
+        status: Of each point: 0 in another shard, 1 computed, 2 not finite, 3 interpolated.
         axes: Coordinates along each direction, (dims, points), in `unit`s.
         labels: What the directions are.
         unit: With norm "filter", 1 moves every filter by its own norm.
         centre: The loss at the weights themselves.
         gram: Cosines between the directions.
         lengths: Of the directions, in weight space.
-        curvature: u.Hu along the unit vector u of each direction, exact; NaN where batch norm is
-            measured anew.
+        curvature: u.Hu along the unit vector u of each direction; NaN if batch norm is measured.
         held_out: Largest error of interpolation on points held back, of the range of the loss.
         rounding: Largest error of a lower precision on some points, of the loss there.
         stops: Names of nets on the plane or near it.
         places: Their coordinates by least squares, (stops, dims).
         away: Their distances from the plane, (stops,).
         losses: Their own losses, (stops,).
+        heights: The loss of the surface at their coordinates, (stops,).
         doubts: What the doctor found before the first point.
     """
 
@@ -69,6 +68,7 @@ class Landscape(Result):
     places: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     away: np.ndarray = field(default_factory=lambda: np.zeros(0))
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    heights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     doubts: list[str] = field(default_factory=list)
 
     @property
@@ -79,8 +79,8 @@ class Landscape(Result):
     @property
     def findings(self) -> list[str]:
         """What a person should know before believing the picture."""
-        if (self.status == MISSING).any():
-            return [*self.doubts, f"{(self.status == MISSING).sum()} points are in other shards"]
+        if missing := (self.status == MISSING).sum():
+            return [*self.doubts, f"{missing} points are in other shards"]
         said = doctor.of_grid(self.loss, self.centre, axes=len(self.axes))
         if len(self.away) and self.away.max() > 0.5 * np.ptp(self.places * self.lengths, 0).max():
             said.append(f"nets lie up to {self.away.max():.3g} out of the plane; see their markers")
@@ -88,21 +88,20 @@ class Landscape(Result):
 
     def table(self) -> list[dict[str, Any]]:
         """Loss at the centre, the extremes of the grid and the stops."""
-        origin = ", ".join("0" for _ in self.axes)
-        rows = [{"": "centre", "loss": f"{self.centre:.4g}", "at": origin}]
-        rows += [
-            {"": name, "loss": f"{loss:.4g}", "at": _place(place)}
-            for name, place, loss in zip(self.stops, self.places, self.losses, strict=True)
-        ]
+        rows = [_row("centre", self.centre, [0.0] * len(self.axes))]
+        rows += map(_row, self.stops, self.losses, self.places)
         finite = np.where(np.isfinite(self.loss), self.loss, np.nan)
+        if not self.status.all():
+            return rows
         if np.isnan(finite).all():
             return [*rows, {"": "no other point", "loss": "overflow", "at": "all"}]
         low, high = np.nanargmin(finite), np.nanargmax(finite)
+        mean = f"{np.nanmean(finite) - self.centre:.4g}"
         return [
             *rows,
-            {"": "lowest", "loss": f"{finite.flat[low]:.4g}", "at": _place(self._at(low))},
-            {"": "highest", "loss": f"{finite.flat[high]:.4g}", "at": _place(self._at(high))},
-            {"": "mean rise", "loss": f"{np.nanmean(finite) - self.centre:.4g}", "at": "all"},
+            _row("lowest", finite.flat[low], self._at(low)),
+            _row("highest", finite.flat[high], self._at(high)),
+            {"": "mean rise", "loss": mean, "at": "all"},
         ]
 
     def _at(self, flat: np.intp) -> list[float]:
@@ -114,9 +113,9 @@ class Landscape(Result):
         """Height of the loss between two nets on a line, above the higher end; NaN elsewhere."""
         if len(self.axes) != 1 or len(self.stops) != 2:
             return float("nan")
-        axis, (a, b) = self.axes[0], np.sort(self.places[:, 0])
-        ends = np.interp([a, b], axis, self.loss).max()
-        return float(self.loss[(axis >= a) & (axis <= b)].max(initial=ends) - ends)
+        (a, b), ends = np.sort(self.places[:, 0]), self.heights.max()
+        between = (self.axes[0] >= a) & (self.axes[0] <= b)
+        return float(self.loss[between].max(initial=ends) - ends)
 
     def remarks(self) -> list[str]:
         """How it was computed, and the doctor's findings."""
@@ -150,14 +149,15 @@ class Landscape(Result):
             ValueError: If they are of different landscapes, or a point is in none of them.
         """
         first = parts[0]
-        if any(p.source != first.source or p.centre != first.centre for p in parts):
+        if any(p.source != first.source or not np.isclose(p.centre, first.centre) for p in parts):
             raise ValueError("the shards are of different landscapes; join those of one command")
         loss, accuracy, status = joined([(p.loss, p.accuracy, p.status) for p in parts])
         return replace(first, loss=loss, accuracy=accuracy, status=status)
 
 
-def _place(coordinates: Iterable[float]) -> str:
-    return ", ".join(f"{round(float(x), 9) + 0.0:.3g}" for x in coordinates)
+def _row(name: str, loss: float, place: Iterable[float]) -> dict[str, Any]:
+    at = ", ".join(f"{round(float(x), 9) + 0.0:.3g}" for x in place)
+    return {"": name, "loss": f"{loss:.4g}", "at": at}
 
 
 def landscape(
@@ -199,16 +199,15 @@ def landscape(
         orthogonal: Make the second direction orthogonal to the first, after normalisation.
         lines: Random lines, each with the next seed, instead of one (dims=1).
         seed: Seed of the first direction; the second has the next one.
-        statistics: "fixed" for batch norm's own, "estimate" to measure them anew at each point
-            (default: estimate between nets, fixed otherwise).
-        precision: "bfloat16" is faster on some machines; its error is measured on some points.
-        adaptive: Compute only as many points as a smooth surface needs.
-        tol: Error of the others that is good enough, as a share of the range of the loss.
+        statistics: Batch norm's own ("fixed", default for one net), or measured anew at each point
+            ("estimate", default between nets).
+        precision: "bfloat16" is faster on some machines; its error is measured.
+        adaptive: Compute only as many points as a smooth surface needs, to `tol` of its range.
+        tol: Error that is good enough for the others.
         shard: "2/4" for the second quarter of the points; see `Landscape.join`.
         jobs: Processes that share the points.
         expected: The loss that the net is said to have on these samples; the doctor compares.
-        resume: File that keeps the points as they come, for work that goes on after a stop.
-            Remove it once the result is saved.
+        resume: File that keeps the points as they come; remove it once the result is saved.
         progress: Called as `progress(points, all)`.
 
     Raises:
@@ -227,23 +226,25 @@ def landscape(
     on = on.orthogonal() if orthogonal else on
     statistics = statistics or ("estimate" if on.stops else "fixed")
     ends, grid = on.grid(points, span)
-    exact, (at, away) = Sweep(on, statistics=statistics), on.stopped()
+    options["directions"] = fingerprint(str(ends.tolist()), [on.directions])
+    exact, passed = Sweep(on, statistics=statistics), on.stopped()
+    before: dict[str, Any] = {
+        "centre": exact(np.zeros(len(on.directions)))[0],
+        "curvature": on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan),
+        "heights": np.array([exact(place)[0] for place in passed["places"]]),
+        "doubts": doctor.of_plane(on, exact, expected=expected),
+    }
     how: dict[str, Any] = {"shard": shard, "jobs": jobs, "resume": resume, "progress": progress}
     how |= {"statistics": statistics, "precision": precision}
     found = survey(on, grid, adaptive=adaptive, tol=tol, **how)
     return Landscape(
         **vars(found),
+        **before,
+        **passed,
         axes=ends,
         labels=on.labels,
         unit=on.unit,
-        centre=exact(np.zeros(len(on.directions)))[0],
         gram=on.gram,
         lengths=on.directions.norm(dim=1).cpu().numpy(),
-        curvature=on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan),
-        stops=list(on.names),
-        places=at,
-        away=away,
-        losses=np.array([p.value() for p in on.stops]),
-        doubts=doctor.of_plane(on, exact, expected=expected),
         source=source(on.problem, **options, labels=on.labels),
     )

@@ -182,7 +182,8 @@ def test_a_picture_without_its_net_is_refused() -> None:
 
 def way(function: Any, ends: tuple[float, float] = (0, 1)) -> Landscape:
     """A line through two nets at 0 and 1, from -0.5 to 1.5."""
-    about = passed("ab", np.array(ends)[:, None], [0, 0])
+    places = np.array(ends, float)
+    about = passed("ab", places[:, None], [0, 0]) | {"heights": function(places)}
     return surface(function, points=41, middle=(0.5,), **about)
 
 

@@ -18,7 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag import CheckpointError, Landscape, Mask, Problem, directions, landscape
+from sparsediag import (
+    CheckpointError,
+    Landscape,
+    Mask,
+    Problem,
+    directions,
+    landscape,
+    sweep,
+    through,
+)
 from sparsediag.points import RECORD
 from sparsediag.survey import DONE
 
@@ -272,6 +281,59 @@ def test_shards_join_into_the_same_bytes(tmp_path: Path) -> None:
         Landscape.join([*parts, other])
 
 
+def test_shards_of_other_planes_do_not_join() -> None:
+    nets = [cases.tanh_mlp() for _ in range(3)]
+    for i, problem in enumerate(nets):
+        problem.weights.add_(i)
+    pairs = ([nets[0], nets[1]], [nets[0], nets[2]])
+    ways = [through(pair, names=["a", "b"]) for pair in pairs]
+    parts = [landscape(way, points=4, shard=f"{i}/2") for i, way in enumerate(ways, 1)]
+    with pytest.raises(ValueError, match="the shards are of different landscapes"):
+        Landscape.join(parts)
+
+
+def test_a_barrier_does_not_depend_on_where_the_points_lie() -> None:
+    one, other = cases.tanh_mlp(), cases.tanh_mlp()
+    other.weights.mul_(-1)
+    way = through([one, other])
+    fine = landscape(way, points=201)
+    assert fine.heights == pytest.approx(fine.losses)
+    for points in (30, 41):
+        assert landscape(way, points=points).barrier == pytest.approx(fine.barrier, rel=0.02)
+
+
+def test_a_single_sample_is_enough_for_fixed_statistics() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 3))
+    problem = Problem(net.eval(), [(torch.randn(1, 1, 6, 6), torch.tensor([0]))])
+    assert (landscape(problem, points=3).status == DONE).all()
+
+
+def test_the_order_of_the_samples_does_not_matter() -> None:
+    torch.manual_seed(0)
+    weight = torch.tensor([1.0, 20.0], dtype=torch.float64)
+    x, y = torch.randn(40, 3).double(), torch.arange(40) // 20
+    net = nn.Linear(3, 2).double()
+    problem = Problem(net, [(x, y)], loss=nn.CrossEntropyLoss(weight=weight))
+    assert landscape(problem, points=3, span=0.1).centre == pytest.approx(problem.value())
+
+
+def test_statistics_of_sorted_samples_are_those_of_shuffled_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr("sparsediag.sweep.FEWEST", 8)
+    monkeypatch.setitem(sweep.CHUNK, "cpu", 8 * 16)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
+    y = torch.arange(64) // 32
+    x = torch.randn(64, 1, 4, 4) + 3 * y[:, None, None, None]
+    order = torch.randperm(64)
+    found = [
+        landscape(Problem(net.eval(), [pair]), points=3, statistics="estimate").centre
+        for pair in ((x, y), (x[order], y[order]))
+    ]
+    assert found[0] == pytest.approx(found[1], rel=0.1)
+
+
 def test_a_finished_landscape_is_kept_for_whoever_saves_it(resume: Path) -> None:
     found = landscape(cases.linear_regression(), points=3, resume=resume)
     again = landscape(cases.linear_regression(), points=3, resume=resume, progress=never)
@@ -289,7 +351,7 @@ def never(done: int, total: int) -> None:
         (cases.linear_regression, {"seed": 1}, "directions"),
         (cases.linear_regression, {"points": 5}, "grid"),
         (cases.linear_regression, {"norm": "layer"}, "directions"),
-        (cases.linear_regression, {"precision": "bfloat16"}, "options"),
+        (cases.linear_regression, {"statistics": "estimate"}, "options"),
     ],
 )
 def test_an_unfinished_landscape_of_something_else_is_refused(

@@ -209,7 +209,6 @@ def test_an_adaptive_survey_goes_on_where_it_stopped(tmp_path: Path, calls: list
         (cases.tanh_mlp, {"points": 5}, "grid"),
         (cases.tanh_mlp, {"span": 0.5}, "grid"),
         (cases.tanh_mlp, {"statistics": "estimate"}, "options"),
-        (cases.tanh_mlp, {"precision": "bfloat16"}, "options"),
         (cases.tanh_mlp, {"shard": "1/2"}, "shard"),
     ],
 )

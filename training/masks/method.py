@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.mask import Mask
@@ -21,9 +21,11 @@ class Method(ABC):
 
     Attributes:
         density: Share of the prunable weights that is kept; 0.1 is 90 % sparsity.
+        per_class: Training images of each class that scores are measured on; 0 where none are.
     """
 
     density: float = 1.0
+    per_class: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
@@ -41,7 +43,8 @@ class Method(ABC):
         """The mask to train with.
 
         Args:
-            problem: The net at its initialisation, with a sample of the training images.
+            problem: The net at its initialisation, with a sample of the training images: for scores
+                a balanced one, and batch norm by batches.
             trained: The last checkpoint of each run that `before` asked for.
             seed: Seed of whatever is random.
         """

@@ -1,29 +1,46 @@
-"""Random pruning: every weight of the net has the same chance to stay (the control of ToST)."""
+"""Random pruning: the control of ToST. Chance decides which weights stay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.errors import unknown
 from sparsediag.mask import Mask, prunable
 from sparsediag.problem import Problem
 from training.masks.method import Method
+from training.masks.shares import best, counts, erk, uniform
+
+SHARES = {"layer": uniform, "erk": erk}
 
 
 @dataclass(frozen=True)
 class Random(Method):
-    """Random scores and one global cut, so each layer gets about the same density."""
+    """Random scores.
+
+    Attributes:
+        scope: "global", one cut over all layers, so each gets about the same density, as in ToST's
+            code; "layer", exactly the same density for each; "erk", Erdos-Renyi-Kernel.
+    """
+
+    scope: Literal["global", "layer", "erk"] = "global"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scope not in ("global", *SHARES):
+            raise ValueError(unknown("scope", self.scope, ("global", *SHARES)))
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The weights with the highest random scores."""
         generator = stream("mask", seed)
-        shapes = dict(problem.net.named_parameters())
-        scores = {
-            name: torch.rand(shapes[name].shape, generator=generator)
-            for name in prunable(problem.net)
-        }
-        return Mask.top(scores, self.density)
+        weights = dict(problem.net.named_parameters())
+        shapes = {name: weights[name].shape for name in prunable(problem.net)}
+        scores = {name: torch.rand(s, generator=generator) for name, s in shapes.items()}
+        if self.scope == "global":
+            return Mask.top(scores, self.density)
+        return best(scores, counts(shapes, SHARES[self.scope](shapes, self.density)))

@@ -1,0 +1,62 @@
+"""Lottery: iterative magnitude pruning with a reset (Frankle and Carbin, ICLR 2019).
+
+Train, cut a fifth of the weights that are left, start the survivors again from where they began,
+and repeat: after k rounds a share of 0.8^k is left. Other shares come from a smaller last cut. The
+rounds are ordinary runs, so a ladder of densities shares them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.mask import Mask, prunable
+from sparsediag.problem import Problem
+from training.masks.method import Method
+
+if TYPE_CHECKING:
+    from training.config import Run
+
+
+@dataclass(frozen=True)
+class Lottery(Method):
+    """The largest |w| among those that the round before has left.
+
+    Attributes:
+        cut: Share of the remaining weights that a round cuts.
+    """
+
+    cut: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.cut < 1:
+            raise ValueError(f"cut = {self.cut}: need a share between 0 and 1")
+
+    @property
+    def rounds(self) -> int:
+        """Full rounds before the last cut.
+
+        >>> [Lottery(density=d).rounds for d in (0.8, 0.64, 0.25, 0.1)]
+        [0, 1, 6, 10]
+        """
+        return max(0, math.ceil(round(math.log(self.density) / math.log(1 - self.cut), 9)) - 1)
+
+    def before(self, run: Run) -> tuple[Run, ...]:
+        """The round before, of the plain net: dense for the first."""
+        plain = run.plain()
+        if not self.rounds:
+            return (plain,)
+        left = (1 - self.cut) ** self.rounds
+        return (replace(plain, mask=Lottery(density=left, cut=self.cut)),)
+
+    def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
+        """The largest of the weights that are alive, over all layers together."""
+        weights, alive = trained[0].weights, trained[0].mask
+        scores = {name: weights[name].abs() for name in prunable(problem.net)}
+        for name, m in (alive or {}).items():
+            scores[name] = scores[name].masked_fill(~m, -1)
+        return Mask.top(scores, self.density)

@@ -1,0 +1,64 @@
+"""Shares: how many weights each layer keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsediag.mask import Mask
+
+
+def uniform(shapes: Mapping[str, torch.Size], density: float) -> dict[str, float]:
+    """The same density for every layer."""
+    return dict.fromkeys(shapes, density)
+
+
+def erk(shapes: Mapping[str, torch.Size], density: float) -> dict[str, float]:
+    """Erdos-Renyi-Kernel: density in proportion to (sum of the shape) / (product of the shape).
+
+    A layer that would need more than all of its weights is dense, and the others share the rest
+    (Mocanu et al., 2018; Evci et al., RigL, ICML 2020).
+
+    >>> mlp = {str(i): torch.Size(s) for i, s in enumerate([(100, 784), (100, 100), (10, 100)])}
+    >>> [round(d, 4) for d in erk(mlp, 0.1).values()]
+    [0.084, 0.1489, 0.8187]
+    """
+    size = {name: shape.numel() for name, shape in shapes.items()}
+    raw = {name: sum(shape) / shape.numel() for name, shape in shapes.items()}
+    dense: set[str] = set()
+    while True:
+        sparse = [name for name in shapes if name not in dense]
+        left = density * sum(size.values()) - sum(size[name] for name in dense)
+        factor = left / sum(raw[name] * size[name] for name in sparse)
+        largest = max(raw[name] for name in sparse)
+        if factor * largest <= 1:
+            return {name: 1.0 if name in dense else factor * raw[name] for name in shapes}
+        dense |= {name for name in sparse if raw[name] == largest}
+
+
+def counts(shapes: Mapping[str, torch.Size], shares: Mapping[str, float]) -> dict[str, int]:
+    """Whole numbers of weights by largest remainder: their sum is exact.
+
+    >>> counts({"a": torch.Size([3]), "b": torch.Size([3])}, {"a": 0.5, "b": 0.5})
+    {'a': 2, 'b': 1}
+    """
+    wanted = {name: shares[name] * shape.numel() for name, shape in shapes.items()}
+    kept = {name: int(np.floor(w + 1e-9)) for name, w in wanted.items()}
+    spare = round(sum(wanted.values())) - sum(kept.values())
+    for name in sorted(wanted, key=lambda n: kept[n] - wanted[n])[:spare]:
+        kept[name] += 1
+    return kept
+
+
+def best(scores: Mapping[str, Tensor], kept: Mapping[str, int]) -> Mask:
+    """The highest scores of each layer, so many as it keeps; ties go to the earlier weight."""
+    masks = {}
+    for name, score in scores.items():
+        order = score.flatten().argsort(descending=True, stable=True)
+        mask = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
+        mask[order[: kept[name]]] = True
+        masks[name] = mask.view(score.shape)
+    return Mask(masks)

@@ -1,0 +1,34 @@
+"""SNIP: keep the connections whose removal would change the loss most (Lee et al., ICLR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.mask import Mask, prunable
+from sparsediag.problem import Problem
+from training.masks.method import Method
+
+
+@dataclass(frozen=True)
+class Snip(Method):
+    """The largest |dL/dm| at m = 1, which is |w dL/dw| (equation 6).
+
+    Attributes:
+        per_class: Images of each class that the loss is measured on.
+    """
+
+    per_class: int = 10  # type: ignore[misc]
+
+    def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
+        """The highest scores, over all layers together."""
+        return Mask.top(scores(problem), self.density)
+
+
+def scores(problem: Problem) -> dict[str, Tensor]:
+    """|w dL/dw| of the prunable weights."""
+    of = problem.split((problem.weights * problem.gradient()).abs())
+    return {name: of[name] for name in prunable(problem.net)}
