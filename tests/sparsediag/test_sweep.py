@@ -392,7 +392,7 @@ def test_outputs_that_are_no_tensor() -> None:
     came, accuracy = Sweep(on)(PLACES[1])
     assert came == pytest.approx(on.problem.value(_at(on, PLACES[1])), rel=1e-12)
     assert np.isnan(accuracy)
-    with pytest.raises(ValueError, match="precision='bfloat16': the weights are torch.float64"):
+    with pytest.raises(ValueError, match=r"precision='bfloat16': the weights are torch\.float64"):
         Sweep(on, precision="bfloat16")
 
 

@@ -24,7 +24,7 @@ def erk(shapes: Mapping[str, torch.Size], density: float) -> dict[str, float]:
 
     >>> mlp = {str(i): torch.Size(s) for i, s in enumerate([(100, 784), (100, 100), (10, 100)])}
     >>> [round(d, 4) for d in erk(mlp, 0.1).values()]
-    [0.084, 0.1489, 0.8187]
+    [0.0844, 0.1497, 0.8236]
     """
     size = {name: shape.numel() for name, shape in shapes.items()}
     raw = {name: sum(shape) / shape.numel() for name, shape in shapes.items()}
