@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsediag.chance import stream
-from sparsediag.krylov import Krylov, Matvec
+from sparsediag.krylov import Krylov, Matvec, dots
 from sparsediag.lanczos import ORDER, Eigenpairs, Probe, Which, search
 
 
@@ -122,7 +122,7 @@ def certify(
     else:
         again = found.products
     apart = _host((again - products[: len(again)]).norm(dim=1))
-    gram, bilinear = _host(vectors @ vectors.T), _host(vectors @ products.T)
+    gram, bilinear = _host(dots(vectors, vectors)), _host(dots(vectors, products))
     scaled = torch.from_numpy(values).to(products)[:, None] * vectors
     misses = _host((products - scaled).norm(dim=1))
     eps = float(torch.finfo(vectors.dtype).eps)

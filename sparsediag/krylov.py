@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SUMMED = 2**15  # terms that are added up in float32
 Matvec = Callable[[Tensor], Tensor]
 
 
@@ -120,15 +121,15 @@ class Krylov:
         self._rows[m : m + b] = w
         self.projected = np.pad(self.projected, (0, b))
         self._coupling = np.pad(self._coupling, ((0, b), (0, 0)))
-        inside = self._outside @ w.T
-        self._outside -= inside @ w
+        inside = dots(self._outside, w)
+        self._outside -= inside.to(w) @ w
         q = self.vectors
-        first = products @ q.T
-        rest = products - first @ q
-        second = rest @ q.T
-        rest -= second @ q
+        first = dots(products, q)
+        rest = products - first.to(q) @ q
+        second = dots(rest, q)
+        rest -= second.to(q) @ q
         self._outside = torch.cat([self._outside, rest])
-        parts = [first + second, inside, self._outside @ self._outside.T]
+        parts = [first + second, inside, dots(self._outside, self._outside)]
         packed = torch.cat([p.reshape(-1) for p in parts]).double().cpu().numpy()
         if not np.isfinite(packed).all():
             raise ValueError("a product with the matrix is not finite: the loss has no curvature")
@@ -179,8 +180,8 @@ class Krylov:
     def _orthonormal(self, w: Tensor) -> Tensor:
         q = self.vectors
         for _ in range(2):
-            w = w - (w @ q.T) @ q
-            w = w / w.norm() if len(w) == 1 else torch.linalg.qr(w.T).Q.T
+            w = w - dots(w, q).to(q) @ q
+            w = w / dots(w, w).sqrt().to(w) if len(w) == 1 else torch.linalg.qr(w.T).Q.T
         return w
 
     def _drop(self) -> None:
@@ -193,6 +194,20 @@ class Krylov:
             self._outside = self._outside[at]
             self._coupling = self._coupling[:, kept]
             self._gram = self._gram[np.ix_(kept, kept)]
+
+
+def dots(a: Tensor, b: Tensor) -> Tensor:
+    """The dot products of rows with rows, in float64.
+
+    A float32 sum over millions of terms is off by 1e-3 on a CPU, and a basis that is orthogonal to
+    no more than that falls apart.
+    """
+    if a.dtype == torch.float64 or a.device.type != "cpu":
+        return (a @ b.T).double()
+    total = torch.zeros(len(a), len(b), dtype=torch.float64)
+    for x, y in zip(a.split(SUMMED, dim=1), b.split(SUMMED, dim=1), strict=True):
+        total += x @ y.T
+    return total
 
 
 def _to(array: np.ndarray, like: Tensor) -> Tensor:

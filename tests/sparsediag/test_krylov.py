@@ -302,3 +302,15 @@ def test_random_directions_hang_on_the_generator_alone() -> None:
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), one)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_basis_of_long_vectors_is_as_orthogonal_as_one_of_short_ones() -> None:
+    slope = torch.linspace(0, 1, 3_000_000) ** 8
+    krylov = Krylov(lambda v: slope * v, slope, torch.Generator().manual_seed(0))
+    directions: Tensor | None = krylov.random(1)
+    for _ in range(8):
+        assert directions is not None
+        krylov.grow(directions)
+        directions = krylov.last()
+    rows = krylov.vectors.double()
+    assert float((rows @ rows.T - torch.eye(8)).abs().max()) < 3e-6
