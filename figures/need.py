@@ -31,3 +31,9 @@ class Need:
     when: Literal["best", "early"] = "best"
     options: tuple[tuple[str, Any], ...] = ()
     along: Need | None = None
+
+    @classmethod
+    def top_curve(cls, tweaks: tuple[str, ...]) -> Need:
+        """The test loss along the top Hessian eigenvector of the training loss."""
+        top = cls("spectrum", tweaks=tweaks, options=(("top", 1),))
+        return cls("perturbation", tweaks=tweaks, split="test", along=top)

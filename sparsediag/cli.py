@@ -91,6 +91,7 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
     }
 
     def command(checkpoint: Path, *others: Path, **given: Any) -> None:
+        from sparsediag import data as datasets
         from sparsediag import terminal
         from sparsediag.checkpoint import Checkpoint
         from sparsediag.job import job, later, recorded, tables
@@ -108,11 +109,11 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
         unfinished = out.with_name(f".{out.stem}.unfinished")
         if todo.long:
             given["resume"] = unfinished
-        if "expected" in hints and len(files) == 1 and checkpoint.is_file():
+        if "expected" in hints and todo.checkpoint:
             about = {key: look[key] for key in ("split", "images", "data")}
-            given.setdefault("expected", recorded(Checkpoint.load(checkpoint), **about))
-        if "std" in hints:
-            given["std"] = _std(checkpoint, shared["data"])
+            given.setdefault("expected", recorded(todo.checkpoint, **about))
+        if "std" in hints and todo.checkpoint:
+            given["std"] = datasets.load(shared["data"] or todo.checkpoint.data).std
         with terminal.bar(name) as progress:
             if "progress" in hints:
                 given["progress"] = progress
@@ -195,14 +196,6 @@ def join(
     files = [str(file) for file in output.write(whole, out, kinds=kinds)]
     terminal.table("landscape", whole.table())
     print(*whole.remarks(), "wrote " + " ".join(files), sep="\n")
-
-
-def _std(checkpoint: Path, data: str | None) -> Any:
-    """What the pixels of a checkpoint's images are divided by."""
-    from sparsediag.checkpoint import Checkpoint
-    from sparsediag.data import load
-
-    return load(data or Checkpoint.load(checkpoint).data).std
 
 
 def main(argv: list[str] | None = None) -> int:

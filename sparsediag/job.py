@@ -29,12 +29,14 @@ class Job:
         subject: A problem, a plane, files or a folder.
         out: The result's file, unless another one is asked for.
         long: Whether the work is kept while it goes on.
+        checkpoint: That of the net, where there is one.
     """
 
     work: Callable[..., Any]
     subject: Any
     out: Path
     long: bool = False
+    checkpoint: Checkpoint | None = None
 
 
 def job(
@@ -73,7 +75,8 @@ def job(
         return Job(diagnostic, plane, first / f"landscape{part}.npz", long)
     if len(files) == 1:
         out = first.with_name(f"{first.stem}-{name}{part}.npz")
-        return Job(diagnostic, load(Checkpoint.load(first)), out, long)
+        checkpoint = Checkpoint.load(first)
+        return Job(diagnostic, load(checkpoint), out, long, checkpoint)
     if name != "landscape":
         raise ValueError(f"{len(files)} checkpoints came; {name} needs one")
     _only(given, "several nets", "dims")

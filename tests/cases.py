@@ -254,3 +254,15 @@ def _cnn() -> nn.Module:
         nn.Flatten(),
         nn.Linear(2, 3),
     )
+
+
+class Viewing(nn.Module):
+    """A net that views images as vectors, which only contiguous ones can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4 * 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.relu(self.conv(x)).view(len(x), -1))

@@ -15,15 +15,7 @@ from sparsediag import plotting
 
 RUNS = {"vanilla": (), "skip": ("GSk",), "Swish": ("GSw",), "LS": ("LS",), "all tweaks": TOST}
 COLOURS = dict(zip(RUNS, ("sparse", "GSk", "GSw", "LS", "ToST"), strict=True))
-NEEDS = {
-    label: Need(
-        "perturbation",
-        tweaks=tweaks,
-        split="test",
-        along=Need("spectrum", tweaks=tweaks, options=(("top", 1),)),
-    )
-    for label, tweaks in RUNS.items()
-}
+NEEDS = {label: Need.top_curve(tweaks) for label, tweaks in RUNS.items()}
 
 
 def draw(results: dict[str, Any]) -> Figure:

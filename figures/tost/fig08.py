@@ -13,15 +13,7 @@ from figures.need import TOST, Need
 from sparsediag import plotting
 
 RUNS = {"sparse": (), "GSk": ("GSk",), "GSw": ("GSw",), "LS": ("LS",), "ToST": TOST}
-NEEDS = {
-    label: Need(
-        "perturbation",
-        tweaks=tweaks,
-        split="test",
-        along=Need("spectrum", tweaks=tweaks, options=(("top", 1),)),
-    )
-    for label, tweaks in RUNS.items()
-}
+NEEDS = {label: Need.top_curve(tweaks) for label, tweaks in RUNS.items()}
 
 
 def draw(results: dict[str, Any]) -> Figure:

@@ -15,7 +15,7 @@ import sparsediag as sd
 from sparsediag.curvature import Curvature
 from sparsediag.krylov import Krylov
 from tests.bench.contenders import CONTENDERS, TOP
-from tests.bench.nets import KEPT, RECIPES, data_name, problem_of
+from tests.bench.nets import KEPT, RECIPES, data_name, name_of, problem_of
 from tests.bench.timing import Row, Rows, memory, seconds, table
 
 NETS = [(name, density) for name in RECIPES for density in (1.0, 0.1)]
@@ -26,7 +26,7 @@ def gradients(problem: sd.Problem) -> dict[str, float]:
     (x, y) = problem.batches[0]
     took = {}
     for layout in (torch.contiguous_format, torch.channels_last):
-        net = sd.models.build(type_of(problem)).eval().to(memory_format=layout)
+        net = sd.models.build(name_of(problem)).eval().to(memory_format=layout)
         for size in (16, 32, 64, 128, 256):
             if size <= len(y):
                 took[f"{str(layout).removeprefix('torch.')}, {size} at a time"] = seconds(
@@ -39,10 +39,6 @@ def gradients(problem: sd.Problem) -> dict[str, float]:
                     ]
                 )
     return took
-
-
-def type_of(problem: sd.Problem) -> str:
-    return "resnet20" if problem.net.conv1.out_channels == 16 else "resnet18"
 
 
 def products() -> Rows:
@@ -111,7 +107,7 @@ def one(tool: str, name: str, density: float, exact: Curvature) -> Row:
 def double(problem: sd.Problem) -> sd.Problem:
     """The same problem in float64."""
     pairs = [(x.double(), y) for x, y in problem.batches]
-    net = sd.models.build(type_of(problem)).double()
+    net = sd.models.build(name_of(problem)).double()
     net.load_state_dict(problem.net.state_dict())
     return sd.Problem(net, pairs, mask=problem.mask)
 

@@ -16,7 +16,7 @@ import sparsediag as sd
 from sparsediag.planes import plane
 from sparsediag.survey import INTERPOLATED
 from sparsediag.sweep import Sweep
-from tests.bench.nets import batches, data_name, trained
+from tests.bench.nets import batches, data_name, name_of, trained
 from tests.bench.timing import Rows, seconds, table
 
 IMAGES = {"resnet20": 512, "resnet18": 128}
@@ -95,10 +95,6 @@ def loss_landscapes(problem: sd.Problem) -> float:
         lambda: peer.random_plane(net, metric, distance=1, steps=3, normalization="filter"), 3
     )
     return took / 9
-
-
-def name_of(problem: sd.Problem) -> str:
-    return "resnet20" if problem.net.conv1.out_channels == 16 else "resnet18"
 
 
 def speeds() -> Rows:

@@ -104,3 +104,8 @@ def problem_of(name: str, density: float, *, more: bool = False) -> sd.Problem:
     if not file.exists():
         torch.save(batches(images, images), file)
     return sd.Problem(kept.build(), torch.load(file, weights_only=True), mask=kept.mask)
+
+
+def name_of(problem: sd.Problem) -> str:
+    """Which of the nets a problem is of."""
+    return "resnet20" if problem.net.conv1.out_channels == 16 else "resnet18"

@@ -646,20 +646,8 @@ def test_a_failure_of_the_net_comes_through_and_leaves_the_modes() -> None:
 # nets that are particular
 
 
-class Viewing(nn.Module):
-    """A net that views images as vectors, which one layout allows and the other does not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(4 * 16, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(torch.relu(self.conv(x)).view(len(x), -1))
-
-
 def test_a_net_that_views_images_as_vectors_works() -> None:
-    problem = Problem(Viewing().double(), cases.classes((5,), (3, 6, 6), 3))
+    problem = Problem(cases.Viewing().double(), cases.classes((5,), (3, 6, 6), 3))
     v = _vector(problem)
     torch.testing.assert_close(Curvature(problem)(v), problem.hvp(v), rtol=0, atol=1e-12)
 

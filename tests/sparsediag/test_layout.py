@@ -15,18 +15,6 @@ from sparsediag.layout import Layout
 every_case = pytest.mark.parametrize("name", cases.CASES)
 
 
-class Viewing(nn.Module):
-    """A net that views images as vectors, which only contiguous ones can be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(4 * 16, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(torch.relu(self.conv(x)).view(len(x), -1))
-
-
 def _images(net: Callable[[], nn.Module]) -> Problem:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -97,7 +85,7 @@ def test_channels_lie_last() -> None:
 
 
 def test_a_net_that_views_images_as_vectors_keeps_its_layout() -> None:
-    problem = _images(Viewing)
+    problem = _images(cases.Viewing)
     layout = Layout.of(problem)
     x = problem.batches[0][0]
     assert not layout.last
