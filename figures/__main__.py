@@ -71,7 +71,7 @@ def work(todo: Sequence[str], scale: Scale, out: Path) -> Work:
 
     def training(run: Run) -> str:
         if run.id not in plan.tasks and not store.trained(run, out):
-            plan.after[run.id] = {training(before) for before in run.mask.before(run)} - {""}
+            plan.after[run.id] = {training(before) for before in run.before()} - {""}
             plan.tasks[run.id] = (store.train, (run, out))
         return run.id if run.id in plan.tasks else ""
 

@@ -21,6 +21,27 @@ def read(path: Path) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is anything else, is damaged, or is of a newer format.
     """
+    payload = contents(path)
+    if not isinstance(payload, dict) or "format" not in payload or "dense" not in payload:
+        raise CheckpointError(
+            f"{path} holds no description of its net; load it in Python and save it with "
+            "Checkpoint.of(net, model=...).save(path)"
+        )
+    if not isinstance(payload["format"], int) or payload["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {payload['format']}, this version reads up to {FORMAT}; "
+            f"install sparsediag {payload.get('made_by', {}).get('sparsediag', 'newer')} or later"
+        )
+    return payload
+
+
+def contents(path: Path) -> Any:
+    """What `torch.save` wrote to a file: tensors and plain types, from whoever it is.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is anything else, or is damaged.
+    """
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give a file in it, such as {path / 'best.pt'}")
     if not path.exists():
@@ -38,7 +59,7 @@ def read(path: Path) -> dict[str, Any]:
                 raise ValueError("a checksum does not fit")
             if "header.npy" in file.namelist():
                 raise CheckpointError(f"{path} is a result; give the checkpoint it was made from")
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} holds pickled Python objects, and reading them would run code; "
@@ -48,14 +69,3 @@ def read(path: Path) -> dict[str, Any]:
         raise
     except Exception:
         raise CheckpointError(f"{path} is damaged or cut short; copy or write it again") from None
-    if not isinstance(payload, dict) or "format" not in payload or "dense" not in payload:
-        raise CheckpointError(
-            f"{path} holds no description of its net; load it in Python and save it with "
-            "Checkpoint.of(net, model=...).save(path)"
-        )
-    if not isinstance(payload["format"], int) or payload["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {payload['format']}, this version reads up to {FORMAT}; "
-            f"install sparsediag {payload.get('made_by', {}).get('sparsediag', 'newer')} or later"
-        )
-    return payload

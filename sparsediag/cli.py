@@ -156,25 +156,37 @@ def _settable(hint: Any) -> bool:
 def info(
     checkpoint: CHECKPOINT,
     /,
-    *,
+    *others: Annotated[Path, Parameter(help="More of them, to compare their masks.")],
+    out: Annotated[Path | None, Parameter(help="Keep the count, .npz, and draw it, .png.")] = None,
     json: JSON = False,
     debug: DEBUG = False,
 ) -> None:
-    """What a checkpoint holds: the net, its mask layer by layer, and how the training went."""
-    from sparsediag import terminal
+    """What a checkpoint holds: the net, its mask layer by layer; how several masks agree."""
+    from sparsediag import output, terminal
     from sparsediag.checkpoint import Checkpoint
+    from sparsediag.diagnostics.census import census
+    from sparsediag.job import names
 
-    about = Checkpoint.load(checkpoint).about()
+    files = [checkpoint, *others]
+    nets = dict(zip(names(files), map(Checkpoint.load, files), strict=True))
+    counted = census(nets) if others or out or nets[names(files)[0]].mask else None
+    written = output.write(counted, output.checked(out), kinds=["png"]) if counted and out else []
+    about = {name: net.about() for name, net in nets.items()}
     if json:
-        print(dumps(about))
+        whole = about if others else next(iter(about.values()))
+        print(dumps({**whole, "census": counted and counted.json()}))
         return
-    layers = about.pop("layers")
-    terminal.facts(str(checkpoint), about)
-    rows = [
-        {"weight": name, "alive": f"{alive:,}", "of": f"{size:,}", "density": f"{alive / size:.2%}"}
-        for name, alive, size in layers
-    ]
-    terminal.table("\nmask", rows)
+    for file, told in zip(files, about.values(), strict=True):
+        del told["layers"]
+        if not others:
+            terminal.facts(str(file), told)
+    if counted:
+        terminal.table("\nmask", counted.layers())
+        terminal.table("\nin all", counted.table())
+        for remark in counted.remarks():
+            print(remark)
+    if written:
+        print("wrote " + " ".join(map(str, written)))
 
 
 def join(

@@ -106,9 +106,15 @@ class Krylov:
         at = torch.from_numpy(rows).to(self._rows.device)
         return self._outside[at] / _to(lengths, self._rows)[:, None]
 
-    def grow(self, directions: Tensor) -> None:
-        """Add `directions`, rows, with a product for each."""
-        w = self._orthonormal(directions)
+    def grow(self, directions: Tensor, *, passes: int = 2) -> None:
+        """Add `directions`, rows, with a product for each.
+
+        Args:
+            directions: Rows.
+            passes: How often they are made orthogonal to the basis: 1 is enough for those that
+                `last` and `worst` give, which have been twice.
+        """
+        w = self._orthonormal(directions, passes)
         self.products += len(w)
         self.adopt(w, torch.stack([self.matvec(v) for v in w]))
 
@@ -177,9 +183,9 @@ class Krylov:
         self.projected = np.diag(ritz.values[:keep])
         self._coupling = np.asarray(y.T @ self._coupling)
 
-    def _orthonormal(self, w: Tensor) -> Tensor:
+    def _orthonormal(self, w: Tensor, passes: int) -> Tensor:
         q = self.vectors
-        for _ in range(2):
+        for _ in range(passes):
             w = w - dots(w, q).to(q) @ q
             w = w / dots(w, w).sqrt().to(w) if len(w) == 1 else torch.linalg.qr(w.T).Q.T
         return w

@@ -151,7 +151,10 @@ def eigenpairs(
             krylov.shrink(ritz, max(top + block, basis // 2))
             ritz = krylov.ritz(order)
         worst = krylov.worst(ritz, open_pairs, min(block, left)) if len(open_pairs) else None
-        krylov.grow(krylov.random(min(block, left)) if worst is None else worst)
+        if worst is None:
+            krylov.grow(krylov.random(min(block, left)))
+        else:
+            krylov.grow(worst, passes=1)
     now = krylov.ritz(order)
     if now.residuals[:top].max() <= ritz.residuals[:top].max():  # the probe may mix close ones
         ritz = now
@@ -188,7 +191,10 @@ def search(
     best, chance, count = float("nan"), 1.0, 0
     while count < limit and chance > HIDDEN and len(krylov) < krylov.size:
         last = krylov.last() if count else None
-        krylov.grow(krylov.random(1) if last is None else last)
+        if last is None:
+            krylov.grow(krylov.random(1))
+        else:
+            krylov.grow(last, passes=1)
         count += 1
         seen = np.linalg.eigvalsh(krylov.projected[first:, first:])
         best = float(seen[np.argmin(order(seen))])

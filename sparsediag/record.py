@@ -55,6 +55,11 @@ class Recorder(TorchDispatchMode):
         self.number = {id(w): i for i, w in enumerate(weights)}
         self.alive: list[Any] = list(weights)  # so that no id is used twice
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled in here, and shutting the compiler out takes 2 s to import it."""
+        return False
+
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

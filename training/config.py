@@ -15,6 +15,7 @@ from sparsediag.errors import ConfigError, unknown
 from training.masks import METHODS, Method
 from training.masks.dense import Dense
 from training.optim import Optim
+from training.schedule import epoch_at
 from training.table import changed, fill, toml
 from training.tweaks import TWEAKS, Tweak
 
@@ -71,6 +72,11 @@ class Run:
         data: Name of a data set, or folder:PATH.
         seed: Seed of initialisation, mask and data order.
         augment: Random crops and flips; "auto" for colour images only.
+        init: First weights: PyTorch's, or ZerO's (see `training.zero`).
+        rewind: Share of an earlier training, the dense one for most masks, from whose end the
+            weights come: 0 is their initialisation, 0.18 the papers' rewinding, 1 no way back.
+        continues: Go on in the schedule from where the weights were rewound to.
+        collapse: What becomes of a mask that lets nothing through.
         model: The net.
         mask: The pruning method.
         optim: The optimiser and its schedule.
@@ -81,6 +87,10 @@ class Run:
     data: str = "cifar10"
     seed: int = 0
     augment: Literal["auto", "crop_flip", "none"] = "auto"
+    init: Literal["default", "zero", "zero_widening", "zero_narrowing"] = "default"
+    rewind: float = 0.0
+    continues: bool = False
+    collapse: Literal["refuse", "train"] = "refuse"
     model: Model = field(default_factory=Model)
     mask: Method = field(default_factory=Dense)
     optim: Optim = field(default_factory=Optim)
@@ -93,7 +103,15 @@ class Run:
                 f"activation '{self.model.activation}' is for good, and ghost_neurons fade into "
                 "relu; use one or the other"
             )
-
+        if not 0 <= self.rewind <= 1 or 0 < self.rewind * self.optim.epochs < 0.5:
+            raise ConfigError(
+                f"rewind = {self.rewind}: need 0, or a share of {self.optim.epochs} epochs up to 1 "
+                "that is an epoch at least"
+            )
+        if self.continues and not 0 < self.rewind < 1:
+            raise ConfigError(
+                f"continues with rewind = {self.rewind}: need a share between 0 and 1"
+            )
         for epoch in self.record.checkpoints:
             if not 1 <= epoch <= self.optim.epochs:
                 raise ConfigError(
@@ -102,14 +120,30 @@ class Run:
                 )
 
     def plain(self) -> Run:
-        """The same training of the dense net, without tweaks, instruments or soft activation."""
-        return replace(
-            self,
-            mask=Dense(),
-            tweaks={},
-            record=Record(),
+        """The same training of the dense net from its initialisation, without tweaks, instruments
+        or soft activation.
+        """  # noqa: D205
+        return Run(
+            data=self.data,
+            seed=self.seed,
+            augment=self.augment,
+            init=self.init,
             model=replace(self.model, activation="relu"),
+            optim=self.optim,
         )
+
+    def before(self) -> tuple[Run, ...]:
+        """The runs that must be finished first: those behind the mask, and behind the weights."""
+        behind = (self.rewound()[0],) if self.rewind else ()
+        return tuple({run.id: run for run in (*self.mask.before(self), *behind)}.values())
+
+    def rewound(self) -> tuple[Run, str]:
+        """The run whose weights this one starts from, and the name of their file."""
+        origin = self.mask.origin(self)
+        epoch = epoch_at(self.rewind, origin.optim.epochs)
+        if epoch == origin.optim.epochs:
+            return origin, "last.pt"
+        return replace(origin, record=Record(checkpoints=(epoch,))), f"epoch-{epoch:03}.pt"
 
     def table(self) -> dict[str, Any]:
         """All fields as plain types; `Run.of(run.table()) == run`."""
@@ -124,9 +158,13 @@ class Run:
             ConfigError: If a key is unknown or a value cannot be.
         """
         table = dict(table)
+        if str(table.get("mask", "")).startswith("file:"):
+            table["mask"] = {"method": "file", "path": table["mask"].removeprefix("file:")}
         mask, tweaks = table.pop("mask", {}), table.pop("tweaks", {})
         if not isinstance(mask, Mapping):
-            raise ConfigError(f"mask = {mask!r}: need a table, such as [mask] method = 'random'")
+            raise ConfigError(
+                f"mask = {mask!r}: need a table, such as [mask] method = 'random', or 'file:PATH'"
+            )
         if isinstance(tweaks, list | tuple):
             tweaks = {str(name): {} for name in tweaks}
         if not isinstance(tweaks, Mapping):
@@ -194,5 +232,5 @@ class Run:
         table["mask"] = {"method": method, **changed(run.mask, type(run.mask)())}
         table["tweaks"] = {name: changed(t, type(t)()) for name, t in run.tweaks.items()}
         digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:10]
-        kept = "" if method == "dense" else f"-d{self.mask.density:.4g}"
+        kept = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
         return f"{self.model.name}-{method}{kept}-s{self.seed}-{digest}"

@@ -14,19 +14,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsediag import data as datasets
-from sparsediag import models
 from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.data import Data
 from sparsediag.device import pick
 from sparsediag.errors import CheckpointError
 from sparsediag.files import written
-from sparsediag.problem import Loss, Problem
+from sparsediag.problem import Loss
 from training.augment import crop_flip
 from training.config import Run
-from training.invariant import Invariant
+from training.keeper import Keeper
 from training.records import Row, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
+from training.start import start
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints to go on from
 
@@ -70,46 +70,28 @@ def fit(
         return folder / "best.pt"
     where = pick(device)
     data = datasets.load(run.data, device=where)
-    options = run.model.keywords()
-    for tweak in run.tweaks.values():
-        options |= tweak.options()
-    options |= {"classes": data.classes, "channels": data.channels, "size": data.size}
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run.seed)
-        net = models.build(run.model.name, **options).to(where)
-    probe = data.batches("train", images=run.record.images)
-    trained = []
-    for earlier in run.mask.before(run):
+    for earlier in run.before():
         fit(earlier, out=out, device=device)
-        trained.append(Checkpoint.load(out / "runs" / earlier.id / "last.pt"))
-    judge = Problem(net, probe)
-    if run.mask.per_class:
-        sample = data.balanced(run.mask.per_class, seed=run.seed)
-        judge = Problem(net, sample, batch_norm="train")
-    mask = run.mask.start(judge, trained, seed=run.seed)
-    if mask is not None:
-        mask = mask.to(where)
-        mask.apply_(net)
-
-    optimiser = run.optim.build(net)
-    invariant = Invariant(net, mask, optimiser)
-    loss: Loss = F.cross_entropy
-    for tweak in run.tweaks.values():
-        loss = tweak.loss(loss)
+    begun = start(run, data, out=out, device=where)
+    net, history = begun.net, begun.history
+    probe = data.batches("train", images=run.record.images)
     epochs = run.optim.epochs
+    steps_an_epoch = math.ceil(len(data.train) / run.optim.batch)
+    optimiser = run.optim.build(net)
+    keeper = run.mask.keeper(
+        net, begun.mask, optimiser, steps=epochs * steps_an_epoch, seed=run.seed
+    )
     # the best epoch is sought where every run is at a lower rate and no ghost is left
     first_drop = epoch_at(min(run.optim.drops, default=0), epochs)
     plain_from = max([t.over(epochs) for t in run.tweaks.values()], default=0)
     choose_from = min(max(first_drop, plain_from), epochs - 1)
-    steps_an_epoch = math.ceil(len(data.train) / run.optim.batch)
-    history: list[Row] = []
 
     def checkpoint(resume: Row | None = None) -> Checkpoint:
         return Checkpoint.of(
             net,
-            mask=mask,
+            mask=keeper.mask,
             model=run.model.name,
-            options=options,
+            options=begun.options,
             data=run.data,
             run=json.loads(json.dumps(run.table())),
             step=len(history) * steps_an_epoch,
@@ -124,59 +106,73 @@ def fit(
     best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
     if (folder / "last.pt").exists():
         kept = Checkpoint.load(folder / "last.pt")
-        if kept.mask != mask or (kept.resume is None and len(kept.history) < epochs):
+        alive = [mask and mask.alive for mask in (kept.mask, begun.mask)]
+        ended = kept.resume is None
+        if alive[0] != alive[1] or (ended and len(kept.history) < epochs):
             raise CheckpointError(f"{folder} does not hold this run half-way; remove that folder")
+        if kept.resume is None:  # it was stopped between its last file and the mark of its end
+            _finish(folder, net, data, kept)
+            return folder / "best.pt"
         net.load_state_dict(kept.weights)
+        keeper.change(kept.mask)
+        optimiser.load_state_dict(kept.resume["optimiser"])
+        keeper.load(kept.resume["keeper"])
+        best = tuple(kept.resume["best"])
         history = kept.history
-        if kept.resume is not None:  # None: it was stopped between its last file and its history
-            optimiser.load_state_dict(kept.resume["optimiser"])
-            best = tuple(kept.resume["best"])
 
     saved = time.monotonic()
     for epoch in range(len(history), epochs):
-        start = time.perf_counter()
+        began = time.perf_counter()
+        loss: Loss = F.cross_entropy
         for tweak in run.tweaks.values():
             tweak.update(net, epoch, epochs)
+            loss = tweak.loss(loss, epoch, epochs)
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
-        train_loss, train_accuracy = _epoch(run, epoch, net, data, loss, optimiser, invariant)
-        val_loss, val_accuracy = evaluate(net, data, data.validation)
-        if not math.isfinite(train_loss + val_loss):
-            last_good = folder / "last.pt"
-            raise Diverged(
-                f"the training loss is {train_loss} in epoch {epoch} at learning rate "
-                f"{run.optim.rate(epoch):g}; lower optim.lr (after it, the validation loss is "
-                f"{val_loss:.4g}). Last good checkpoint: "
-                + (str(last_good) if last_good.exists() else "none yet")
+        train_loss, train_accuracy = _epoch(run, epoch, net, data, loss, keeper)
+        with keeper.settled():
+            val_loss, val_accuracy = evaluate(net, data, data.validation)
+            if not math.isfinite(train_loss + val_loss):
+                last_good = folder / "last.pt"
+                raise Diverged(
+                    f"the training loss is {train_loss} in epoch {epoch} at learning rate "
+                    f"{run.optim.rate(epoch):g}; lower optim.lr (after it, the validation loss is "
+                    f"{val_loss:.4g}). Last good checkpoint: "
+                    + (str(last_good) if last_good.exists() else "none yet")
+                )
+            history.append(
+                {
+                    "epoch": epoch,
+                    "lr": run.optim.rate(epoch),
+                    "train_loss": train_loss,
+                    "train_accuracy": train_accuracy,
+                    "val_loss": val_loss,
+                    "val_accuracy": val_accuracy,
+                    **ghosts(net),
+                    **sparsity(net),
+                    **instruments(run.record, net, keeper.mask, probe, epoch),
+                    "seconds": time.perf_counter() - began,
+                }
             )
-        history.append(
-            {
-                "epoch": epoch,
-                "lr": run.optim.rate(epoch),
-                "train_loss": train_loss,
-                "train_accuracy": train_accuracy,
-                "val_loss": val_loss,
-                "val_accuracy": val_accuracy,
-                **ghosts(net),
-                **sparsity(net),
-                **instruments(run.record, net, mask, probe, epoch),
-                "seconds": time.perf_counter() - start,
-            }
-        )
-        if epoch >= choose_from and (val_accuracy, -val_loss) > best:
-            best = (val_accuracy, -val_loss)
-            checkpoint().save(folder / "best.pt")
-        if epoch + 1 in run.record.checkpoints:
-            checkpoint().save(folder / f"epoch-{epoch + 1:03}.pt")
-        if time.monotonic() - saved > SAVE_EVERY:
-            resume = {"optimiser": optimiser.state_dict(), "best": best}
-            checkpoint(resume).save(folder / "last.pt")
-            saved = time.monotonic()
-        _write(history, folder)
-        if on_epoch:
-            on_epoch(history[-1])
+            if epoch >= choose_from and (val_accuracy, -val_loss) > best:
+                best = (val_accuracy, -val_loss)
+                checkpoint().save(folder / "best.pt")
+            if epoch + 1 in run.record.checkpoints:
+                checkpoint().save(folder / f"epoch-{epoch + 1:03}.pt")
+            if time.monotonic() - saved > SAVE_EVERY:
+                resume = {
+                    "optimiser": optimiser.state_dict(),
+                    "best": best,
+                    "keeper": keeper.state(),
+                }
+                checkpoint(resume).save(folder / "last.pt")
+                saved = time.monotonic()
+            _write(history, folder)
+            if on_epoch:
+                on_epoch(history[-1])
 
-    _finish(folder, net, data, checkpoint())
+    with keeper.settled():
+        _finish(folder, net, data, checkpoint())
     return folder / "best.pt"
 
 
@@ -191,8 +187,7 @@ def _epoch(
     net: nn.Module,
     data: Data,
     loss: Loss,
-    optimiser: torch.optim.Optimizer,
-    invariant: Invariant,
+    keeper: Keeper,
 ) -> tuple[float, float]:
     """One pass over the training images; mean loss and accuracy, read once at the end."""
     augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
@@ -207,16 +202,15 @@ def _epoch(
         pixels, labels = images.pixels[chosen], images.labels[chosen]
         if augments:
             pixels = crop_flip(pixels, chance)
+        keeper.draw()
         outputs = net(data.normalise(pixels))
         value = loss(outputs, labels)
-        optimiser.zero_grad()
+        keeper.optimiser.zero_grad()
         value.backward()
-        invariant.mask_gradients()
-        optimiser.step()
-        invariant.check()
+        keeper.step()
         total += value.detach() * len(chosen)
         correct += (outputs.detach().argmax(1) == labels).sum()
-    invariant.report()
+    keeper.report()
     return float(total) / len(images), float(correct) / len(images)
 
 

@@ -13,12 +13,17 @@ from training.records import Row
 
 
 def watched(run: Run, *, out: Path, device: str = "auto") -> Path:
-    """`fit`, with a bar on stderr for this run and for each run that its mask needs."""
+    """`fit`, with a bar on stderr for this run and for each that must be finished before it."""
     with terminal.bars() as bars:
-        paths = [
-            _one(stage, bars=bars, out=out, device=device) for stage in (*run.mask.before(run), run)
-        ]
-    return paths[-1]
+        for stage in stages(run):
+            path = _one(stage, bars=bars, out=out, device=device)
+    return path
+
+
+def stages(run: Run) -> list[Run]:
+    """The runs that a run needs, first to last, and the run itself."""
+    needed = [stage for earlier in run.before() for stage in stages(earlier)]
+    return list({stage.id: stage for stage in [*needed, run]}.values())
 
 
 def _one(run: Run, *, bars: Progress, out: Path, device: str) -> Path:

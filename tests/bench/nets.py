@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import sparsediag as sd
-from training.invariant import Invariant
+from training.keeper import Keeper
 
 KEPT = Path("out/bench")
 Batches = list[tuple[Tensor, Tensor]]
@@ -79,16 +79,14 @@ def trained(name: str, density: float, *, more: bool = False) -> sd.Checkpoint:
     loaded = batches(recipe.images, recipe.batch)
     steps = recipe.epochs * len(loaded)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
-    invariant = Invariant(net, mask, optimiser)
+    keeper = Keeper(net, mask, optimiser)
     for epoch in range(recipe.epochs):
         for x, y in loaded:
             net.train()
             optimiser.zero_grad()
             loss = F.cross_entropy(net(x.contiguous(memory_format=torch.channels_last)), y)
             loss.backward()
-            invariant.mask_gradients()
-            optimiser.step()
-            invariant.check()
+            keeper.step()
             schedule.step()
         print(f"{label}: epoch {epoch + 1} of {recipe.epochs}, loss {loss.item():.3f}", flush=True)
     net = net.to(memory_format=torch.contiguous_format)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import sparsediag as sd
 from tests.bench.nets import digits
 from tests.bench.timing import Rows, seconds, table
-from training.invariant import Invariant
+from training.keeper import Keeper
 
 NETS = {"resnet20": 128, "resnet18": 32}  # images for each
 
@@ -24,19 +24,17 @@ def trained(name: str, batches: list[tuple[Tensor, Tensor]], density: float) -> 
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     for _ in range(5):
         for x, y in batches:
-            step(net, optimiser, Invariant(net, mask, optimiser), x, y)
+            step(net, optimiser, Keeper(net, mask, optimiser), x, y)
     return sd.Problem(net, batches, mask=mask)
 
 
 def step(
-    net: nn.Module, optimiser: torch.optim.Optimizer, invariant: Invariant, x: Tensor, y: Tensor
+    net: nn.Module, optimiser: torch.optim.Optimizer, keeper: Keeper, x: Tensor, y: Tensor
 ) -> None:
     net.train()
     optimiser.zero_grad()
     F.cross_entropy(net(x), y).backward()
-    invariant.mask_gradients()
-    optimiser.step()
-    invariant.check()
+    keeper.step()
 
 
 def measure(name: str, images: int) -> Rows:
@@ -62,7 +60,7 @@ def measure(name: str, images: int) -> Rows:
     ]
     x, y = batches[0]
     optimiser = torch.optim.SGD(problem.net.parameters(), lr=1e-4, momentum=0.9)
-    masked, dense = (Invariant(problem.net, m, optimiser) for m in (problem.mask, None))
+    masked, dense = (Keeper(problem.net, m, optimiser) for m in (problem.mask, None))
     with_mask = seconds(lambda: step(problem.net, optimiser, masked, x, y))
     without = seconds(lambda: step(problem.net, optimiser, dense, x, y))
     rows.append(

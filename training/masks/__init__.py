@@ -1,11 +1,15 @@
 """Pruning methods. One file each, one line each here."""
 
 from training.masks.dense import Dense
+from training.masks.file import File
 from training.masks.grasp import Grasp
+from training.masks.learned import Learned
 from training.masks.lottery import Lottery
 from training.masks.magnitude import Magnitude
 from training.masks.method import Method
 from training.masks.random import Random
+from training.masks.rigl import Rigl
+from training.masks.set import Set
 from training.masks.snip import Snip
 from training.masks.synflow import Synflow
 
@@ -19,4 +23,8 @@ METHODS: dict[str, type[Method]] = {
     "snip": Snip,
     "grasp": Grasp,
     "synflow": Synflow,
+    "rigl": Rigl,
+    "set": Set,
+    "learned": Learned,
+    "file": File,
 }

@@ -27,9 +27,12 @@ class Lottery(Method):
 
     Attributes:
         cut: Share of the remaining weights that a round cuts.
+        rewound: Rounds are rewound as the run is; else they start from the initialisation, and
+            only the run itself is rewound, as in the papers.
     """
 
     cut: float = 0.2
+    rewound: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +54,12 @@ class Lottery(Method):
         if not self.rounds:
             return (plain,)
         left = (1 - self.cut) ** self.rounds
-        return (replace(plain, mask=Lottery(density=left, cut=self.cut)),)
+        earlier = replace(plain, mask=replace(self, density=left))
+        return (replace(earlier, rewind=run.rewind) if self.rewound else earlier,)
+
+    def origin(self, run: Run) -> Run:
+        """The dense run, or the round before where nothing is reset."""
+        return self.before(run)[0] if run.rewind == 1 else run.plain()
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The largest of the weights that are alive, over all layers together."""

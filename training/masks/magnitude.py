@@ -1,7 +1,7 @@
 """One-shot magnitude pruning: train dense, keep the largest weights, start again with them.
 
 The first round of the lottery-ticket procedure (Frankle and Carbin, ICLR 2019), cut at once to
-the density that is wanted.
+the density that is wanted. With `rewind = 1` the survivors go on from where they are.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from torch import nn
 
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.mask import Mask, prunable
@@ -29,5 +31,9 @@ class Magnitude(Method):
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The largest weights, over all layers together."""
-        weights = trained[0].weights
-        return Mask.top({name: weights[name].abs() for name in prunable(problem.net)}, self.density)
+        return largest(problem.net, trained[0], self.density)
+
+
+def largest(net: nn.Module, trained: Checkpoint, density: float) -> Mask:
+    """The largest |w| of a checkpoint, over all prunable layers of `net` together."""
+    return Mask.top({name: trained.weights[name].abs() for name in prunable(net)}, density)

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
+from torch import nn
+
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.mask import Mask
 from sparsediag.problem import Problem
+from training.keeper import Keeper
 
 if TYPE_CHECKING:
     from training.config import Run
@@ -38,6 +42,10 @@ class Method(ABC):
         """The runs that must be finished first, because the mask is drawn from them."""
         return ()
 
+    def origin(self, run: Run) -> Run:
+        """The run whose weights the survivors go back to, where they are rewound."""
+        return run.plain()
+
     @abstractmethod
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask | None:
         """The mask to train with.
@@ -48,3 +56,23 @@ class Method(ABC):
             trained: The last checkpoint of each run that `before` asked for.
             seed: Seed of whatever is random.
         """
+
+    def keeper(
+        self,
+        net: nn.Module,
+        mask: Mask | None,
+        optimiser: torch.optim.Optimizer,
+        *,
+        steps: int,
+        seed: int,
+    ) -> Keeper:
+        """What holds the mask while the net trains.
+
+        Args:
+            net: With the mask applied.
+            mask: The mask that `start` made.
+            optimiser: Of the net's parameters.
+            steps: Steps of the whole training.
+            seed: Seed of whatever is random.
+        """
+        return Keeper(net, mask, optimiser)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sparsediag.problem import Loss
+from training.schedule import epoch_at
 from training.tweaks.tweak import Tweak
 
 
@@ -14,15 +15,30 @@ class Smoothing(Tweak):
     """Smoothed labels in the training loss only; whatever is measured uses the plain one.
 
     Attributes:
-        alpha: Probability that is spread over all classes.
+        alpha: Probability that is spread over all classes, at first.
+        fade: Share of the training in which alpha falls to 0, linearly by epochs; 0 keeps it.
     """
 
     alpha: float = 0.1
+    fade: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < 1:
             raise ValueError(f"alpha {self.alpha}: need a number in [0, 1)")
+        if not 0 <= self.fade <= 1:
+            raise ValueError(f"fade {self.fade}: need a share of the training, 0 to 1")
 
-    def loss(self, loss: Loss) -> Loss:
-        smoothed: Loss = partial(loss, label_smoothing=self.alpha)  # type: ignore[call-arg]
-        return smoothed
+    def strength(self, epoch: int, epochs: int) -> float:
+        """The alpha of an epoch: alpha (1 - epoch / T) before epoch T = fade x epochs, then 0.
+
+        >>> [Smoothing(alpha=0.5, fade=0.5).strength(e, 20) for e in (0, 5, 10, 15)]
+        [0.5, 0.25, 0.0, 0.0]
+        """
+        if not self.fade:
+            return self.alpha
+        return self.alpha * max(0.0, 1 - epoch / max(epoch_at(self.fade, epochs), 1))
+
+    def loss(self, loss: Loss, epoch: int, epochs: int) -> Loss:
+        alpha = self.strength(epoch, epochs)
+        smoothed: Loss = partial(loss, label_smoothing=alpha)  # type: ignore[call-arg]
+        return smoothed if alpha else loss

@@ -21,8 +21,8 @@ class Tweak:
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
         """Called before every epoch, counted from 0."""
 
-    def loss(self, loss: Loss) -> Loss:
-        """The training loss, given the plain one."""
+    def loss(self, loss: Loss, epoch: int, epochs: int) -> Loss:
+        """The training loss of an epoch, given the plain one."""
         return loss
 
     def over(self, epochs: int) -> int:

@@ -1,0 +1,225 @@
+"""Census: what masks keep of every layer, what of it is connected, and how far masks agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sparsediag import models
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.mask import Mask, prunable
+from sparsediag.paths import dead_units, paths
+from sparsediag.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PIXELS = 32  # height and width of the images, where a checkpoint does not say
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Census(Result):
+    """The masks of one or several nets.
+
+    Attributes:
+        names: Of the nets.
+        weights: Names of the weights that a mask covers.
+        sizes: Entries of each weight, (weights,).
+        alive: Live entries, (nets, weights).
+        used: Live entries on a path from the input to the output, (nets, weights); NaN where the
+            net is not known.
+        filters: Rows (filters, or outputs) without a live entry, (nets, weights).
+        channels: Columns (channels, or inputs) without one, (nets, weights).
+        shared: Entries alive in both of two nets, (nets, nets, weights).
+        log_paths: Decimal logarithm of the number of paths, (nets,); NaN where it is not known.
+    """
+
+    names: list[str]
+    weights: list[str]
+    sizes: np.ndarray
+    alive: np.ndarray
+    used: np.ndarray
+    filters: np.ndarray
+    channels: np.ndarray
+    shared: np.ndarray
+    log_paths: np.ndarray
+
+    @property
+    def overlap(self) -> np.ndarray:
+        """Weights alive in both over weights alive in either (IoU), of all pairs of nets."""
+        return self._share(self.shared.sum(2), self.alive.sum(1))
+
+    @property
+    def overlaps(self) -> np.ndarray:
+        """The same of every weight, (nets, nets, weights); NaN where both are empty."""
+        return self._share(self.shared, self.alive)
+
+    @staticmethod
+    def _share(both: np.ndarray, alive: np.ndarray) -> np.ndarray:
+        either = alive[:, None] + alive[None] - both
+        return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a net."""
+        total = self.sizes.sum()
+        rows = []
+        for i, name in enumerate(self.names):
+            alive, used = self.alive[i].sum(), self.used[i].sum()
+            row = {
+                "net": name,
+                "alive": f"{alive:,}",
+                "density": f"{alive / total:.2%}",
+                "on a path": "" if np.isnan(used) else f"{used / total:.2%}",
+                "paths": "" if np.isnan(self.log_paths[i]) else _power(self.log_paths[i]),
+                "dead filters": f"{self.filters[i].sum():,}",
+                "dead channels": f"{self.channels[i].sum():,}",
+            }
+            others = {f"IoU with {n}": f"{self.overlap[i, j]:.3f}" for j, n in self._others()}
+            rows.append(row | others)
+        return rows
+
+    def layers(self) -> list[dict[str, Any]]:
+        """One row a weight: of one net in detail, of several side by side."""
+        rows = []
+        for k, (weight, size) in enumerate(zip(self.weights, self.sizes, strict=True)):
+            row: dict[str, Any] = {"weight": weight, "of": f"{size:,}"}
+            if len(self.names) == 1:
+                row |= {
+                    "alive": f"{self.alive[0, k]:,}",
+                    "density": f"{self.alive[0, k] / size:.2%}",
+                    "on a path": "" if np.isnan(self.used[0, k]) else f"{self.used[0, k]:,.0f}",
+                    "dead filters": f"{self.filters[0, k]:,}",
+                    "dead channels": f"{self.channels[0, k]:,}",
+                }
+            for i, name in enumerate(self.names if len(self.names) > 1 else ()):
+                row[name] = f"{self.alive[i, k] / size:.2%}"
+            row |= {
+                f"{self.names[0]} & {name}": f"{self.overlaps[0, j, k]:.3f}"
+                for j, name in enumerate(self.names)
+                if j
+            }
+            rows.append(row)
+        return rows
+
+    def remarks(self) -> list[str]:
+        """What is cut off."""
+        found = []
+        for i, name in enumerate(self.names):
+            empty = [w for w, n in zip(self.weights, self.alive[i], strict=True) if not n]
+            if self.log_paths[i] == -np.inf:
+                found.append(f"{name}: no path is left from the input to the output")
+            if empty:
+                found.append(f"{name}: empty: {', '.join(empty)}")
+        return found
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Density over depth, a line a net."""
+        from sparsediag import plotting
+
+        if ax is None:
+            width = min(plotting.PAGE, max(plotting.COLUMN, 0.16 * len(self.weights)))
+            ax = plotting.figure(width, 2.8).add_subplot()
+        depth = np.arange(len(self.weights))
+        for i, (name, colour) in enumerate(zip(self.names, cycle(plotting.COLOURS), strict=False)):
+            density = 100 * self.alive[i] / self.sizes
+            ax.plot(depth, np.where(density > 0, density, np.nan), "o-", ms=3, color=colour)
+            ax.lines[-1].set_label(name)
+            on_path = 100 * self.used[i] / self.sizes
+            if (on_path < density).any():
+                ax.plot(depth, np.where(on_path > 0, on_path, np.nan), ":", color=colour)
+            gone = np.flatnonzero(self.alive[i] == 0)
+            ax.plot(
+                gone,
+                np.full(len(gone), 0.02),
+                "x",
+                color=colour,
+                transform=ax.get_xaxis_transform(),
+            )
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.set_xticks(depth, self.weights, rotation=90, fontsize=5)
+        ax.set_ylabel("live weights (%)")
+        ax.legend()
+        return ax
+
+    def _others(self) -> list[tuple[int, str]]:
+        return list(enumerate(self.names)) if len(self.names) > 1 else []
+
+
+def census(nets: Mapping[str, Checkpoint]) -> Census:
+    """Count what the masks of checkpoints keep, and compare them.
+
+    Args:
+        nets: Name -> checkpoint. A dense one counts as a mask of everything.
+
+    Raises:
+        ValueError: If the nets have no weight in common that a mask covers, or one of different
+            shapes.
+
+    >>> from sparsediag.models import build
+    >>> net = build("lenet300", size=8, width=4)
+    >>> mask = Mask.top({n: dict(net.named_parameters())[n].abs() for n in prunable(net)}, 0.5)
+    >>> mask.apply_(net)
+    >>> kept = Checkpoint.of(net, mask=mask, model="lenet300", options={"size": 8, "width": 4})
+    >>> census({"half": kept}).alive.sum()
+    np.int64(156)
+    """
+    masks = {name: _mask(kept) for name, kept in nets.items()}
+    first = next(iter(masks))
+    weights = list(masks[first])
+    for name, mask in masks.items():
+        shapes = [mask[w].shape if w in mask else None for w in weights]
+        for weight, shape in zip(weights, shapes, strict=True):
+            if shape != masks[first][weight].shape or len(mask) != len(weights):
+                raise ValueError(
+                    f"the masks do not cover the same weights: '{weight}' is "
+                    f"{tuple(masks[first][weight].shape)} in {first}, "
+                    f"{'missing' if shape is None else tuple(shape)} in {name}"
+                )
+    found = {name: _paths(nets[name], mask) for name, mask in masks.items()}
+    units = [[dead_units(mask, w) for w in weights] for mask in masks.values()]
+    return Census(
+        names=list(nets),
+        weights=weights,
+        sizes=np.array([masks[first][w].numel() for w in weights]),
+        alive=np.array([[int(m[w].sum()) for w in weights] for m in masks.values()]),
+        used=np.array([found[name][0] for name in nets]),
+        filters=np.array([[rows for rows, _ in unit] for unit in units]),
+        channels=np.array([[columns for _, columns in unit] for unit in units]),
+        shared=np.array(
+            [
+                [[int((a[w] & b[w]).sum()) for w in weights] for b in masks.values()]
+                for a in masks.values()
+            ]
+        ),
+        log_paths=np.array([found[name][1] for name in nets]),
+        source={"masks": {name: mask.digest for name, mask in masks.items()}},
+    )
+
+
+def _mask(kept: Checkpoint) -> Mask:
+    """The mask of a checkpoint; all of the weights that one could cover, where there is none."""
+    if kept.mask is not None:
+        return kept.mask
+    net = kept.build()
+    weights = dict(net.named_parameters())
+    return Mask({n: torch.ones_like(weights[n], dtype=torch.bool) for n in prunable(net)})
+
+
+def _paths(kept: Checkpoint, mask: Mask) -> tuple[list[float], float]:
+    """Weights on a path, and the logarithm of the paths; NaN for a net that is not built in."""
+    if kept.model not in models.MODELS:
+        return [np.nan] * len(mask), np.nan
+    known = models.defaults(kept.model) | kept.options
+    size = known.get("size", PIXELS)
+    found = paths(kept.build(), mask, torch.Size((known["channels"], size, size)))
+    return [found.used[w] for w in mask], found.log10
+
+
+def _power(log: float) -> str:
+    return "none" if log == -np.inf else f"{10 ** (log % 1):.2f}e{int(np.floor(log))}"

@@ -1,0 +1,115 @@
+"""Keeper: steps an optimiser so that dead weights and their optimiser state are exactly 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsediag.mask import Mask
+
+
+class Keeper:
+    """An optimiser under a mask: `step()` takes the place of `optimiser.step()`.
+
+    With masked gradients a dead weight, its momentum and its Adam moments start at 0 and stay
+    there by arithmetic. Every step adds up on the device what is not 0; `report` reads the sum.
+
+    Args:
+        net: Its dead weights are set to 0 at once.
+        mask: None keeps every weight.
+        optimiser: Of the parameters of `net`.
+
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    >>> keeper = Keeper(net, Mask({"weight": torch.tensor([[True, False]])}), optimiser)
+    >>> net(torch.ones(1, 2)).sum().backward()
+    >>> keeper.step()
+    >>> float(net.weight[0, 1])
+    0.0
+    """
+
+    def __init__(self, net: nn.Module, mask: Mask | None, optimiser: torch.optim.Optimizer) -> None:
+        self.net, self.optimiser = net, optimiser
+        self.moved: Tensor | float = 0.0
+        self.change(mask)
+
+    def change(self, mask: Mask | None) -> None:
+        """Another mask from here on: what it kills is set to 0, the weight and its state."""
+        if mask is not None:
+            mask = mask.to(next(self.net.parameters()).device)
+            mask.apply_(self.net)
+        self.mask = mask
+        weights = dict(self.net.named_parameters())
+        self.weights = [weights[name] for name in mask or ()]
+        alive = mask.values() if mask else ()
+        self.alive = [m.to(w.dtype) for m, w in zip(alive, self.weights, strict=True)]
+        self.dead = [1 - a for a in self.alive]
+        for w, m in zip(self.weights, alive, strict=True):
+            for state in self._states(w):
+                state.masked_fill_(~m, 0)
+
+    def draw(self) -> None:
+        """Called before every forward pass."""
+
+    def step(self) -> None:
+        """Called after every backward pass: one step of the optimiser under the mask."""
+        self.mask_gradients()
+        self.optimiser.step()
+        self.check()
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Inside, the net is the one that is measured and kept."""
+        yield
+
+    def state(self) -> dict[str, Any]:
+        """What there is to remember beside the net, its mask and the optimiser."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+
+    def report(self) -> None:
+        """Raise RuntimeError if anything dead has moved since the last report.
+
+        A weight that is not a number is left to the check of the loss.
+        """
+        moved, self.moved = float(self.moved), 0.0
+        if moved > 0:
+            raise RuntimeError(
+                f"dead weights or their optimiser state moved, by {moved:.3g} in all"
+            )
+
+    def mask_gradients(self) -> None:
+        """Set the gradient of every dead weight to 0; `step` does so too."""
+        pairs = [
+            (w.grad, alive)
+            for w, alive in zip(self.weights, self.alive, strict=True)
+            if w.grad is not None
+        ]
+        if pairs:
+            gradients, alive = zip(*pairs, strict=True)
+            torch._foreach_mul_(gradients, alive)
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Add up the dead weights and optimiser states that are not 0; `step` does so too."""
+        if not self.weights:
+            return
+        held: list[Tensor] = []
+        dead: list[Tensor] = []
+        for w, d in zip(self.weights, self.dead, strict=True):
+            states = self._states(w)
+            held += [w, *states]
+            dead += [d] * (1 + len(states))
+        stray = torch._foreach_norm(torch._foreach_mul(held, dead), ord=float("inf"))
+        self.moved = self.moved + torch.stack(stray).sum()
+
+    def _states(self, weight: Tensor) -> list[Tensor]:
+        """What the optimiser keeps of every single weight."""
+        kept = self.optimiser.state.get(weight, {}).values()
+        return [s for s in kept if isinstance(s, Tensor) and s.shape == weight.shape]

@@ -1,0 +1,134 @@
+"""RigL: a mask that moves while the net trains (Evci et al., ICML 2020)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparsediag.chance import stream
+from sparsediag.mask import Mask
+from training.keeper import Keeper
+from training.masks.random import Random
+from training.masks.shares import best
+
+
+@dataclass(frozen=True)
+class Rigl(Random):
+    """Now and then the smallest weights die, and dead ones with the largest gradient come alive.
+
+    A share f(t) = fraction / 2 (1 + cos(pi t / T)) of each layer moves in step t, and none from
+    T = `until` x all steps on. What comes alive starts at 0; such a step is not the optimiser's.
+
+    Attributes:
+        scope: Shares of the layers at the start, and for good: see `Random`.
+        every: Steps from one move to the next.
+        fraction: Share of a layer's living weights that a move replaces at first.
+        until: Share of the training after which the mask stays.
+    """
+
+    scope: Literal["global", "layer", "erk"] = "erk"
+    every: int = 100
+    fraction: float = 0.3
+    until: float = 0.75
+    replaces_step: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every < 1:
+            raise ValueError(f"every = {self.every}: need 1 step or more")
+        for key in ("fraction", "until"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key} = {getattr(self, key)}: need a share from 0 to 1")
+
+    def share(self, step: int, steps: int) -> float:
+        """The share f(t) that moves in a step, counted from 0.
+
+        >>> rigl = Rigl(density=0.1)
+        >>> [round(rigl.share(t, 1000), 3) for t in (0, 100, 101, 300, 700, 800)]
+        [0.0, 0.287, 0.0, 0.196, 0.003, 0.0]
+        """
+        end = self.until * steps
+        if step == 0 or step % self.every or step >= end:
+            return 0.0
+        return self.fraction / 2 * (1 + math.cos(math.pi * step / end))
+
+    def growth(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
+        """What dead weights are ranked by: the size of their gradient."""
+        return gradient.abs()
+
+    def keeper(
+        self,
+        net: nn.Module,
+        mask: Mask | None,
+        optimiser: torch.optim.Optimizer,
+        *,
+        steps: int,
+        seed: int,
+    ) -> Keeper:
+        """Moves the mask in between the optimiser's steps."""
+        return Mover(net, mask, optimiser, method=self, steps=steps, seed=seed)
+
+
+class Mover(Keeper):
+    """A keeper whose mask moves."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        mask: Mask | None,
+        optimiser: torch.optim.Optimizer,
+        *,
+        method: Rigl,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.method, self.steps, self.seed, self.taken = method, steps, seed, 0
+        super().__init__(net, mask, optimiser)
+
+    def step(self) -> None:
+        """A step of the optimiser, or a move of the mask by the gradients of all weights."""
+        share = self.method.share(self.taken, self.steps)
+        chance = stream("growth", self.seed, self.taken)
+        self.taken += 1
+        if not share or self.mask is None:
+            super().step()
+            return
+        weights: dict[str, Tensor] = dict(zip(self.mask, self.weights, strict=True))
+        scores = {
+            name: self.method.growth(torch.zeros_like(w) if w.grad is None else w.grad, chance)
+            for name, w in weights.items()
+        }
+        if not self.method.replaces_step:
+            super().step()
+        self.change(moved(self.mask, weights, scores, share))
+        self.check()
+
+    def state(self) -> dict[str, Any]:
+        return {"taken": self.taken}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.taken = state["taken"]
+
+
+@torch.no_grad()
+def moved(mask: Mask, weights: dict[str, Tensor], scores: dict[str, Tensor], share: float) -> Mask:
+    """In each layer, a share of the living weights dies, the smallest; as many others come alive.
+
+    A weight that would die and has one of the best scores stays as it is.
+
+    Args:
+        mask: What is alive.
+        weights: By name, as the mask.
+        scores: What dead weights are ranked by, likewise.
+        share: Of the living weights; rounded down to whole weights in each layer.
+    """
+    alive = {name: int(m.sum()) for name, m in mask.items()}
+    born = {name: int(share * count) for name, count in alive.items()}
+    sizes = {name: weights[name].abs().masked_fill(~m, -1) for name, m in mask.items()}
+    stay = best(sizes, {name: alive[name] - born[name] for name in mask})
+    others = {name: scores[name].masked_fill(stay[name], -math.inf) for name in mask}
+    return stay | best(others, born)

@@ -1,0 +1,124 @@
+"""Start: where a training begins: the net, its weights, its mask, and what it has behind it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsediag import models
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.data import Data
+from sparsediag.errors import ConfigError
+from sparsediag.mask import Mask
+from sparsediag.paths import paths
+from sparsediag.problem import Problem
+from training import zero
+from training.config import Run
+from training.records import Row
+
+
+class Collapsed(ConfigError):
+    """A mask through which nothing gets from the input to the output."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the first step of a training finds.
+
+    Attributes:
+        net: With its first weights, the dead ones at 0, on the device.
+        options: Those that it was built with.
+        mask: The live weights, or None.
+        history: The epochs that the weights have behind them, if the run goes on from there.
+    """
+
+    net: nn.Module
+    options: dict[str, Any]
+    mask: Mask | None
+    history: list[Row]
+
+
+def start(run: Run, data: Data, *, out: Path, device: torch.device) -> Start:
+    """Build the net and its mask; the runs of `run.before()` must be finished.
+
+    Args:
+        run: The run.
+        data: What it trains on.
+        out: Where the finished runs lie.
+        device: Where the net goes.
+
+    Raises:
+        Collapsed: If no path through the mask is left, and the run is not told to train all
+            the same.
+    """
+    net, options = build(run, data, device)
+    if run.init != "default":
+        zero.initialise(net, run.init)
+        zero.guard(Problem(net, data.batches("train", images=run.record.images)))
+    judge = Problem(net, data.batches("train", images=run.record.images))
+    if run.mask.per_class:
+        sample = data.balanced(run.mask.per_class, seed=run.seed)
+        judge = Problem(net, sample, batch_norm="train")
+    trained = [
+        Checkpoint.load(out / "runs" / earlier.id / "last.pt") for earlier in run.mask.before(run)
+    ]
+    mask = run.mask.start(judge, trained, seed=run.seed)
+    if mask is not None:
+        check(run, net, mask, data)
+    history: list[Row] = []
+    if run.rewind:
+        earlier, file = run.rewound()
+        kept = Checkpoint.load(out / "runs" / earlier.id / file)
+        _take(net, kept)
+        history = kept.history if run.continues else []
+    if mask is not None:
+        mask = mask.to(device)
+        mask.apply_(net)
+    return Start(net, options, mask, history)
+
+
+def build(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """The net of a run at its default initialisation, and the options that it was built with."""
+    options = run.model.keywords()
+    for tweak in run.tweaks.values():
+        options |= tweak.options()
+    options |= {"classes": data.classes, "channels": data.channels, "size": data.size}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(run.seed)
+        return models.build(run.model.name, **options).to(device), options
+
+
+def check(run: Run, net: nn.Module, mask: Mask, data: Data) -> None:
+    """Refuse a mask that lets nothing through, and warn of layers that it empties.
+
+    Raises:
+        Collapsed: Unless the run has `collapse = "train"`.
+    """
+    found = paths(net, mask, torch.Size((data.channels, data.size, data.size)))
+    empty = ", ".join(found.empty)
+    if not found.count:
+        where = f"{empty} have no live weight" if empty else "the live weights do not join up"
+        text = (
+            f"no path is left from the input to the output: {where} at density {mask.density:.3g}. "
+            "Use a larger mask.density or another mask.method"
+        )
+        if run.collapse == "refuse":
+            raise Collapsed(f"{text}; collapse = 'train' trains the rest all the same")
+        warnings.warn(text, stacklevel=2)
+    elif empty:
+        warnings.warn(
+            f"the mask empties {empty}; the net trains on by the paths around them", stacklevel=2
+        )
+
+
+def _take(net: nn.Module, kept: Checkpoint) -> None:
+    """The weights and buffers of a checkpoint; what a tweak adds to the net stays as it is."""
+    state = net.state_dict()
+    for name in kept.weights.keys() - state.keys():
+        raise ConfigError(f"the run to rewind to has '{name}', the net has not")
+    net.load_state_dict(state | kept.weights)

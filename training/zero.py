@@ -1,0 +1,95 @@
+"""ZerO: an initialisation of zeros, ones and Hadamard signs, without chance (Zhao et al., 2022).
+
+A layer is a matrix, outputs by inputs: the identity as far as it goes, or rows of a Hadamard matrix
+times 2^(-(m-1)/2), where 2^m is the first power of two that holds its larger side. A convolution
+has that matrix at its centre and 0 around it. Biases are 0, norms the identity.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from scipy.linalg import hadamard
+from torch import Tensor, nn
+
+from sparsediag.diagnostics.activations import activations
+from sparsediag.errors import ConfigError
+from sparsediag.problem import Problem
+
+AWAKE = 0.2  # the least share of activations, and of rows with a gradient, in every layer
+STEP = 1e-3
+Orientation = Literal["zero", "zero_widening", "zero_narrowing"]
+
+
+def matrix(outs: int, ins: int, *, widening: bool) -> Tensor:
+    """The ZerO matrix of a layer, (outs, ins).
+
+    Args:
+        outs: Number of outputs.
+        ins: Number of inputs.
+        widening: Hadamard signs where there are more outputs than inputs, as its authors have it;
+            else where there are fewer, as the pruning pipeline has it. The identity otherwise.
+
+    >>> matrix(2, 3, widening=True).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    >>> matrix(2, 4, widening=False).abs().unique().tolist()
+    [0.7071067690849304]
+    """
+    if outs == ins or (outs > ins) != widening:
+        return torch.eye(outs, ins)
+    m = math.ceil(math.log2(max(outs, ins)))
+    signs = torch.from_numpy(hadamard(2**m)[:outs, :ins]).to(torch.get_default_dtype())
+    return 2 ** (-(m - 1) / 2) * signs
+
+
+@torch.no_grad()
+def initialise(net: nn.Module, orientation: Orientation = "zero") -> None:
+    """Set the weights of `net`, in place.
+
+    Args:
+        net: Its convolutions, linear layers and norms are set, what a ghost adds is not.
+        orientation: Where Hadamard signs go: "zero_widening", "zero_narrowing" (see `matrix`), or
+            "zero", which widens convolutions and narrows linear layers: the other way round, a
+            perceptron sees three rows of its image, and a convolution three channels for ever.
+    """
+    for module in net.modules():
+        if getattr(module, "temporary", False):
+            continue
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+            conv, weight = not isinstance(module, nn.Linear), module.weight
+            wide = orientation == "zero_widening" or (orientation == "zero" and conv)
+            whole = matrix(*weight.shape[:2], widening=wide).to(weight)
+            weight.zero_()
+            taps = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
+            taps[:, :, taps.shape[2] // 2] = whole  # the middle of all taps, since sides are odd
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def guard(problem: Problem) -> None:
+    """Refuse a start from which most of some layer could never learn.
+
+    In every layer a fifth of the activations must be other than 0 on these samples, and after a
+    small step of gradient descent a fifth of the rows of its weight must have a gradient.
+
+    Raises:
+        ConfigError: If they have not, with the layer and the share.
+    """
+    shown = activations(problem)
+    for name, zeros in zip(shown.names, shown.zeros, strict=True):
+        if 1 - zeros < AWAKE:
+            raise ConfigError(_dead(f"{1 - zeros:.1%} of the activations of '{name}' are not 0"))
+    stepped = problem.weights - STEP * problem.gradient()
+    for name, slope in problem.split(problem.gradient(stepped)).items():
+        awake = float((slope.flatten(1) != 0).any(1).double().mean()) if slope.dim() > 1 else 1.0
+        if awake < AWAKE:
+            raise ConfigError(_dead(f"{awake:.1%} of the rows of '{name}' have a gradient"))
+
+
+def _dead(finding: str) -> str:
+    return (
+        f"the net would start dead: {finding}, need {AWAKE:.0%}. Use init = 'zero', which fits "
+        "linear and convolutional layers each, or 'default'"
+    )
