@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sparsediag import data, models
+    from sparsediag import data, maskfile, models
     from sparsediag.between import principal, through
     from sparsediag.checkpoint import Checkpoint
     from sparsediag.curvature import Curvature
     from sparsediag.diagnostics.activations import Activations, activations
     from sparsediag.diagnostics.blocks import Blocks, blocks
+    from sparsediag.diagnostics.census import Census, census
     from sparsediag.diagnostics.comparison import Comparison, compare
     from sparsediag.diagnostics.gradflow import Gradflow, gradflow
     from sparsediag.diagnostics.inputscape import Inputscape, inputscape
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sparsediag.subspace import overlap
 
 _WHERE = {
+    "Census": "diagnostics.census",
     "Checkpoint": "checkpoint",
     "CheckpointError": "errors",
     "Comparison": "diagnostics.comparison",
@@ -44,6 +46,7 @@ _WHERE = {
     "Problem": "problem",
     "Result": "result",
     "Trajectory": "diagnostics.trajectory",
+    "census": "diagnostics.census",
     "compare": "diagnostics.comparison",
     "overlap": "subspace",
     "plane": "planes",
@@ -56,6 +59,7 @@ _WHERE = {
 __all__ = [
     "Activations",
     "Blocks",
+    "Census",
     "Checkpoint",
     "CheckpointError",
     "Comparison",
@@ -74,11 +78,13 @@ __all__ = [
     "Trajectory",
     "activations",
     "blocks",
+    "census",
     "compare",
     "data",
     "gradflow",
     "inputscape",
     "landscape",
+    "maskfile",
     "models",
     "overlap",
     "perturbation",
@@ -96,7 +102,7 @@ def __getattr__(name: str) -> Any:
     """Import on first use, so that `sparsediag --help` does not wait for torch (PEP 562)."""
     if name in _WHERE:
         return getattr(importlib.import_module(f"sparsediag.{_WHERE[name]}"), name)
-    if name in ("data", "models"):
+    if name in ("data", "maskfile", "models"):
         return importlib.import_module(f"sparsediag.{name}")
     from sparsediag.diagnostics import DIAGNOSTICS
 

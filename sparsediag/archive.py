@@ -27,12 +27,17 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} holds no description of its net; load it in Python and save it with "
             "Checkpoint.of(net, model=...).save(path)"
         )
+    known(path, payload)
+    return payload
+
+
+def known(path: Path, payload: dict[str, Any]) -> None:
+    """Raise CheckpointError if the file is of a format that only a newer version knows."""
     if not isinstance(payload["format"], int) or payload["format"] > FORMAT:
         raise CheckpointError(
             f"{path} has format {payload['format']}, this version reads up to {FORMAT}; "
             f"install sparsediag {payload.get('made_by', {}).get('sparsediag', 'newer')} or later"
         )
-    return payload
 
 
 def contents(path: Path) -> Any:

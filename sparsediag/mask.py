@@ -29,19 +29,20 @@ def prunable(net: nn.Module) -> list[str]:
     >>> prunable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)))
     ['0.weight']
     """
-    lasting = _lasting(net)
-    convolutions = [name for name, m in lasting if isinstance(m, nn.modules.conv._ConvNd)]
-    layers = convolutions or [name for name, m in lasting if isinstance(m, nn.Linear)]
+    kept = lasting(net)
+    convolutions = [name for name, m in kept if isinstance(m, nn.modules.conv._ConvNd)]
+    layers = convolutions or [name for name, m in kept if isinstance(m, nn.Linear)]
     weights = {id(p): name for name, p in net.named_parameters()}
     owned = (id(net.get_submodule(name).weight) for name in layers)
     return [weights[key] for key in dict.fromkeys(owned) if key in weights]
 
 
-def _lasting(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+def lasting(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+    """All modules by name, but those that are there only for a while, and what is in them."""
     found = [(prefix, module)]
     for name, child in module.named_children():
         if not getattr(child, "temporary", False):
-            found += _lasting(child, f"{prefix}.{name}" if prefix else name)
+            found += lasting(child, f"{prefix}.{name}" if prefix else name)
     return found
 
 
@@ -217,6 +218,8 @@ class Mask(Mapping[str, Tensor]):
         shapes = packed["shapes"]
         sizes = [int(np.prod(shape)) for shape in shapes.values()]
         raw = np.frombuffer(zlib.decompress(packed["bits"].numpy().tobytes()), dtype=np.uint8)
+        if len(raw) != -(-sum(sizes) // 8):
+            raise ValueError(f"{len(raw)} bytes for {sum(sizes)} weights")
         bits = torch.from_numpy(np.unpackbits(raw, count=sum(sizes)).astype(bool))
         parts = bits.split(sizes)
         return cls({n: p.view(s) for (n, s), p in zip(shapes.items(), parts, strict=True)})
@@ -227,7 +230,16 @@ def _keep(scores: Tensor, k: int) -> Tensor:
     flat = flat.byte() if flat.dtype == torch.bool else flat
     if k == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = flat.kthvalue(flat.numel() - k + 1).values
-    above, tied = flat > threshold, flat == threshold
-    wanted = k - above.sum()
-    return (above | (tied & (tied.cumsum(0) <= wanted))).view(scores.shape)
+    threshold = _largest(flat, k)
+    kept = flat > threshold
+    tied = (flat == threshold).nonzero().squeeze(1)
+    kept[tied[: k - int(kept.sum())]] = True
+    return kept.view(scores.shape)
+
+
+def _largest(flat: Tensor, k: int) -> Tensor:
+    """The k-th largest of some values."""
+    rank = flat.numel() - k
+    if flat.device.type != "cpu" or flat.dtype == torch.bfloat16:
+        return flat.kthvalue(rank + 1).values
+    return torch.from_numpy(np.partition(flat.numpy(), rank)[rank : rank + 1])  # without indices

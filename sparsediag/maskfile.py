@@ -51,10 +51,11 @@ def load(path: str | Path, *, zeros: bool = False) -> Mask:
     payload = archive.contents(Path(path))
     if not isinstance(payload, dict):
         raise CheckpointError(f"{path} holds a {type(payload).__name__}; need a dict of tensors")
-    if isinstance(payload.get("format"), int):
+    if isinstance(payload.get("format"), int) and "mask" in payload:
+        archive.known(Path(path), payload)
         try:
             mask = None if payload["mask"] is None else Mask.unpack(payload["mask"])
-            state = dict(payload.get("dense", {}))
+            state = _state(payload.get("dense", {}))
         except Exception:
             raise CheckpointError(f"{path} is no whole mask; write it again") from None
     else:
@@ -75,30 +76,35 @@ def _state(payload: Mapping[str, Any]) -> dict[str, Tensor]:
             payload = payload[key]
     found = {}
     for name, value in payload.items():
-        for prefix in PREFIXES:
-            name = str(name).removeprefix(prefix)
-        if isinstance(value, Tensor):
+        name = str(name)
+        while name.startswith(PREFIXES):
+            name = name.split(".", 1)[1]
+        if isinstance(value, Tensor) and value.layout == torch.strided:
             found[name] = value
     return found
 
 
 def _kept_in(state: Mapping[str, Tensor]) -> Mask | None:
     """The masks among the tensors, by the name of the weight that they are for."""
-    masks = {n.removesuffix("_mask"): m for n, m in state.items() if n.endswith("_mask")}
+    masks = {}
     for name, m in state.items():
-        beside = f"{name.removesuffix('mask')}weight"
-        if name.split(".")[-1] == "mask" and getattr(state.get(beside), "shape", ()) == m.shape:
-            masks[beside] = m
-    if not masks and state and all(_binary(m) for m in state.values()):
-        masks = dict(state)
-    masks = {name: m for name, m in masks.items() if _binary(m)}
+        module, _, last = name.rpartition(".")
+        of = f"{module}.weight".lstrip(".") if last == "mask" else name.removesuffix("_mask")
+        weight = state.get(f"{of}_orig", state.get(of)) if of != name else None
+        if weight is not None and weight.shape == m.shape and m.dim() and _binary(m):
+            masks[of] = m
+    if not masks and state and all(m.dtype == torch.bool or m.dim() > 1 for m in state.values()):
+        masks = dict(state) if all(map(_binary, state.values())) else {}
     return Mask({name: m.bool() for name, m in masks.items()}) if masks else None
 
 
 def _zeros(state: Mapping[str, Tensor]) -> Mask | None:
-    holed = {n: w != 0 for n, w in state.items() if w.dim() > 1 and bool((w == 0).any())}
+    weights = {n: w for n, w in state.items() if w.dim() > 1 and w.is_floating_point()}
+    holed = {
+        n: w != 0 for n, w in weights.items() if (w == 0).any() and not (_binary(w) and w.any())
+    }
     return Mask(holed) if holed else None
 
 
 def _binary(values: Tensor) -> bool:
-    return values.dtype == torch.bool or bool(((values == 0) | (values == 1)).all())
+    return bool(((values == 0) | (values == 1)).all())

@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +23,8 @@ from sparsediag.mask import Mask
 from sparsediag.models import Ghost
 from sparsediag.modes import exactly
 
-LINEAR = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.batchnorm._LazyNormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.SiLU,
-    nn.Mish,
-    nn.GELU,
-    nn.Hardswish,
-    nn.Tanh,
-)
+# where torch keeps the modules that are taken out: norms and activations
+TAKEN_OUT = ("batchnorm", "instancenorm", "normalization", "activation")
 
 
 @dataclass(frozen=True)
@@ -44,8 +33,8 @@ class Paths:
 
     Attributes:
         count: Number of paths; one that an average pool takes counts by its share, and one that a
-            max pool drops not at all.
-        used: Weights on a path, of those that the mask covers, by name.
+            max pool drops not at all. Infinite above 1e308.
+        used: Live weights on a path, by name; of a bias, all that are alive.
         alive: Live weights, by name.
     """
 
@@ -80,30 +69,44 @@ def paths(net: nn.Module, mask: Mask, size: torch.Size) -> Paths:
     (2.0, {'0.weight': 2})
     """
     mask.check(net)
-    twin = _bare(copy.deepcopy(net).double())
-    device = next(twin.parameters()).device
-    ones = {
-        name: torch.ones_like(p) if p.dim() > 1 else torch.zeros_like(p)
-        for name, p in twin.named_parameters()
-    }
-    for name, m in mask.items():
-        ones[name] = m.to(device, torch.float64).requires_grad_()
-    image = torch.ones(1, *size, dtype=torch.float64, device=device)
-    with exactly(twin), torch.enable_grad():
-        count = functional_call(twin, ones, (image,)).sum()
-        covered = [ones[name] for name in mask]
+    with torch.inference_mode(False), torch.enable_grad():
+        twin = _bare(copy.deepcopy(net).double())
+        device = next(twin.parameters()).device
+        ones = {
+            name: torch.ones_like(p) if p.dim() > 1 else torch.zeros_like(p)
+            for name, p in twin.named_parameters()
+        }
+        covered = {name: m.to(device) for name, m in mask.items() if m.dim() > 1}
+        ones |= {name: m.double().requires_grad_() for name, m in covered.items()}
+        image = torch.ones(1, *size, dtype=torch.float64, device=device)
+        with exactly(twin):
+            with torch.no_grad():
+                count = float(functional_call(twin, ones, (image,)).sum())
+            for module in twin.modules():
+                module.register_forward_hook(_levelled)
+            flow = functional_call(twin, ones, (image,)).sum()
         slopes: tuple[Tensor | None, ...] = (None,) * len(covered)
-        if count.requires_grad:
-            slopes = torch.autograd.grad(count, covered, allow_unused=True)
+        if flow.requires_grad:
+            slopes = torch.autograd.grad(flow, [ones[n] for n in covered], allow_unused=True)
+    alive = {name: int(m.sum()) for name, m in mask.items()}
     used = {
-        name: 0 if slope is None else int(((slope > 0) & m.to(device)).sum())
-        for (name, m), slope in zip(mask.items(), slopes, strict=True)
+        name: 0 if slope is None else int(((slope > 0) & m).sum())
+        for (name, m), slope in zip(covered.items(), slopes, strict=True)
     }
-    return Paths(float(count.detach()), used, {name: int(m.sum()) for name, m in mask.items()})
+    return Paths(count, {name: used.get(name, alive[name]) for name in mask}, alive)
+
+
+def _levelled(module: nn.Module, args: Any, output: Any) -> Any:
+    """The output in units of its largest entry, so that no flow is too large or too small."""
+    if not isinstance(output, Tensor):
+        return output
+    return output / output.detach().max().clamp(min=torch.finfo(output.dtype).tiny)
 
 
 def dead_units(mask: Mapping[str, Tensor], name: str) -> tuple[int, int]:
-    """Filters (rows) of a weight without a live weight, and channels (columns)."""
+    """Filters (rows) of a weight without a live entry, and channels (columns)."""
+    if mask[name].dim() < 2:
+        return int((~mask[name]).sum()), 0
     alive = mask[name].flatten(2) if mask[name].dim() > 2 else mask[name][:, :, None]
     alive = alive.any(2)
     return int((~alive.any(1)).sum()), int((~alive.any(0)).sum())
@@ -115,6 +118,7 @@ def _bare(net: nn.Module) -> nn.Module:
         if isinstance(module, Ghost):
             module.fade(0.0)
         for name, child in list(module.named_children()):
-            if isinstance(child, LINEAR):
+            kind = type(child).__module__.rpartition(".")[2]
+            if kind in TAKEN_OUT and not isinstance(child, nn.MultiheadAttention):
                 setattr(module, name, nn.Identity())
     return net

@@ -28,6 +28,8 @@ import sparsediag
 from sparsediag import Checkpoint, Mask, Result, cli, models, prunable
 from sparsediag.cli import main
 from sparsediag.diagnostics import DIAGNOSTICS
+from sparsediag.diagnostics.census import census
+from sparsediag.paths import dead_units, paths
 from training.config import Run
 from training.loop import fit
 
@@ -79,6 +81,16 @@ def run(place: Path, trained: Path) -> Path:
     """That folder beside the files in the current one, as `run`."""
     shutil.copytree(trained, place / "run")
     return Path("run")
+
+
+@pytest.fixture
+def other(place: Path) -> Mask:
+    """The mask of other.pt, the net of small.pt with other weights alive."""
+    small, chance = Checkpoint.load("small.pt"), torch.Generator().manual_seed(1)
+    shapes = {name: alive.shape for name, alive in (small.mask or {}).items()}
+    mask = Mask.top({n: torch.rand(s, generator=chance) for n, s in shapes.items()}, 0.4)
+    replace(small, mask=mask).save(place / "other.pt")
+    return mask
 
 
 @pytest.fixture
@@ -288,10 +300,12 @@ def test_info_says_what_the_file_holds(place: Path, capsys: Captured) -> None:
     lines = [line.split() for line in out.splitlines()]
     assert ["model", "lenet300"] in lines
     assert ["data", "digits"] in lines
-    mask = Checkpoint.load("small.pt").mask
-    assert mask is not None
-    for name, alive, size in mask.table():
-        assert [name, f"{alive:,}", f"{size:,}", f"{alive / size:.2%}"] in lines
+    kept = Checkpoint.load("small.pt")
+    assert kept.mask is not None
+    used = paths(kept.build(), kept.mask, torch.Size((1, 8, 8))).used
+    for name, alive, size in kept.mask.table():
+        row = [name, f"{size:,}", f"{alive:,}", f"{alive / size:.2%}", f"{used[name]:,}"]
+        assert [*row, *map(str, dead_units(kept.mask, name))] in lines
     assert err == ""
     assert contents(place) == before
 
@@ -300,9 +314,60 @@ def test_info_says_what_the_file_holds(place: Path, capsys: Captured) -> None:
 def test_info_as_json(place: Path, capsys: Captured, file: str) -> None:
     assert main(["info", file, "--json"]) == 0
     out, err = capsys.readouterr()
-    about = json.loads(out)
-    assert about == json.loads(json.dumps(Checkpoint.load(file).about()))
+    about, kept = json.loads(out, parse_constant=pytest.fail), Checkpoint.load(file)
+    counted = census({Path(file).stem: kept}).json() if kept.mask else None
+    assert about == json.loads(json.dumps({**kept.about(), "census": counted}))
     assert out.count("\n") == 1
+    assert err == ""
+
+
+def test_info_of_two_nets_says_how_far_their_masks_agree(
+    place: Path, other: Mask, capsys: Captured
+) -> None:
+    before, mask = contents(place), Checkpoint.load("small.pt").mask
+    assert mask is not None
+    assert main(["info", "small.pt", "other.pt"]) == 0
+    out, err = capsys.readouterr()
+    lines = [line.split() for line in out.splitlines()]
+    assert ["weight", "of", "small", "other", "small", "&", "other"] in lines
+    both, either = mask & other, mask | other
+    for name, alive, size in mask.table():
+        shares = [f"{int(m.sum()) / size:.2%}" for m in (mask[name], other[name])]
+        overlap = int(both[name].sum()) / int(either[name].sum())
+        assert shares[0] == f"{alive / size:.2%}"
+        assert [name, f"{size:,}", *shares, f"{overlap:.3f}"] in lines
+    overlap = both.alive / either.alive
+    for name, shown in {"small": (1, overlap), "other": (overlap, 1)}.items():
+        (row,) = [line for line in lines if line[:1] == [name]]
+        assert row[-2:] == [f"{share:.3f}" for share in shown]
+    assert err == ""
+    assert contents(place) == before
+
+
+@pytest.mark.usefixtures("other")
+def test_info_of_two_nets_as_json(place: Path, capsys: Captured) -> None:
+    before = contents(place)
+    assert main(["info", "small.pt", "other.pt", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    nets = {name: Checkpoint.load(f"{name}.pt") for name in ("small", "other")}
+    about = {name: net.about() for name, net in nets.items()}
+    expected = json.loads(json.dumps({**about, "census": census(nets).json()}))
+    assert json.loads(line, parse_constant=pytest.fail) == expected
+    assert contents(place) == before
+
+
+@pytest.mark.usefixtures("other")
+@pytest.mark.parametrize("names", [["small"], ["conv"], ["small", "other"]], ids=str)
+def test_info_keeps_its_count_and_draws_it(place: Path, capsys: Captured, names: list[str]) -> None:
+    before = contents(place)
+    assert main(["info", *(f"{name}.pt" for name in names), "--out", "new/count.npz"]) == 0
+    new = {n: c for n, c in contents(place).items() if n not in before}
+    assert sorted(new) == ["new/count.npz", "new/count.png"]
+    assert new["new/count.png"].startswith(b"\x89PNG")
+    counted = census({name: Checkpoint.load(f"{name}.pt") for name in names})
+    assert Result.load("new/count.npz").json() == counted.json()
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == "wrote new/count.npz new/count.png"
     assert err == ""
 
 
@@ -448,6 +513,8 @@ def test_help_of_info(capsys: Captured) -> None:
     page = plain(capsys.readouterr().out)
     assert "--json Print one JSON object instead of a table." in page
     assert "CHECKPOINT A file that a training wrote." in page
+    assert "More of them, to compare their masks." in page
+    assert "Keep the count, .npz, and draw it, .png." in page
 
 
 def test_version(capsys: Captured) -> None:
@@ -572,6 +639,11 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
         ("landscape small.pt --out new/x.png", "--out new/x.png: results are written as .npz"),
         ("landscape small.pt --out x", "--out x: results are written as .npz"),
         ("info small.pt --points 3", "Unknown option: --points"),
+        ("info small.pt --out new/x.png", "--out new/x.png: results are written as .npz"),
+        ("info conv.pt --out x", "--out x: results are written as .npz"),
+        ("info small.pt more.pt", "more.pt: no such file"),
+        ("info small.pt small.pt", "small.pt came twice; give different checkpoints"),
+        ("info small.pt conv.pt", "the masks do not cover the same weights: 'layers.0.fc.weight'"),
         ("spectrum small.pt --matrix hesian", 'Did you mean "hessian"?'),
         ("spectrum small.pt --solver pyhesian", 'Did you mean "pyhessian"?'),
         ("spectrum small.pt --norm filtr", 'Did you mean "filter"?'),

@@ -67,7 +67,7 @@ ORDER = [
     ["training.optim", "training.keeper", "training.zero"],
     ["training.masks", "training.tweaks"],
     ["training.config"],
-    ["training.records"],
+    ["training.records", "training.feed"],
     ["training.start"],
     ["training.loop"],
     ["training.progress"],

@@ -103,14 +103,16 @@ class Run:
                 f"activation '{self.model.activation}' is for good, and ghost_neurons fade into "
                 "relu; use one or the other"
             )
-        if not 0 <= self.rewind <= 1 or 0 < self.rewind * self.optim.epochs < 0.5:
+        first = epoch_at(self.rewind, self.optim.epochs) if 0 <= self.rewind <= 1 else 0
+        if self.rewind and not first:
             raise ConfigError(
                 f"rewind = {self.rewind}: need 0, or a share of {self.optim.epochs} epochs up to 1 "
                 "that is an epoch at least"
             )
-        if self.continues and not 0 < self.rewind < 1:
+        if self.continues and not 0 < first < self.optim.epochs:
             raise ConfigError(
-                f"continues with rewind = {self.rewind}: need a share between 0 and 1"
+                f"continues with rewind = {self.rewind} of {self.optim.epochs} epochs: need a "
+                "share between 0 and 1 that leaves an epoch on both sides"
             )
         for epoch in self.record.checkpoints:
             if not 1 <= epoch <= self.optim.epochs:
@@ -229,8 +231,8 @@ class Run:
         run = Run.of(self.table())  # 1 and 1.0, a list and a tuple are the same
         method = run.table()["mask"]["method"]
         table = changed(replace(run, mask=Dense(), tweaks={}), Run())
-        table["mask"] = {"method": method, **changed(run.mask, type(run.mask)())}
-        table["tweaks"] = {name: changed(t, type(t)()) for name, t in run.tweaks.items()}
+        table["mask"] = {"method": method, **changed(run.mask)}
+        table["tweaks"] = {name: changed(t) for name, t in run.tweaks.items()}
         digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:10]
         kept = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
         return f"{self.model.name}-{method}{kept}-s{self.seed}-{digest}"

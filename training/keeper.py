@@ -28,7 +28,7 @@ class Keeper:
     >>> keeper = Keeper(net, Mask({"weight": torch.tensor([[True, False]])}), optimiser)
     >>> net(torch.ones(1, 2)).sum().backward()
     >>> keeper.step()
-    >>> float(net.weight[0, 1])
+    >>> net.weight[0, 1].item()
     0.0
     """
 

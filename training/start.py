@@ -102,7 +102,7 @@ def check(run: Run, net: nn.Module, mask: Mask, data: Data) -> None:
     found = paths(net, mask, torch.Size((data.channels, data.size, data.size)))
     empty = ", ".join(found.empty)
     if not found.count:
-        where = f"{empty} have no live weight" if empty else "the live weights do not join up"
+        where = f"nothing is left of {empty}" if empty else "the live weights do not join up"
         text = (
             f"no path is left from the input to the output: {where} at density {mask.density:.3g}. "
             "Use a larger mask.density or another mask.method"

@@ -13,9 +13,15 @@ from typing import Any, Literal
 from sparsediag.errors import ConfigError, unknown
 
 
-def changed(value: Any, default: Any) -> dict[str, Any]:
-    """What differs between two dataclasses of one type, as a nested table."""
-    return _changed(asdict(value), asdict(default))
+def changed(value: Any, default: Any = None) -> dict[str, Any]:
+    """What differs between two dataclasses of one type, as a nested table.
+
+    Args:
+        value: A dataclass.
+        default: Another one (default: the fields' own defaults).
+    """
+    defaults = {f.name: f.default for f in fields(value)} if default is None else asdict(default)
+    return _changed(asdict(value), defaults)
 
 
 def _changed(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from sparsediag import models
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.errors import CheckpointError
 from sparsediag.mask import Mask, prunable
 from sparsediag.paths import dead_units, paths
 from sparsediag.result import Result
@@ -158,8 +159,7 @@ def census(nets: Mapping[str, Checkpoint]) -> Census:
         nets: Name -> checkpoint. A dense one counts as a mask of everything.
 
     Raises:
-        ValueError: If the nets have no weight in common that a mask covers, or one of different
-            shapes.
+        ValueError: If there is none, or their masks do not cover the same weights.
 
     >>> from sparsediag.models import build
     >>> net = build("lenet300", size=8, width=4)
@@ -169,19 +169,23 @@ def census(nets: Mapping[str, Checkpoint]) -> Census:
     >>> census({"half": kept}).alive.sum()
     np.int64(156)
     """
+    if not nets:
+        raise ValueError("no checkpoint came; need one or more")
     masks = {name: _mask(kept) for name, kept in nets.items()}
     first = next(iter(masks))
     weights = list(masks[first])
     for name, mask in masks.items():
-        shapes = [mask[w].shape if w in mask else None for w in weights]
-        for weight, shape in zip(weights, shapes, strict=True):
-            if shape != masks[first][weight].shape or len(mask) != len(weights):
+        for weight in dict.fromkeys([*weights, *mask]):
+            one, other = (
+                f"{tuple(m[weight].shape)}" if weight in m else "missing"
+                for m in (masks[first], mask)
+            )
+            if one != other:
                 raise ValueError(
-                    f"the masks do not cover the same weights: '{weight}' is "
-                    f"{tuple(masks[first][weight].shape)} in {first}, "
-                    f"{'missing' if shape is None else tuple(shape)} in {name}"
+                    f"the masks do not cover the same weights: '{weight}' is {one} in {first}, "
+                    f"{other} in {name}"
                 )
-    found = {name: _paths(nets[name], mask) for name, mask in masks.items()}
+    found = {name: _paths(nets[name], mask, weights) for name, mask in masks.items()}
     units = [[dead_units(mask, w) for w in weights] for mask in masks.values()]
     return Census(
         names=list(nets),
@@ -211,15 +215,20 @@ def _mask(kept: Checkpoint) -> Mask:
     return Mask({n: torch.ones_like(weights[n], dtype=torch.bool) for n in prunable(net)})
 
 
-def _paths(kept: Checkpoint, mask: Mask) -> tuple[list[float], float]:
-    """Weights on a path, and the logarithm of the paths; NaN for a net that is not built in."""
-    if kept.model not in models.MODELS:
-        return [np.nan] * len(mask), np.nan
+def _paths(kept: Checkpoint, mask: Mask, weights: list[str]) -> tuple[list[float], float]:
+    """Entries on a path, and the logarithm of the paths; NaN for a net that cannot be built."""
+    try:
+        net = kept.build()
+    except CheckpointError:
+        return [np.nan] * len(weights), np.nan
     known = models.defaults(kept.model) | kept.options
     size = known.get("size", PIXELS)
-    found = paths(kept.build(), mask, torch.Size((known["channels"], size, size)))
-    return [found.used[w] for w in mask], found.log10
+    found = paths(net, mask, torch.Size((known["channels"], size, size)))
+    return [found.used[w] for w in weights], found.log10
 
 
 def _power(log: float) -> str:
-    return "none" if log == -np.inf else f"{10 ** (log % 1):.2f}e{int(np.floor(log))}"
+    if np.isinf(log):
+        return "none" if log < 0 else "above 1e308"
+    power = int(np.floor(log + 0.0005))  # 9.995 is 10.0
+    return f"{10 ** (log - power):.2f}e{power}"

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sparsediag.process import settle
-from tests.bench import curvature, landscape, speed
+from tests.bench import curvature, landscape, methods, scoring, speed
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PARTS = {
@@ -23,6 +23,8 @@ PARTS = {
     "warm": curvature.warm_section,
     "solvers": curvature.solver_section,
     "landscape": landscape.section,
+    "scoring": scoring.section,
+    "methods": methods.section,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sparsediag.errors import ConfigError
 from training.config import RECIPES, Model, Record, Run
 from training.masks import METHODS
+from training.masks.file import File
 from training.optim import Optim
 from training.table import changed, fill, toml
 from training.tweaks import TWEAKS
@@ -26,6 +27,10 @@ OTHER = {
     "data": "digits",
     "seed": 1,
     "augment": "none",
+    "init": "zero",
+    "rewind": 0.18,
+    "continues": True,
+    "collapse": "train",
     "model.name": "vgg16",
     "model.width": 8,
     "model.activation": "mish",
@@ -46,6 +51,21 @@ OTHER = {
     "record.eigenvalue_every": 1,
     "record.images": 100,
 }
+NEEDS: dict[str, dict[str, Any]] = {"continues": {"rewind": 0.5}}
+MASK_NEEDS = {"file": {"path": "mask.pt"}}
+MASK_OPTIONS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "random": {"scope": "erk"},
+    "magnitude": {},
+    "lottery": {"cut": 0.5, "rewound": True},
+    "snip": {"per_class": 5},
+    "grasp": {"per_class": 5, "temperature": 100.0},
+    "synflow": {"steps": 10},
+    "rigl": {"scope": "layer", "every": 10, "fraction": 0.1, "until": 0.5},
+    "set": {"scope": "layer", "every": 10, "fraction": 0.1, "until": 0.5},
+    "learned": {"spread": 1e-3, "size": 1e-3},
+    "file": {"path": "other.pt", "zeros": True},
+}
 
 names = st.text("abcxyz_0123456789", min_size=1, max_size=6)
 words = st.text(st.characters(max_codepoint=0xD7FF), max_size=8)
@@ -56,12 +76,13 @@ counts = st.integers(1, 10**6)
 values = st.one_of(st.booleans(), st.integers(), finite, words, st.lists(st.integers(), max_size=3))
 masks = st.one_of(
     st.just(METHODS["dense"]()),
-    *(st.builds(kind, shares) for name, kind in METHODS.items() if name != "dense"),
+    st.builds(File, path=words.filter(bool), zeros=st.booleans()),
+    *(st.builds(kind, shares) for name, kind in METHODS.items() if name not in ("dense", "file")),
 )
 tweaks = st.fixed_dictionaries(
     {},
     optional={
-        "smoothing": st.builds(Smoothing, shares),
+        "smoothing": st.builds(Smoothing, shares, shares),
         "ghost_neurons": st.builds(GhostNeurons, st.floats(1, 100), shares),
     },
 )
@@ -90,12 +111,28 @@ records = st.builds(
     eigenvalue_every=counts,
     images=counts,
 )
+
+
+def _possible(table: dict[str, Any]) -> bool:
+    ghosts, epochs = "ghost_neurons" in table["tweaks"], table["optim"].epochs
+    back = round(table["rewind"] * epochs)
+    if table["continues"] and not 0 < back < epochs:
+        return False
+    if table["rewind"] and not back:
+        return False
+    return table["model"].activation == "relu" or not ghosts
+
+
 runs = (
     st.fixed_dictionaries(
         {
             "data": words,
             "seed": st.integers(-(2**62), 2**62),
             "augment": st.sampled_from(["auto", "crop_flip", "none"]),
+            "init": st.sampled_from(["default", "zero", "zero_widening", "zero_narrowing"]),
+            "rewind": st.just(0.0) | st.just(1.0) | shares,
+            "continues": st.booleans(),
+            "collapse": st.sampled_from(["refuse", "train"]),
             "model": models,
             "mask": masks,
             "optim": optims,
@@ -103,7 +140,7 @@ runs = (
             "record": records,
         }
     )
-    .filter(lambda r: r["model"].activation == "relu" or "ghost_neurons" not in r["tweaks"])
+    .filter(_possible)
     .map(lambda r: Run(**r))
 )
 
@@ -121,6 +158,23 @@ runs = (
         ("record.checkpoints = [181]", "record.checkpoints: there is no epoch 181 in a run"),
         ("tweaks.ghost_neurons.last_beta = inf", "last_beta inf: need a finite number"),
         ("model.options.foo = 1979-05-27", "need numbers, words, lists and tables only"),
+        ("rewind = -0.1", "rewind = -0.1: need 0, or a share of 180 epochs up to 1"),
+        ("rewind = 1.1", "rewind = 1.1: need 0, or a share of 180 epochs up to 1"),
+        ("rewind = nan", "rewind = nan: need 0, or a share of 180 epochs up to 1"),
+        ("rewind = 0.002", "rewind = 0.002: need 0, or a share of 180 epochs up to 1 that is an"),
+        ("continues = true", "continues with rewind = 0.0 of"),
+        ("continues = true\nrewind = 1.0", "continues with rewind = 1.0 of"),
+        ("mask = {method = 'file'}", "mask.path: need the file of a mask"),
+        ("mask = {method = 'file', path = 'm.pt', density = 0.1}", "mask.density 0.1: the file"),
+        ("mask = 'file:'", "mask.path: need the file of a mask"),
+        ("mask = {method = 'random', scope = 'erdos'}", "unknown mask.scope 'erdos'"),
+        ("mask = {method = 'lottery', cut = 1}", "mask.cut = 1.0: need a share between 0 and 1"),
+        ("mask = {method = 'grasp', temperature = 0}", "mask.temperature 0.0: need a positive"),
+        ("mask = {method = 'synflow', steps = 0}", "mask.steps = 0: need 1 or more"),
+        ("mask = {method = 'rigl', every = 0}", "mask.every = 0: need 1 step or more"),
+        ("mask = {method = 'set', until = 2}", "mask.until = 2.0: need a share from 0 to 1"),
+        ("mask = {method = 'learned', spread = -1}", "mask.spread = -1.0: need 0 or more"),
+        ("mask = {method = 'learned', size = nan}", "mask.size = nan: need 0 or more"),
     ],
 )
 def test_a_value_that_would_fail_late_is_refused_at_once(
@@ -228,6 +282,10 @@ def test_fill_is_strict(table: dict[str, Any], message: str) -> None:
         ("model.activation = 'rely'", "'rely'; did you mean 'relu'?"),
         ("optim.name = 'sdg'", "'sdg'; did you mean 'sgd'?"),
         ("augment = 'yes'", "unknown augment 'yes'. Known: auto, crop_flip, none."),
+        ("init = 'zeros'", "unknown init 'zeros'; did you mean 'zero'?"),
+        ("collapse = 'tain'", "unknown collapse 'tain'; did you mean 'train'?"),
+        ("rewind = 'end'", "rewind = 'end': need float"),
+        ("continues = 1", "continues = 1: need bool"),
         ("data = 3", "data = 3: need str"),
         ("seed = true", "seed = True: need int"),
         ("optim.lr = 'fast'", "optim.lr = 'fast': need float"),
@@ -243,6 +301,7 @@ def test_fill_is_strict(table: dict[str, Any], message: str) -> None:
         ("optim.epochs = 0", "optim.epochs = 0: need a positive number"),
         ("optim.batch = -1", "optim.batch = -1: need a positive number"),
         ("tweaks.smoothing.alpha = 1", "tweaks.smoothing.alpha 1.0: need a number in [0, 1)"),
+        ("tweaks.smoothing.fade = 2", "tweaks.smoothing.fade 2.0: need a share of the training"),
         ("seed: 3", "run.toml is not TOML"),
     ],
 )
@@ -347,7 +406,14 @@ def test_tweaks_as_a_list_or_as_tables() -> None:
     listed = Run.of({"tweaks": names})
     assert listed == Run.of({"tweaks": {name: {} for name in names}})
     assert [type(tweak) for tweak in listed.tweaks.values()] == [*TWEAKS.values()]
-    assert {name: type(Run.of({"mask": {"method": name}}).mask) for name in METHODS} == METHODS
+    masks = {name: {"method": name, **MASK_NEEDS.get(name, {})} for name in METHODS}
+    assert {name: type(Run.of({"mask": mask}).mask) for name, mask in masks.items()} == METHODS
+
+
+def test_the_file_of_a_mask_has_a_short_form() -> None:
+    run = Run.of({"mask": "file:a/b.pt"})
+    assert run.mask == File(path="a/b.pt")
+    assert run == Run.of({"mask": {"method": "file", "path": "a/b.pt"}})
 
 
 def test_of_leaves_the_table_as_it_was() -> None:
@@ -384,9 +450,11 @@ def test_any_text_comes_back_from_toml(run: Run, tmp_path: Path) -> None:
     [
         (Run(), "resnet18-dense-s0-3904c19a4c"),
         (Run.load("digits"), "resnet18-magnitude-d0.05-s0-e236f84c9e"),
-        (Run.load("pipeline_mlp_mnist"), "mlp-random-d0.1-s0-3f243d9a22"),
+        (Run.load("pipeline_mlp_mnist"), "mlp-learned-d0.1-s0-3f8932e5d2"),
+        (Run.load("pipeline_digits"), "mlp-learned-d0.1-s0-8824857126"),
+        (Run.load("pipeline_vgg16_cifar10"), "vgg16-learned-d0.1-s0-dd2e1c7ae0"),
     ],
-    ids=["default", "digits", "pipeline"],
+    ids=["default", "digits", "pipeline", "pipeline digits", "pipeline vgg"],
 )
 def test_identities_never_change(run: Run, known: str) -> None:
     assert run.id == known
@@ -394,14 +462,35 @@ def test_identities_never_change(run: Run, known: str) -> None:
 
 def test_every_field_matters_to_the_identity() -> None:
     assert set(OTHER) == _leaves(Run().table())
-    ids = [Run.of(_nested(key, value)).id for key, value in OTHER.items()]
-    assert len({Run().id, *ids}) == 1 + len(OTHER)
+    needed = [Run.of(table).id for table in NEEDS.values()]
+    ids = [Run.of(NEEDS.get(key, {}) | _nested(key, value)).id for key, value in OTHER.items()]
+    assert len({Run().id, *needed, *ids}) == 1 + len(NEEDS) + len(OTHER)
+
+
+def test_every_option_of_a_mask_is_known_here() -> None:
+    options = {name: {f.name for f in fields(kind)} for name, kind in METHODS.items()}
+    assert {name: {"density", *others} for name, others in MASK_OPTIONS.items()} == options
+
+
+@pytest.mark.parametrize(
+    ("method", "key"), [(name, key) for name, keys in MASK_OPTIONS.items() for key in keys]
+)
+def test_every_option_of_a_mask_matters_to_the_identity(method: str, key: str) -> None:
+    mask = {"method": method, **MASK_NEEDS.get(method, {})}
+    other = Run.of({"mask": mask | {key: MASK_OPTIONS[method][key]}})
+    assert other.id != Run.of({"mask": mask}).id
+
+
+def test_every_method_has_an_identity_of_its_own() -> None:
+    runs = [Run.of({"mask": {"method": name, **MASK_NEEDS.get(name, {})}}) for name in METHODS]
+    assert len({run.id for run in runs}) == len(METHODS)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("smoothing.alpha", 0.3),
+        ("smoothing.fade", 0.5),
         ("ghost_neurons.last_beta", 5.0),
         ("ghost_neurons.until", 0.3),
         ("ghost_skips.kind", "identity"),
@@ -413,11 +502,21 @@ def test_every_option_of_a_tweak_matters_to_the_identity(key: str, value: Any) -
     assert Run.of({"tweaks": _nested(key, value)}).id != plain.id
 
 
-@pytest.mark.parametrize("name", ["digits", "tost_resnet18_cifar100", "pipeline_mlp_mnist"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits",
+        "tost_resnet18_cifar100",
+        "pipeline_mlp_mnist",
+        "pipeline_digits",
+        "pipeline_vgg16_cifar10",
+    ],
+)
 def test_a_default_spelled_out_does_not_change_the_identity(name: str, tmp_path: Path) -> None:
     run = Run.load(name)
     assert Run.load(_written(tmp_path, run.toml())).id == run.id
-    assert Run.load(name, {"optim.factor": 0.1, "record.images": 384}).id == run.id
+    spelled = {"optim.factor": 0.1, "record.images": 384, "collapse": "refuse", "continues": False}
+    assert Run.load(name, spelled).id == run.id
 
 
 @pytest.mark.parametrize(("one", "other"), [({"lr": 1}, {"lr": 1.0}), ({"drops": [0.5, 0.75]}, {})])
@@ -426,8 +525,9 @@ def test_equal_optimisers_have_one_identity(one: dict[str, Any], other: dict[str
 
 
 def test_the_plain_run_is_dense_and_of_the_same_training() -> None:
-    changes = {"seed": 3, "tweaks": ["ghost_skips"], "model.activation": "swish"}
+    changes = {"seed": 3, "tweaks": ["ghost_skips"], "model.activation": "swish", "init": "zero"}
+    changes |= {"rewind": 0.5, "continues": True, "collapse": "train"}
     run = Run.load("digits", changes | {"record.gradient_flow": True})
     plain = run.plain()
-    assert plain == Run(data="digits", seed=3, model=Model(width=8), optim=run.optim)
+    assert plain == Run(data="digits", seed=3, init="zero", model=Model(width=8), optim=run.optim)
     assert plain == replace(run, mask=METHODS["random"](0.3), tweaks={}).plain()

@@ -45,10 +45,11 @@ KEYS = [
     "seconds",
 ]
 MLP = {"model": {"name": "lenet300", "width": 16}}
-RESNET = {"model": {"name": "resnet18", "width": 4}}
+RESNET = {"model": {"name": "resnet18", "width": 6}}
 SPARSE = {"mask": {"method": "random", "density": 0.1}}
 TOST = {"tweaks": ["ghost_neurons", "ghost_skips", "smoothing"]}
 ALL = RESNET | TOST | {"mask": {"method": "magnitude", "density": 0.1}}
+SMALL = ALL | MLP | {"mask": {"method": "magnitude", "density": 0.5}}
 ADAM = MLP | SPARSE | {"augment": "crop_flip", "optim": {"name": "adam", "lr": 0.01}}
 
 KILLED = """
@@ -437,14 +438,14 @@ def test_a_run_stopped_before_its_first_save_starts_again(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("eager")
 def test_an_interrupted_dense_training_goes_on_under_its_mask(tmp_path: Path) -> None:
-    run = _run(**ALL | MLP)
+    run = _run(**SMALL)
     with pytest.raises(KeyboardInterrupt):
         _fit(run.plain(), tmp_path / "cut", _stop_after(1))
     _assert_same(_fit(run, tmp_path / "whole"), _fit(run, tmp_path / "cut"))
 
 
 def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
-    run = _run(6, **ALL | MLP)
+    run = _run(6, **SMALL)
     (tmp_path / "run.toml").write_text(run.toml())
     _fit(run.plain(), tmp_path / "cut")
     done = subprocess.run(

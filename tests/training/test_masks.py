@@ -201,8 +201,14 @@ def test_a_mask_of_all_weights_changes_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(t, full.weights[name]) for name, t in dense.weights.items())
 
 
-def test_a_net_with_dead_layers_still_trains(tmp_path: Path) -> None:
-    checkpoint = _last(_run(0.0005, "random"), tmp_path)
+@pytest.mark.parametrize(
+    ("density", "message"),
+    [(0.0005, "no path is left"), (0.05, "the net trains on by the paths around them")],
+    ids=["no path", "paths"],
+)
+def test_a_net_with_dead_layers_still_trains(density: float, message: str, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=message):
+        checkpoint = _last(_run(density, "random", collapse="train"), tmp_path)
     assert checkpoint.mask is not None
     assert 0 in [alive for _, alive, _ in checkpoint.mask.table()]
     assert all(t.isfinite().all() for t in checkpoint.weights.values())

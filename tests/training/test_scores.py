@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import sparsediag as sd
 from sparsediag import Mask, Problem, prunable
+from sparsediag.paths import paths
 from training.masks import METHODS, grasp, snip, synflow
 from training.masks.random import Random
 from training.masks.shares import best, counts, erk, uniform
@@ -273,12 +275,12 @@ def test_synflow_is_conserved_from_layer_to_layer() -> None:
 def test_synflow_of_a_masked_net_is_that_of_the_net_with_zeros() -> None:
     net = mlp(4, 6, 3)
     mask = Mask.top({n: torch.rand_like(p) for n, p in net.named_parameters()}, 0.4)
-    masked = synflow.scores(net, torch.Size([4]), mask)
     mask.apply_(net)
-    plain = synflow.scores(net, torch.Size([4]))
+    found = synflow.scores(net, torch.Size([4]))
     for name, alive in mask.items():
-        torch.testing.assert_close(masked[name][alive], plain[name][alive])
-        assert (masked[name][~alive] == -1).all()
+        assert not found[name][~alive].any()
+    whole = float(found["2.weight"].sum())
+    assert float(found["0.weight"].sum()) == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.02, 0.01])
@@ -292,8 +294,7 @@ def test_a_hundred_steps_empty_no_layer_of_a_chain(density: float) -> None:
 def test_branches_of_a_residual_net_may_go_but_paths_remain() -> None:
     problem = digits(resnet())
     many = Synflow(density=0.01).start(problem, [], seed=0)
-    left = synflow.scores(problem.net, torch.Size([1, 8, 8]), many)
-    assert float(left["conv1.weight"].clamp(min=0).sum()) > 0
+    assert paths(problem.net, many, torch.Size([1, 8, 8])).count > 0
 
 
 def test_one_step_empties_layers_where_a_hundred_do_not() -> None:
@@ -318,3 +319,226 @@ def test_the_sample_is_balanced_shuffled_and_fixed() -> None:
     assert not torch.equal(x, other)
     with pytest.raises(ValueError, match="per_class = 1000: class 0 of digits has"):
         data.balanced(1000)
+
+
+# every score, against brute force that shares no code with it
+
+
+SEEDS = range(4)
+KEPT = (0.1, 0.3, 0.5, 0.8)
+
+
+def perceptron(seed: int) -> tuple[nn.Module, torch.Size]:
+    return mlp(3, 5, 4, 3, bias=True, seed=seed), torch.Size([3])
+
+
+def convnet(seed: int) -> tuple[nn.Module, torch.Size]:
+    torch.manual_seed(seed)
+    layers = (nn.Conv2d(1, 2, 2), nn.Tanh(), nn.Conv2d(2, 2, 2), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(*layers, nn.Linear(8, 3)).double(), torch.Size([1, 4, 4])
+
+
+def classification(net: nn.Module, size: torch.Size, seed: int) -> Problem:
+    """Two batches of different sizes, whose mean is over the images."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(7, *size, generator=draw, dtype=torch.float64)
+    y = torch.randint(3, (7,), generator=draw)
+    return Problem(net, [(x[:5], y[:5]), (x[5:], y[5:])])
+
+
+def whole(problem: Problem) -> tuple[Tensor, Tensor]:
+    """All images in one batch."""
+    x, y = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
+    return x, y
+
+
+def agree(found: dict[str, Tensor], brute: dict[str, Tensor], *, rtol: float) -> None:
+    """The same scores, and the same weights stay at every density."""
+    assert found.keys() == brute.keys()
+    largest = max(float(score.abs().max()) for score in brute.values())
+    for name, score in found.items():
+        torch.testing.assert_close(score, brute[name], rtol=rtol, atol=rtol * largest)
+    for density in KEPT:
+        mask = Mask.top(found, density)
+        assert mask == Mask.top(brute, density)
+        assert mask.alive == round(density * mask.size)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("make", [perceptron, convnet])
+def test_snip_agrees_with_central_differences_by_the_mask(make: Any, seed: int) -> None:
+    net, size = make(seed)
+    problem = classification(net, size, seed)
+    (x, y), weights = whole(problem), {n: p.detach() for n, p in net.named_parameters()}
+
+    def loss(name: str, at: int, m: float) -> float:
+        mask = torch.ones_like(weights[name])
+        mask.view(-1)[at] = m
+        changed = weights | {name: weights[name] * mask}
+        return float(F.cross_entropy(torch.func.functional_call(net, changed, (x,)), y))
+
+    step = 1e-5
+    brute = {
+        name: torch.tensor(
+            [
+                abs(loss(name, i, 1 + step) - loss(name, i, 1 - step)) / (2 * step)
+                for i in range(weights[name].numel())
+            ],
+            dtype=torch.float64,
+        ).view_as(weights[name])
+        for name in prunable(net)
+    }
+    agree(snip.scores(problem), brute, rtol=1e-7)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 200.0])
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("make", [perceptron, convnet])
+def test_grasp_agrees_with_the_hessian_of_autograd(
+    make: Any, seed: int, temperature: float
+) -> None:
+    net, size = make(seed)
+    problem = classification(net, size, seed)
+    x, y = whole(problem)
+    shapes = {n: p.shape for n, p in net.named_parameters()}
+    flat = nn.utils.parameters_to_vector(net.parameters()).detach()
+
+    def parts(vector: Tensor) -> dict[str, Tensor]:
+        pieces = vector.split([shape.numel() for shape in shapes.values()])
+        return {n: p.view(s) for (n, s), p in zip(shapes.items(), pieces, strict=True)}
+
+    def loss(vector: Tensor) -> Tensor:
+        outputs = torch.func.functional_call(net, parts(vector), (x,))
+        return F.cross_entropy(outputs / temperature, y)
+
+    hessian = torch.autograd.functional.hessian(loss, flat)  # biases and classifier included
+    gradient = torch.autograd.functional.jacobian(loss, flat)
+    every = parts(flat * (hessian @ gradient))
+    brute = {name: every[name] for name in prunable(net)}
+    agree(grasp.scores(problem, temperature=temperature), brute, rtol=1e-9)
+
+
+def dyadic(seed: int, *widths: int) -> nn.Sequential:
+    """Weights in 64ths, so that sums over paths are exact in whatever order, and ties are ties."""
+    net, draw = mlp(*widths), torch.Generator().manual_seed(seed)
+    for p in net.parameters():
+        p.data = torch.randint(-127, 128, p.shape, generator=draw).double() / 64
+    return net
+
+
+def listed(sizes: list[Tensor]) -> list[Tensor]:
+    """Of each weight, the sum over all paths through it of the product of |w| along them."""
+    found, rows = [torch.zeros_like(w) for w in sizes], [w.tolist() for w in sizes]
+    widths = [sizes[0].shape[1], *(len(w) for w in sizes)]
+    for nodes in itertools.product(*map(range, widths)):
+        edges = [(out, into) for into, out in itertools.pairwise(nodes)]
+        strength = math.prod(w[out][into] for w, (out, into) in zip(rows, edges, strict=True))
+        for total, edge in zip(found, edges, strict=True):
+            total[edge] += strength
+    return found
+
+
+def multiplied(sizes: list[Tensor]) -> list[Tensor]:
+    """The same, by the strengths of what comes before a weight and of what comes after."""
+    before = [torch.ones_like(sizes[0][0])]
+    after = [torch.ones_like(sizes[-1][:, 0])]
+    for w in sizes[:-1]:
+        before.append(w @ before[-1])
+    for w in sizes[:0:-1]:
+        after.insert(0, after[0] @ w)
+    return [a[:, None] * w * b for a, w, b in zip(after, sizes, before, strict=True)]
+
+
+def cut(weights: list[Tensor], density: float, steps: int, scores: Any) -> list[Any]:
+    """What SynFlow leaves, in lists: the best of those that are alive, the earlier of equals."""
+    alive = [torch.ones_like(w, dtype=torch.bool) for w in weights]
+    for step in range(1, steps + 1):
+        found = scores([w.abs() * m for w, m in zip(weights, alive, strict=True)])
+        pairs = zip(found, alive, strict=True)
+        ranked = torch.cat([s.masked_fill(~m, -1).flatten() for s, m in pairs]).tolist()
+        order = sorted(range(len(ranked)), key=lambda i: (-ranked[i], i))
+        keep = torch.zeros(len(ranked), dtype=torch.bool)
+        keep[order[: round(density ** (step / steps) * len(ranked))]] = True
+        pieces = keep.split([w.numel() for w in weights])
+        alive = [piece.view_as(w) for piece, w in zip(pieces, weights, strict=True)]
+    return [m.tolist() for m in alive]
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize("density", KEPT)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_synflow_agrees_with_sums_over_all_paths(seed: int, density: float, steps: int) -> None:
+    net = dyadic(seed, 3, 4, 3, 2)
+    mask = Synflow(density=density, steps=steps).start(regression(net, 3, 2), [], seed=0)
+    brute = cut([p.detach() for p in net.parameters()], density, steps, listed)
+    assert [m.tolist() for m in mask.values()] == brute
+
+
+@pytest.mark.parametrize("density", [0.5, 0.1, 0.01])
+def test_synflow_agrees_with_products_of_matrices_on_a_larger_net(density: float) -> None:
+    net = dyadic(0, 100, 80, 40, 10)
+    mask = Synflow(density=density, steps=20).start(regression(net, 100, 10), [], seed=0)
+    brute = cut([p.detach() for p in net.parameters()], density, 20, multiplied)
+    assert [m.tolist() for m in mask.values()] == brute
+
+
+# methods that score nothing at the start
+
+
+def perceptron_of_the_pipeline(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return sd.models.build("mlp")
+
+
+def blank(net: nn.Module, size: int) -> Problem:
+    return Problem(net, [(torch.zeros(2, 1, size, size), torch.tensor([0, 1]))])
+
+
+def trained(net: nn.Module) -> sd.Checkpoint:
+    """A checkpoint of the net with other weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        state = {n: torch.randn_like(t) if t.dim() > 1 else t for n, t in net.state_dict().items()}
+    return sd.Checkpoint(model="trained", options={}, weights=state)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("name", ["rigl", "set", "magnitude", "lottery", "learned"])
+@pytest.mark.parametrize("make", [resnet, perceptron_of_the_pipeline])
+def test_others_keep_as_many_weights_as_asked_and_the_same_twice(
+    make: Any, name: str, density: float
+) -> None:
+    masks = []
+    for seed in (1, 2):
+        net = make()
+        problem = blank(net, 8 if make is resnet else 28)
+        torch.manual_seed(seed)
+        before = () if name in ("rigl", "set") else (trained(net),)
+        masks.append(METHODS[name](density=density).start(problem, before, seed=0))
+    mask, again = masks
+    assert mask is not None
+    assert list(mask) == prunable(net)
+    assert mask.alive == round(density * mask.size)
+    assert mask == again
+    assert mask.digest == again.digest
+
+
+def test_magnitude_at_the_initialisation_empties_the_wide_layer() -> None:
+    net = perceptron_of_the_pipeline()
+    kept = sd.Checkpoint.of(net, model="mlp", options={})
+    first = {}
+    for density in (0.1, 0.25):
+        mask = METHODS["magnitude"](density=density).start(blank(net, 28), (kept,), seed=0)
+        assert mask is not None
+        assert mask.alive == round(density * 119_400)
+        (_, first[density], size), *others = mask.table()
+        assert size == 78_400
+        assert all(alive for _, alive, _ in others)
+    assert first[0.1] == 0
+    assert first[0.25] > 0
+
+
+@pytest.mark.parametrize("density", [0.02, 0.001])
+def test_synflow_down_to_nothing(density: float) -> None:
+    problem = Problem(mlp(3, 4, 2), [(torch.ones(1, 3).double(), torch.zeros(1, dtype=torch.long))])
+    assert Synflow(density=density).start(problem, [], seed=0).alive == 0

@@ -83,7 +83,7 @@ def test_flags_without_a_key_or_a_value(words: list[str], message: str) -> None:
 def test_the_last_line_on_stdout_is_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
-    mask = ["--mask.method", "magnitude", "--mask.density", "0.1"]
+    mask = ["--mask.method", "magnitude", "--mask.density", "0.5"]
     words = [path, *mask, "--out", tmp_path / "out", "--device", "cpu", "--seed", "3"]
     done = subprocess.run(
         [sys.executable, "-m", "training", *words],
@@ -96,7 +96,7 @@ def test_the_last_line_on_stdout_is_the_checkpoint(tmp_path: Path) -> None:
     (line,) = done.stdout.splitlines()
     run = Run.of(Checkpoint.load(line).run)
     assert Path(line) == tmp_path / "out" / "runs" / run.id / "best.pt"
-    assert (run.seed, run.mask.density, run.optim.epochs) == (3, 0.1, 2)
+    assert (run.seed, run.mask.density, run.optim.epochs) == (3, 0.5, 2)
     assert done.stderr.count("validation") == 4  # a line an epoch, of the dense net too
 
 
@@ -109,11 +109,13 @@ def test_the_runs_that_a_mask_needs_are_shown_first(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
-    small = ["--model.width", "4", "--optim.epochs", "1", "--optim.batch", "390"]
-    assert _main("digits", *small, out=tmp_path) == 0
+    small = {"model.width": 4, "optim.epochs": 1, "optim.batch": 390, "mask.density": 0.3}
+    words = [f"--{key}={value}" for key, value in small.items()]
+    assert _main("digits", *words, out=tmp_path) == 0
     checkpoint = Checkpoint.load(capsys.readouterr().out.splitlines()[-1])
+    assert Run.of(checkpoint.run) == Run.load("digits", small)
     assert checkpoint.mask is not None
-    assert checkpoint.mask.density == pytest.approx(0.05, rel=0.01)
+    assert checkpoint.mask.density == pytest.approx(0.3, rel=0.01)
 
 
 def test_a_finished_run_prints_its_checkpoint_again(

@@ -50,7 +50,7 @@ def test_a_tweak_does_nothing_unless_it_says_so() -> None:
     tweak.update(net, 0, EPOCHS)
     assert all(map(torch.equal, net.state_dict().values(), before))
     assert (tweak.options(), tweak.over(EPOCHS)) == ({}, 0)
-    assert tweak.loss(F.cross_entropy) is F.cross_entropy
+    assert tweak.loss(F.cross_entropy, 0, EPOCHS) is F.cross_entropy
 
 
 @pytest.mark.parametrize(("name", "over"), [("ghost_neurons", 90), ("ghost_skips", 90)])
@@ -125,7 +125,7 @@ def test_the_smallest_smoothed_loss_is_the_entropy_of_the_labels(
     logits = torch.zeros(1, classes, dtype=torch.float64)
     logits[0, 3] = _gap(classes, 0.1)
     logits.requires_grad_()
-    loss = Smoothing().loss(F.cross_entropy)(logits, torch.tensor([3]))
+    loss = Smoothing().loss(F.cross_entropy, 0, EPOCHS)(logits, torch.tensor([3]))
     (slope,) = torch.autograd.grad(loss, logits)
     labels = torch.full((classes,), 0.1 / classes, dtype=torch.float64)
     labels[3] += 0.9
@@ -141,10 +141,48 @@ def test_smoothing_is_cross_entropy_with_soft_labels(alpha: float, classes: int,
     truth = torch.randint(0, classes, (5,), generator=generator)
     soft = (1 - alpha) * F.one_hot(truth, classes) + alpha / classes
     expected = -(soft * logits.log_softmax(1)).sum(1).mean()
-    assert torch.allclose(Smoothing(alpha).loss(F.cross_entropy)(logits, truth), expected)
+    loss = Smoothing(alpha).loss(F.cross_entropy, 0, EPOCHS)
+    assert torch.allclose(loss(logits, truth), expected)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.0, float("nan")])
 def test_an_alpha_that_cannot_be_is_refused(alpha: float) -> None:
     with pytest.raises(ValueError, match=r"alpha .*: need a number in \[0, 1\)"):
         Smoothing(alpha)
+
+
+@pytest.mark.parametrize("fade", [-0.1, 1.1, float("nan")])
+def test_a_fade_that_cannot_be_is_refused(fade: float) -> None:
+    with pytest.raises(ValueError, match=r"fade .*: need a share of the training, 0 to 1"):
+        Smoothing(fade=fade)
+
+
+@pytest.mark.parametrize(("fade", "end"), [(0.5, 90), (0.25, 45), (1.0, 180)])
+def test_alpha_falls_evenly_to_0_and_then_the_loss_is_the_plain_one(fade: float, end: int) -> None:
+    smoothing = Smoothing(alpha=0.4, fade=fade)
+    logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    truth = torch.arange(5)
+    losses = [smoothing.loss(F.cross_entropy, epoch, EPOCHS) for epoch in range(EPOCHS)]
+    for epoch, loss in enumerate(losses[:end]):
+        alpha = 0.4 * (1 - epoch / end)
+        soft = (1 - alpha) * F.one_hot(truth, 7).double() + alpha / 7
+        expected = -(soft * logits.log_softmax(1)).sum(1).mean()
+        assert loss(logits, truth).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert all(loss is F.cross_entropy for loss in losses[end:])
+
+
+def test_without_a_fade_alpha_stays() -> None:
+    assert {Smoothing().strength(epoch, EPOCHS) for epoch in range(EPOCHS)} == {0.1}
+
+
+@pytest.mark.parametrize("fade", [0.01, 0.5, 1.0])
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_short_fades_start_at_alpha_and_fall(fade: float, epochs: int) -> None:
+    strengths = [Smoothing(fade=fade).strength(epoch, epochs) for epoch in range(epochs + 1)]
+    assert strengths[0] == 0.1
+    assert strengths == sorted(strengths, reverse=True)
+    assert strengths[-1] == 0
+
+
+def test_no_smoothing_is_the_plain_loss() -> None:
+    assert Smoothing(alpha=0).loss(F.cross_entropy, 0, EPOCHS) is F.cross_entropy

@@ -29,7 +29,7 @@ class File(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.path:
-            raise ValueError("path: need the file of a mask")
+            raise ValueError("path: need the file of a mask, as in mask = 'file:PATH'")
         if self.density != 1:
             raise ValueError(f"density {self.density}: the file says it; leave it out")
 

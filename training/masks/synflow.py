@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,13 +15,16 @@ from sparsediag.modes import exactly
 from sparsediag.problem import Problem
 from training.masks.method import Method
 
+SAMPLED = 61  # one score in so many is looked at to guess which are low
+
 
 @dataclass(frozen=True)
 class Synflow(Method):
     """R = 1^T f(1; |w|), the sum of the outputs for an image of ones; the largest w dR/dw stay.
 
     The cut is made in steps of equal ratio, each with scores of the net that the last one left:
-    one step empties layers, a hundred do not.
+    one step empties layers, a hundred leave a path. A branch beside a shortcut may still be
+    emptied, since the paths around it remain.
 
     Attributes:
         steps: Number of cuts.
@@ -38,39 +40,78 @@ class Synflow(Method):
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The mask after the last step."""
         x, _ = next(iter(problem.batches))
-        size = x.shape[1:]
-        names, mask = prunable(problem.net), None
+        flow, names = Flow(problem.net, x.shape[1:]), prunable(problem.net)
+        alive = {n: torch.ones_like(flow.weights[n], dtype=torch.bool) for n in names}
+        size = left = sum(m.numel() for m in alive.values())
         for step in range(1, self.steps + 1):
-            found = scores(problem.net, size, mask)
-            mask = Mask.top({n: found[n] for n in names}, self.density ** (step / self.steps))
-        assert mask is not None
-        return mask
+            keep = round(self.density ** (step / self.steps) * size)
+            for name, at in weakest(flow.scores(names), alive, left - keep).items():
+                alive[name].view(-1)[at] = False
+                flow.weights[name].detach().view(-1)[at] = 0
+            left = keep
+        return Mask(alive)
 
 
-def scores(net: nn.Module, size: torch.Size, mask: Mask | None = None) -> dict[str, Tensor]:
-    """W dR/dw of every weight in float64, with dead weights at 0, and -1 for them.
+class Flow:
+    """A net with the absolute values of its weights and buffers, in float64.
 
     Args:
         net: At its initialisation, where batch norm's statistics are 0 and 1.
-        size: Of one input.
-        mask: What earlier steps left.
+        size: Of one input, without the batch.
+
+    Attributes:
+        weights: |w| by name.
     """
-    positive = {
-        name: t.detach().abs().double() if t.is_floating_point() else t
-        for name, t in net.state_dict().items()
+
+    def __init__(self, net: nn.Module, size: torch.Size) -> None:
+        self.net = net
+        self.state = {
+            name: t.detach().abs().double() if t.is_floating_point() else t
+            for name, t in net.state_dict().items()
+        }
+        self.weights = {name: self.state[name] for name, _ in net.named_parameters()}
+        device = next(iter(self.weights.values())).device
+        self.ones = torch.ones(1, *size, dtype=torch.float64, device=device)
+
+    def scores(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """W dR/dw of these weights."""
+        leaves = [self.weights[name].requires_grad_() for name in names]
+        with exactly(self.net), torch.enable_grad():
+            strength = functional_call(self.net, self.state, (self.ones,)).sum()
+            slopes = torch.autograd.grad(strength, leaves, materialize_grads=True)
+        rows = zip(names, leaves, slopes, strict=True)
+        return {name: slope.mul_(w.detach()) for name, w, slope in rows}
+
+
+def scores(net: nn.Module, size: torch.Size) -> dict[str, Tensor]:
+    """W dR/dw of all weights of a net as it is, in float64."""
+    return Flow(net, size).scores([name for name, _ in net.named_parameters()])
+
+
+def weakest(scores: dict[str, Tensor], alive: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Places of the `count` lowest scores of living weights; of equal ones, the later.
+
+    A guess from a sample spares the rest of the scores from being sorted.
+    """
+    if not count:
+        return {}
+    few = [s.flatten()[::SAMPLED][alive[n].flatten()[::SAMPLED]] for n, s in scores.items()]
+    sample, left = torch.cat(few), sum(int(m.sum()) for m in alive.values())
+    rank = int(1.1 * len(sample) * count / left) + 30
+    most = torch.full((), torch.inf, dtype=sample.dtype, device=sample.device)
+    low = _up_to(scores, alive, sample.kthvalue(rank).values if rank <= len(sample) else most)
+    if sum(map(len, low.values())) < count:
+        low = _up_to(scores, alive, most)
+    values = torch.cat([scores[name].flatten()[at] for name, at in low.items()])
+    chosen = torch.zeros(len(values), dtype=torch.bool, device=values.device)
+    chosen[values.flip(0).argsort(stable=True)[:count]] = True
+    parts = chosen.flip(0).split([len(at) for at in low.values()])
+    return {name: at[part] for (name, at), part in zip(low.items(), parts, strict=True)}
+
+
+def _up_to(scores: dict[str, Tensor], alive: dict[str, Tensor], bound: Tensor) -> dict[str, Tensor]:
+    """Places of the living with a score up to a bound."""
+    return {
+        name: ((s <= bound) & alive[name]).flatten().nonzero().squeeze(1)
+        for name, s in scores.items()
     }
-    for name, alive in (mask or {}).items():
-        positive[name] = positive[name] * alive.to(positive[name].device)
-    leaves = {n: positive[n].requires_grad_() for n, _ in net.named_parameters()}
-    twin = copy.deepcopy(net).double()
-    ones = torch.ones(1, *size, dtype=torch.float64, device=next(iter(leaves.values())).device)
-    with exactly(twin), torch.enable_grad():
-        strength = functional_call(twin, positive, (ones,)).sum()
-        slopes = torch.autograd.grad(strength, list(leaves.values()), allow_unused=True)
-    found = {
-        name: torch.zeros_like(w) if slope is None else (w * slope).detach()
-        for (name, w), slope in zip(leaves.items(), slopes, strict=True)
-    }
-    for name, alive in (mask or {}).items():
-        found[name][~alive.to(found[name].device)] = -1
-    return found

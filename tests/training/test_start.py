@@ -1,0 +1,470 @@
+"""Where a training begins: rewound weights, masks that let nothing through, masks of others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from sparsediag import Checkpoint, Mask, maskfile, prunable
+from sparsediag import data as datasets
+from sparsediag.errors import CheckpointError, ConfigError
+from sparsediag.models import build
+from training.config import Run
+from training.loop import finished, fit
+from training.masks.random import Random
+from training.optim import Optim
+from training.start import Collapsed, Start, start
+
+State = dict[str, Tensor]
+CONVOLUTIONS = {"name": "resnet20", "width": 4}
+PERCEPTRON = {"name": "mlp", "width": 12}
+
+
+def run_of(mask: Any = None, model: dict[str, Any] = PERCEPTRON, **table: Any) -> Run:
+    optim = {"epochs": 4, "batch": 390} | table.pop("optim", {})
+    return Run.of({"data": "digits", "mask": mask or {}, "model": model, "optim": optim} | table)
+
+
+def magnitude(density: float = 0.5) -> dict[str, Any]:
+    return {"method": "magnitude", "density": density}
+
+
+def file_of(run: Run, out: Path, name: str = "last.pt") -> Checkpoint:
+    return Checkpoint.load(fit(run, out=out, device="cpu").with_name(name))
+
+
+def begin(run: Run, out: Path) -> Start:
+    return start(run, datasets.load(run.data), out=out, device=torch.device("cpu"))
+
+
+def folders(out: Path) -> set[str]:
+    return {folder.name for folder in (out / "runs").iterdir()}
+
+
+def net_of(model: dict[str, Any] = PERCEPTRON, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(**model, channels=1, size=8)
+
+
+def mask_of(net: nn.Module, density: float = 0.5) -> Mask:
+    return Mask.top({n: torch.rand_like(net.get_parameter(n)) for n in prunable(net)}, density)
+
+
+def assert_begins_at(start: State, origin: State, mask: Mask) -> None:
+    """Live weights and all buffers as they were, dead weights exactly 0."""
+    assert start.keys() == origin.keys()
+    for name, t in origin.items():
+        alive = mask.get(name, torch.ones_like(t, dtype=torch.bool))
+        assert torch.equal(start[name], torch.where(alive, t, torch.zeros_like(t)))
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[State]:
+    """The state of every net when its training starts."""
+    states: list[State] = []
+    build_optimiser = Optim.build
+
+    def spy(optim: Optim, net: nn.Module) -> torch.optim.Optimizer:
+        states.append({name: t.clone() for name, t in net.state_dict().items()})
+        return build_optimiser(optim, net)
+
+    monkeypatch.setattr(Optim, "build", spy)
+    return states
+
+
+# rewinding
+
+
+@pytest.mark.parametrize(("rewind", "epoch"), [(0.34, 1), (0.6, 2)])
+def test_survivors_and_norms_go_back_to_an_epoch_of_the_dense_run(
+    rewind: float, epoch: int, tmp_path: Path, starts: list[State]
+) -> None:
+    run = run_of(magnitude(0.3), CONVOLUTIONS, rewind=rewind, optim={"epochs": 3})
+    end = file_of(run, tmp_path)
+    dense, name = run.rewound()
+    assert name == f"epoch-{epoch:03}.pt"
+    kept = Checkpoint.load(tmp_path / "runs" / dense.id / name)
+    assert len(kept.history) == epoch
+    assert any(key.endswith("running_mean") and t.any() for key, t in kept.weights.items())
+    assert end.mask is not None
+    assert_begins_at(starts[-1], kept.weights, end.mask)
+    assert [row["epoch"] for row in end.history] == [0, 1, 2]
+
+
+def test_the_mask_does_not_depend_on_the_way_back(tmp_path: Path) -> None:
+    masks = [
+        file_of(run_of(magnitude(), rewind=rewind), tmp_path).mask for rewind in (0.0, 0.5, 1.0)
+    ]
+    assert masks[0] is not None
+    assert masks[0] == masks[1] == masks[2]
+
+
+def test_no_way_back_needs_no_second_dense_run(tmp_path: Path, starts: list[State]) -> None:
+    run = run_of(magnitude(), rewind=1.0)
+    assert run.before() == (run.plain(),)
+    assert run.rewound() == (run.plain(), "last.pt")
+    end = file_of(run, tmp_path)
+    assert end.mask is not None
+    assert_begins_at(starts[-1], file_of(run.plain(), tmp_path).weights, end.mask)
+    assert folders(tmp_path) == {run.id, run.plain().id}
+
+
+def test_a_mask_drawn_at_the_start_is_rewound_too(tmp_path: Path, starts: list[State]) -> None:
+    run = run_of({"method": "random", "density": 0.5}, rewind=0.5)
+    assert [r.mask.density for r in run.before()] == [1.0]
+    end = file_of(run, tmp_path)
+    dense, name = run.rewound()
+    assert end.mask is not None
+    assert_begins_at(starts[-1], file_of(dense, tmp_path, name).weights, end.mask)
+
+
+def test_a_dense_run_is_rewound_without_a_mask(tmp_path: Path, starts: list[State]) -> None:
+    run = run_of(rewind=0.5)
+    end = file_of(run, tmp_path)
+    dense, name = run.rewound()
+    origin = file_of(dense, tmp_path, name).weights
+    assert end.mask is None
+    assert all(torch.equal(t, starts[-1][key]) for key, t in origin.items())
+
+
+def test_the_rounds_of_a_lottery_are_not_rewound_with_it() -> None:
+    run = run_of({"method": "lottery", "density": 0.64}, rewind=0.5)
+    (first,) = run.mask.before(run)
+    assert first.rewind == 0
+    assert first.mask.density == pytest.approx(0.8)
+    assert first == run_of({"method": "lottery", "density": 0.64}).before()[0]
+    assert first.before() == (run.plain(),)
+    assert run.rewound()[0] == replace(run.plain(), record=run.rewound()[0].record)
+
+
+def test_the_rounds_of_a_lottery_are_rewound_where_they_are_told_to() -> None:
+    run = run_of({"method": "lottery", "density": 0.64, "rewound": True}, rewind=0.5)
+    (first,) = run.mask.before(run)
+    assert first.rewind == 0.5
+    assert first.rewound() == run.rewound()
+
+
+@pytest.mark.parametrize("rewound", [False, True])
+def test_a_lottery_starts_where_it_is_rewound_to(
+    rewound: bool, tmp_path: Path, starts: list[State]
+) -> None:
+    mask = {"method": "lottery", "density": 0.64, "rewound": rewound}
+    run = run_of(mask, rewind=0.5, optim={"epochs": 2})
+    end = file_of(run, tmp_path)
+    (first,) = run.mask.before(run)
+    earlier = file_of(first, tmp_path)
+    assert end.mask is not None
+    assert earlier.mask is not None
+    assert (end.mask | earlier.mask) == earlier.mask
+    dense, name = run.rewound()
+    assert_begins_at(starts[-1], file_of(dense, tmp_path, name).weights, end.mask)
+    vanilla = replace(run, rewind=0.0)
+    assert (file_of(vanilla, tmp_path).mask == end.mask) == (not rewound)
+
+
+def test_a_lottery_without_a_way_back_goes_on_from_the_round_before(
+    tmp_path: Path, starts: list[State]
+) -> None:
+    mask = {"method": "lottery", "density": 0.64}
+    run = run_of(mask, rewind=1.0, optim={"epochs": 1})
+    end = file_of(run, tmp_path)
+    (first,) = run.before()
+    assert end.mask is not None
+    assert_begins_at(starts[-1], file_of(first, tmp_path).weights, end.mask)
+
+
+def test_what_a_tweak_adds_begins_as_it_always_does(tmp_path: Path, starts: list[State]) -> None:
+    tweaks = ["ghost_skips", "ghost_neurons"]
+    run = run_of(magnitude(), CONVOLUTIONS, rewind=0.5, tweaks=tweaks, optim={"epochs": 2})
+    end = file_of(run, tmp_path)
+    dense, name = run.rewound()
+    assert dense.tweaks == {}
+    origin = file_of(dense, tmp_path, name).weights
+    assert end.mask is not None
+    added = starts[-1].keys() - origin.keys()
+    assert added
+    plain = net_of(CONVOLUTIONS | {"skips": "identity_bn", "activation": "ghost"}).state_dict()
+    assert all(torch.equal(starts[-1][key], plain[key]) for key in added)
+    assert_begins_at({key: starts[-1][key] for key in origin}, origin, end.mask)
+
+
+def test_a_soft_activation_is_rewound_to_the_plain_run(tmp_path: Path) -> None:
+    run = run_of(magnitude(), PERCEPTRON | {"activation": "swish"}, rewind=0.5)
+    assert run.rewound()[0].model.activation == "relu"
+    assert len(file_of(run, tmp_path).history) == 4
+
+
+# going on
+
+
+@pytest.mark.parametrize("rewind", [0.25, 0.5])
+def test_a_run_goes_on_in_the_schedule(rewind: float, tmp_path: Path) -> None:
+    run = run_of(magnitude(), rewind=rewind, continues=True, optim={"drops": [0.5, 0.75]})
+    rows: list[dict[str, Any]] = []
+    for earlier in run.before():
+        fit(earlier, out=tmp_path, device="cpu")
+    fit(run, out=tmp_path, device="cpu", on_epoch=rows.append)
+    k = round(4 * rewind)
+    assert [row["epoch"] for row in rows] == list(range(k, 4))
+    assert [row["lr"] for row in rows] == [run.optim.rate(e) for e in range(k, 4)]
+    end = file_of(run, tmp_path)
+    dense, name = run.rewound()
+    assert end.history[:k] == file_of(dense, tmp_path, name).history
+    assert [row["epoch"] for row in end.history] == [0, 1, 2, 3]
+    assert end.step == end.steps
+    assert next(row["epoch"] for row in end.history if row.get("best")) >= k
+
+
+def test_with_every_weight_alive_and_nothing_reset_but_momentum_it_is_the_dense_run(
+    tmp_path: Path,
+) -> None:
+    optim = {"momentum": 0.0}  # a fresh optimiser is the old one then
+    run = run_of({"method": "random"}, rewind=0.5, continues=True, optim=optim)
+    end, dense = file_of(run, tmp_path), file_of(run.plain(), tmp_path)
+    assert end.mask is not None
+    assert all(torch.equal(t, end.weights[name]) for name, t in dense.weights.items())
+
+
+def test_an_interrupted_run_that_goes_on_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.loop.SAVE_EVERY", 0.0)
+    run = run_of(magnitude(), rewind=0.25, continues=True)
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole = file_of(run, tmp_path / "whole")
+    for earlier in run.before():
+        fit(earlier, out=tmp_path / "cut", device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, out=tmp_path / "cut", device="cpu", on_epoch=stop)
+    cut = file_of(run, tmp_path / "cut")
+    assert len(cut.history) == 4
+    assert all(torch.equal(t, cut.weights[name]) for name, t in whole.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"rewind": 0.001, "optim": {"epochs": 2}}, "rewind = 0.001: need 0, or a share of 2 epoc"),
+        ({"rewind": 1.5}, "rewind = 1.5: need 0, or a share of 4 epochs up to 1"),
+        ({"rewind": -0.1}, "rewind = -0.1: need 0, or a share"),
+        ({"rewind": float("nan")}, "rewind = nan: need 0, or a share"),
+        (
+            {"rewind": 0.25, "optim": {"epochs": 2}},
+            "rewind = 0.25: need 0, or a share of 2 epochs up to 1 that is an epoch at least",
+        ),
+        (
+            {"continues": True, "rewind": 0.9, "optim": {"epochs": 2}},
+            "continues with rewind = 0.9 of 2 epochs",
+        ),
+        ({"continues": True}, "continues with rewind = 0.0 of"),
+        ({"continues": True, "rewind": 1.0}, "continues with rewind = 1.0 of"),
+    ],
+)
+def test_a_way_back_that_cannot_be_is_refused(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run_of(**table)
+
+
+# masks that let nothing through
+
+SEVERED = {"method": "synflow", "density": 0.02, "steps": 1}
+
+
+def test_a_mask_without_a_path_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    message = "no path is left from the input to the output: nothing is left of layers.0.fc.weight"
+    with pytest.raises(Collapsed, match=message) as refused:
+        fit(run_of(SEVERED), out=tmp_path, device="cpu")
+    assert "Use a larger mask.density or another mask.method" in str(refused.value)
+    assert "collapse = 'train' trains the rest all the same" in str(refused.value)
+    assert isinstance(refused.value, ConfigError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_steps_leave_a_path(tmp_path: Path) -> None:
+    run = run_of(SEVERED | {"density": 0.1, "steps": 100}, optim={"epochs": 1})
+    assert finished(fit(run, out=tmp_path, device="cpu").parent)
+
+
+def test_only_the_run_itself_is_refused(tmp_path: Path) -> None:
+    run = run_of(magnitude(0.002), optim={"epochs": 1})
+    with pytest.raises(Collapsed, match=r"layers\.0\.fc\.weight"):
+        fit(run, out=tmp_path, device="cpu")
+    assert folders(tmp_path) == {run.plain().id}
+
+
+MIDDLE = ["layers.1.fc.weight", "layers.3.fc.weight"]
+
+
+def impose(mask: Mask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A method that always gives this mask."""
+    monkeypatch.setattr(Random, "start", lambda *_, **__: mask)
+    return {"method": "random"}
+
+
+def test_all_empty_layers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = Mask({name: torch.zeros(12, 12, dtype=torch.bool) for name in MIDDLE})
+    run = run_of(impose(empty, monkeypatch))
+    with pytest.raises(Collapsed, match=re.escape(f"nothing is left of {', '.join(MIDDLE)} at")):
+        fit(run, out=tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_live_weights_that_do_not_join_up_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = {name: torch.zeros(12, 12, dtype=torch.bool) for name in MIDDLE}
+    mask["layers.1.fc.weight"][0, 0] = True
+    mask["layers.2.fc.weight"] = torch.eye(12, dtype=torch.bool)
+    mask["layers.3.fc.weight"][1, 1] = True
+    with pytest.raises(Collapsed, match="the live weights do not join up"):
+        fit(run_of(impose(Mask(mask), monkeypatch)), out=tmp_path, device="cpu")
+
+
+def test_a_severed_net_trains_where_it_is_told_to(tmp_path: Path) -> None:
+    run = run_of(SEVERED, collapse="train", optim={"epochs": 1})
+    with pytest.warns(UserWarning, match="no path is left from the input to the output"):
+        end = file_of(run, tmp_path)
+    assert end.mask is not None
+    assert not end.mask["layers.0.fc.weight"].any()
+    assert not end.weights["layers.0.fc.weight"].any()
+    assert finished(tmp_path / "runs" / run.id)
+
+
+def test_an_emptied_branch_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "layer1.1.conv1.weight"
+    mask = Mask({name: torch.zeros(4, 4, 3, 3, dtype=torch.bool)})
+    run = run_of(impose(mask, monkeypatch), CONVOLUTIONS, optim={"epochs": 1})
+    with pytest.warns(UserWarning, match=f"the mask empties {name}; the net trains on by"):
+        end = file_of(run, tmp_path)
+    assert not end.weights[name].any()
+    assert finished(tmp_path / "runs" / run.id)
+
+
+# masks of others
+
+
+def test_a_file_in_the_place_of_a_table(tmp_path: Path) -> None:
+    run = run_of("file:mask.pt")
+    assert run == run_of({"method": "file", "path": "mask.pt"})
+    assert Run.load("digits", {"mask": "file:mask.pt"}).mask == run.mask
+    assert Run.of(run.table()) == run
+    (tmp_path / "run.toml").write_text(run.toml())
+    assert Run.load(tmp_path / "run.toml") == run
+    (tmp_path / "run.toml").write_text('mask = "file:mask.pt"')
+    assert Run.load(tmp_path / "run.toml").mask == run.mask
+    assert run.before() == ()
+
+
+def pruned(net: nn.Module, path: Path) -> Mask:
+    """Save the state that `torch.nn.utils.prune` leaves, and return its mask."""
+    layers = {name: net.get_submodule(name.removesuffix(".weight")) for name in prunable(net)}
+    for layer in layers.values():
+        prune.l1_unstructured(layer, "weight", amount=0.5)
+    torch.save(net.state_dict(), path)
+    return Mask({name: layer.weight_mask.bool() for name, layer in layers.items()})  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", ["mask", "checkpoint", "prune", "zeros"])
+def test_a_run_begins_with_the_mask_in_a_file(kind: str, tmp_path: Path) -> None:
+    net, path = net_of(seed=5), tmp_path / "mask.pt"
+    table: dict[str, Any] = {"method": "file", "path": str(path)}
+    mask = mask_of(net)
+    if kind == "mask":
+        maskfile.save(mask, path)
+    elif kind == "checkpoint":
+        mask.apply_(net)
+        Checkpoint.of(net, mask=mask, model="mlp", options={}).save(path)
+    elif kind == "prune":
+        mask = pruned(net, path)
+    else:
+        mask.apply_(net)
+        torch.save(net.state_dict(), path)
+        table["zeros"] = True
+    begun = begin(run_of(table), tmp_path)
+    assert begun.mask == mask
+    assert_begins_at(begun.net.state_dict(), net_of().state_dict(), mask)
+
+
+def test_zeros_are_dead_only_where_it_is_said(tmp_path: Path) -> None:
+    net, path = net_of(), tmp_path / "net.pt"
+    mask_of(net).apply_(net)
+    torch.save(net.state_dict(), path)
+    message = f"{path} holds no mask; its weights hold zeros: zeros = true"
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        begin(run_of(f"file:{path}"), tmp_path)
+
+
+def test_a_file_without_zeros_holds_no_mask(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    torch.save(net_of().state_dict(), path)
+    table = {"method": "file", "path": str(path), "zeros": True}
+    with pytest.raises(CheckpointError, match=re.escape(f"{path} holds no mask") + "$"):
+        begin(run_of(table), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("fc.weight", (10, 13), "mask of 'fc.weight' is (10, 13), the weight is (10, 12)"),
+        ("fc.weigth", (10, 12), "'fc.weigth'; did you mean 'fc.weight'?"),
+    ],
+)
+def test_a_mask_of_another_net_is_refused(
+    name: str, shape: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mask.pt"
+    maskfile.save(Mask({name: torch.ones(shape, dtype=torch.bool)}), path)
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        begin(run_of(f"file:{path}"), tmp_path)
+    assert str(refused.value).startswith(f"{path} does not fit the net: ")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"method": "file"}, "mask.path: need the file of a mask"),
+        ("file:", "mask.path: need the file of a mask"),
+        (
+            {"method": "file", "path": "mask.pt", "density": 0.5},
+            "mask.density 0.5: the file says it; leave it out",
+        ),
+    ],
+)
+def test_a_file_without_a_path_or_with_a_density_is_refused(table: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run_of(table)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=re.escape("nowhere.pt: no such file")):
+        begin(run_of(f"file:{tmp_path / 'nowhere.pt'}"), tmp_path)
+
+
+def test_a_rewound_run_takes_the_mask_of_a_file(tmp_path: Path) -> None:
+    path, mask = tmp_path / "mask.pt", mask_of(net_of())
+    maskfile.save(mask, path)
+    run = run_of(f"file:{path}", rewind=0.5, optim={"epochs": 2})
+    (dense,) = run.before()
+    origin = file_of(dense, tmp_path, "epoch-001.pt").weights
+    assert_begins_at(begin(run, tmp_path).net.state_dict(), origin, mask)
+
+
+def test_a_run_is_trained_under_the_mask_of_a_file(tmp_path: Path) -> None:
+    mask = Mask({"layers.1.fc.weight": torch.eye(12, dtype=torch.bool)})
+    maskfile.save(mask, tmp_path / "mask.pt")
+    run = run_of(f"file:{tmp_path / 'mask.pt'}")
+    assert run.id != run_of("file:other.pt").id
+    kept = Checkpoint.load(fit(run, out=tmp_path, device="cpu").with_name("last.pt"))
+    assert kept.mask == mask
+    assert not kept.weights["layers.1.fc.weight"][~mask["layers.1.fc.weight"]].any()

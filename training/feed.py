@@ -1,0 +1,40 @@
+"""Feed: the training images of an epoch, in batches, as the net gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from sparsediag.chance import stream
+from sparsediag.data import Data
+from training.augment import crop_flip
+from training.config import Run
+
+
+def feed(
+    run: Run, data: Data, epoch: int, *, purpose: str = "epoch"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled, augmented and normalised batches; all chance is in (purpose, seed, epoch).
+
+    The last, smaller batch is kept, unless it is a single image, of which batch norm has no
+    statistics.
+    """
+    augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
+    chance, images = stream(purpose, run.seed, epoch), data.train
+    order = torch.randperm(len(images), generator=chance).to(images.labels.device)
+    for chosen in order.split(run.optim.batch):
+        if len(chosen) == 1 < run.optim.batch:
+            continue
+        pixels = images.pixels[chosen]
+        if augments:
+            pixels = crop_flip(pixels, chance)
+        yield data.normalise(pixels), images.labels[chosen]
+
+
+def endless(run: Run, data: Data, *, purpose: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Epoch after epoch of it."""
+    for epoch in count():
+        yield from feed(run, data, epoch, purpose=purpose)

@@ -1,0 +1,152 @@
+"""Rescale: a learned scale for every tensor of the initialisation (LRsI; ToST, section 2.3).
+
+It is GradInit (Zhu et al., NeurIPS 2021) under a mask: min_s L(s w - eta g / |g|) / eta such that
+|g| <= gamma, where g is the gradient at s w; dead weights have no part in g, nor in the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sparsediag.mask import Mask
+from sparsediag.modes import exactly
+from training.tweaks.tweak import Tweak
+
+BETAS, EPS = (0.9, 0.999), 1e-8
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Rescale(Tweak):
+    """LRsI: scales that make the first step of the training lower the loss most.
+
+    Attributes:
+        steps: Steps of Adam on the scales; the authors' README has 180.
+        lr: Its learning rate.
+        eta: Length of the step that is looked ahead.
+        gamma: The largest gradient norm; above it the norm itself is lowered.
+        least: The smallest scale of a weight; that of a bias is 0.
+        masked: Learn the scales of the masked net; False for those of the dense one.
+    """
+
+    steps: int = 180
+    lr: float = 0.01
+    eta: float = 0.1
+    gamma: float = 1.0
+    least: float = 0.01
+    masked: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"steps = {self.steps}: need 0 or more")
+        for key in ("lr", "eta", "gamma"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"{key} = {getattr(self, key)}: need a positive number")
+        if not 0 <= self.least < 1:
+            raise ValueError(f"least = {self.least}: need a scale in [0, 1)")
+
+    def start(self, net: nn.Module, mask: Mask | None, batches: Batches) -> None:
+        """Scale the weights of `net`, in place."""
+        scaling = Scaling(self, net, mask if self.masked else None)
+        for _ in range(self.steps):
+            scaling.step(batches)
+        scaling.apply_()
+
+
+class Scaling:
+    """The search for the scales of a net.
+
+    Args:
+        tweak: Its constants.
+        net: Its modes and buffers are left as they are.
+        mask: The weights that count.
+
+    Attributes:
+        start: The tensors that are scaled, by name: all but those that are 0.
+        scales: One for each of them, (tensors,).
+    """
+
+    def __init__(self, tweak: Rescale, net: nn.Module, mask: Mask | None) -> None:
+        self.tweak, self.net, self.mask = tweak, net, mask
+        weights = {n: p.detach().clone() for n, p in net.named_parameters()}
+        for name, m in (mask or {}).items():
+            weights[name].masked_fill_(~m.to(weights[name].device), 0)
+        self.start = {n: w for n, w in weights.items() if bool(w.any())}
+        self.still = {n: w for n, w in weights.items() if n not in self.start}
+        like = next(iter(self.start.values()))
+        self.scales = like.new_ones(len(self.start))
+        self.least = like.new_tensor(
+            [0.0 if n.endswith("bias") else tweak.least for n in self.start]
+        )
+        self.means = {kind: torch.zeros_like(self.scales) for kind in ("norm", "loss")}
+        self.counts = dict.fromkeys(self.means, 0)
+        self.squares = torch.zeros_like(self.scales)
+
+    def step(self, batches: Batches) -> None:
+        """Lower the gradient's norm where it is too large, else the loss one step ahead."""
+        (x, y), (more, labels) = next(batches), next(batches)
+        x, y = torch.cat([x, more]), torch.cat([y, labels])
+        scales = self.scales.clone().requires_grad_()
+        weights = self.scaled(scales)
+        gradient, norm = self.gradient(weights, x, y)
+        if norm > self.tweak.gamma:
+            kind, value = "norm", norm
+        else:
+            kind = "loss"
+            half, (fresh, labels) = len(x) // 2, next(batches)
+            x, y = torch.cat([x[:half], fresh]), torch.cat([y[:half], labels])
+            value = self.loss(self.ahead(weights, gradient, norm), x, y) / self.tweak.eta
+        (slope,) = torch.autograd.grad(value, scales)
+        self.adam(kind, slope.clamp(-1, 1))
+
+    def scaled(self, scales: Tensor) -> dict[str, Tensor]:
+        """The tensors at these scales."""
+        return {name: s * w for s, (name, w) in zip(scales, self.start.items(), strict=True)}
+
+    def gradient(
+        self, weights: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The gradient by the live weights, differentiable, and its norm."""
+        slopes = torch.autograd.grad(
+            self.loss(weights, x, y), list(weights.values()), create_graph=True
+        )
+        found = dict(zip(weights, slopes, strict=True))
+        for name, m in (self.mask or {}).items():
+            if name in found:
+                found[name] = found[name] * m.to(found[name])
+        return found, torch.stack([g.square().sum() for g in found.values()]).sum().sqrt()
+
+    def ahead(
+        self, weights: dict[str, Tensor], gradient: dict[str, Tensor], norm: Tensor
+    ) -> dict[str, Tensor]:
+        """The weights after a step of length eta, through which no gradient flows."""
+        step = self.tweak.eta / norm.detach()
+        return {name: w - step * gradient[name].detach() for name, w in weights.items()}
+
+    def loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """The cross-entropy with batch statistics."""
+        still = self.still | {n: b.clone() for n, b in self.net.named_buffers()}
+        with exactly(self.net, batch_norm="train"):
+            return F.cross_entropy(functional_call(self.net, {**weights, **still}, (x,)), y)
+
+    def adam(self, kind: str, slope: Tensor) -> None:
+        """Adam with a mean for each kind of step and squares in common."""
+        self.counts[kind] += 1
+        (first, second), total = BETAS, sum(self.counts.values())
+        mean = self.means[kind].lerp_(slope, 1 - first) / (1 - first ** self.counts[kind])
+        square = self.squares.lerp_(slope.square(), 1 - second) / (1 - second**total)
+        moved = self.scales - self.tweak.lr * mean / (square.sqrt() + EPS)
+        self.scales = torch.maximum(moved, self.least)
+
+    @torch.no_grad()
+    def apply_(self) -> None:
+        """Scale the net's tensors, dead weights of a mask too."""
+        weights = dict(self.net.named_parameters())
+        for s, name in zip(self.scales, self.start, strict=True):
+            weights[name].mul_(s)
