@@ -23,7 +23,7 @@ ORDER = [
         "sparsediag.process",
     ],
     ["sparsediag.archive", "sparsediag.fingerprint", "sparsediag.record", "sparsediag.points"],
-    ["sparsediag.fold"],
+    ["sparsediag.fold", "sparsediag.modes"],
     [
         "sparsediag.mask",
         "sparsediag.models",
@@ -31,7 +31,6 @@ ORDER = [
         "sparsediag.lanczos",
         "sparsediag.quadrature",
         "sparsediag.tape",
-        "sparsediag.modes",
     ],
     [
         "sparsediag.maskfile",

@@ -56,7 +56,7 @@ def test_run_file_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(text)
     run = Run.load(tmp_path / "run.toml")
     assert run.mask.density == 0.05
-    assert list(run.tweaks) == ["ghost_neurons", "ghost_skips", "smoothing"]
+    assert list(run.tweaks) == ["ghost_neurons", "ghost_skips", "rescale", "smoothing"]
 
 
 def test_make_targets_named_here_exist() -> None:

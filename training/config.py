@@ -17,7 +17,7 @@ from training.masks.dense import Dense
 from training.optim import Optim
 from training.schedule import epoch_at
 from training.table import changed, fill, toml
-from training.tweaks import TWEAKS, Tweak
+from training.tweaks import GROUPS, TWEAKS, Tweak, grouped
 
 RECIPES = Path(__file__).parent / "runs"
 
@@ -80,7 +80,8 @@ class Run:
         model: The net.
         mask: The pruning method.
         optim: The optimiser and its schedule.
-        tweaks: Name -> tweak.
+        tweaks: Name -> tweak. In a run file also a list, with names of groups: tost, at, trt,
+            at+trt.
         record: What to keep.
     """
 
@@ -136,7 +137,9 @@ class Run:
 
     def before(self) -> tuple[Run, ...]:
         """The runs that must be finished first: those behind the mask, and behind the weights."""
-        behind = (self.rewound()[0],) if self.rewind else ()
+        behind = [self.rewound()[0]] if self.rewind else []
+        for tweak in self.tweaks.values():
+            behind += tweak.before(self)
         return tuple({run.id: run for run in (*self.mask.before(self), *behind)}.values())
 
     def rewound(self) -> tuple[Run, str]:
@@ -168,7 +171,7 @@ class Run:
                 f"mask = {mask!r}: need a table, such as [mask] method = 'random', or 'file:PATH'"
             )
         if isinstance(tweaks, list | tuple):
-            tweaks = {str(name): {} for name in tweaks}
+            tweaks = grouped([str(name) for name in tweaks])
         if not isinstance(tweaks, Mapping):
             raise ConfigError(f"tweaks = {tweaks!r}: need a list of names, or a table of each")
         method = str(mask.get("method", "dense"))
@@ -177,7 +180,7 @@ class Run:
             raise ConfigError(unknown("mask.method", method, METHODS))
         for name in tweaks:
             if name not in TWEAKS:
-                raise ConfigError(unknown("tweak", name, TWEAKS))
+                raise ConfigError(unknown("tweak", name, [*TWEAKS, *GROUPS]))
         run: Run = fill(cls, table)
         return replace(
             run,

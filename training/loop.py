@@ -10,23 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sparsediag import data as datasets
-from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.data import Data
 from sparsediag.device import pick
 from sparsediag.errors import CheckpointError
 from sparsediag.files import written
-from sparsediag.problem import Loss
-from training.augment import crop_flip
 from training.config import Run
+from training.feed import feed
 from training.keeper import Keeper
 from training.records import Row, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
 from training.start import start
+from training.tweaks import Objective, cross_entropy
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints to go on from
 
@@ -123,10 +121,10 @@ def fit(
     saved = time.monotonic()
     for epoch in range(len(history), epochs):
         began = time.perf_counter()
-        loss: Loss = F.cross_entropy
-        for tweak in run.tweaks.values():
+        loss: Objective = cross_entropy
+        for name, tweak in run.tweaks.items():
             tweak.update(net, epoch, epochs)
-            loss = tweak.loss(loss, epoch, epochs)
+            loss = tweak.loss(loss, epoch, epochs, begun.kept[name])
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
         train_loss, train_accuracy = _epoch(run, epoch, net, data, loss, keeper)
@@ -186,32 +184,23 @@ def _epoch(
     epoch: int,
     net: nn.Module,
     data: Data,
-    loss: Loss,
+    loss: Objective,
     keeper: Keeper,
 ) -> tuple[float, float]:
     """One pass over the training images; mean loss and accuracy, read once at the end."""
-    augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
-    chance = stream("epoch", run.seed, epoch)
-    images = data.train
-    total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
-    order = torch.randperm(len(images), generator=chance).to(images.labels.device)
+    total, correct = torch.zeros(2, dtype=torch.float64, device=data.train.labels.device)
     net.train()
-    for chosen in order.split(run.optim.batch):
-        if len(chosen) == 1 < run.optim.batch:
-            continue  # batch norm has no statistics of one image
-        pixels, labels = images.pixels[chosen], images.labels[chosen]
-        if augments:
-            pixels = crop_flip(pixels, chance)
+    for x, labels in feed(run, data, epoch):
         keeper.draw()
-        outputs = net(data.normalise(pixels))
-        value = loss(outputs, labels)
+        outputs = net(x)
+        value = loss(outputs, labels, x)
         keeper.optimiser.zero_grad()
         value.backward()
         keeper.step()
-        total += value.detach() * len(chosen)
+        total += value.detach() * len(labels)
         correct += (outputs.detach().argmax(1) == labels).sum()
     keeper.report()
-    return float(total) / len(images), float(correct) / len(images)
+    return float(total) / len(data.train), float(correct) / len(data.train)
 
 
 def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:

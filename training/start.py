@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from sparsediag.paths import paths
 from sparsediag.problem import Problem
 from training import zero
 from training.config import Run
+from training.feed import endless
 from training.records import Row
+from training.tweaks import Scene
 
 
 class Collapsed(ConfigError):
@@ -35,12 +38,14 @@ class Start:
         options: Those that it was built with.
         mask: The live weights, or None.
         history: The epochs that the weights have behind them, if the run goes on from there.
+        kept: What the tweaks' `start` returned, by name.
     """
 
     net: nn.Module
     options: dict[str, Any]
     mask: Mask | None
     history: list[Row]
+    kept: dict[str, Any]
 
 
 def start(run: Run, data: Data, *, out: Path, device: torch.device) -> Start:
@@ -64,10 +69,7 @@ def start(run: Run, data: Data, *, out: Path, device: torch.device) -> Start:
     if run.mask.per_class:
         sample = data.balanced(run.mask.per_class, seed=run.seed)
         judge = Problem(net, sample, batch_norm="train")
-    trained = [
-        Checkpoint.load(out / "runs" / earlier.id / "last.pt") for earlier in run.mask.before(run)
-    ]
-    mask = run.mask.start(judge, trained, seed=run.seed)
+    mask = run.mask.start(judge, _ends(run.mask.before(run), out), seed=run.seed)
     if mask is not None:
         check(run, net, mask, data)
     history: list[Row] = []
@@ -76,10 +78,23 @@ def start(run: Run, data: Data, *, out: Path, device: torch.device) -> Start:
         kept = Checkpoint.load(out / "runs" / earlier.id / file)
         _take(net, kept)
         history = kept.history if run.continues else []
+    mask = mask and mask.to(device)
+    for tweak in run.tweaks.values():
+        tweak.update(net, len(history), run.optim.epochs)
+    found = {
+        name: tweak.start(
+            Scene(net, mask, endless(run, data, purpose=name), _ends(tweak.before(run), out))
+        )
+        for name, tweak in run.tweaks.items()
+    }
     if mask is not None:
-        mask = mask.to(device)
         mask.apply_(net)
-    return Start(net, options, mask, history)
+    return Start(net, options, mask, history, found)
+
+
+def _ends(runs: Sequence[Run], out: Path) -> list[Checkpoint]:
+    """The last checkpoints of finished runs."""
+    return [Checkpoint.load(out / "runs" / run.id / "last.pt") for run in runs]
 
 
 def build(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:

@@ -11,8 +11,19 @@ from torch import nn
 from sparsediag.errors import unknown
 from sparsediag.models import mlp, mobilenet, resnet, vgg
 from sparsediag.models.ghost import ACTIVATIONS, SKIPS, Ghost, GhostReLU, GhostSkip
+from sparsediag.models.ghostify import ghostify
 
-__all__ = ["ACTIVATIONS", "MODELS", "SKIPS", "Ghost", "GhostReLU", "GhostSkip", "build", "defaults"]
+__all__ = [
+    "ACTIVATIONS",
+    "MODELS",
+    "SKIPS",
+    "Ghost",
+    "GhostReLU",
+    "GhostSkip",
+    "build",
+    "defaults",
+    "ghostify",
+]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **resnet.NETS,

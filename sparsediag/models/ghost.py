@@ -61,23 +61,25 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-SKIPS = ("identity_bn", "identity_rms", "identity", "conv1x1_bn")
+SKIPS = ("identity_bn", "identity_rms", "identity", "average", "interpolate", "conv1x1_bn")
 
 
 class GhostSkip(Ghost):
     """A temporary skip around one convolution: `z + strength * P(x)` (ToST, GSk).
 
     P averages over the stride, fits the channels by zero-padding or cutting, and normalises.
-    Without a norm (`identity`) features double at every block and the net is dead once the skip
-    is gone, so that kind is there for the comparison only.
+    Without a norm (`identity`, `interpolate`) features double at every block and the net is dead
+    once the skip is gone, so those kinds are there for the comparison only.
 
     Args:
         ins: Channels of the convolution's input x.
         outs: Channels of its output z.
         stride: Stride of the convolution.
         kind: `identity_bn` (parameter-free batch norm), `identity_rms` (unit root mean square per
-            image), `identity` (the paper's words), or `conv1x1_bn` (the authors' released code:
-            a learned, dense 1x1 convolution with batch norm).
+            image), `identity` (the paper's words), `average` (the mean of z and P(x), weighted 1
+            and strength), `interpolate` (P is linear interpolation over channels and places, as
+            the pruning pipeline has it), or `conv1x1_bn` (the authors' released code: a learned,
+            dense 1x1 convolution with batch norm).
     """
 
     temporary = True
@@ -94,7 +96,12 @@ class GhostSkip(Ghost):
             self.norm = nn.BatchNorm2d(outs, affine=False)
 
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
-        return z if self.strength == 0 else z + self.strength * self.path(x)
+        if self.strength == 0:
+            return z
+        if self.kind == "interpolate":
+            return z + self.strength * _resized(x, z.shape[1:])
+        mixed = z + self.strength * self.path(x)
+        return mixed / (1 + self.strength) if self.kind == "average" else mixed
 
     def path(self, x: Tensor) -> Tensor:
         """The skipped signal P(x), in the shape of z."""
@@ -112,6 +119,13 @@ class GhostSkip(Ghost):
             dims = tuple(range(1, x.dim()))
             return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + 1e-5)
         return x
+
+
+def _resized(x: Tensor, shape: torch.Size) -> Tensor:
+    """Linear interpolation to (channels, height, width), or to a number of features."""
+    mode = "trilinear" if x.dim() == 4 else "linear"
+    resized: Tensor = F.interpolate(x[:, None], size=tuple(shape), mode=mode)[:, 0]
+    return resized
 
 
 class NoSkip(nn.Module):

@@ -1,13 +1,41 @@
 """ToST's tweaks. One file each, one line each here."""
 
-from training.tweaks.ghosts import GhostNeurons, GhostSkips
-from training.tweaks.smoothing import Smoothing
-from training.tweaks.tweak import Tweak
+from typing import Any
 
-__all__ = ["TWEAKS", "Tweak"]
+from training.tweaks.distillation import Distillation
+from training.tweaks.ghosts import GhostNeurons, GhostSkips
+from training.tweaks.rescale import Rescale
+from training.tweaks.smoothing import Smoothing
+from training.tweaks.tweak import Objective, Scene, Tweak, cross_entropy
+
+__all__ = ["GROUPS", "TWEAKS", "Objective", "Scene", "Tweak", "cross_entropy", "grouped"]
 
 TWEAKS: dict[str, type[Tweak]] = {
     "ghost_neurons": GhostNeurons,
     "ghost_skips": GhostSkips,
+    "rescale": Rescale,
     "smoothing": Smoothing,
+    "distillation": Distillation,
 }
+
+# tweaks that the papers use together: ToST's, and the architecture and training tweaks before it
+AT: dict[str, dict[str, Any]] = {
+    "ghost_neurons": {"schedule": "none"},
+    "ghost_skips": {"schedule": "none"},
+}
+TRT: dict[str, dict[str, Any]] = {"rescale": {}, "smoothing": {}}
+GROUPS: dict[str, dict[str, dict[str, Any]]] = {
+    "tost": {"ghost_neurons": {}, "ghost_skips": {}, **TRT},
+    "at": AT,
+    "trt": TRT,
+    "at+trt": AT | TRT,
+}
+
+
+def grouped(names: list[str]) -> dict[str, dict[str, Any]]:
+    """The options of tweaks that are asked for by name, of their own or of a group.
+
+    >>> grouped(["at"])
+    {'ghost_neurons': {'schedule': 'none'}, 'ghost_skips': {'schedule': 'none'}}
+    """
+    return {k: v for name in names for k, v in GROUPS.get(name, {name: {}}).items()}

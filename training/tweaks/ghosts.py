@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -17,16 +17,19 @@ from training.tweaks.tweak import Tweak
 class GhostNeurons(Tweak):
     """GSw: Swish, made steeper each epoch, and exactly ReLU in the end.
 
-    x sigmoid(beta x) with beta_e = 1 + (last_beta - 1) e / (T - 1) for epochs e < T.
+    x sigmoid(beta x) with beta_e from 1 to last_beta in the epochs e = 0 .. T - 1.
 
     Attributes:
         last_beta: Steepness in the last epoch before ReLU takes over.
         until: Fraction of the training after which the neurons are ReLU; the paper ends them right
             before the first drop of the learning rate.
+        schedule: "linear", 1 + (last_beta - 1) e / (T - 1); "geometric", last_beta^(e / (T - 1));
+            "none" for Swish that stays.
     """
 
     last_beta: float = 10.0
     until: float = 0.5
+    schedule: Literal["linear", "geometric", "none"] = "linear"
 
     def __post_init__(self) -> None:
         if not 1 <= self.last_beta < math.inf:
@@ -37,27 +40,44 @@ class GhostNeurons(Tweak):
         return {"activation": "ghost"}
 
     def over(self, epochs: int) -> int:
-        return _end(self.until, epochs)
+        return 0 if self.schedule == "none" else _end(self.until, epochs)
+
+    def beta(self, epoch: int, epochs: int) -> float:
+        """The steepness of an epoch; infinite for ReLU.
+
+        >>> [GhostNeurons().beta(epoch, 20) for epoch in (0, 3, 9, 10)]
+        [1.0, 4.0, 10.0, inf]
+        """
+        if self.schedule == "none":
+            return 1.0
+        end = self.over(epochs)
+        if epoch >= end:
+            return math.inf
+        share = epoch / max(end - 1, 1)
+        if self.schedule == "geometric":
+            return float(self.last_beta**share)
+        return 1 + (self.last_beta - 1) * share
 
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
-        end = self.over(epochs)
-        beta = 1 + (self.last_beta - 1) * epoch / max(end - 1, 1)
         for module in net.modules():
             if isinstance(module, GhostReLU):
-                module.fade(1 / beta if epoch < end else 0.0)
+                module.fade(1 / self.beta(epoch, epochs))
 
 
 @dataclass(frozen=True)
 class GhostSkips(Tweak):
-    """GSk: a skip around every 3x3 convolution whose gate closes: alpha_e = 1 - e / T for e < T.
+    """GSk: a skip around every 3x3 convolution whose gate closes before epoch T.
 
     Attributes:
         kind: How the skipped signal is made to fit; see `sparsediag.models.GhostSkip`.
         until: Fraction of the training after which the gate is shut (the first drop).
+        schedule: "linear", 1 - e / T; "cosine", (1 + cos(pi e / T)) / 2; "step", open until it is
+            shut at once; "none" for skips that stay.
     """
 
     kind: str = "identity_bn"
     until: float = 0.5
+    schedule: Literal["linear", "cosine", "step", "none"] = "linear"
 
     def __post_init__(self) -> None:
         if self.kind not in SKIPS:
@@ -68,13 +88,27 @@ class GhostSkips(Tweak):
         return {"skips": self.kind}
 
     def over(self, epochs: int) -> int:
-        return _end(self.until, epochs)
+        return 0 if self.schedule == "none" else _end(self.until, epochs)
+
+    def gate(self, epoch: int, epochs: int) -> float:
+        """How far the gate is open in an epoch.
+
+        >>> [GhostSkips(schedule="cosine").gate(epoch, 16) for epoch in (0, 4, 8)]
+        [1.0, 0.5, 0.0]
+        """
+        end = self.over(epochs)
+        if self.schedule == "none" or (self.schedule == "step" and epoch < end):
+            return 1.0
+        if epoch >= end:
+            return 0.0
+        if self.schedule == "cosine":
+            return round((1 + math.cos(math.pi * epoch / end)) / 2, 12)
+        return 1 - epoch / end
 
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
-        end = self.over(epochs)
         for module in net.modules():
             if isinstance(module, GhostSkip):
-                module.fade(max(0.0, 1 - epoch / end) if end else 0.0)
+                module.fade(self.gate(epoch, epochs))
 
 
 def _end(until: float, epochs: int) -> int:

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from sparsediag.mask import Mask
 from sparsediag.modes import exactly
-from training.tweaks.tweak import Tweak
+from training.tweaks.tweak import Scene, Tweak
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -51,12 +51,13 @@ class Rescale(Tweak):
         if not 0 <= self.least < 1:
             raise ValueError(f"least = {self.least}: need a scale in [0, 1)")
 
-    def start(self, net: nn.Module, mask: Mask | None, batches: Batches) -> None:
-        """Scale the weights of `net`, in place."""
-        scaling = Scaling(self, net, mask if self.masked else None)
+    def start(self, scene: Scene) -> dict[str, float]:
+        """Scale the weights of the net, in place; returns the scales by name."""
+        scaling = Scaling(self, scene.net, scene.mask if self.masked else None)
         for _ in range(self.steps):
-            scaling.step(batches)
+            scaling.step(scene.batches)
         scaling.apply_()
+        return dict(zip(scaling.start, scaling.scales.tolist(), strict=True))
 
 
 class Scaling:

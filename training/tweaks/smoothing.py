@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from sparsediag.problem import Loss
 from training.schedule import epoch_at
-from training.tweaks.tweak import Tweak
+from training.tweaks.tweak import Objective, Tweak
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Smoothing(Tweak):
             return self.alpha
         return self.alpha * max(0.0, 1 - epoch / max(epoch_at(self.fade, epochs), 1))
 
-    def loss(self, loss: Loss, epoch: int, epochs: int) -> Loss:
+    def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
         alpha = self.strength(epoch, epochs)
-        smoothed: Loss = partial(loss, label_smoothing=alpha)  # type: ignore[call-arg]
-        return smoothed if alpha else loss
+        return partial(loss, label_smoothing=alpha) if alpha else loss

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from sparsediag.problem import Loss
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.mask import Mask
+
+if TYPE_CHECKING:
+    from training.config import Run
+
+Objective = Callable[..., Tensor]  # of outputs, labels and inputs, and options of cross-entropy
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor, inputs: Tensor, **options: Any) -> Tensor:
+    """The plain training loss."""
+    return F.cross_entropy(outputs, labels, **options)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a tweak finds when a training starts.
+
+    Attributes:
+        net: With its first weights; the mask is not applied yet.
+        mask: The live weights, or None.
+        batches: Training batches without end, drawn for this tweak alone.
+        trained: The last checkpoint of each run that `before` asked for.
+    """
+
+    net: nn.Module
+    mask: Mask | None
+    batches: Iterator[tuple[Tensor, Tensor]]
+    trained: Sequence[Checkpoint]
 
 
 @dataclass(frozen=True)
@@ -18,11 +48,18 @@ class Tweak:
         """Options that the net is built with."""
         return {}
 
+    def before(self, run: Run) -> tuple[Run, ...]:
+        """The runs that must be finished first."""
+        return ()
+
+    def start(self, scene: Scene) -> Any:
+        """Called once before the training; what it returns, `loss` gets."""
+
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
         """Called before every epoch, counted from 0."""
 
-    def loss(self, loss: Loss, epoch: int, epochs: int) -> Loss:
-        """The training loss of an epoch, given the plain one."""
+    def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
+        """The training loss of an epoch, given the one so far."""
         return loss
 
     def over(self, epochs: int) -> int:

@@ -1,0 +1,59 @@
+"""Distillation: the dense net as a teacher (Hinton et al., 2015), in the place of smoothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.tweaks.tweak import Objective, Scene, Tweak
+
+if TYPE_CHECKING:
+    from training.config import Run
+
+
+@dataclass(frozen=True)
+class Distillation(Tweak):
+    """(1 - share) CE + share t^2 KL(teacher || student), both softened by the temperature t.
+
+    The teacher is the same net, trained dense and without tweaks.
+
+    Attributes:
+        temperature: What both nets' outputs are divided by.
+        share: Of the teacher in the loss; at 1 labels have no part.
+    """
+
+    temperature: float = 4.0
+    share: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature}: need a positive number")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share {self.share}: need a number from 0 to 1")
+
+    def before(self, run: Run) -> tuple[Run, ...]:
+        return (run.plain(),)
+
+    def start(self, scene: Scene) -> nn.Module:
+        """The teacher, in evaluation mode."""
+        return scene.trained[0].build(next(scene.net.parameters()).device)
+
+    def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
+        def distilled(outputs: Tensor, labels: Tensor, inputs: Tensor, **options: Any) -> Tensor:
+            with torch.no_grad():
+                taught = kept(inputs)
+            own = loss(outputs, labels, inputs, **options)
+            return (1 - self.share) * own + self.share * softened(outputs, taught, self.temperature)
+
+        return distilled
+
+
+def softened(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) at temperature t, the mean over the samples."""
+    student = F.log_softmax(outputs / temperature, 1)
+    teacher = F.log_softmax(taught / temperature, 1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
