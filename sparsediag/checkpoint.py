@@ -6,6 +6,7 @@ values, so a dead weight cannot come back as anything but 0.
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -98,12 +99,14 @@ class Checkpoint:
         payload = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weights", "mask")
         }
+        # words that are equal become one object, so that equal checkpoints have equal bytes
+        payload["run"], payload["history"] = json.loads(json.dumps([self.run, self.history]))
         payload["format"] = archive.FORMAT
         payload["mask"] = self.mask.pack() if self.mask else None
         payload["dense"] = {n: t.clone() for n, t in self.weights.items() if n not in mask}
         payload["live"] = {n: self.weights[n][m] for n, m in mask.items()}
-        with written(path) as draft:
-            torch.save(payload, draft)
+        with written(path) as draft, draft.open("wb") as file:  # a name would end up in the file
+            torch.save(payload, file)
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:

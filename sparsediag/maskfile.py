@@ -20,8 +20,8 @@ PREFIXES = ("module.", "_orig_mod.")
 
 def save(mask: Mask, path: str | Path) -> None:
     """Write a mask to a file of its own, whole or not at all."""
-    with written(path) as draft:
-        torch.save({"format": archive.FORMAT, "mask": mask.pack()}, draft)
+    with written(path) as draft, draft.open("wb") as file:
+        torch.save({"format": archive.FORMAT, "mask": mask.pack()}, file)
 
 
 def load(path: str | Path, *, zeros: bool = False) -> Mask:

@@ -21,7 +21,7 @@ from sparsediag.files import written
 from training.config import Run
 from training.feed import feed
 from training.keeper import Keeper
-from training.records import Row, evaluate, ghosts, instruments, sparsity
+from training.records import Row, costs, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
 from training.start import start
 from training.tweaks import Objective, cross_entropy
@@ -43,16 +43,16 @@ def fit(
     """Train, and return the path of the checkpoint with the best validation accuracy.
 
     Everything is written to `out/runs/<id>/`: `best.pt`, `last.pt`, the checkpoints that the run
-    asks for, `history.jsonl` with one line an epoch, `run.toml`, and at the end an empty file
-    `finished`. A finished run is not
-    trained again; an interrupted one goes on from its last saved epoch, and ends (on a CPU) with
-    the same bytes, since all randomness of an epoch comes from the run's seed and the epoch.
+    asks for, `history.jsonl` with one line an epoch, `costs.jsonl` with times and memory,
+    `run.toml`, and at the end an empty file `finished`. A finished run is not trained again; an
+    interrupted one goes on from its last saved epoch, and ends with the same files (but for the
+    costs) on the same device, since all randomness of an epoch comes from the seed and the epoch.
 
     Args:
         run: What to train.
         out: Where to write.
         device: auto, cpu, cuda or cuda:N.
-        on_epoch: Called with the row of history after every epoch.
+        on_epoch: Called after every epoch with its row of the history and its costs.
 
     Raises:
         ValueError: If the run cannot be, or its loss stops being a number (`Diverged`).
@@ -70,7 +70,8 @@ def fit(
     data = datasets.load(run.data, device=where)
     for earlier in run.before():
         fit(earlier, out=out, device=device)
-    begun = start(run, data, out=out, device=where)
+    kept = halfway(run, folder)
+    begun = start(run, data, out=out, device=where, kept=kept)
     net, history = begun.net, begun.history
     probe = data.batches("train", images=run.record.images)
     epochs = run.optim.epochs
@@ -98,25 +99,17 @@ def fit(
             resume=resume,
         )
 
+    if kept and kept.resume is None:  # it was stopped between its last file and its mark
+        _finish(folder, net, data, kept)
+        return folder / "best.pt"
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / "run.toml") as draft:
         draft.write_text(run.toml())
     best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
-    if (folder / "last.pt").exists():
-        kept = Checkpoint.load(folder / "last.pt")
-        alive = [mask and mask.alive for mask in (kept.mask, begun.mask)]
-        ended = kept.resume is None
-        if alive[0] != alive[1] or (ended and len(kept.history) < epochs):
-            raise CheckpointError(f"{folder} does not hold this run half-way; remove that folder")
-        if kept.resume is None:  # it was stopped between its last file and the mark of its end
-            _finish(folder, net, data, kept)
-            return folder / "best.pt"
-        net.load_state_dict(kept.weights)
-        keeper.change(kept.mask)
+    if kept and kept.resume:
         optimiser.load_state_dict(kept.resume["optimiser"])
         keeper.load(kept.resume["keeper"])
         best = tuple(kept.resume["best"])
-        history = kept.history
 
     saved = time.monotonic()
     for epoch in range(len(history), epochs):
@@ -128,6 +121,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
         train_loss, train_accuracy = _epoch(run, epoch, net, data, loss, keeper)
+        speed = len(data.train) / (time.perf_counter() - began)
         with keeper.settled():
             val_loss, val_accuracy = evaluate(net, data, data.validation)
             if not math.isfinite(train_loss + val_loss):
@@ -149,7 +143,6 @@ def fit(
                     **ghosts(net),
                     **sparsity(net),
                     **instruments(run.record, net, keeper.mask, probe, epoch),
-                    "seconds": time.perf_counter() - began,
                 }
             )
             if epoch >= choose_from and (val_accuracy, -val_loss) > best:
@@ -166,12 +159,35 @@ def fit(
                 checkpoint(resume).save(folder / "last.pt")
                 saved = time.monotonic()
             _write(history, folder)
+            cost = costs(epoch, speed, time.perf_counter() - began, where)
+            with (folder / "costs.jsonl").open("a") as file:
+                file.write(json.dumps(cost) + "\n")
             if on_epoch:
-                on_epoch(history[-1])
+                on_epoch(history[-1] | cost)
 
     with keeper.settled():
         _finish(folder, net, data, checkpoint())
     return folder / "best.pt"
+
+
+def halfway(run: Run, folder: Path) -> Checkpoint | None:
+    """What an earlier try of a run has left in its folder.
+
+    Raises:
+        CheckpointError: If it is of another run, or cannot be gone on from.
+    """
+    if not (folder / "last.pt").exists():
+        return None
+    kept = Checkpoint.load(folder / "last.pt")
+    ended = kept.resume is None
+    maskless = kept.mask is None and run.mask.density < 1
+    if (
+        Run.of(kept.run).id != run.id
+        or maskless
+        or (ended and len(kept.history) < run.optim.epochs)
+    ):
+        raise CheckpointError(f"{folder} does not hold this run half-way; remove that folder")
+    return kept
 
 
 def finished(folder: Path) -> bool:

@@ -33,7 +33,8 @@ def _one(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
         bars.update(task, completed=row["epoch"] + 1)
         bars.console.print(
             f"epoch {row['epoch'] + 1:3}  lr {row['lr']:<7.2g} loss {row['train_loss']:.3f}  "
-            f"train {row['train_accuracy']:6.1%}  validation {row['val_accuracy']:6.1%}",
+            f"train {row['train_accuracy']:6.1%}  validation {row['val_accuracy']:6.1%}  "
+            f"{row['images_per_second']:7,.0f} images/s",
             highlight=False,
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +21,7 @@ from sparsediag.problem import Problem
 from training.config import Record
 
 Row = dict[str, Any]
+RSS_UNITS = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MB
 
 
 @torch.no_grad()
@@ -34,8 +37,26 @@ def evaluate(net: nn.Module, data: Data, images: Images, chunk: int = 1000) -> t
 
 
 def ghosts(net: nn.Module) -> Row:
-    """The largest strength of a ghost in the net; 0 is the plain net."""
-    return {"ghosts": max((m.strength for m in net.modules() if isinstance(m, Ghost)), default=0.0)}
+    """The largest strength of a ghost in the net, 0 for the plain net; weights that they add."""
+    found = [m for m in net.modules() if isinstance(m, Ghost)]
+    return {
+        "ghosts": max((m.strength for m in found), default=0.0),
+        "ghost_weights": sum(p.numel() for m in found for p in m.parameters()),
+    }
+
+
+def costs(epoch: int, speed: float, seconds: float, device: torch.device) -> Row:
+    """What an epoch took: images trained on a second, seconds in all, MB at the peak so far."""
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / RSS_UNITS
+    return {
+        "epoch": epoch,
+        "images_per_second": speed,
+        "seconds": seconds,
+        "peak_memory_mb": peak,
+    }
 
 
 def sparsity(net: nn.Module) -> Row:

@@ -48,7 +48,9 @@ class Start:
     kept: dict[str, Any]
 
 
-def start(run: Run, data: Data, *, out: Path, device: torch.device) -> Start:
+def start(
+    run: Run, data: Data, *, out: Path, device: torch.device, kept: Checkpoint | None = None
+) -> Start:
     """Build the net and its mask; the runs of `run.before()` must be finished.
 
     Args:
@@ -56,12 +58,32 @@ def start(run: Run, data: Data, *, out: Path, device: torch.device) -> Start:
         data: What it trains on.
         out: Where the finished runs lie.
         device: Where the net goes.
+        kept: What the run has left half-way, if it did.
 
     Raises:
         Collapsed: If no path through the mask is left, and the run is not told to train all
             the same.
     """
     net, options = build(run, data, device)
+    if kept:
+        net.load_state_dict(kept.weights)
+        mask, history = kept.mask, kept.history
+    else:
+        mask, history = _begin(run, net, data, out)
+    mask = mask and mask.to(device)
+    for tweak in run.tweaks.values():
+        tweak.update(net, len(history), run.optim.epochs)
+    found = {}
+    for name, tweak in run.tweaks.items():
+        batches, trained = endless(run, data, purpose=name), _ends(tweak.before(run), out)
+        found[name] = tweak.start(Scene(net, mask, batches, trained, resumed=kept is not None))
+    if mask is not None:
+        mask.apply_(net)
+    return Start(net, options, mask, history, found)
+
+
+def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None, list[Row]]:
+    """Set the first weights of `net`, in place, before the mask; the mask, and earlier epochs."""
     if run.init != "default":
         zero.initialise(net, run.init)
         zero.guard(Problem(net, data.batches("train", images=run.record.images)))
@@ -72,24 +94,12 @@ def start(run: Run, data: Data, *, out: Path, device: torch.device) -> Start:
     mask = run.mask.start(judge, _ends(run.mask.before(run), out), seed=run.seed)
     if mask is not None:
         check(run, net, mask, data)
-    history: list[Row] = []
-    if run.rewind:
-        earlier, file = run.rewound()
-        kept = Checkpoint.load(out / "runs" / earlier.id / file)
-        _take(net, kept)
-        history = kept.history if run.continues else []
-    mask = mask and mask.to(device)
-    for tweak in run.tweaks.values():
-        tweak.update(net, len(history), run.optim.epochs)
-    found = {
-        name: tweak.start(
-            Scene(net, mask, endless(run, data, purpose=name), _ends(tweak.before(run), out))
-        )
-        for name, tweak in run.tweaks.items()
-    }
-    if mask is not None:
-        mask.apply_(net)
-    return Start(net, options, mask, history, found)
+    if not run.rewind:
+        return mask, []
+    earlier, file = run.rewound()
+    kept = Checkpoint.load(out / "runs" / earlier.id / file)
+    _take(net, kept)
+    return mask, kept.history if run.continues else []
 
 
 def _ends(runs: Sequence[Run], out: Path) -> list[Checkpoint]:

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ import os, signal, sys, torch
 from sparsediag import Checkpoint
 
 def half(payload, draft):
-    draft.write_bytes(b"PK half of it")
+    draft.write(b"PK half of it")
     os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint = Checkpoint.load(sys.argv[1])
@@ -230,8 +230,8 @@ def test_a_sparse_resnet18_takes_six_megabytes_at_most(path: Path, classes: int)
 def test_an_error_while_writing_leaves_the_old_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(payload: Any, draft: Path) -> None:
-        draft.write_bytes(b"PK half of it")
+    def half(payload: Any, draft: BinaryIO) -> None:
+        draft.write(b"PK half of it")
         raise OSError("disk full")
 
     small().save(path)

@@ -57,6 +57,7 @@ GHOSTS = {  # ghost skips: one for each 3x3 convolution but the first, each dept
 DEEP = ("resnet104", "resnet110")
 PERCEPTRONS = ("mlp", "lenet300")
 IDENTITIES = tuple(kind for kind in SKIPS if kind != "conv1x1_bn")
+ADDED = tuple(kind for kind in SKIPS if kind not in ("average", "interpolate"))
 HAUNTED = [(n, k) for n in MODELS for k in SKIPS if not (n in PERCEPTRONS and k == "conv1x1_bn")]
 SHAPES = [(4, 4, 1), (3, 5, 1), (5, 3, 1), (4, 4, 2), (3, 5, 2), (5, 3, 2)]  # ins, outs, stride
 LINE = torch.linspace(-8, 8, 160_001, dtype=torch.float64)
@@ -284,6 +285,15 @@ def test_minima_of_swish_and_mish(name: str, lowest: float, at: float) -> None:
 # ghost skips: shapes and closed forms
 
 
+def _mixed(ghost: GhostSkip, z: Tensor, x: Tensor) -> Tensor:
+    """What a skip gives, in its own words."""
+    if ghost.kind == "interpolate":
+        resized = F.interpolate(x[:, None], size=tuple(z.shape[1:]), mode="trilinear")[:, 0]
+        return z + ghost.strength * resized
+    added = z + ghost.strength * ghost.path(x)
+    return added / (1 + ghost.strength) if ghost.kind == "average" else added
+
+
 @pytest.mark.parametrize("kind", SKIPS)
 @pytest.mark.parametrize("size", [1, 7, 8])
 @pytest.mark.parametrize(("ins", "outs", "stride"), SHAPES)
@@ -293,8 +303,78 @@ def test_a_skip_has_the_shape_of_its_convolution(
     x = _images(2, ins, size, size)
     z = nn.Conv2d(ins, outs, 3, stride, padding=1)(x)
     ghost = GhostSkip(ins, outs, stride, kind)
-    assert ghost.path(x).shape == z.shape
-    assert torch.equal(ghost(z, x), z + ghost.path(x))
+    assert ghost(z, x).shape == z.shape
+    assert torch.equal(ghost(z, x), _mixed(ghost, z, x))
+    if kind in ADDED:
+        assert torch.equal(ghost(z, x), z + ghost.path(x))
+
+
+@pytest.mark.parametrize("strength", [1, 0.5, 0.01])
+@pytest.mark.parametrize(("ins", "outs", "stride"), SHAPES)
+def test_the_average_skip_weighs_its_two_signals(
+    ins: int, outs: int, stride: int, strength: float
+) -> None:
+    x = torch.arange(1.0, ins + 1)[None, :, None, None].expand(2, ins, 7, 7)
+    z = nn.Conv2d(ins, outs, 3, stride, padding=1)(x)
+    ghost = GhostSkip(ins, outs, stride, "average")
+    ghost.fade(strength)
+    path = torch.tensor([c + 1.0 if c < ins else 0.0 for c in range(outs)])[None, :, None, None]
+    torch.testing.assert_close(ghost(z, x), (z + strength * path) / (1 + strength))
+
+
+def test_the_average_of_a_signal_with_itself_is_that_signal() -> None:
+    for x in (_images(2, 4, 3, 3), _images(2, 4)):
+        ghost = GhostSkip(4, 4, 1, "average")
+        for strength in (1, 0.3, 0):
+            ghost.fade(strength)
+            torch.testing.assert_close(ghost(x, x), x)
+
+
+@pytest.mark.parametrize("strength", [1, 0.25])
+@pytest.mark.parametrize(("ins", "outs", "stride"), SHAPES)
+def test_the_interpolating_skip_is_trilinear(
+    ins: int, outs: int, stride: int, strength: float
+) -> None:
+    x = _images(2, ins, 7, 7)
+    z = nn.Conv2d(ins, outs, 3, stride, padding=1)(x)
+    ghost = GhostSkip(ins, outs, stride, "interpolate")
+    ghost.fade(strength)
+    resized = F.interpolate(x[:, None], size=tuple(z.shape[1:]), mode="trilinear")[:, 0]
+    assert torch.equal(ghost(z, x), z + strength * resized)
+    flat = torch.full_like(x, 3.0)
+    torch.testing.assert_close(ghost(z, flat), z + 3 * strength)
+
+
+def test_the_interpolating_skip_halves_and_doubles_by_hand() -> None:
+    x = torch.tensor([0.0, 2.0])[None, :, None, None].expand(1, 2, 1, 1)
+    wide, narrow = (GhostSkip(2, n, 1, "interpolate")(torch.zeros(1, n, 1, 1), x) for n in (4, 1))
+    assert wide.flatten().tolist() == [0, 0.5, 1.5, 2]
+    assert narrow.flatten().tolist() == [1]
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 7, 7), (2, 4, 1, 1), (2, 4)])
+def test_interpolation_to_the_same_shape_is_the_identity(shape: tuple[int, ...]) -> None:
+    x, z = _images(*shape), torch.ones(shape)
+    assert torch.equal(GhostSkip(4, 4, 1, "interpolate")(z, x), z + x)
+
+
+def test_the_interpolating_skip_of_a_perceptron_is_linear() -> None:
+    x, ghost = _images(3, 6), GhostSkip(6, 9, 1, "interpolate")
+    resized = F.interpolate(x[:, None], size=9, mode="linear")[:, 0]
+    assert torch.equal(ghost(torch.zeros(3, 9), x), resized)
+
+
+@pytest.mark.parametrize("kind", ["average", "interpolate"])
+@pytest.mark.parametrize(("ins", "outs", "stride"), SHAPES)
+def test_a_mixing_skip_of_no_strength_is_z_itself(
+    ins: int, outs: int, stride: int, kind: str
+) -> None:
+    x = _images(2, ins, 7, 7)
+    z = nn.Conv2d(ins, outs, 3, stride, padding=1)(x)
+    ghost = GhostSkip(ins, outs, stride, kind)
+    assert not list(ghost.parameters())
+    ghost.fade(0)
+    assert ghost(z, x) is z
 
 
 @pytest.mark.parametrize("size", [7, 8])
@@ -371,8 +451,9 @@ def test_every_kind_follows_the_formula_in_a_fully_pruned_block(
 ) -> None:
     block, x = _pruned_block(ins, outs, stride, kind, "ghost"), _images(2, ins, 7, 7)
     b1, b2 = (bn.bias[:, None, None] for bn in (block.bn1, block.bn2))
-    h = F.silu(b1 + block.ghost1.path(x))
-    expected = F.silu(b2 + block.shortcut(x) + block.ghost2.path(h))
+    z = block.conv1(x)  # 0 everywhere
+    h = F.silu(_mixed(block.ghost1, z + b1, x))
+    expected = F.silu(_mixed(block.ghost2, z + b2, h) + block.shortcut(x))
     torch.testing.assert_close(block(x), expected)
 
 

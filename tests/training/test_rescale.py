@@ -96,7 +96,7 @@ def test_the_first_step_changes_every_scale_by_the_learning_rate(name: str, kind
     moved = 1 - scaling.scales
     assert done == kind
     torch.testing.assert_close(moved, 0.02 * slope / (slope.abs() + EPS), rtol=1e-9, atol=0)
-    steep = slope.abs() > 1e-4
+    steep = slope.abs() > 1e-5
     assert steep.sum() > len(slope) / 2
     torch.testing.assert_close(moved[steep], 0.02 * slope[steep].sign(), rtol=1e-3, atol=0)
 
@@ -109,7 +109,7 @@ def test_a_long_first_step_ends_at_the_floor_or_as_far_above(kind: str) -> None:
     ((_, slope),) = scaling.seen
     for n, s, by in zip(scaling.start, scaling.scales.tolist(), slope.tolist(), strict=True):
         least = 0 if n.endswith("bias") else 0.01
-        assert s == (pytest.approx(3, rel=1e-3) if by < 0 else pytest.approx(least))
+        assert s == pytest.approx(max(1 - 2 * by / (abs(by) + EPS), least), rel=1e-5)
 
 
 @pytest.mark.parametrize("order", ["norm norm norm", "norm loss loss norm loss norm", "loss norm"])
@@ -239,7 +239,9 @@ def test_the_gradient_is_that_of_the_masked_net(name: str) -> None:
         assert expected is not None
         expected = expected * scaling.mask[n] if n in scaling.mask else expected
         torch.testing.assert_close(g.detach(), expected, rtol=1e-9, atol=1e-12)
-    assert float(norm) == pytest.approx(sum(float(g.square().sum()) for g in found.values()) ** 0.5)
+    assert norm.item() == pytest.approx(
+        torch.cat([g.flatten() for g in found.values()]).norm().item()
+    )
 
 
 def test_batch_norm_makes_the_slope_along_a_convolution_0() -> None:
@@ -248,7 +250,7 @@ def test_batch_norm_makes_the_slope_along_a_convolution_0() -> None:
     gradient, _ = scaling.gradient(weights, *sample())
     for name in prunable(scaling.net):
         assert gradient[name].any()
-        assert abs(float((weights[name] * gradient[name]).sum())) < 1e-4
+        assert abs((weights[name] * gradient[name]).sum().item()) < 1e-4
 
 
 @pytest.mark.parametrize("scale", [0.5, 4.0])
@@ -264,7 +266,7 @@ def test_before_batch_norm_the_gradient_falls_as_the_weights_grow(scale: float) 
         for i, name in enumerate(scaling.start):
             scales[i] = by if name in prunable(scaling.net) else 1.0
         gradient, _ = scaling.gradient(scaling.scaled(scales.requires_grad_()), *sample())
-        norms.append([float(gradient[name].norm()) for name in prunable(scaling.net)])
+        norms.append([gradient[name].norm().item() for name in prunable(scaling.net)])
     assert norms[1] == pytest.approx([n / scale for n in norms[0]], rel=1e-5)
 
 
@@ -289,12 +291,12 @@ def test_a_tensor_is_its_first_value_times_a_scale_above_the_least(name: str, ki
         assert not net.get_parameter(n)[~live].any()
         if s > 0:
             now, then = net.get_parameter(n)[live].double(), before[n][live].double()
-            assert float(F.cosine_similarity(now, then, 0)) == pytest.approx(1, abs=1e-12)
+            assert F.cosine_similarity(now, then, 0).item() == pytest.approx(1, abs=1e-12)
 
 
 def test_tensors_of_zeros_are_left_out() -> None:
     net = net_of()
-    mask = Mask(mask_of(net) | {"layer1.1.conv1.weight": torch.zeros(3, 3, 3, 3) > 0})
+    mask = Mask({**mask_of(net), "layer1.1.conv1.weight": torch.zeros(3, 3, 3, 3) > 0})
     before = weights_of(net)
     scales = Rescale(steps=2).start(scene_of(net, mask))
     norms = [n for n, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -355,7 +357,7 @@ def test_the_loss_after_one_step_is_lower_than_without() -> None:
         mask = mask_of(net, seed=seed)
         mask.apply_(net)
         plain = copy.deepcopy(net)
-        Rescale(steps=40, lr=0.02).start(Scene(net, mask, batches_of(64), ()))
+        Rescale(steps=15, lr=0.02).start(Scene(net, mask, batches_of(48), ()))
         gains.append(_after_a_step(plain, mask) - _after_a_step(net, mask))
     assert sum(gains) / len(gains) > 0
 
@@ -438,7 +440,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.loop.SAVE_EVERY", 0.0)
-    run = run_of({"rescale": {"steps": 10}}, model={"name": "resnet20", "width": 2})
+    run = run_of({"rescale": {"steps": 10}})
 
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == 1:

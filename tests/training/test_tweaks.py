@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparsediag.models import GhostReLU, GhostSkip, build
-from training.tweaks import TWEAKS, Tweak
+from sparsediag.errors import ConfigError
+from sparsediag.models import MODELS, SKIPS, GhostReLU, GhostSkip, build
+from training.config import Run
+from training.tweaks import GROUPS, TWEAKS, Tweak, grouped
 from training.tweaks.ghosts import GhostNeurons, GhostSkips
 from training.tweaks.smoothing import Smoothing
 
@@ -93,6 +96,51 @@ def test_short_schedules_fade_and_end(tweak: Tweak, epochs: int) -> None:
     assert not any(strengths[end:])
 
 
+def test_a_geometric_beta_grows_by_the_same_factor() -> None:
+    betas = [1 / s for s in _strengths(GhostNeurons(schedule="geometric"))[:90]]
+    assert (betas[0], betas[-1]) == (1, pytest.approx(10))
+    factors = [late / early for early, late in pairwise(betas)]
+    assert factors == pytest.approx([10 ** (1 / 89)] * 89, rel=1e-5)
+
+
+def test_a_cosine_gate_is_half_open_half_way() -> None:
+    strengths = _strengths(GhostSkips(schedule="cosine"))
+    assert strengths[:90] == pytest.approx([math.cos(math.pi * e / 180) ** 2 for e in range(90)])
+    assert strengths[45] == 0.5
+
+
+def test_a_step_shuts_the_gate_at_once() -> None:
+    assert _strengths(GhostSkips(schedule="step")) == [1.0] * 90 + [0.0] * 90
+
+
+@pytest.mark.parametrize("kind", [GhostNeurons, GhostSkips])
+def test_ghosts_without_a_schedule_stay(kind: type[GhostNeurons] | type[GhostSkips]) -> None:
+    tweak = kind(schedule="none")
+    assert set(_strengths(tweak)) == {1.0}
+    assert tweak.over(EPOCHS) == 0
+
+
+FADING = [
+    *(GhostNeurons(schedule=s) for s in ("linear", "geometric")),
+    *(GhostSkips(schedule=s) for s in ("linear", "cosine", "step")),
+]
+
+
+@pytest.mark.parametrize("tweak", FADING, ids=lambda t: f"{type(t).__name__}-{t.schedule}")
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 40])
+def test_every_schedule_starts_whole_falls_and_is_over_before_the_end(
+    tweak: GhostNeurons | GhostSkips, epochs: int
+) -> None:
+    strengths, end = _strengths(tweak, epochs), tweak.over(epochs)
+    assert end == min(round(epochs / 2), epochs - 1)
+    assert strengths == sorted(strengths, reverse=True)
+    assert strengths[:end][:1] == [1.0] * min(end, 1)
+    assert all(strengths[:end])
+    assert strengths[end:] == [0.0] * (epochs - end)
+    if tweak.schedule != "step":
+        assert len(set(strengths[:end])) == end
+
+
 def test_another_last_beta() -> None:
     assert 1 / _strengths(GhostNeurons(last_beta=4.0))[89] == pytest.approx(4)
 
@@ -110,9 +158,83 @@ def test_a_net_whose_ghosts_are_over_is_the_plain_net(tweak: Tweak) -> None:
     assert torch.equal(ghosts(_images()), plain(_images()))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_net_is_plain_after_the_last_ghost_epoch_of_every_kind(name: str) -> None:
+    torch.manual_seed(0)
+    plain = build(name, width=2, channels=1, size=8).train()
+    state = {n: t.clone() for n, t in plain.state_dict().items()}
+    expected = plain(_images())
+    for kind in SKIPS:
+        if kind == "conv1x1_bn":  # it has parameters
+            continue
+        tweaks = (GhostNeurons(), GhostSkips(kind))
+        options = tweaks[0].options() | tweaks[1].options()
+        net = build(name, width=2, channels=1, size=8, **options).train()
+        assert [n for n, _ in net.named_parameters()] == [n for n, _ in plain.named_parameters()]
+        for epoch, same in ((9, False), (10, True)):
+            net.load_state_dict(net.state_dict() | state)
+            for tweak in tweaks:
+                tweak.update(net, epoch, 20)
+            assert torch.equal(net(_images()), expected) == same
+        after = net.state_dict()
+        assert all(torch.equal(after[n], t) for n, t in plain.state_dict().items())
+
+
 def test_the_kind_of_a_skip_reaches_the_net() -> None:
     net = _net(GhostSkips("identity_rms"))
     assert {m.kind for m in net.modules() if isinstance(m, GhostSkip)} == {"identity_rms"}
+
+
+# groups
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("tost", ["ghost_neurons", "ghost_skips", "rescale", "smoothing"]),
+        ("at", ["ghost_neurons", "ghost_skips"]),
+        ("trt", ["rescale", "smoothing"]),
+        ("at+trt", ["ghost_neurons", "ghost_skips", "rescale", "smoothing"]),
+    ],
+)
+def test_a_group_stands_for_its_tweaks(group: str, names: list[str]) -> None:
+    tweaks = Run.of({"tweaks": [group]}).tweaks
+    assert list(tweaks) == names == list(GROUPS[group])
+    assert tweaks == {name: TWEAKS[name](**GROUPS[group][name]) for name in names}
+    stay = {t.schedule for t in tweaks.values() if isinstance(t, GhostNeurons | GhostSkips)}
+    assert stay == (
+        {"none"} if group.startswith("at") else {"linear"} if group == "tost" else set()
+    )
+    assert max(t.over(EPOCHS) for t in tweaks.values()) == (90 if group == "tost" else 0)
+
+
+def test_groups_and_tweaks_go_together_in_a_list() -> None:
+    assert list(grouped(["distillation", "at"])) == ["distillation", "ghost_neurons", "ghost_skips"]
+    assert grouped(["at", "trt"]) == grouped(["at+trt"])
+    assert grouped([]) == {}
+    assert not set(GROUPS) & set(TWEAKS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"), [("tots", "tost"), ("at+tr", "at+trt"), ("rescael", "rescale")]
+)
+def test_an_unknown_group_is_refused_with_the_nearest(asked: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Run.of({"tweaks": ["smoothing", asked]})
+    assert f"unknown tweak '{asked}'; did you mean '{meant}'?" in str(error.value)
+
+
+@pytest.mark.parametrize("group", ["tost", "trt"])
+def test_a_group_is_the_same_run_as_its_parts(group: str) -> None:
+    one, parts = (Run.of({"tweaks": tweaks}) for tweaks in ([group], list(GROUPS[group])))
+    assert one == parts
+    assert list(one.tweaks) == list(parts.tweaks)
+    assert one.id == parts.id
+    assert Run.of(one.table()).id == one.id
+
+
+def test_every_group_is_a_run_of_its_own() -> None:
+    assert len({Run.of({"tweaks": [group]}).id for group in GROUPS}) == len(GROUPS)
 
 
 # smoothing

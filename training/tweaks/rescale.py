@@ -52,7 +52,9 @@ class Rescale(Tweak):
             raise ValueError(f"least = {self.least}: need a scale in [0, 1)")
 
     def start(self, scene: Scene) -> dict[str, float]:
-        """Scale the weights of the net, in place; returns the scales by name."""
+        """Scale the weights of a new net, in place; returns the scales by name."""
+        if scene.resumed:
+            return {}
         scaling = Scaling(self, scene.net, scene.mask if self.masked else None)
         for _ in range(self.steps):
             scaling.step(scene.batches)

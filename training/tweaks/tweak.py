@@ -32,12 +32,14 @@ class Scene:
         mask: The live weights, or None.
         batches: Training batches without end, drawn for this tweak alone.
         trained: The last checkpoint of each run that `before` asked for.
+        resumed: Whether the weights are those of a training that goes on.
     """
 
     net: nn.Module
     mask: Mask | None
     batches: Iterator[tuple[Tensor, Tensor]]
     trained: Sequence[Checkpoint]
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
