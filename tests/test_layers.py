@@ -69,7 +69,7 @@ ORDER = [
     ["training.records", "training.feed"],
     ["training.start"],
     ["training.loop"],
-    ["training.progress"],
+    ["training.progress", "training.catalogue"],
     ["training.__main__"],
     ["figures.need"],
     ["figures.scales"],

@@ -18,29 +18,8 @@ USAGE = """python -m training RUN [--KEY VALUE ...] [--out FOLDER] [--device DEV
   --device NAME  auto, cpu, cuda or cuda:N (default: auto)
   --debug        show the traceback of an error
 
-Recipes: {recipes}
-Masks:   {masks}
-Tweaks:  {tweaks}
-Nets:    {nets}
-Data:    {data}
+{catalogue}
 """
-
-
-def usage() -> str:
-    """The help text, with everything that can be named."""
-    from sparsediag.data import DATASETS
-    from sparsediag.models import MODELS
-    from training.config import RECIPES
-    from training.masks import METHODS
-    from training.tweaks import TWEAKS
-
-    return USAGE.format(
-        recipes=", ".join(sorted(p.stem for p in RECIPES.glob("*.toml"))),
-        masks=", ".join(METHODS),
-        tweaks=", ".join(TWEAKS),
-        nets=", ".join(MODELS),
-        data=", ".join([*DATASETS, "folder:PATH"]),
-    )
 
 
 def changes(words: list[str]) -> dict[str, Any]:
@@ -78,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(words)
     if options.help or not options.run:
-        print(usage())
+        from training.catalogue import catalogue
+
+        print(USAGE.format(catalogue=catalogue()))
         return 0 if options.help else 2
     try:
         from training.config import Run

@@ -178,7 +178,14 @@ class Run:
         mask = {key: value for key, value in mask.items() if key != "method"}
         if method not in METHODS:
             raise ConfigError(unknown("mask.method", method, METHODS))
+        tweaks = {
+            k: v for n, t in tweaks.items() for k, v in (grouped([n]) if not t else {n: t}).items()
+        }
         for name in tweaks:
+            if name in GROUPS:
+                raise ConfigError(
+                    f"the group '{name}' has no options; give them to {', '.join(GROUPS[name])}"
+                )
             if name not in TWEAKS:
                 raise ConfigError(unknown("tweak", name, [*TWEAKS, *GROUPS]))
         run: Run = fill(cls, table)
@@ -214,7 +221,7 @@ class Run:
             place = table
             for parent in parents:
                 if isinstance(place.get(parent), list):  # tweaks = ["smoothing"]
-                    place[parent] = {name: {} for name in place[parent]}
+                    place[parent] = grouped(place[parent])
                 place = place.setdefault(parent, {})
                 if not isinstance(place, dict):
                     raise ConfigError(f"'{parent}' in '{key}' is a value, not a table")

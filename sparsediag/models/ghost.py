@@ -98,8 +98,6 @@ class GhostSkip(Ghost):
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
         if self.strength == 0:
             return z
-        if self.kind == "interpolate":
-            return z + self.strength * _resized(x, z.shape[1:])
         mixed = z + self.strength * self.path(x)
         return mixed / (1 + self.strength) if self.kind == "average" else mixed
 
@@ -108,6 +106,11 @@ class GhostSkip(Ghost):
         if self.kind == "conv1x1_bn":
             learned: Tensor = self.norm(self.conv(x))
             return learned
+        if self.kind == "interpolate":
+            size = (self.outs, *(-(-n // self.stride) for n in x.shape[2:]))
+            mode = "trilinear" if x.dim() == 4 else "linear"
+            resized: Tensor = F.interpolate(x[:, None], size=size, mode=mode)[:, 0]
+            return resized
         if x.dim() == 4:
             if self.stride > 1:
                 x = F.avg_pool2d(x, self.stride, ceil_mode=True)
@@ -119,13 +122,6 @@ class GhostSkip(Ghost):
             dims = tuple(range(1, x.dim()))
             return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + 1e-5)
         return x
-
-
-def _resized(x: Tensor, shape: torch.Size) -> Tensor:
-    """Linear interpolation to (channels, height, width), or to a number of features."""
-    mode = "trilinear" if x.dim() == 4 else "linear"
-    resized: Tensor = F.interpolate(x[:, None], size=tuple(shape), mode=mode)[:, 0]
-    return resized
 
 
 class NoSkip(nn.Module):

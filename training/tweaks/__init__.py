@@ -38,4 +38,4 @@ def grouped(names: list[str]) -> dict[str, dict[str, Any]]:
     >>> grouped(["at"])
     {'ghost_neurons': {'schedule': 'none'}, 'ghost_skips': {'schedule': 'none'}}
     """
-    return {k: v for name in names for k, v in GROUPS.get(name, {name: {}}).items()}
+    return {k: dict(v) for name in names for k, v in GROUPS.get(name, {name: {}}).items()}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from sparsediag.errors import unknown
 from sparsediag.models import SKIPS, GhostReLU, GhostSkip
 from training.schedule import epoch_at
 from training.tweaks.tweak import Tweak
@@ -34,7 +35,7 @@ class GhostNeurons(Tweak):
     def __post_init__(self) -> None:
         if not 1 <= self.last_beta < math.inf:
             raise ValueError(f"last_beta {self.last_beta}: need a finite number, 1 or more")
-        _check_until(self.until)
+        _check(self.until, self.schedule, ("linear", "geometric", "none"))
 
     def options(self) -> dict[str, Any]:
         return {"activation": "ghost"}
@@ -82,7 +83,7 @@ class GhostSkips(Tweak):
     def __post_init__(self) -> None:
         if self.kind not in SKIPS:
             raise ValueError(f"kind '{self.kind}': need one of {', '.join(SKIPS)}")
-        _check_until(self.until)
+        _check(self.until, self.schedule, ("linear", "cosine", "step", "none"))
 
     def options(self) -> dict[str, Any]:
         return {"skips": self.kind}
@@ -116,6 +117,8 @@ def _end(until: float, epochs: int) -> int:
     return min(epoch_at(until, epochs), epochs - 1)
 
 
-def _check_until(until: float) -> None:
+def _check(until: float, schedule: str, known: tuple[str, ...]) -> None:
+    if schedule not in known:
+        raise ValueError(unknown("schedule", schedule, known))
     if not 0 <= until < 1:
         raise ValueError(f"until {until}: need a fraction of the training, in [0, 1)")

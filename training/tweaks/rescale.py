@@ -72,6 +72,7 @@ class Scaling:
 
     Attributes:
         start: The tensors that are scaled, by name: all but those that are 0.
+        still: Those that are 0; they have a part in the gradient and in the step.
         scales: One for each of them, (tensors,).
     """
 
@@ -81,7 +82,7 @@ class Scaling:
         for name, m in (mask or {}).items():
             weights[name].masked_fill_(~m.to(weights[name].device), 0)
         self.start = {n: w for n, w in weights.items() if bool(w.any())}
-        self.still = {n: w for n, w in weights.items() if n not in self.start}
+        self.still = {n: w.requires_grad_() for n, w in weights.items() if n not in self.start}
         like = next(iter(self.start.values()))
         self.scales = like.new_ones(len(self.start))
         self.least = like.new_tensor(
@@ -98,6 +99,8 @@ class Scaling:
         scales = self.scales.clone().requires_grad_()
         weights = self.scaled(scales)
         gradient, norm = self.gradient(weights, x, y)
+        if not norm:
+            return
         if norm > self.tweak.gamma:
             kind, value = "norm", norm
         else:
@@ -109,20 +112,23 @@ class Scaling:
         self.adam(kind, slope.clamp(-1, 1))
 
     def scaled(self, scales: Tensor) -> dict[str, Tensor]:
-        """The tensors at these scales."""
-        return {name: s * w for s, (name, w) in zip(scales, self.start.items(), strict=True)}
+        """All tensors, at these scales; those that are 0 stay so."""
+        at = {name: s * w for s, (name, w) in zip(scales, self.start.items(), strict=True)}
+        return at | self.still
 
     def gradient(
         self, weights: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The gradient by the live weights, differentiable, and its norm."""
         slopes = torch.autograd.grad(
-            self.loss(weights, x, y), list(weights.values()), create_graph=True
+            self.loss(weights, x, y),
+            list(weights.values()),
+            create_graph=True,
+            materialize_grads=True,
         )
         found = dict(zip(weights, slopes, strict=True))
         for name, m in (self.mask or {}).items():
-            if name in found:
-                found[name] = found[name] * m.to(found[name])
+            found[name] = found[name] * m.to(found[name])
         return found, torch.stack([g.square().sum() for g in found.values()]).sum().sqrt()
 
     def ahead(
@@ -134,9 +140,9 @@ class Scaling:
 
     def loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         """The cross-entropy with batch statistics."""
-        still = self.still | {n: b.clone() for n, b in self.net.named_buffers()}
+        buffers = {n: b.clone() for n, b in self.net.named_buffers()}
         with exactly(self.net, batch_norm="train"):
-            return F.cross_entropy(functional_call(self.net, {**weights, **still}, (x,)), y)
+            return F.cross_entropy(functional_call(self.net, weights | buffers, (x,)), y)
 
     def adam(self, kind: str, slope: Tensor) -> None:
         """Adam with a mean for each kind of step and squares in common."""
