@@ -187,16 +187,17 @@ class Problem:
                 total, samples = total.add_(joined, alpha=way.samples), samples + way.samples
         return total / samples
 
-    def hvp(self, vector: Tensor, at: Tensor | None = None) -> Tensor:
-        """Hessian of the mean loss times `vector`, (size,); for many products see `Curvature`."""
-        total = torch.zeros_like(self.weights)
-        weights, directions = list(self._at(at).values()), list(self.split(vector).values())
+    def hvp(self, vector: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """The Hessian times `vector` (default: the gradient); for many products see `Curvature`."""
+        total, weights = torch.zeros_like(self.weights), list(self._at(at).values())
+        vector = self.gradient(at) if vector is None and len(self._batches) > 1 else vector
         # the fused attention kernels have no second derivative
         with self.modes(), sdpa_kernel(SDPBackend.MATH):
             for batch in self.batches:
-                parts = Retained(self.through(batch), weights).product(directions)
-                share = len(batch[1]) / self.samples
-                total += share * self.join(dict(zip(self.live.shapes, parts, strict=True)))
+                kept = Retained(self.through(batch), weights)
+                v = kept.gradient if vector is None else list(self.split(vector).values())
+                parts = dict(zip(self.live.shapes, kept.product(v), strict=True))
+                total += len(batch[1]) / self.samples * self.join(parts)
         return total
 
     def through(self, batch: Batch) -> Pass:

@@ -50,7 +50,7 @@ class GhostReLU(Ghost):
     def forward(self, x: Tensor) -> Tensor:
         if self.strength == 0:
             return F.relu(x)
-        return x * torch.sigmoid(x / self.strength)
+        return self.strength * F.silu(x / self.strength) if self.strength < 1 else F.silu(x)
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -98,7 +98,7 @@ class GhostSkip(Ghost):
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
         if self.strength == 0:
             return z
-        mixed = z + self.strength * self.path(x)
+        mixed = torch.add(z, self.path(x), alpha=self.strength)
         return mixed / (1 + self.strength) if self.kind == "average" else mixed
 
     def path(self, x: Tensor) -> Tensor:
@@ -114,7 +114,8 @@ class GhostSkip(Ghost):
         if x.dim() == 4:
             if self.stride > 1:
                 x = F.avg_pool2d(x, self.stride, ceil_mode=True)
-            x = F.pad(x, (0, 0, 0, 0, 0, self.outs - self.ins))
+            if self.outs != self.ins:
+                x = F.pad(x, (0, 0, 0, 0, 0, self.outs - self.ins))
         if self.kind == "identity_bn":
             normed: Tensor = self.norm(x if x.dim() == 4 else x[:, :, None, None])
             return normed.view_as(x)

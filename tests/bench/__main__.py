@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sparsediag.process import settle
-from tests.bench import curvature, landscape, methods, scoring, speed
+from tests.bench import ablation, curvature, landscape, methods, scoring, speed, training
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PARTS = {
@@ -23,8 +23,10 @@ PARTS = {
     "warm": curvature.warm_section,
     "solvers": curvature.solver_section,
     "landscape": landscape.section,
+    "training": training.section,
     "scoring": scoring.section,
     "methods": methods.section,
+    "ablation": ablation.section,
 }
 
 

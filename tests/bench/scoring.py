@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import torch
@@ -10,21 +12,26 @@ import torch.nn.functional as F
 import sparsediag as sd
 from tests.bench.nets import digits
 from tests.bench.timing import Rows, memory, seconds, table
-from training.masks import Method
 from training.masks.grasp import Grasp
 from training.masks.snip import Snip
 from training.masks.synflow import Flow, Synflow
 
 NETS = ("resnet20", "resnet18")
 SAMPLES = 100  # 10 of each class, as the papers have it
+FEW = 10  # images for the memory, so that it is not that of activations
+METHODS = {
+    "SNIP": (Snip(density=0.1), "a gradient by autograd"),
+    "GraSP": (Grasp(density=0.1), "a gradient by autograd"),
+    "SynFlow, 100 steps": (Synflow(density=0.1), "100 forward and backward passes in float64"),
+}
 
 
-def measure(name: str) -> Rows:
+def calls(name: str, samples: int) -> dict[str, Callable[[], object]]:
+    """The masks and what they are measured by."""
     torch.manual_seed(0)
     net = sd.models.build(name)
-    (batch,) = digits(SAMPLES, SAMPLES)
+    (batch,) = digits(samples, samples)
     problem = sd.Problem(net, [batch], batch_norm="train")
-    copy = sum(p.numel() for p in net.parameters()) * 4 / 2**20
 
     def gradient() -> None:
         net.train()
@@ -32,38 +39,34 @@ def measure(name: str) -> Rows:
         net.zero_grad()
 
     def passes() -> None:
-        flow.scores(sd.prunable(net))
+        flow = Flow(net, torch.Size((3, 32, 32)))
+        for _ in range(100):
+            flow.scores(sd.prunable(net))
 
-    flow = Flow(net, torch.Size((3, 32, 32)))
-    floors: dict[str, tuple[str, Callable[[], None], int]] = {
-        "gradient": ("a gradient by autograd", gradient, 1),
-        "passes": ("100 forward and backward passes in float64", passes, 100),
+    found: dict[str, Callable[[], object]] = {
+        "a gradient by autograd": gradient,
+        "100 forward and backward passes in float64": passes,
     }
-    took = {key: seconds(work, 3) * times for key, (_, work, times) in floors.items()}
-    held = {key: memory(work) for key, (_, work, _) in floors.items()}
-    rows: Rows = []
-    methods: dict[str, tuple[Method, str]] = {
-        "SNIP": (Snip(density=0.1), "gradient"),
-        "GraSP": (Grasp(density=0.1), "gradient"),
-        "SynFlow, 100 steps": (Synflow(density=0.1), "passes"),
-    }
-    for label, (method, floor) in methods.items():
+    for label, (method, _) in METHODS.items():
+        found[label] = lambda method=method: method.start(problem, (), seed=0)
+    return found
 
-        def start(method: Method = method) -> None:
-            method.start(problem, (), seed=0)
 
-        time = seconds(start, 1 if floor == "passes" else 3)
-        more = (memory(start) - (held[floor] if floor == "gradient" else 0)) / copy
-        rows.append(
-            (
-                name,
-                label,
-                f"{time:.2f} s",
-                f"{time / took[floor]:.2f}",
-                floors[floor][0],
-                f"{more:.1f}",
-            )
-        )
+def copies(name: str, label: str) -> float:
+    """Peak memory of a call in a process of its own, in float32 copies of the weights."""
+    command = [sys.executable, "-m", "tests.bench.scoring", name, label]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    weights = sum(p.numel() for p in sd.models.build(name).parameters())
+    return float(done.stdout) * 2**20 / (4 * weights)
+
+
+def measure(name: str) -> Rows:
+    work, rows = calls(name, SAMPLES), []
+    took = {label: seconds(call, 1 if "100" in label else 3) for label, call in work.items()}
+    for label, (_, floor) in METHODS.items():
+        more = copies(name, label) - (copies(name, floor) if "gradient" in floor else 0)
+        ratio = f"{took[label] / took[floor]:.2f}"
+        rows.append((name, label, f"{took[label]:.2f} s", ratio, floor, f"{more:.1f}"))
     return rows
 
 
@@ -72,8 +75,12 @@ def section() -> list[str]:
     heads = ("net", "mask", "time", "ratio", "to", "copies of the weights")
     return [
         f"A mask at initialisation at 10 % density, ranking included, {SAMPLES} digits at 32 x 32",
-        "pixels. Memory is the peak beyond what is held before, for SNIP and GraSP also beyond a",
-        "gradient's, in float32 copies of the weights.",
+        f"pixels. Memory is the peak with {FEW} images beyond what is held before, for SNIP and",
+        "GraSP also beyond that of a gradient, in float32 copies of the weights.",
         "",
         *table(heads, rows),
     ]
+
+
+if __name__ == "__main__":
+    print(memory(calls(sys.argv[1], FEW)[sys.argv[2]]))

@@ -43,5 +43,5 @@ def scores(problem: Problem, *, temperature: float = 200.0) -> dict[str, Tensor]
         return problem.loss(outputs / temperature, targets)
 
     warm = replace(problem, loss=tempered)
-    of = warm.split(warm.weights * warm.hvp(warm.gradient()))
+    of = warm.split(warm.hvp().mul_(warm.weights))
     return {name: of[name] for name in prunable(problem.net)}

@@ -30,5 +30,5 @@ class Snip(Method):
 
 def scores(problem: Problem) -> dict[str, Tensor]:
     """|w dL/dw| of the prunable weights."""
-    of = problem.split((problem.weights * problem.gradient()).abs())
+    of = problem.split(problem.gradient().mul_(problem.weights).abs_())
     return {name: of[name] for name in prunable(problem.net)}

@@ -1,0 +1,58 @@
+"""Tables of test accuracy: runs that share what they need, trained once, two at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from figures import store
+from figures.work import Work, cores
+from sparsediag import terminal
+from sparsediag.checkpoint import Checkpoint
+from training.config import Run
+from training.progress import stages
+from training.start import Collapsed
+
+OUT = Path("out/bench")
+RESNET: dict[str, Any] = {
+    "data": "digits",
+    "model": {"name": "resnet18", "width": 8},
+    "optim": {"epochs": 30},
+}
+
+
+def train(runs: Sequence[Run]) -> dict[str, BaseException]:
+    """Train what is missing; the errors by the run's id."""
+    plan = Work({}, {})
+
+    def add(run: Run) -> str:
+        if run.id not in plan.tasks and not store.trained(run, OUT):
+            plan.after[run.id] = {add(before) for before in run.before()} - {""}
+            plan.tasks[run.id] = (store.train, (run, OUT))
+        return run.id if run.id in plan.tasks else ""
+
+    for run in runs:
+        add(run)
+    with terminal.bars() as bars:
+        task = bars.add_task("trainings", total=len(plan.tasks))
+        return plan.do(jobs=cores(), done=lambda _: bars.advance(task))
+
+
+def accuracy(run: Run) -> float:
+    """Test accuracy at the best validation epoch, in percent."""
+    history = Checkpoint.load(OUT / "runs" / run.id / "best.pt").history
+    return 100 * float(next(row["test_accuracy"] for row in history if row.get("best")))
+
+
+def shown(runs: Sequence[Run], errors: dict[str, BaseException]) -> str:
+    """Mean over seeds and half the width of its 95 % interval (Student), or what went wrong."""
+    wrong = [errors[stage.id] for run in runs for stage in stages(run) if stage.id in errors]
+    if wrong:
+        return "collapsed" if isinstance(wrong[0], Collapsed) else "starts dead"
+    found = np.array([accuracy(run) for run in runs])
+    half = stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
+    return f"{found.mean():.1f} ± {half:.1f}"
