@@ -100,7 +100,8 @@ def _levelled(module: nn.Module, args: Any, output: Any) -> Any:
     """The output in units of its largest entry, so that no flow is too large or too small."""
     if not isinstance(output, Tensor):
         return output
-    return output / output.detach().max().clamp(min=torch.finfo(output.dtype).tiny)
+    peak = output.detach().max()
+    return output / torch.where(peak > 0, peak, 1)
 
 
 def dead_units(mask: Mapping[str, Tensor], name: str) -> tuple[int, int]:

@@ -100,7 +100,7 @@ class Census(Result):
             for i, name in enumerate(self.names if len(self.names) > 1 else ()):
                 row[name] = f"{self.alive[i, k] / size:.2%}"
             row |= {
-                f"{self.names[0]} & {name}": f"{self.overlaps[0, j, k]:.3f}"
+                f"IoU of {self.names[0]}, {name}": f"{self.overlaps[0, j, k]:.3f}"
                 for j, name in enumerate(self.names)
                 if j
             }
@@ -119,33 +119,34 @@ class Census(Result):
         return found
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Density over depth, a line a net."""
+        """Density over depth, a line a net; dotted, what lies on a path; crosses, what is empty."""
         from sparsediag import plotting
 
         if ax is None:
             width = min(plotting.PAGE, max(plotting.COLUMN, 0.16 * len(self.weights)))
-            ax = plotting.figure(width, 2.8).add_subplot()
+            ax = plotting.figure(width, 3.0).add_subplot()
         depth = np.arange(len(self.weights))
+        shares = 100 * self.alive / self.sizes
+        connected = 100 * self.used / self.sizes
         for i, (name, colour) in enumerate(zip(self.names, cycle(plotting.COLOURS), strict=False)):
-            density = 100 * self.alive[i] / self.sizes
-            ax.plot(depth, np.where(density > 0, density, np.nan), "o-", ms=3, color=colour)
-            ax.lines[-1].set_label(name)
-            on_path = 100 * self.used[i] / self.sizes
-            if (on_path < density).any():
-                ax.plot(depth, np.where(on_path > 0, on_path, np.nan), ":", color=colour)
-            gone = np.flatnonzero(self.alive[i] == 0)
-            ax.plot(
-                gone,
-                np.full(len(gone), 0.02),
-                "x",
-                color=colour,
-                transform=ax.get_xaxis_transform(),
-            )
+            live = np.where(shares[i] > 0, shares[i], np.nan)
+            ax.plot(depth, live, "o-", ms=3, color=colour, label=name)
+            if (connected[i] < shares[i]).any():
+                on_path = np.where(connected[i] > 0, connected[i], np.nan)
+                ax.plot(depth, on_path, ":", color=colour)
+            gone = np.flatnonzero(shares[i] == 0)
+            foot = np.full(len(gone), 0.02)
+            ax.plot(gone, foot, "x", color=colour, transform=ax.get_xaxis_transform())
+        if (connected < shares).any():
+            ax.plot([], [], ":", color="black", label="on a path")
+        if (shares == 0).any():
+            ax.plot([], [], "x", color="black", label="empty")
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.set_xticks(depth, self.weights, rotation=90, fontsize=5)
+        ax.set_xticks(depth, [w.removesuffix(".weight") for w in self.weights])
+        ax.tick_params(axis="x", rotation=90, labelsize=5)
         ax.set_ylabel("live weights (%)")
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         return ax
 
     def _others(self) -> list[tuple[int, str]]:

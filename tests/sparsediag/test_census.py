@@ -280,9 +280,9 @@ def test_the_layers_of_several_nets_stand_side_by_side() -> None:
         "of": "48",
         "one": "12.50%",
         "other": "12.50%",
-        "one & other": "0.500",
+        "IoU of one, other": "0.500",
     }
-    assert [row["one & other"] for row in rows] == ["0.500", "0.333", "nan"]
+    assert [row["IoU of one, other"] for row in rows] == ["0.500", "0.333", "nan"]
 
 
 def test_what_is_cut_off_is_remarked() -> None:
@@ -330,12 +330,14 @@ def test_the_picture_has_a_line_a_net_with_its_densities_in_percent() -> None:
     found = census({"a": _kept(_coins(0.5, 0)), "b": _kept(_coins(0.5, 1)), "c": _kept(None)})
     ax = found.plot()
     lines = _labelled(ax)
-    assert list(lines) == ["a", "b", "c"]
+    assert list(lines) == ["a", "b", "c", "on a path"]
+    del lines["on a path"]
     for i, line in enumerate(lines.values()):
         np.testing.assert_allclose(line.get_ydata(), 100 * found.alive[i] / found.sizes)
         assert list(line.get_xdata()) == [0, 1, 2]
     assert ax.get_yscale() == "log"
-    assert [t.get_text() for t in ax.get_xticklabels()] == NAMES
+    names = [name.removesuffix(".weight") for name in NAMES]
+    assert [t.get_text() for t in ax.get_xticklabels()] == names
     assert ax.get_legend() is not None
     assert len({line.get_color() for line in lines.values()}) == 3
 
@@ -346,11 +348,12 @@ def test_what_is_on_a_path_is_dotted_where_it_is_less_and_what_is_empty_is_cross
     np.testing.assert_allclose(_labelled(ax)["without"].get_ydata(), [100, 100, np.nan])
     dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
     np.testing.assert_allclose(
-        [line.get_ydata() for line in dotted],
+        [line.get_ydata() for line in dotted[:-1]],
         [100 * found.used[0] / found.sizes, [np.nan] * 3],
     )
     crosses = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "x"]
-    assert crosses == [[], [2]]
+    assert crosses == [[], [2], []]
+    assert [text.get_text() for text in ax.get_legend().get_texts()][-2:] == ["on a path", "empty"]
 
 
 def test_the_picture_goes_on_the_axes_that_it_is_given_and_to_a_file(tmp_path: Path) -> None:
@@ -364,4 +367,5 @@ def test_the_picture_goes_on_the_axes_that_it_is_given_and_to_a_file(tmp_path: P
 def test_more_nets_than_colours_are_drawn_all() -> None:
     kept = _kept(_coins(0.5, 0))
     found = census({f"{i}": kept for i in range(len(plotting.COLOURS) + 1)})
-    assert len(_labelled(found.plot())) == len(plotting.COLOURS) + 1
+    drawn = _labelled(found.plot())
+    assert [name for name in drawn if name != "on a path"] == found.names

@@ -373,3 +373,11 @@ def test_inference_mode_changes_nothing() -> None:
     with torch.inference_mode():
         found = paths(net, mask, torch.Size([2]))
     assert found == paths(net, mask, torch.Size([2]))
+
+
+def test_an_empty_branch_beside_a_shortcut_hides_no_path() -> None:
+    net = Residual()
+    every = {n: torch.ones_like(net.get_parameter(n), dtype=torch.bool) for n in prunable(net)}
+    mask = Mask(every | {"a.weight": torch.zeros(3, 4, dtype=torch.bool)})
+    found = paths(net, mask, torch.Size([3]))
+    assert found.used == {"stem.weight": 12, "a.weight": 0, "b.weight": 0, "fc.weight": 8}
