@@ -6,8 +6,8 @@ values, so a dead weight cannot come back as anything but 0.
 
 from __future__ import annotations
 
-import json
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -99,14 +99,12 @@ class Checkpoint:
         payload = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weights", "mask")
         }
-        # words that are equal become one object, so that equal checkpoints have equal bytes
-        payload["run"], payload["history"] = json.loads(json.dumps([self.run, self.history]))
         payload["format"] = archive.FORMAT
         payload["mask"] = self.mask.pack() if self.mask else None
         payload["dense"] = {n: t.clone() for n, t in self.weights.items() if n not in mask}
         payload["live"] = {n: self.weights[n][m] for n, m in mask.items()}
         with written(path) as draft, draft.open("wb") as file:  # a name would end up in the file
-            torch.save(payload, file)
+            torch.save(_interned(payload), file)
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
@@ -217,6 +215,17 @@ class Checkpoint:
         sample = loaded.batches(split, images=images, batch=batch, seed=seed)
         batches = [(x.to(dtype), y) for x, y in sample]
         return Problem(net, batches, mask=self.mask, batch_norm=batch_norm)
+
+
+def _interned(value: Any) -> Any:
+    """The value with one object for all words that are equal, so that equal files are the same."""
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return {_interned(key): _interned(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_interned(v) for v in value)
+    return value
 
 
 def _check_fit(model: str, came: Mapping[str, Tensor], need: Mapping[str, Tensor]) -> None:

@@ -32,8 +32,7 @@ class Paths:
     """The paths of a masked net.
 
     Attributes:
-        count: Number of paths; one that an average pool takes counts by its share, and one that a
-            max pool drops not at all. Infinite above 1e308.
+        count: Number of paths; one that a pool takes counts by its share. Infinite above 1e308.
         used: Live weights on a path, by name; of a bias, all that are alive.
         alive: Live weights, by name.
     """
@@ -114,7 +113,7 @@ def dead_units(mask: Mapping[str, Tensor], name: str) -> tuple[int, int]:
 
 
 def _bare(net: nn.Module) -> nn.Module:
-    """The net without norms, activations and ghosts, in place."""
+    """The net without norms, activations and ghosts, and with means for maxima, in place."""
     for module in list(net.modules()):
         if isinstance(module, Ghost):
             module.fade(0.0)
@@ -122,4 +121,7 @@ def _bare(net: nn.Module) -> nn.Module:
             kind = type(child).__module__.rpartition(".")[2]
             if kind in TAKEN_OUT and not isinstance(child, nn.MultiheadAttention):
                 setattr(module, name, nn.Identity())
+            if isinstance(child, nn.MaxPool2d) and child.dilation == 1:
+                size = (child.kernel_size, child.stride, child.padding, child.ceil_mode)
+                setattr(module, name, nn.AvgPool2d(*size))
     return net

@@ -61,4 +61,5 @@ def facts(title: str, values: dict[str, Any]) -> None:
     console.print(title, style="italic", markup=False)
     width = max(map(len, values))
     for name, value in values.items():
-        console.print(f"{name:<{width}}  {value}", markup=False)
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        console.print(f"{name:<{width}}  {shown}", markup=False)

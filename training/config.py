@@ -124,8 +124,10 @@ class Run:
 
     def plain(self) -> Run:
         """The same training of the dense net from its initialisation, without tweaks, instruments
-        or soft activation.
+        or soft activation; with the checkpoint that this run is rewound to.
         """  # noqa: D205
+        epoch = epoch_at(self.rewind, self.optim.epochs)
+        kept = (epoch,) if 0 < epoch < self.optim.epochs else ()
         return Run(
             data=self.data,
             seed=self.seed,
@@ -133,6 +135,7 @@ class Run:
             init=self.init,
             model=replace(self.model, activation="relu"),
             optim=self.optim,
+            record=Record(checkpoints=kept),
         )
 
     def before(self) -> tuple[Run, ...]:
@@ -146,9 +149,7 @@ class Run:
         """The run whose weights this one starts from, and the name of their file."""
         origin = self.mask.origin(self)
         epoch = epoch_at(self.rewind, origin.optim.epochs)
-        if epoch == origin.optim.epochs:
-            return origin, "last.pt"
-        return replace(origin, record=Record(checkpoints=(epoch,))), f"epoch-{epoch:03}.pt"
+        return origin, "last.pt" if epoch == origin.optim.epochs else f"epoch-{epoch:03}.pt"
 
     def table(self) -> dict[str, Any]:
         """All fields as plain types; `Run.of(run.table()) == run`."""

@@ -46,7 +46,7 @@ def fit(
     asks for, `history.jsonl` with one line an epoch, `costs.jsonl` with times and memory,
     `run.toml`, and at the end an empty file `finished`. A finished run is not trained again; an
     interrupted one goes on from its last saved epoch, and ends with the same files (but for the
-    costs) on the same device, since all randomness of an epoch comes from the seed and the epoch.
+    costs) on a CPU, since all randomness of an epoch comes from the seed and the epoch.
 
     Args:
         run: What to train.
@@ -78,7 +78,12 @@ def fit(
     steps_an_epoch = math.ceil(len(data.train) / run.optim.batch)
     optimiser = run.optim.build(net)
     keeper = run.mask.keeper(
-        net, begun.mask, optimiser, steps=epochs * steps_an_epoch, seed=run.seed
+        net,
+        begun.mask,
+        optimiser,
+        steps=epochs * steps_an_epoch,
+        seed=run.seed,
+        taken=len(history) * steps_an_epoch,
     )
     # the best epoch is sought where every run is at a lower rate and no ghost is left
     first_drop = epoch_at(min(run.optim.drops, default=0), epochs)
@@ -145,12 +150,13 @@ def fit(
                     **instruments(run.record, net, keeper.mask, probe, epoch),
                 }
             )
-            if epoch >= choose_from and (val_accuracy, -val_loss) > best:
+            better = epoch >= choose_from and (val_accuracy, -val_loss) > best
+            if better:
                 best = (val_accuracy, -val_loss)
                 checkpoint().save(folder / "best.pt")
             if epoch + 1 in run.record.checkpoints:
                 checkpoint().save(folder / f"epoch-{epoch + 1:03}.pt")
-            if time.monotonic() - saved > SAVE_EVERY:
+            if better or time.monotonic() - saved > SAVE_EVERY:  # never behind the best file
                 resume = {
                     "optimiser": optimiser.state_dict(),
                     "best": best,
@@ -205,6 +211,7 @@ def _epoch(
 ) -> tuple[float, float]:
     """One pass over the training images; mean loss and accuracy, read once at the end."""
     total, correct = torch.zeros(2, dtype=torch.float64, device=data.train.labels.device)
+    seen = 0
     net.train()
     for x, labels in feed(run, data, epoch):
         keeper.draw()
@@ -213,10 +220,11 @@ def _epoch(
         keeper.optimiser.zero_grad()
         value.backward()
         keeper.step()
+        seen += len(labels)
         total += value.detach() * len(labels)
         correct += (outputs.detach().argmax(1) == labels).sum()
     keeper.report()
-    return float(total) / len(data.train), float(correct) / len(data.train)
+    return float(total) / seen, float(correct) / seen
 
 
 def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:

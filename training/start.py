@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,20 @@ def start(
 
 def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None, list[Row]]:
     """Set the first weights of `net`, in place, before the mask; the mask, and earlier epochs."""
+    # masks are drawn from the plain net, which starts with the same weights
+    plain, _ = build(run.plain(), data, next(net.parameters()).device)
+    judge = Problem(plain, data.batches("train", images=run.record.images))
     if run.init != "default":
         zero.initialise(net, run.init)
-        zero.guard(Problem(net, data.batches("train", images=run.record.images)))
-    judge = Problem(net, data.batches("train", images=run.record.images))
+        zero.initialise(plain, run.init)
+        judge = replace(judge)
+        zero.guard(judge)
     if run.mask.per_class:
         sample = data.balanced(run.mask.per_class, seed=run.seed)
-        judge = Problem(net, sample, batch_norm="train")
+        judge = Problem(plain, sample, batch_norm="train")
     mask = run.mask.start(judge, _ends(run.mask.before(run), out), seed=run.seed)
     if mask is not None:
-        check(run, net, mask, data)
+        check(run, plain, mask, data)
     if not run.rewind:
         return mask, []
     earlier, file = run.rewound()

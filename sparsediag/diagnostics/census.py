@@ -143,6 +143,7 @@ class Census(Result):
             ax.plot([], [], "x", color="black", label="empty")
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
         ax.set_xticks(depth, [w.removesuffix(".weight") for w in self.weights])
         ax.tick_params(axis="x", rotation=90, labelsize=5)
         ax.set_ylabel("live weights (%)")
@@ -157,7 +158,8 @@ def census(nets: Mapping[str, Checkpoint]) -> Census:
     """Count what the masks of checkpoints keep, and compare them.
 
     Args:
-        nets: Name -> checkpoint. A dense one counts as a mask of everything.
+        nets: Name -> checkpoint. A dense one counts as a mask of everything, and so does a weight
+            that only others' masks cover.
 
     Raises:
         ValueError: If there is none, or their masks do not cover the same weights.
@@ -172,20 +174,9 @@ def census(nets: Mapping[str, Checkpoint]) -> Census:
     """
     if not nets:
         raise ValueError("no checkpoint came; need one or more")
-    masks = {name: _mask(kept) for name, kept in nets.items()}
+    masks = _masks(nets)
     first = next(iter(masks))
     weights = list(masks[first])
-    for name, mask in masks.items():
-        for weight in dict.fromkeys([*weights, *mask]):
-            one, other = (
-                f"{tuple(m[weight].shape)}" if weight in m else "missing"
-                for m in (masks[first], mask)
-            )
-            if one != other:
-                raise ValueError(
-                    f"the masks do not cover the same weights: '{weight}' is {one} in {first}, "
-                    f"{other} in {name}"
-                )
     found = {name: _paths(nets[name], mask, weights) for name, mask in masks.items()}
     units = [[dead_units(mask, w) for w in weights] for mask in masks.values()]
     return Census(
@@ -207,13 +198,30 @@ def census(nets: Mapping[str, Checkpoint]) -> Census:
     )
 
 
-def _mask(kept: Checkpoint) -> Mask:
-    """The mask of a checkpoint; all of the weights that one could cover, where there is none."""
-    if kept.mask is not None:
-        return kept.mask
-    net = kept.build()
-    weights = dict(net.named_parameters())
-    return Mask({n: torch.ones_like(weights[n], dtype=torch.bool) for n in prunable(net)})
+def _masks(nets: Mapping[str, Checkpoint]) -> dict[str, Mask]:
+    """The masks of checkpoints over the same weights; what one leaves out is all alive."""
+    covered = list(dict.fromkeys(name for kept in nets.values() for name in kept.mask or ()))
+    covered = covered or prunable(next(iter(nets.values())).build())
+    shapes = {
+        label: {n: tuple(kept.weights[n].shape) if n in kept.weights else None for n in covered}
+        for label, kept in nets.items()
+    }
+    first = next(iter(shapes))
+    for label, found in shapes.items():
+        for name in covered:
+            if found[name] != shapes[first][name] or not found[name]:
+                one, other = shapes[first][name] or "missing", found[name] or "missing"
+                raise ValueError(
+                    f"the masks do not cover the same weights: '{name}' is {one} in {first}, "
+                    f"{other} in {label}"
+                )
+    return {
+        label: Mask(
+            {n: torch.ones_like(kept.weights[n], dtype=torch.bool) for n in covered}
+            | dict(kept.mask or {})
+        )
+        for label, kept in nets.items()
+    }
 
 
 def _paths(kept: Checkpoint, mask: Mask, weights: list[str]) -> tuple[list[float], float]:

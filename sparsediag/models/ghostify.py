@@ -39,12 +39,14 @@ def ghostify(
     if any(isinstance(m, GhostReLU | GhostSkip) for m in net.modules()):
         raise ValueError("the net has ghosts already; build a new one")
     sites = _sites(net, x) if skips else []
-    relus = [(name, m) for name, m in net.named_modules() if type(m) is nn.ReLU and neurons]
+    every = net.named_modules(remove_duplicate=False)
+    relus = [(name, m) for name, m in every if type(m) is nn.ReLU and neurons]
     if not sites and not relus:
         raise ValueError("the net has no 3x3 convolution behind its first, and no nn.ReLU")
-    for name, _ in relus:
+    ghosts = {relu: GhostReLU().to(x.device) for _, relu in relus}
+    for name, relu in relus:
         owner, _, last = name.rpartition(".")
-        setattr(net.get_submodule(owner), last, GhostReLU().to(x.device))
+        setattr(net.get_submodule(owner), last, ghosts[relu])
     for conv, after in sites:
         ghost = GhostSkip(conv.in_channels, conv.out_channels, conv.stride[0], skips or "")
         conv.ghost = ghost.to(conv.weight.device)
@@ -54,21 +56,22 @@ def ghostify(
 class _Site:
     """Carries the input of a convolution to where its ghost is added."""
 
-    x: Tensor
-
     def __init__(self, ghost: GhostSkip) -> None:
-        self.ghost = ghost
+        self.ghost, self.x = ghost, torch.empty(0)
+        self.open = False
 
     def between(self, conv: nn.Module, after: nn.Module) -> None:
         conv.register_forward_pre_hook(self.enter)
         after.register_forward_hook(self.leave)
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.x = args[0]
+        self.x, self.open = args[0], True
 
     def leave(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        if not self.open:  # a norm that serves another convolution too
+            return output
         found: Tensor = self.ghost(output, self.x)
-        del self.x
+        self.x, self.open = torch.empty(0), False
         return found
 
 
@@ -103,7 +106,7 @@ def _sites(net: nn.Module, x: Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
     for row in convolutions[1:]:
         name, conv, _, output, same = row
         assert isinstance(conv, nn.Conv2d)
-        if conv.kernel_size != (3, 3) or not same:
+        if conv.kernel_size != (3, 3) or conv.stride[0] != conv.stride[1] or not same:
             continue
         behind = followers.get(row)
         norm = behind is not None and isinstance(behind[1], nn.BatchNorm2d) and behind[2] == output

@@ -119,3 +119,34 @@ def test_ghosts_come_once() -> None:
     ghostify(net, X)
     with pytest.raises(ValueError, match="has ghosts already; build a new one"):
         ghostify(net, X)
+
+
+def test_an_activation_that_is_used_twice_becomes_one_ghost() -> None:
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), relu), nn.Sequential(nn.Linear(2, 2), relu))
+    ghostify(net, torch.zeros(1, 2))
+    assert isinstance(net[0][1], GhostReLU)
+    assert net[0][1] is net[1][1]
+
+
+class Odd(nn.Module):
+    """A stride of two kinds, and one norm behind two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.flat = nn.Conv2d(4, 4, 3, stride=(2, 1), padding=1)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.flat(self.norm(self.stem(x))))
+        out: Tensor = self.norm(self.conv(x))
+        return out
+
+
+def test_what_has_no_place_for_a_skip_gets_none() -> None:
+    net = Odd()
+    ghostify(net, X)
+    assert [n for n, m in net.named_modules() if isinstance(m, GhostSkip)] == ["conv.ghost"]
+    assert net(X).shape == (4, 4, 8, 16)

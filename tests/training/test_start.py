@@ -140,7 +140,7 @@ def test_the_rounds_of_a_lottery_are_not_rewound_with_it() -> None:
     assert first.rewind == 0
     assert first.mask.density == pytest.approx(0.8)
     assert first == run_of({"method": "lottery", "density": 0.64}).before()[0]
-    assert first.before() == (run.plain(),)
+    assert first.before() == (replace(run, rewind=0.0).plain(),)
     assert run.rewound()[0] == replace(run.plain(), record=run.rewound()[0].record)
 
 
@@ -468,3 +468,40 @@ def test_a_run_is_trained_under_the_mask_of_a_file(tmp_path: Path) -> None:
     kept = Checkpoint.load(fit(run, out=tmp_path, device="cpu").with_name("last.pt"))
     assert kept.mask == mask
     assert not kept.weights["layers.1.fc.weight"][~mask["layers.1.fc.weight"]].any()
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "random"])
+def test_a_mask_is_that_of_the_plain_net_whatever_the_tweaks(method: str, tmp_path: Path) -> None:
+    masks = []
+    for tweaks in ([], ["ghost_neurons", "ghost_skips"]):
+        model = {"name": "resnet20", "width": 4}
+        run = run_of({"method": method, "density": 0.3}, model, tweaks=tweaks)
+        data = datasets.load("digits")
+        masks.append(start(run, data, out=tmp_path, device=torch.device("cpu")).mask)
+    assert masks[0] == masks[1]
+
+
+def test_a_moving_mask_counts_the_steps_that_lie_behind_it(tmp_path: Path) -> None:
+    mask = {"method": "rigl", "density": 0.5, "every": 1}
+    run = run_of(mask, rewind=0.5, continues=True, optim={"epochs": 4, "batch": 390})
+    taken = []
+    keep = run.mask.keeper
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        taken.append(kwargs["taken"])
+        return keep(*args, **kwargs)
+
+    object.__setattr__(run.mask, "keeper", watched)
+    fit(run, out=tmp_path, device="cpu")
+    assert taken == [2 * 3]
+
+
+def test_rewinding_and_magnitude_share_their_dense_run() -> None:
+    run = run_of({"method": "magnitude", "density": 0.5}, rewind=0.5, tweaks=["distillation"])
+    (dense,) = run.before()
+    assert dense.record.checkpoints == (2,)
+
+
+def test_rounds_of_a_lottery_may_collapse_where_the_run_may() -> None:
+    run = run_of({"method": "lottery", "density": 0.1}, collapse="train")
+    assert run.before()[0].collapse == "train"

@@ -67,6 +67,7 @@ class Learned(Method):
         *,
         steps: int,
         seed: int,
+        taken: int = 0,
     ) -> Keeper:
         """Gates where there is no mask yet."""
         if mask is not None:

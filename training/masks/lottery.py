@@ -50,12 +50,14 @@ class Lottery(Method):
 
     def before(self, run: Run) -> tuple[Run, ...]:
         """The round before, of the plain net: dense for the first."""
-        plain = run.plain()
+        plain = replace(run, rewind=0.0, continues=False).plain()
         if not self.rounds:
             return (plain,)
         left = (1 - self.cut) ** self.rounds
-        earlier = replace(plain, mask=replace(self, density=left))
-        return (replace(earlier, rewind=run.rewind) if self.rewound else earlier,)
+        earlier = replace(plain, mask=replace(self, density=left), collapse=run.collapse)
+        if self.rewound:
+            earlier = replace(earlier, rewind=run.rewind, continues=run.continues)
+        return (earlier,)
 
     def origin(self, run: Run) -> Run:
         """The dense run, or the round before where nothing is reset."""

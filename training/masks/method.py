@@ -65,6 +65,7 @@ class Method(ABC):
         *,
         steps: int,
         seed: int,
+        taken: int = 0,
     ) -> Keeper:
         """What holds the mask while the net trains.
 
@@ -74,5 +75,6 @@ class Method(ABC):
             optimiser: Of the net's parameters.
             steps: Steps of the whole training.
             seed: Seed of whatever is random.
+            taken: Steps that lie behind the weights already.
         """
         return Keeper(net, mask, optimiser)

@@ -68,9 +68,10 @@ class Rigl(Random):
         *,
         steps: int,
         seed: int,
+        taken: int = 0,
     ) -> Keeper:
         """Moves the mask in between the optimiser's steps."""
-        return Mover(net, mask, optimiser, method=self, steps=steps, seed=seed)
+        return Mover(net, mask, optimiser, method=self, steps=steps, seed=seed, taken=taken)
 
 
 class Mover(Keeper):
@@ -85,8 +86,9 @@ class Mover(Keeper):
         method: Rigl,
         steps: int,
         seed: int,
+        taken: int = 0,
     ) -> None:
-        self.method, self.steps, self.seed, self.taken = method, steps, seed, 0
+        self.method, self.steps, self.seed, self.taken = method, steps, seed, taken
         super().__init__(net, mask, optimiser)
 
     def step(self) -> None:

@@ -38,4 +38,8 @@ def grouped(names: list[str]) -> dict[str, dict[str, Any]]:
     >>> grouped(["at"])
     {'ghost_neurons': {'schedule': 'none'}, 'ghost_skips': {'schedule': 'none'}}
     """
-    return {k: dict(v) for name in names for k, v in GROUPS.get(name, {name: {}}).items()}
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        for tweak, options in GROUPS.get(name, {name: {}}).items():
+            found[tweak] = options | found.get(tweak, {})
+    return found
