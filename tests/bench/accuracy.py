@@ -13,7 +13,9 @@ from figures import store
 from figures.work import Work, cores
 from sparsediag import terminal
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.errors import ConfigError
 from training.config import Run
+from training.loop import Diverged
 from training.progress import stages
 from training.start import Collapsed
 
@@ -52,7 +54,8 @@ def shown(runs: Sequence[Run], errors: dict[str, BaseException]) -> str:
     """Mean over seeds and half the width of its 95 % interval (Student), or what went wrong."""
     wrong = [errors[stage.id] for run in runs for stage in stages(run) if stage.id in errors]
     if wrong:
-        return "collapsed" if isinstance(wrong[0], Collapsed) else "starts dead"
+        said = {Collapsed: "collapsed", Diverged: "diverged", ConfigError: "starts dead"}
+        return next((word for kind, word in said.items() if isinstance(wrong[0], kind)), "failed")
     found = np.array([accuracy(run) for run in runs])
     half = stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
     return f"{found.mean():.1f} ± {half:.1f}"

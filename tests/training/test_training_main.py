@@ -110,6 +110,7 @@ def test_the_runs_that_a_mask_needs_are_shown_first(monkeypatch: pytest.MonkeyPa
 
 def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
     small = {"model.width": 4, "optim.epochs": 1, "optim.batch": 390, "mask.density": 0.3}
+    small |= {"tweaks.rescale.steps": 2}
     words = [f"--{key}={value}" for key, value in small.items()]
     assert _main("digits", *words, out=tmp_path) == 0
     checkpoint = Checkpoint.load(capsys.readouterr().out.splitlines()[-1])
