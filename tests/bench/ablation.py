@@ -37,8 +37,8 @@ def section() -> list[str]:
     heads = ("tweaks", *(f"{mask}, {1 - density:.0%}" for mask, density in cells))
     return [
         "Test accuracy of a ResNet-18 of width 8 on digits in percent, 30 epochs, by mask and",
-        f"sparsity: the mean of {len(SEEDS)} seeds and its 95 % interval (Student's t); 'diverged' if",
-        "the loss of a run stopped being a number.",
+        f"sparsity: the mean of {len(SEEDS)} seeds and its 95 % interval (Student's t); diverged",
+        "if the loss of a run stopped being a number.",
         "",
         *table(heads, rows),
     ]
