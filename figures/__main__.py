@@ -19,7 +19,6 @@ from sparsediag import plotting, terminal
 from sparsediag.errors import unknown
 from sparsediag.files import written
 from sparsediag.models import ghost
-from training.config import Run
 
 HERE = Path(__file__).parent
 
@@ -69,17 +68,11 @@ def work(todo: Sequence[str], scale: Scale, out: Path) -> Work:
     """The trainings and measurements that are missing, in the order they depend on each other."""
     plan = Work({}, {})
 
-    def training(run: Run) -> str:
-        if run.id not in plan.tasks and not store.trained(run, out):
-            plan.after[run.id] = {training(before) for before in run.before()} - {""}
-            plan.tasks[run.id] = (store.train, (run, out))
-        return run.id if run.id in plan.tasks else ""
-
     def measurement(need: Need) -> str:
         file = store.path(need, scale, out)
         name = f"{file.parent.name}/{file.stem}"
         if name not in plan.tasks and not store.there(need, scale, out):
-            before = {training(scale.run(need))}
+            before = {store.plan(scale.run(need), out, plan)}
             if need.along:
                 before.add(measurement(need.along))
             if need.diagnostic == "history":

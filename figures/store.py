@@ -9,6 +9,7 @@ from typing import Any
 import sparsediag
 from figures.need import Need
 from figures.scales import Scale
+from figures.work import Work
 from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.spectrum import Spectrum
@@ -48,6 +49,14 @@ def trained(run: Run, out: Path) -> bool:
 def train(run: Run, out: Path) -> None:
     """Train the run; one that it needs first must be finished, or is trained too."""
     fit(run, out=out)
+
+
+def plan(run: Run, out: Path, work: Work) -> str:
+    """Add a run that is not finished to the work, and those it needs; its task, or "" if it is."""
+    if run.id not in work.tasks and not trained(run, out):
+        work.after[run.id] = {plan(before, out, work) for before in run.before()} - {""}
+        work.tasks[run.id] = (train, (run, out))
+    return run.id if run.id in work.tasks else ""
 
 
 def measure(need: Need, scale: Scale, out: Path) -> None:

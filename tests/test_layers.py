@@ -73,7 +73,8 @@ ORDER = [
     ["training.__main__"],
     ["figures.need"],
     ["figures.scales"],
-    ["figures.store", "figures.work"],
+    ["figures.work"],
+    ["figures.store"],
     ["figures.tost", "figures.lottery"],
     ["figures.__main__"],
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +86,16 @@ def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None
     """Set the first weights of `net`, in place, before the mask; the mask, and earlier epochs."""
     # masks are drawn from the plain net, which starts with the same weights
     plain, _ = build(run.plain(), data, next(net.parameters()).device)
-    judge = Problem(plain, data.batches("train", images=run.record.images))
+    probe = data.batches("train", images=run.record.images)
     if run.init != "default":
         zero.initialise(net, run.init)
         zero.initialise(plain, run.init)
-        judge = replace(judge)
-        zero.guard(judge)
+        zero.guard(Problem(plain, probe))
     if run.mask.per_class:
         sample = data.balanced(run.mask.per_class, seed=run.seed)
         judge = Problem(plain, sample, batch_norm="train")
+    else:
+        judge = Problem(plain, probe)
     mask = run.mask.start(judge, _ends(run.mask.before(run), out), seed=run.seed)
     if mask is not None:
         check(run, plain, mask, data)

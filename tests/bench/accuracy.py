@@ -29,19 +29,12 @@ RESNET: dict[str, Any] = {
 
 def train(runs: Sequence[Run]) -> dict[str, BaseException]:
     """Train what is missing; the errors by the run's id."""
-    plan = Work({}, {})
-
-    def add(run: Run) -> str:
-        if run.id not in plan.tasks and not store.trained(run, OUT):
-            plan.after[run.id] = {add(before) for before in run.before()} - {""}
-            plan.tasks[run.id] = (store.train, (run, OUT))
-        return run.id if run.id in plan.tasks else ""
-
+    work = Work({}, {})
     for run in runs:
-        add(run)
+        store.plan(run, OUT, work)
     with terminal.bars() as bars:
-        task = bars.add_task("trainings", total=len(plan.tasks))
-        return plan.do(jobs=cores(), done=lambda _: bars.advance(task))
+        task = bars.add_task("trainings", total=len(work.tasks))
+        return work.do(jobs=cores(), done=lambda _: bars.advance(task))
 
 
 def accuracy(run: Run) -> float:

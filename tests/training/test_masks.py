@@ -19,7 +19,6 @@ from training.masks.dense import Dense
 from training.masks.magnitude import Magnitude
 from training.masks.method import Method
 from training.masks.random import Random
-from training.optim import Optim
 
 TWEAKS = ["ghost_neurons", "ghost_skips", "smoothing"]
 
@@ -49,20 +48,6 @@ def _last(run: Run, out: Path) -> Checkpoint:
 
 def _flat(tensors: dict[str, Tensor], names: list[str]) -> Tensor:
     return torch.cat([tensors[name].flatten() for name in names])
-
-
-@pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """The state of every net when its training starts."""
-    states: list[dict[str, Tensor]] = []
-    build_optimiser = Optim.build
-
-    def spy(optim: Optim, net: nn.Module) -> torch.optim.Optimizer:
-        states.append({name: t.clone() for name, t in net.state_dict().items()})
-        return build_optimiser(optim, net)
-
-    monkeypatch.setattr(Optim, "build", spy)
-    return states
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from sparsediag.models import build
 from training.config import Run
 from training.loop import finished, fit
 from training.masks.random import Random
-from training.optim import Optim
 from training.start import Collapsed, Start, start
 
 State = dict[str, Tensor]
@@ -63,20 +62,6 @@ def assert_begins_at(start: State, origin: State, mask: Mask) -> None:
     for name, t in origin.items():
         alive = mask.get(name, torch.ones_like(t, dtype=torch.bool))
         assert torch.equal(start[name], torch.where(alive, t, torch.zeros_like(t)))
-
-
-@pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[State]:
-    """The state of every net when its training starts."""
-    states: list[State] = []
-    build_optimiser = Optim.build
-
-    def spy(optim: Optim, net: nn.Module) -> torch.optim.Optimizer:
-        states.append({name: t.clone() for name, t in net.state_dict().items()})
-        return build_optimiser(optim, net)
-
-    monkeypatch.setattr(Optim, "build", spy)
-    return states
 
 
 # rewinding

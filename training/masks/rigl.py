@@ -93,12 +93,12 @@ class Mover(Keeper):
 
     def step(self) -> None:
         """A step of the optimiser, or a move of the mask by the gradients of all weights."""
-        share = self.method.share(self.taken, self.steps)
-        chance = stream("growth", self.seed, self.taken)
-        self.taken += 1
+        taken, self.taken = self.taken, self.taken + 1
+        share = self.method.share(taken, self.steps)
         if not share or self.mask is None:
             super().step()
             return
+        chance = stream("growth", self.seed, taken)
         weights: dict[str, Tensor] = dict(zip(self.mask, self.weights, strict=True))
         scores = {
             name: self.method.growth(torch.zeros_like(w) if w.grad is None else w.grad, chance)
