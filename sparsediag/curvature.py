@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -16,6 +16,7 @@ from sparsediag.device import free
 from sparsediag.directions import lengths
 from sparsediag.errors import unknown
 from sparsediag.layout import Layout
+from sparsediag.live import added
 from sparsediag.problem import Problem
 from sparsediag.tape import Matrix, Pass
 
@@ -102,7 +103,7 @@ class Curvature:
             self.doubts.append(
                 "the loss is not a mean over samples, so uneven batches are not weighted right"
             )
-        self._names, self._layout = list(problem.live.shapes), Layout.of(problem)
+        self._layout = Layout.of(problem)
         with self._settings():
             self._weights = self._layout.weights(problem.split(problem.weights))
             probe = self._chunks[0]
@@ -122,8 +123,8 @@ class Curvature:
                 engine = kept or self._engine(chunk)
                 share = len(chunk[1]) / self.problem.samples
                 parts = engine.product(directions, self.matrix)
-                total = _added(total, parts, share)
-        return self._scaled(self._joined(total))
+                total = added(total, parts, share)
+        return self._scaled(self.problem.joined(total))
 
     def _scaled(self, vector: Tensor) -> Tensor:
         return vector if self._lengths is None else self._lengths * vector
@@ -135,12 +136,12 @@ class Curvature:
         total: list[Tensor] | None = None
         for chunk in self._chunks:
             engine = self._engine(chunk)
-            total = _added(total, engine.gradient, len(chunk[1]) / self.problem.samples)
+            total = added(total, engine.gradient, len(chunk[1]) / self.problem.samples)
             engine.gradient = None
             fits = self.nbytes + engine.nbytes <= budget
             self.nbytes += engine.nbytes * fits
             self._kept.append(engine if fits else None)
-        self.gradient = self._scaled(self._joined(total))
+        self.gradient = self._scaled(self.problem.joined(total))
 
     def _engine(self, chunk: Batch) -> Engine:
         engine: Engine = ENGINES[self.mode](self._pass(chunk), self._weights)
@@ -149,9 +150,6 @@ class Curvature:
     def _pass(self, chunk: Batch) -> Pass:
         x, y = chunk
         return self.problem.through((self._layout.images(x), y))
-
-    def _joined(self, tensors: list[Tensor] | None) -> Tensor:
-        return self.problem.join(dict(zip(self._names, tensors or [], strict=True)))
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
@@ -163,9 +161,3 @@ class Curvature:
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fused)
-
-
-def _added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
-    if total is None:
-        return [p * share for p in parts]
-    return [t.add_(p, alpha=share) for t, p in zip(total, parts, strict=True)]

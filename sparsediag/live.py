@@ -5,9 +5,10 @@ A dead weight has no coordinate, so nothing written in these coordinates can rev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import reduce
 
 import numpy as np
 import torch
@@ -101,12 +102,12 @@ class Live:
                 came, need = tuple(tensor.shape), tuple(self.shapes[name])
                 raise ValueError(f"the tensor for '{name}' is {came}, the weight is {need}")
         like = next(iter(tensors.values()))
-        flat = torch.cat(
-            [
-                tensors[n].detach().reshape(-1) if n in tensors else like.new_zeros(s.numel())
-                for n, s in self.shapes.items()
-            ]
-        )
+        dtype = reduce(torch.promote_types, [t.dtype for t in tensors.values()])
+        flat = like.new_zeros(self._numel, dtype=dtype)
+        places = flat.split([shape.numel() for shape in self.shapes.values()])
+        for (name, shape), place in zip(self.shapes.items(), places, strict=True):
+            if name in tensors:
+                place.view(shape).copy_(tensors[name].detach())
         return flat if self.index is None else flat[self.index]
 
     def bits(self) -> np.ndarray:
@@ -124,6 +125,13 @@ class Live:
         ends = torch.tensor([s.numel() for s in self.shapes.values()]).cumsum(0)
         below = torch.searchsorted(self.index.cpu(), ends).tolist()
         return {n: b - a for n, a, b in zip(self.shapes, [0, *below[:-1]], below, strict=True)}
+
+
+def added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
+    """The total (None: nothing yet) and a share of the parts."""
+    if total is None:
+        return [p * share for p in parts]
+    return [t.add_(p, alpha=share) for t, p in zip(total, parts, strict=True)]
 
 
 def still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:

@@ -94,15 +94,11 @@ class Mask(Mapping[str, Tensor]):
             if s.isnan().any():
                 raise ValueError(f"the scores of '{name}' hold NaN, so they cannot be ranked")
         if scope == "layer":
-            return cls({n: _keep(s, round(density * s.numel())) for n, s in scores.items()})
+            layers = [_best({n: s}, round(density * s.numel())) for n, s in scores.items()]
+            return cls({name: m for layer in layers for name, m in layer.items()})
         if scope != "global":
             raise ValueError(f"scope '{scope}': need 'global' or 'layer'")
-        if not scores:
-            return cls({})
-        flat = torch.cat([s.detach().flatten() for s in scores.values()])
-        kept = _keep(flat, round(density * flat.numel()))
-        parts = kept.split([s.numel() for s in scores.values()])
-        return cls({n: k.view(s.shape) for (n, s), k in zip(scores.items(), parts, strict=True)})
+        return cls(_best(scores, round(density * sum(s.numel() for s in scores.values()))))
 
     @classmethod
     def of(cls, net: nn.Module) -> Mask:
@@ -225,21 +221,26 @@ class Mask(Mapping[str, Tensor]):
         return cls({n: p.view(s) for (n, s), p in zip(shapes.items(), parts, strict=True)})
 
 
-def _keep(scores: Tensor, k: int) -> Tensor:
-    flat = scores.detach().flatten()
-    flat = flat.byte() if flat.dtype == torch.bool else flat
+def _best(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """Where the k highest scores of all are; of ties the earlier ones."""
     if k == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = _largest(flat, k)
-    kept = flat > threshold
-    tied = (flat == threshold).nonzero().squeeze(1)
-    kept[tied[: k - int(kept.sum())]] = True
-    return kept.view(scores.shape)
+        return {name: torch.zeros_like(s, dtype=torch.bool) for name, s in scores.items()}
+    least, left = _largest(torch.cat([s.detach().flatten() for s in scores.values()]), k), k
+    kept = {name: s.detach().flatten() > least for name, s in scores.items()}
+    left -= sum(int(m.sum()) for m in kept.values())
+    for name, s in scores.items():
+        tied = (s.detach().flatten() == least).nonzero().squeeze(1)[:left]
+        kept[name][tied] = True
+        left -= len(tied)
+    return {name: kept[name].view(s.shape) for name, s in scores.items()}
 
 
-def _largest(flat: Tensor, k: int) -> Tensor:
-    """The k-th largest of some values."""
+def _largest(flat: Tensor, k: int) -> float:
+    """The k-th largest of some values, whose order is lost."""
+    flat = flat.byte() if flat.dtype == torch.bool else flat
     rank = flat.numel() - k
     if flat.device.type != "cpu" or flat.dtype == torch.bfloat16:
-        return flat.kthvalue(rank + 1).values
-    return torch.from_numpy(np.partition(flat.numpy(), rank)[rank : rank + 1])  # without indices
+        return flat.kthvalue(rank + 1).values.item()
+    values = flat.numpy()
+    values.partition(rank)  # without indices, and in place
+    return float(values[rank])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,13 +17,14 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import grad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag.autodiff import Retained
 from sparsediag.batches import Batch, fixed, separate
 from sparsediag.fingerprint import content, fingerprint
-from sparsediag.live import Live, still
+from sparsediag.live import Live, added, still
 from sparsediag.mask import Mask
 from sparsediag.modes import exactly
 from sparsediag.tape import Pass
@@ -80,8 +81,7 @@ class Problem:
         if self.batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{self.batch_norm}': need 'eval' or 'train'")
         live = Live.of(self.net, self.mask, self.params)
-        own = dict(self.net.named_parameters())
-        weights = live.join({name: own[name] for name in live.shapes}).clone()
+        weights = live.join({n: p for n, p in self.net.named_parameters() if n in live.shapes})
         devices = [weights.device] if weights.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             object.__setattr__(self, "_batches", fixed(self.batches, weights.device))
@@ -93,8 +93,7 @@ class Problem:
 
     def _check(self) -> None:
         """A finite loss, and the same one at a second pass over the first batch."""
-        value = self.value()
-        if not math.isfinite(value):
+        if not math.isfinite(value := self.value()):
             raise ValueError(
                 f"the loss is {value} at these weights; need a finite loss. "
                 "Did the training diverge, or are the inputs not normalised?"
@@ -121,9 +120,12 @@ class Problem:
         """Where the weights and the batches are."""
         return self.weights.device
 
-    def view(self, *, params: str | None = None, dense: bool = False) -> Problem:
-        """The same loss with only `params` moving, or with the dead weights moving too."""
-        problem = self
+    def view(
+        self, *, params: str | None = None, dense: bool = False, loss: Loss | None = None
+    ) -> Problem:
+        """The same weights and data with only `params` moving, the dead weights too, or a loss."""
+        problem = self if loss is None else replace(self, loss=loss)
+        object.__setattr__(problem, "weights", self.weights)  # in memory once
         if dense and problem.mask:
             net = copy.deepcopy(problem.net)
             problem.mask.apply_(net)
@@ -134,7 +136,7 @@ class Problem:
     def separable(self) -> bool:
         """Whether the loss is a mean over samples that do not see each other; some are tried."""
         apart = all(len(x) == len(y) for x, y in self._batches) and self.batch_norm != "train"
-        return apart and separate(self._batches, lambda batches: self._gradient(batches, None))
+        return apart and separate(self._batches, lambda some: self.gradient(batches=some))
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -161,6 +163,10 @@ class Problem:
         """Tensors by name -> vector; dead entries are dropped, missing names count as 0."""
         return self.live.join(tensors)
 
+    def joined(self, parts: Sequence[Tensor] | None) -> Tensor:
+        """Tensors in the order of `live.shapes` -> vector."""
+        return self.join(dict(zip(self.live.shapes, parts or (), strict=True)))
+
     def outputs(self, at: Tensor | None = None) -> list[Any]:
         """The net's outputs for every batch, with the live weights at `at` (default: its own)."""
         weights = self._at(at)
@@ -171,34 +177,29 @@ class Problem:
         """Mean loss over the samples, summed in float64."""
         return self._mean(self.batches, at)
 
-    def gradient(self, at: Tensor | None = None) -> Tensor:
-        """Gradient of the mean loss, (size,)."""
-        return self._gradient(self.batches, at)
-
-    def _gradient(self, batches: Iterable[Batch], at: Tensor | None) -> Tensor:
-        total, samples = torch.zeros_like(self.weights), 0
+    def gradient(self, at: Tensor | None = None, *, batches: list[Batch] | None = None) -> Tensor:
+        """Gradient of the mean loss over the samples of its own or of other batches, (size,)."""
+        total, samples, weights = None, 0, list(self._at(at).values())
         with self.modes(), torch.enable_grad():
-            for batch in batches:
-                leaves = [t.detach().requires_grad_() for t in self._at(at).values()]
+            for batch in self._batches if batches is None else batches:
+                leaves = [t.detach().requires_grad_() for t in weights]
                 way = self.through(batch)
                 loss = way.loss(way.outputs(leaves))
-                parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
-                joined = self.join(dict(zip(self.live.shapes, parts, strict=True)))
-                total, samples = total.add_(joined, alpha=way.samples), samples + way.samples
-        return total / samples
+                total = added(total, grad(loss, leaves, materialize_grads=True), way.samples)
+                samples += way.samples
+        return self.joined(total).div_(samples)
 
     def hvp(self, vector: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """The Hessian times `vector` (default: the gradient); for many products see `Curvature`."""
-        total, weights = torch.zeros_like(self.weights), list(self._at(at).values())
+        total, weights = None, list(self._at(at).values())
         vector = self.gradient(at) if vector is None and len(self._batches) > 1 else vector
-        # the fused attention kernels have no second derivative
-        with self.modes(), sdpa_kernel(SDPBackend.MATH):
+        with self.modes(), sdpa_kernel(SDPBackend.MATH):  # others have no second derivative
             for batch in self.batches:
                 kept = Retained(self.through(batch), weights)
                 v = kept.gradient if vector is None else list(self.split(vector).values())
-                parts = dict(zip(self.live.shapes, kept.product(v), strict=True))
-                total += len(batch[1]) / self.samples * self.join(parts)
-        return total
+                total = added(total, kept.product(v), len(batch[1]) / self.samples)
+                del kept, v  # the graph
+        return self.joined(total)
 
     def through(self, batch: Batch) -> Pass:
         """The way of one batch from weights to loss; see `modes`."""
@@ -214,9 +215,8 @@ class Problem:
         total, samples = torch.zeros((), dtype=torch.float64, device=self.device), 0
         with self.modes(), torch.no_grad():
             for x, y in batches:
-                n = len(y)
-                total += self.scalar(self.call(weights, x), y).double() * n
-                samples += n
+                total += self.scalar(self.call(weights, x), y).double() * len(y)
+                samples += len(y)
         return float(total) / samples
 
     def scalar(self, outputs: Any, targets: Any) -> Tensor:

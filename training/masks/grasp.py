@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -42,6 +42,6 @@ def scores(problem: Problem, *, temperature: float = 200.0) -> dict[str, Tensor]
     def tempered(outputs: Any, targets: Any) -> Tensor:
         return problem.loss(outputs / temperature, targets)
 
-    warm = replace(problem, loss=tempered)
+    warm = problem.view(loss=tempered)
     of = warm.split(warm.hvp().mul_(warm.weights))
     return {name: of[name] for name in prunable(problem.net)}
