@@ -8,7 +8,7 @@ Ritz vectors at any time and go on from there (thick restart, Wu & Simon, SIAM J
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,8 +111,8 @@ class Krylov:
 
         Args:
             directions: Rows.
-            passes: How often they are made orthogonal to the basis: 1 is enough for those that
-                `last` and `worst` give, which have been twice.
+            passes: How often they are made orthogonal to the basis: 0 for those that `last` and
+                `worst` give, which have been twice.
         """
         w = self._orthonormal(directions, passes)
         self.products += len(w)
@@ -129,11 +129,10 @@ class Krylov:
         self._coupling = np.pad(self._coupling, ((0, b), (0, 0)))
         inside = dots(self._outside, w)
         self._outside -= inside.to(w) @ w
-        q = self.vectors
-        first = dots(products, q)
-        rest = products - first.to(q) @ q
-        second = dots(rest, q)
-        rest -= second.to(q) @ q
+        q, rest = self.vectors, products.clone()
+        first = dots(rest, q)
+        second = less(rest, first, q)
+        less(rest, second, q)
         self._outside = torch.cat([self._outside, rest])
         parts = [first + second, inside, dots(self._outside, self._outside)]
         packed = torch.cat([p.reshape(-1) for p in parts]).double().cpu().numpy()
@@ -184,11 +183,10 @@ class Krylov:
         self._coupling = np.asarray(y.T @ self._coupling)
 
     def _orthonormal(self, w: Tensor, passes: int) -> Tensor:
-        q = self.vectors
         for _ in range(passes):
-            w = w - dots(w, q).to(q) @ q
-            w = w / dots(w, w).sqrt().to(w) if len(w) == 1 else torch.linalg.qr(w.T).Q.T
-        return w
+            w = _orthonormal(w)
+            less(w, dots(w, self.vectors), self.vectors)
+        return _orthonormal(w)
 
     def _drop(self) -> None:
         """Forget outside parts of which the basis has left nothing but rounding."""
@@ -203,17 +201,32 @@ class Krylov:
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:
-    """The dot products of rows with rows, in float64.
+    """The dot products of rows with rows, (len(a), len(b)) in float64.
 
     A float32 sum over millions of terms is off by 1e-3 on a CPU, and a basis that is orthogonal to
     no more than that falls apart.
     """
-    if a.dtype == torch.float64 or a.device.type != "cpu":
-        return (a @ b.T).double()
-    total = torch.zeros(len(a), len(b), dtype=torch.float64)
-    for x, y in zip(a.split(SUMMED, dim=1), b.split(SUMMED, dim=1), strict=True):
+    return sum((x @ y.T for x, y in _pieces(a, b)), a.new_zeros((), dtype=torch.float64))
+
+
+def less(a: Tensor, parts: Tensor, b: Tensor) -> Tensor:
+    """Take `parts` @ b from a, in place; what is left of a along b, both in one reading of b."""
+    total, parts = torch.zeros_like(parts), parts.to(a)
+    for x, y in _pieces(a, b):
+        x.addmm_(parts, y, alpha=-1)
         total += x @ y.T
     return total
+
+
+def _pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some columns of both at a time, where a product in float32 would add up too many."""
+    whole = a.dtype == torch.float64 or a.device.type != "cpu"
+    columns = a.shape[1] if whole else SUMMED
+    return zip(a.split(columns, dim=1), b.split(columns, dim=1), strict=True)
+
+
+def _orthonormal(w: Tensor) -> Tensor:
+    return w / dots(w, w).sqrt().to(w) if len(w) == 1 else torch.linalg.qr(w.T).Q.T.contiguous()
 
 
 def _to(array: np.ndarray, like: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def eigenpairs(
         if worst is None:
             krylov.grow(krylov.random(min(block, left)))
         else:
-            krylov.grow(worst, passes=1)
+            krylov.grow(worst, passes=0)
     now = krylov.ritz(order)
     if now.residuals[:top].max() <= ritz.residuals[:top].max():  # the probe may mix close ones
         ritz = now
@@ -194,7 +194,7 @@ def search(
         if last is None:
             krylov.grow(krylov.random(1))
         else:
-            krylov.grow(last, passes=1)
+            krylov.grow(last, passes=0)
         count += 1
         seen = np.linalg.eigvalsh(krylov.projected[first:, first:])
         best = float(seen[np.argmin(order(seen))])

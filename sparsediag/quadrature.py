@@ -57,7 +57,7 @@ def quadrature(
         for j in range(min(steps, like.numel())):
             if directions is None:
                 break
-            krylov.grow(directions, passes=1)
+            krylov.grow(directions, passes=0)
             directions = krylov.last()
             if progress:
                 progress(i * steps + j + 1, probes * steps)
