@@ -14,11 +14,12 @@ from types import ModuleType
 from figures import store
 from figures.need import Need
 from figures.scales import SCALES, Scale
-from figures.work import Work, cores
 from sparsediag import plotting, terminal
 from sparsediag.errors import unknown
 from sparsediag.files import written
 from sparsediag.models import ghost
+from training import stages
+from training.work import Work, cores
 
 HERE = Path(__file__).parent
 
@@ -72,7 +73,7 @@ def work(todo: Sequence[str], scale: Scale, out: Path) -> Work:
         file = store.path(need, scale, out)
         name = f"{file.parent.name}/{file.stem}"
         if name not in plan.tasks and not store.there(need, scale, out):
-            before = {store.plan(scale.run(need), out, plan)}
+            before = {stages.plan(scale.run(need), out, plan)}
             if need.along:
                 before.add(measurement(need.along))
             if need.diagnostic == "history":

@@ -8,8 +8,9 @@ from typing import Any
 
 import sparsediag
 from figures.need import TOST, Need
-from training.config import Model, Record, Run
+from training.config import Record, Run
 from training.masks.magnitude import Magnitude
+from training.model import Model
 from training.optim import Optim
 
 TWEAK_OF = {"GSk": "ghost_skips", "GSw": "ghost_neurons", "LS": "smoothing"}

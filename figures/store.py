@@ -9,13 +9,12 @@ from typing import Any
 import sparsediag
 from figures.need import Need
 from figures.scales import Scale
-from figures.work import Work
 from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.spectrum import Spectrum
 from sparsediag.result import Result
 from training.config import Run
-from training.loop import finished, fit
+from training.start import finished
 
 
 def path(need: Need, scale: Scale, out: Path) -> Path:
@@ -44,19 +43,6 @@ def there(need: Need, scale: Scale, out: Path) -> bool:
 def trained(run: Run, out: Path) -> bool:
     """Whether the run is finished."""
     return finished(out / "runs" / run.id)
-
-
-def train(run: Run, out: Path) -> None:
-    """Train the run; one that it needs first must be finished, or is trained too."""
-    fit(run, out=out)
-
-
-def plan(run: Run, out: Path, work: Work) -> str:
-    """Add a run that is not finished to the work, and those it needs; its task, or "" if it is."""
-    if run.id not in work.tasks and not trained(run, out):
-        work.after[run.id] = {plan(before, out, work) for before in run.before()} - {""}
-        work.tasks[run.id] = (train, (run, out))
-    return run.id if run.id in work.tasks else ""
 
 
 def measure(need: Need, scale: Scale, out: Path) -> None:

@@ -90,7 +90,11 @@ class Checkpoint:
                         f"{revived} dead weights of '{name}' are not 0; call mask.apply_(net) first"
                     )
             mask = mask.to("cpu")
-        state = {n: t.detach().to("cpu", copy=True) for n, t in net.state_dict().items()}
+        plain = torch.contiguous_format  # whatever layout the net was trained in
+        state = {
+            n: t.detach().to("cpu", copy=True, memory_format=plain)
+            for n, t in net.state_dict().items()
+        }
         return cls(weights=state, mask=mask, **about)
 
     def save(self, path: str | Path) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sparsediag.process import settle
 
-USAGE = """python -m training RUN [--KEY VALUE ...] [--out FOLDER] [--device DEVICE] [--debug]
+USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--out FOLDER] [--debug]
 
   RUN            a run file (TOML), or the name of a recipe
   --KEY VALUE    any key of the run file, dotted: --seed 3 --optim.lr 0.05 --mask.density 0.02
+  --seeds N      N runs, from N seeds that follow one another
+  --jobs N       that many at a time; they share the cores, or the GPU (default: 1)
   --out FOLDER   where to write runs/<id>/ (default: out)
   --device NAME  auto, cpu, cuda or cuda:N (default: auto)
   --debug        show the traceback of an error
@@ -46,10 +49,12 @@ def changes(words: list[str]) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train one run; the last line printed is the path of its best checkpoint."""
+    """Train one run, or one from each of some seeds; prints the paths of their best checkpoints."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("run", nargs="?")
     parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--debug", action="store_true")
@@ -63,12 +68,16 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if options.help else 2
     try:
         from training.config import Run
-        from training.progress import watched
+        from training.progress import together
 
         if rest and words.index(rest[0]) < words.index(options.run):
             raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")
+        if min(options.seeds, options.jobs) < 1:
+            raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: need 1 or more")
         run = Run.load(options.run, changes(rest))
-        print(watched(run, out=options.out, device=options.device))
+        runs = [replace(run, seed=run.seed + i) for i in range(options.seeds)]
+        for path in together(runs, out=options.out, device=options.device, jobs=options.jobs):
+            print(path)
     except (ValueError, OSError) as error:
         if options.debug:
             raise

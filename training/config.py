@@ -12,33 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsediag.errors import ConfigError, unknown
+from training.compute import Compute
 from training.masks import METHODS, Method
 from training.masks.dense import Dense
+from training.model import Model
 from training.optim import Optim
 from training.schedule import epoch_at
 from training.table import changed, fill, toml
 from training.tweaks import GROUPS, TWEAKS, Tweak, grouped
 
 RECIPES = Path(__file__).parent / "runs"
-
-
-@dataclass(frozen=True)
-class Model:
-    """The net. `options` holds what only some nets take, such as shortcut = "A"."""
-
-    name: str = "resnet18"
-    width: int | None = None
-    activation: Literal["relu", "swish", "mish"] = "relu"
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.width is not None and self.width < 1:
-            raise ValueError(f"width {self.width}: need 1 or more")
-
-    def keywords(self) -> dict[str, Any]:
-        """Keywords for `models.build`."""
-        width = {} if self.width is None else {"width": self.width}
-        return {"activation": self.activation, **width, **self.options}
 
 
 @dataclass(frozen=True)
@@ -83,6 +66,7 @@ class Run:
         tweaks: Name -> tweak. In a run file also a list, with names of groups: tost, at, trt,
             at+trt.
         record: What to keep.
+        compute: How the arithmetic is done.
     """
 
     data: str = "cifar10"
@@ -97,6 +81,7 @@ class Run:
     optim: Optim = field(default_factory=Optim)
     tweaks: dict[str, Tweak] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
+    compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
         if "ghost_neurons" in self.tweaks and self.model.activation != "relu":
@@ -136,6 +121,7 @@ class Run:
             model=replace(self.model, activation="relu"),
             optim=self.optim,
             record=Record(checkpoints=kept),
+            compute=self.compute,
         )
 
     def before(self) -> tuple[Run, ...]:
@@ -237,13 +223,14 @@ class Run:
     def id(self) -> str:
         """Short words and a hash of what differs from the defaults.
 
-        A field that is added later, at its default, changes no identity.
+        A field that is added later, at its default, changes no identity; a default that changes
+        does (see `Tweak.first`).
         """
         run = Run.of(self.table())  # 1 and 1.0, a list and a tuple are the same
         method = run.table()["mask"]["method"]
         table = changed(replace(run, mask=Dense(), tweaks={}), Run())
         table["mask"] = {"method": method, **changed(run.mask)}
-        table["tweaks"] = {name: changed(t) for name, t in run.tweaks.items()}
+        table["tweaks"] = {name: changed(t, type(t).first()) for name, t in run.tweaks.items()}
         digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:10]
         kept = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
         return f"{self.model.name}-{method}{kept}-s{self.seed}-{digest}"

@@ -46,7 +46,10 @@ class Keeper:
         weights = dict(self.net.named_parameters())
         self.weights = [weights[name] for name in mask or ()]
         alive = mask.values() if mask else ()
-        self.alive = [m.to(w.dtype) for m, w in zip(alive, self.weights, strict=True)]
+        # in the layout of the weights, or they would be multiplied at a fraction of the speed
+        self.alive = [
+            torch.empty_like(w).copy_(m) for m, w in zip(alive, self.weights, strict=True)
+        ]
         self.dead = [1 - a for a in self.alive]
         for w, m in zip(self.weights, alive, strict=True):
             for state in self._states(w):

@@ -16,14 +16,14 @@ from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.data import Data
 from sparsediag.device import pick
-from sparsediag.errors import CheckpointError
 from sparsediag.files import written
+from training.compute import Forward, repeatable
 from training.config import Run
 from training.feed import feed
 from training.keeper import Keeper
 from training.records import Row, costs, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
-from training.start import start
+from training.start import finished, halfway, start
 from training.tweaks import Objective, cross_entropy
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints to go on from
@@ -73,6 +73,7 @@ def fit(
     kept = halfway(run, folder)
     begun = start(run, data, out=out, device=where, kept=kept)
     net, history = begun.net, begun.history
+    run.compute.place(net, where)
     probe = data.batches("train", images=run.record.images)
     epochs = run.optim.epochs
     steps_an_epoch = math.ceil(len(data.train) / run.optim.batch)
@@ -116,6 +117,7 @@ def fit(
         keeper.load(kept.resume["keeper"])
         best = tuple(kept.resume["best"])
 
+    forward = run.compute.forward(net, probe[0][0])
     saved = time.monotonic()
     for epoch in range(len(history), epochs):
         began = time.perf_counter()
@@ -125,7 +127,7 @@ def fit(
             loss = tweak.loss(loss, epoch, epochs, begun.kept[name])
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
-        train_loss, train_accuracy = _epoch(run, epoch, net, data, loss, keeper)
+        train_loss, train_accuracy = _epoch(run, epoch, net, forward, data, loss, keeper)
         speed = len(data.train) / (time.perf_counter() - began)
         with keeper.settled():
             val_loss, val_accuracy = evaluate(net, data, data.validation)
@@ -176,35 +178,11 @@ def fit(
     return folder / "best.pt"
 
 
-def halfway(run: Run, folder: Path) -> Checkpoint | None:
-    """What an earlier try of a run has left in its folder.
-
-    Raises:
-        CheckpointError: If it is of another run, or cannot be gone on from.
-    """
-    if not (folder / "last.pt").exists():
-        return None
-    kept = Checkpoint.load(folder / "last.pt")
-    ended = kept.resume is None
-    maskless = kept.mask is None and run.mask.density < 1
-    if (
-        Run.of(kept.run).id != run.id
-        or maskless
-        or (ended and len(kept.history) < run.optim.epochs)
-    ):
-        raise CheckpointError(f"{folder} does not hold this run half-way; remove that folder")
-    return kept
-
-
-def finished(folder: Path) -> bool:
-    """Whether the run in that folder has been trained to its end."""
-    return (folder / "finished").exists()
-
-
 def _epoch(
     run: Run,
     epoch: int,
     net: nn.Module,
+    forward: Forward,
     data: Data,
     loss: Objective,
     keeper: Keeper,
@@ -213,16 +191,17 @@ def _epoch(
     total, correct = torch.zeros(2, dtype=torch.float64, device=data.train.labels.device)
     seen = 0
     net.train()
-    for x, labels in feed(run, data, epoch):
-        keeper.draw()
-        outputs = net(x)
-        value = loss(outputs, labels, x)
-        keeper.optimiser.zero_grad()
-        value.backward()
-        keeper.step()
-        seen += len(labels)
-        total += value.detach() * len(labels)
-        correct += (outputs.detach().argmax(1) == labels).sum()
+    with repeatable():
+        for x, labels in feed(run, data, epoch):
+            keeper.draw()
+            outputs = forward(x)
+            value = loss(outputs, labels, x)
+            keeper.optimiser.zero_grad()
+            value.backward()
+            keeper.step()
+            seen += len(labels)
+            total += value.detach() * len(labels)
+            correct += (outputs.detach().argmax(1) == labels).sum()
     keeper.report()
     return float(total) / seen, float(correct) / seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import Progress
@@ -10,6 +11,8 @@ from sparsediag import terminal
 from training.config import Run
 from training.loop import fit
 from training.records import Row
+from training.stages import plan, stages
+from training.work import Work
 
 
 def watched(run: Run, *, out: Path, device: str = "auto") -> Path:
@@ -20,10 +23,30 @@ def watched(run: Run, *, out: Path, device: str = "auto") -> Path:
     return path
 
 
-def stages(run: Run) -> list[Run]:
-    """The runs that a run needs, first to last, and the run itself."""
-    needed = [stage for earlier in run.before() for stage in stages(earlier)]
-    return list({stage.id: stage for stage in [*needed, run]}.values())
+def together(runs: Sequence[Run], *, out: Path, device: str = "auto", jobs: int = 1) -> list[Path]:
+    """`fit` for several runs, `jobs` at a time, each in a process with its share of the cores.
+
+    They share the device and the runs that they need. With one job, as `watched` shows each.
+
+    Raises:
+        ValueError: If a run cannot be or fails; the others are finished first.
+    """
+    if jobs == 1:
+        return [watched(run, out=out, device=device) for run in runs]
+    work = Work({}, {})
+    for run in runs:
+        plan(run, out, work, device=device)
+    with terminal.bars() as bars:
+        task = bars.add_task("trainings", total=len(work.tasks))
+
+        def done(name: str) -> None:
+            bars.advance(task)
+            bars.console.print(name, highlight=False)
+
+        errors = work.do(jobs=jobs, done=done)
+    for name, error in errors.items():
+        raise ValueError(f"{name}: {error}")
+    return [out / "runs" / run.id / "best.pt" for run in runs]
 
 
 def _one(run: Run, *, bars: Progress, out: Path, device: str) -> Path:

@@ -14,7 +14,7 @@ from torch import nn
 from sparsediag import models
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.data import Data
-from sparsediag.errors import ConfigError
+from sparsediag.errors import CheckpointError, ConfigError
 from sparsediag.mask import Mask
 from sparsediag.paths import paths
 from sparsediag.problem import Problem
@@ -80,6 +80,31 @@ def start(
     if mask is not None:
         mask.apply_(net)
     return Start(net, options, mask, history, found)
+
+
+def halfway(run: Run, folder: Path) -> Checkpoint | None:
+    """What an earlier try of a run has left in its folder.
+
+    Raises:
+        CheckpointError: If it is of another run, or cannot be gone on from.
+    """
+    if not (folder / "last.pt").exists():
+        return None
+    kept = Checkpoint.load(folder / "last.pt")
+    ended = kept.resume is None
+    maskless = kept.mask is None and run.mask.density < 1
+    if (
+        Run.of(kept.run).id != run.id
+        or maskless
+        or (ended and len(kept.history) < run.optim.epochs)
+    ):
+        raise CheckpointError(f"{folder} does not hold this run half-way; remove that folder")
+    return kept
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run in that folder has been trained to its end."""
+    return (folder / "finished").exists()
 
 
 def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None, list[Row]]:

@@ -6,7 +6,9 @@ rebuilds the network as it was. At strength 0 it *is* the plain network, bit for
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -61,11 +63,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+Site = Literal["convolution", "block_output"]
 SKIPS = ("identity_bn", "identity_rms", "identity", "average", "interpolate", "conv1x1_bn")
 
 
 class GhostSkip(Ghost):
-    """A temporary skip around one convolution: `z + strength * P(x)` (ToST, GSk).
+    """A temporary skip around one convolution or block: `z + strength * P(x)` (ToST, GSk).
 
     P averages over the stride, fits the channels by zero-padding or cutting, and normalises.
     Without a norm (`identity`, `interpolate`) features double at every block and the net is dead
@@ -132,6 +135,19 @@ class NoSkip(nn.Module):
         return z
 
 
+@contextmanager
+def banished(net: nn.Module) -> Iterator[None]:
+    """Inside, the net is the one that is left when all its ghosts are gone."""
+    strengths = {m: m.strength for m in net.modules() if isinstance(m, Ghost)}
+    try:
+        for ghost in strengths:
+            ghost.fade(0)
+        yield
+    finally:
+        for ghost, strength in strengths.items():
+            ghost.fade(strength)
+
+
 def activation(name: str) -> nn.Module:
     """The activation called `name`: relu, swish, mish, or ghost (Swish that fades into ReLU)."""
     if name not in ACTIVATIONS:
@@ -139,10 +155,17 @@ def activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def skip(kind: str | None, ins: int, outs: int, stride: int = 1) -> nn.Module:
-    """A ghost skip of that kind around a convolution, or nothing for None."""
+def skip(
+    kind: str | None, ins: int, outs: int, stride: int = 1, *, site: Site = "convolution"
+) -> nn.Module:
+    """A ghost skip of that kind at one of a net's sites, or nothing for None.
+
+    A kind belongs to the convolutions, before the activation; "KIND@block_output" to whole blocks,
+    behind their last activation.
+    """
     if kind is None:
         return NoSkip()
-    if kind not in SKIPS:
+    name, _, at = kind.partition("@")
+    if name not in SKIPS or at not in ("", "block_output"):
         raise ValueError(f"skips '{kind}': need one of {', '.join(SKIPS)}, or none")
-    return GhostSkip(ins, outs, stride, kind)
+    return GhostSkip(ins, outs, stride, name) if (at or "convolution") == site else NoSkip()

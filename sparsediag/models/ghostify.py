@@ -13,7 +13,7 @@ from sparsediag.modes import exactly
 
 
 def ghostify(
-    net: nn.Module, x: Tensor, *, neurons: bool = True, skips: str | None = "identity_bn"
+    net: nn.Module, x: Tensor, *, neurons: bool = True, skips: str | None = "average"
 ) -> None:
     """Add ToST's ghosts to `net`, in place; at strength 0 it is the plain net, bit for bit.
 

@@ -17,11 +17,13 @@ class Hidden(nn.Module):
     def __init__(self, ins: int, outs: int, act: str, ghosts: str | None) -> None:
         super().__init__()
         self.fc = nn.Linear(ins, outs)
-        self.ghost = skip(ghosts if ins == outs else None, ins, outs)
+        ghosts = ghosts if ins == outs else None
+        self.ghost = skip(ghosts, ins, outs)
         self.act = activation(act)
+        self.ghost_out = skip(ghosts, ins, outs, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.ghost(self.fc(x), x))
+        out: Tensor = self.ghost_out(self.act(self.ghost(self.fc(x), x)), x)
         return out
 
 
@@ -50,7 +52,7 @@ class MLP(nn.Module):
         skips: str | None = None,
     ) -> None:
         super().__init__()
-        if skips == "conv1x1_bn":
+        if skips and skips.startswith("conv1x1_bn"):
             raise ValueError("skips 'conv1x1_bn' needs feature maps; a perceptron has none")
         skip(skips, 1, 1)  # an unknown kind is an error even where no layer has a site for it
         widths = [channels * size * size, *(width or h for h in hidden)]

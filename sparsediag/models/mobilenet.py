@@ -22,10 +22,11 @@ class Separable(nn.Module):
         self.conv2 = nn.Conv2d(ins, outs, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outs)
         self.act2 = activation(act)
+        self.ghost_out = skip(ghosts, ins, outs, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.ghost1(self.bn1(self.conv1(x)), x))
-        out: Tensor = self.act2(self.bn2(self.conv2(h)))
+        out: Tensor = self.ghost_out(self.act2(self.bn2(self.conv2(h))), x)
         return out
 
 

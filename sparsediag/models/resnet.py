@@ -37,11 +37,12 @@ class Block(nn.Module):
         self.ghost2 = skip(ghosts, width, width)
         self.shortcut = _shortcut(ins, width, stride, shortcut)
         self.act2 = activation(act)
+        self.ghost_out = skip(ghosts, ins, width, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.ghost1(self.bn1(self.conv1(x)), x))
         z: Tensor = self.ghost2(self.bn2(self.conv2(h)), h)
-        out: Tensor = self.act2(z + self.shortcut(x))
+        out: Tensor = self.ghost_out(self.act2(z + self.shortcut(x)), x)
         return out
 
 
@@ -66,11 +67,12 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(outs)
         self.shortcut = _shortcut(ins, outs, stride, shortcut)
         self.act3 = activation(act)
+        self.ghost_out = skip(ghosts, ins, outs, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.bn1(self.conv1(x)))
         h = self.act2(self.ghost2(self.bn2(self.conv2(h)), h))
-        out: Tensor = self.act3(self.bn3(self.conv3(h)) + self.shortcut(x))
+        out: Tensor = self.ghost_out(self.act3(self.bn3(self.conv3(h)) + self.shortcut(x)), x)
         return out
 
 

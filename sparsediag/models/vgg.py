@@ -22,9 +22,10 @@ class Convolution(nn.Module):
         self.bn = nn.BatchNorm2d(outs) if norm else nn.Identity()
         self.ghost = skip(ghosts, ins, outs)
         self.act = activation(act)
+        self.ghost_out = skip(ghosts, ins, outs, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.ghost(self.bn(self.conv(x)), x))
+        out: Tensor = self.ghost_out(self.act(self.ghost(self.bn(self.conv(x)), x)), x)
         return out
 
 

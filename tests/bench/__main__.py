@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sparsediag.process import settle
-from tests.bench import ablation, curvature, landscape, methods, scoring, speed, training
+from tests.bench import ablation, collapse, curvature, landscape, methods, scoring, speed, training
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PARTS = {
@@ -27,6 +27,7 @@ PARTS = {
     "scoring": scoring.section,
     "methods": methods.section,
     "ablation": ablation.section,
+    "collapse": collapse.section,
 }
 
 

@@ -10,11 +10,21 @@ from tests.bench.timing import Rows, table
 from training.config import Run
 
 DENSITIES = (0.1, 0.05, 0.02)
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 MASKS = ("random", "snip")
 TWEAKS: dict[str, Any] = {
     "none": [],
     **{f"GSk, {kind}": {"ghost_skips": {"kind": kind}} for kind in SKIPS},
+    **{
+        f"GSk, {label}": {"ghost_skips": options}
+        for label, options in {
+            "linear": {"schedule": "linear"},
+            "cosine": {"schedule": "cosine"},
+            "abrupt": {"schedule": "step"},
+            "late": {"until": 0.75},
+            "for good": {"schedule": "none"},
+        }.items()
+    },
     "GSw": ["ghost_neurons"],
     "LRsI": ["rescale"],
     "LS": ["smoothing"],
@@ -38,7 +48,8 @@ def section() -> list[str]:
     return [
         "Test accuracy of a ResNet-18 of width 8 on digits in percent, 30 epochs, by mask and",
         f"sparsity: the mean of {len(SEEDS)} seeds and its 95 % interval (Student's t); diverged",
-        "if the loss of a run stopped being a number.",
+        "if the loss of a run stopped being a number. GSk is `average` with a cubic gate that is",
+        "shut at the first drop, but for what the row says.",
         "",
         *table(heads, rows),
     ]

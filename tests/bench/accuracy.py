@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from figures import store
-from figures.work import Work, cores
 from sparsediag import terminal
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.errors import ConfigError
 from training.config import Run
 from training.loop import Diverged
-from training.progress import stages
+from training.stages import plan, stages
 from training.start import Collapsed
+from training.work import Work, cores
 
 OUT = Path("out/bench")
 RESNET: dict[str, Any] = {
@@ -31,7 +30,7 @@ def train(runs: Sequence[Run]) -> dict[str, BaseException]:
     """Train what is missing; the errors by the run's id."""
     work = Work({}, {})
     for run in runs:
-        store.plan(run, OUT, work)
+        plan(run, OUT, work)
     with terminal.bars() as bars:
         task = bars.add_task("trainings", total=len(work.tasks))
         return work.do(jobs=cores(), done=lambda _: bars.advance(task))

@@ -45,6 +45,8 @@ def ours(name: str, data: Data, *, density: float, tweaks: list[str]) -> Epoch:
         {"model": {"name": name}, "mask": mask, "tweaks": tweaks, "optim": {"batch": BATCH}}
     )
     net, _ = build(run, data, torch.device("cpu"))
+    run.compute.place(net, torch.device("cpu"))
+    forward = run.compute.forward(net, data.normalise(data.train.pixels[:8]))
     problem = sd.Problem(net, data.batches(images=8))
     found = run.mask.start(problem, (), seed=0) if density < 1 else None
     keeper = run.mask.keeper(net, found, run.optim.build(net), steps=1, seed=0)
@@ -52,7 +54,7 @@ def ours(name: str, data: Data, *, density: float, tweaks: list[str]) -> Epoch:
     for tweak in run.tweaks.values():
         tweak.update(net, 0, run.optim.epochs)
         loss = tweak.loss(loss, 0, run.optim.epochs)
-    return lambda: _epoch(run, 0, net, data, loss, keeper)
+    return lambda: _epoch(run, 0, net, forward, data, loss, keeper)
 
 
 def bare(name: str, data: Data) -> Epoch:

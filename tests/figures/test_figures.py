@@ -19,10 +19,10 @@ from figures.lottery import fig05 as lottery5
 from figures.need import TOST, Need
 from figures.scales import SCALES
 from figures.tost import fig02, fig03, fig05, fig08, fig09a, fig09b, fig10, table1
-from figures.work import Work
 from sparsediag import Problem, inputscape, landscape, perturbation
 from sparsediag.diagnostics.activations import Activations
 from sparsediag.diagnostics.landscape import Landscape
+from training.work import Work
 
 ROOT = Path(__file__).parent.parent.parent
 SMOKE = SCALES["smoke"]

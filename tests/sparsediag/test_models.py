@@ -204,6 +204,30 @@ def test_a_ghost_changes_the_net_until_it_is_gone(name: str, kind: str) -> None:
     assert all(torch.equal(t, state[key]) for key, t in plain.state_dict().items())
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_ghost_at_a_block_output_is_added_behind_the_activation(name: str) -> None:
+    plain, haunted = _net(name).eval(), _net(name, skips="interpolate@block_output").eval()
+    seen: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    for block, ghost in _ghosts(haunted).items():
+        ghost.fade(0.25)
+        ghost.register_forward_hook(lambda m, a, out, block=block: seen.update({block: (*a, out)}))
+    images = _images(2, 3, 8, 8)
+    assert not torch.equal(haunted(images), plain(images))
+    assert all(name.endswith(".ghost_out") for name in _ghosts(haunted))
+    assert seen.keys() == _ghosts(haunted).keys() != set()
+    for z, x, out in seen.values():
+        assert not (z < 0).any()  # it is behind a ReLU
+        ghost = GhostSkip(x.shape[1], z.shape[1], x.shape[-1] // z.shape[-1], "interpolate")
+        torch.testing.assert_close(out, z + 0.25 * ghost.path(x))
+    _fade(haunted, 0)
+    assert torch.equal(haunted(images), plain(images))
+
+
+def test_an_unknown_site_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^skips 'identity@stem': need one of"):
+        build("resnet20", skips="identity@stem")
+
+
 @pytest.mark.parametrize("kind", SKIPS)
 def test_a_ghost_skip_alone_changes_the_net(kind: str) -> None:
     plain, haunted = _net("resnet20").eval(), _net("resnet20", skips=kind).eval()

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsediag.errors import ConfigError
-from training.config import RECIPES, Model, Record, Run
+from training.compute import Compute
+from training.config import RECIPES, Record, Run
 from training.masks import METHODS
 from training.masks.file import File
+from training.model import Model
 from training.optim import Optim
 from training.table import changed, fill, toml
 from training.tweaks import TWEAKS
@@ -50,6 +52,9 @@ OTHER = {
     "record.gradient_flow": True,
     "record.eigenvalue_every": 1,
     "record.images": 100,
+    "compute.precision": "bf16",
+    "compute.layout": "channels_last",
+    "compute.compile": True,
 }
 NEEDS: dict[str, dict[str, Any]] = {"continues": {"rewind": 0.5}}
 MASK_NEEDS = {"file": {"path": "mask.pt"}}
@@ -138,6 +143,7 @@ runs = (
             "optim": optims,
             "tweaks": tweaks,
             "record": records,
+            "compute": st.builds(Compute),
         }
     )
     .filter(_possible)
@@ -449,15 +455,23 @@ def test_any_text_comes_back_from_toml(run: Run, tmp_path: Path) -> None:
     ("run", "known"),
     [
         (Run(), "resnet18-dense-s0-3904c19a4c"),
-        (Run.load("digits"), "resnet18-magnitude-d0.05-s0-c4b28bd48c"),
+        (Run.load("digits"), "resnet18-magnitude-d0.05-s0-9a9e2af6fa"),
         (Run.load("pipeline_mlp_mnist"), "mlp-learned-d0.1-s0-3f8932e5d2"),
-        (Run.load("pipeline_digits"), "mlp-learned-d0.1-s0-8824857126"),
-        (Run.load("pipeline_vgg16_cifar10"), "vgg16-learned-d0.1-s0-dd2e1c7ae0"),
+        (Run.load("pipeline_digits"), "mlp-learned-d0.1-s0-d887eb4a3d"),
+        (Run.load("pipeline_vgg16_cifar10"), "vgg16-learned-d0.1-s0-45ec9b60f2"),
     ],
     ids=["default", "digits", "pipeline", "pipeline digits", "pipeline vgg"],
 )
 def test_identities_never_change(run: Run, known: str) -> None:
     assert run.id == known
+
+
+def test_a_default_that_changed_has_another_identity() -> None:
+    now = Run.of({"tweaks": ["ghost_skips", "rescale"]})
+    options = {"ghost_skips": {"kind": "identity_bn", "schedule": "linear"}}
+    then = Run.of({"tweaks": options | {"rescale": {"ghosts": True}}})
+    assert then.id == "resnet18-dense-s0-9b8c2ae0bc"
+    assert now.id != then.id
 
 
 def test_every_field_matters_to_the_identity() -> None:

@@ -20,8 +20,8 @@ from sparsediag import Checkpoint
 from sparsediag import data as datasets
 from sparsediag.models import build
 from training.config import Run
-from training.loop import finished, fit
-from training.start import start
+from training.loop import fit
+from training.start import finished, start
 from training.tweaks import Objective, Scene, cross_entropy
 from training.tweaks.distillation import Distillation, softened
 from training.tweaks.smoothing import Smoothing

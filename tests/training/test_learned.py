@@ -15,9 +15,10 @@ from torch.func import functional_call
 from sparsediag import Checkpoint, prunable
 from sparsediag.models import build
 from training.config import Run
-from training.loop import finished, fit
+from training.loop import fit
 from training.masks.learned import Gates, Learned
 from training.optim import Optim
+from training.start import finished
 from training.zero import initialise
 
 optimisers = pytest.mark.parametrize("name", ["sgd", "adam"])

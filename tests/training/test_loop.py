@@ -28,9 +28,10 @@ from sparsediag.models import Ghost
 from sparsediag.problem import Problem
 from training.augment import crop_flip
 from training.config import Run
-from training.loop import Diverged, finished, fit
+from training.loop import Diverged, fit
 from training.optim import Optim
 from training.records import Row, evaluate
+from training.start import finished
 
 KEYS = [
     "epoch",
@@ -286,10 +287,10 @@ def test_the_shortest_runs_have_a_best_epoch(epochs: int, tmp_path: Path) -> Non
 
 def test_ghosts_fade_in_the_history_and_in_the_checkpoints(tmp_path: Path) -> None:
     folder = _fit(_run(4, **ALL, record={"checkpoints": [2]}), tmp_path)
-    assert [row["ghosts"] for row in _history(folder)] == pytest.approx([1, 0.5, 0, 0])
+    assert [row["ghosts"] for row in _history(folder)] == pytest.approx([1, 0.125, 0, 0])
     net = Checkpoint.load(folder / "epoch-002.pt").build()
     strengths = {m.strength for m in net.modules() if isinstance(m, Ghost)}
-    assert sorted(strengths) == pytest.approx([0.1, 0.5])
+    assert sorted(strengths) == pytest.approx([0.1, 0.125])
 
 
 def test_the_optimiser_gets_the_rate_of_every_epoch(

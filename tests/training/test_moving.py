@@ -16,10 +16,11 @@ from sparsediag import Checkpoint, Mask, prunable
 from sparsediag.models import build
 from training.config import Run
 from training.keeper import Keeper
-from training.loop import finished, fit
+from training.loop import fit
 from training.masks import METHODS
 from training.masks.rigl import Rigl, moved
 from training.masks.set import Set
+from training.start import finished
 
 both = pytest.mark.parametrize("kind", [Rigl, Set])
 Step = tuple[Mask, dict[str, Tensor], dict[str, Tensor]]

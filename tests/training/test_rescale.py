@@ -18,8 +18,8 @@ from sparsediag import Checkpoint, Mask, prunable
 from sparsediag import data as datasets
 from sparsediag.models import build
 from training.config import Run
-from training.loop import finished, fit
-from training.start import Start, start
+from training.loop import fit
+from training.start import Start, finished, start
 from training.tweaks import Scene
 from training.tweaks.rescale import BETAS, EPS, Batches, Rescale, Scaling
 

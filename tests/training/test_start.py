@@ -17,9 +17,9 @@ from sparsediag import data as datasets
 from sparsediag.errors import CheckpointError, ConfigError
 from sparsediag.models import build
 from training.config import Run
-from training.loop import finished, fit
+from training.loop import fit
 from training.masks.random import Random
-from training.start import Collapsed, Start, start
+from training.start import Collapsed, Start, finished, start
 
 State = dict[str, Tensor]
 CONVOLUTIONS = {"name": "resnet20", "width": 4}

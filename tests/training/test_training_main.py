@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import training
 from sparsediag.checkpoint import Checkpoint
@@ -15,8 +17,9 @@ from sparsediag.models import MODELS
 from training.__main__ import changes, main
 from training.config import RECIPES, Run
 from training.masks import METHODS
-from training.progress import watched
+from training.progress import together, watched
 from training.tweaks import TWEAKS
+from training.work import cores
 
 TINY = """
 data = "digits"
@@ -193,3 +196,38 @@ def test_an_interruption_says_how_to_go_on(
     monkeypatch.setattr("training.progress.fit", stop)
     assert _main(tiny, out=tmp_path) == 130
     assert "the same command goes on from here" in capsys.readouterr().err.splitlines()[-1]
+
+
+# several runs
+
+
+def test_seeds_side_by_side_are_the_runs_one_by_one(
+    tiny: str, tmp_path: Path, capsys: Capture
+) -> None:
+    words = (tiny, "--seed", "3", "--seeds", "2", "--mask.method", "magnitude")
+    assert _main(*words, "--mask.density", "0.5", "--jobs", "2", out=tmp_path / "two") == 0
+    found = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Checkpoint.load(path).run["seed"] for path in found] == [3, 4]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores() // 2))  # as each of two has
+    try:
+        assert _main(*words, "--mask.density", "0.5", out=tmp_path / "one") == 0
+    finally:
+        torch.set_num_threads(threads)
+    for path in found:
+        alone = tmp_path / "one" / path.relative_to(tmp_path / "two")
+        assert path.read_bytes() == alone.read_bytes()
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    good = Run.of({"data": "digits", "model": {"name": "mlp"}, "optim": {"epochs": 1}})
+    bad = replace(good, data="folder:/nowhere")
+    with pytest.raises(ValueError, match=rf"^{bad.id}: "):
+        together([bad, good], out=tmp_path, device="cpu", jobs=2)
+    assert (tmp_path / "runs" / good.id / "finished").exists()
+
+
+@pytest.mark.parametrize("words", [("--seeds", "0"), ("--jobs", "0")], ids=str)
+def test_no_seeds_and_no_jobs_are_refused(words: tuple[str, str], capsys: Capture) -> None:
+    assert main(["digits", *words]) == 2
+    assert "need 1 or more" in capsys.readouterr().err

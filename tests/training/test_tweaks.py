@@ -79,8 +79,15 @@ def test_beta_grows_evenly_from_1_to_10_and_then_there_is_relu() -> None:
 
 
 def test_the_gate_closes_evenly_from_1_to_0() -> None:
-    strengths = _strengths(GhostSkips())
+    strengths = _strengths(GhostSkips(schedule="linear"))
     assert strengths[:90] == pytest.approx([1 - e / 90 for e in range(90)])
+    assert strengths[90:] == [0.0] * 90
+
+
+def test_a_cubic_gate_is_open_an_eighth_half_way() -> None:
+    strengths = _strengths(GhostSkips(schedule="cubic"))
+    assert strengths[:90] == pytest.approx([(1 - e / 90) ** 3 for e in range(90)])
+    assert strengths[45] == 0.125
     assert strengths[90:] == [0.0] * 90
 
 
@@ -122,7 +129,7 @@ def test_ghosts_without_a_schedule_stay(kind: type[GhostNeurons] | type[GhostSki
 
 FADING = [
     *(GhostNeurons(schedule=s) for s in ("linear", "geometric")),
-    *(GhostSkips(schedule=s) for s in ("linear", "cosine", "step")),
+    *(GhostSkips(schedule=s) for s in ("linear", "cosine", "cubic", "step")),
 ]
 
 
@@ -146,7 +153,9 @@ def test_another_last_beta() -> None:
 
 
 @pytest.mark.parametrize(
-    "tweak", [GhostNeurons(), *(GhostSkips(kind) for kind in ("identity", "conv1x1_bn"))], ids=str
+    "tweak",
+    [GhostNeurons(), *(GhostSkips(k, schedule="linear") for k in ("identity", "conv1x1_bn"))],
+    ids=str,
 )
 def test_a_net_whose_ghosts_are_over_is_the_plain_net(tweak: Tweak) -> None:
     plain, ghosts = build("resnet18", width=4, channels=1).eval(), _net(tweak).eval()
@@ -203,7 +212,7 @@ def test_a_group_stands_for_its_tweaks(group: str, names: list[str]) -> None:
     assert tweaks == {name: TWEAKS[name](**GROUPS[group][name]) for name in names}
     stay = {t.schedule for t in tweaks.values() if isinstance(t, GhostNeurons | GhostSkips)}
     assert stay == (
-        {"none"} if group.startswith("at") else {"linear"} if group == "tost" else set()
+        {"none"} if group.startswith("at") else {"linear", "cubic"} if group == "tost" else set()
     )
     assert max(t.over(EPOCHS) for t in tweaks.values()) == (90 if group == "tost" else 0)
 

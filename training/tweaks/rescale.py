@@ -7,6 +7,7 @@ It is GradInit (Zhu et al., NeurIPS 2021) under a mask: min_s L(s w - eta g / |g
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparsediag.mask import Mask
+from sparsediag.models.ghost import banished
 from sparsediag.modes import exactly
 from training.tweaks.tweak import Scene, Tweak
 
@@ -33,6 +35,7 @@ class Rescale(Tweak):
         gamma: The largest gradient norm; above it the norm itself is lowered.
         least: The smallest scale of a weight; that of a bias is 0.
         masked: Learn the scales of the masked net; False for those of the dense one.
+        ghosts: Learn them with the net's ghosts in place, not for the plain net that it becomes.
     """
 
     steps: int = 180
@@ -41,6 +44,7 @@ class Rescale(Tweak):
     gamma: float = 1.0
     least: float = 0.01
     masked: bool = True
+    ghosts: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 0:
@@ -51,13 +55,18 @@ class Rescale(Tweak):
         if not 0 <= self.least < 1:
             raise ValueError(f"least = {self.least}: need a scale in [0, 1)")
 
+    @classmethod
+    def first(cls) -> Rescale:
+        return cls(ghosts=True)
+
     def start(self, scene: Scene) -> dict[str, float]:
         """Scale the weights of a new net, in place; returns the scales by name."""
         if scene.resumed:
             return {}
         scaling = Scaling(self, scene.net, scene.mask if self.masked else None)
-        for _ in range(self.steps):
-            scaling.step(scene.batches)
+        with nullcontext() if self.ghosts else banished(scene.net):
+            for _ in range(self.steps):
+                scaling.step(scene.batches)
         scaling.apply_()
         return dict(zip(scaling.start, scaling.scales.tolist(), strict=True))
 

@@ -46,6 +46,11 @@ class Scene:
 class Tweak:
     """One tweak. Its fields are its options in a run file, under `[tweaks.NAME]`."""
 
+    @classmethod
+    def first(cls) -> Tweak:
+        """What identities of runs are told from: the first defaults, whatever they are now."""
+        return cls()
+
     def options(self) -> dict[str, Any]:
         """Options that the net is built with."""
         return {}

@@ -1,0 +1,108 @@
+"""How a training step is computed does not change what it comes to."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparsediag import models
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.errors import ConfigError
+from sparsediag.mask import Mask, prunable
+from training.compute import Compute
+from training.config import Run
+from training.keeper import Keeper
+from training.loop import fit
+
+CPU = torch.device("cpu")
+TABLE: dict[str, Any] = {
+    "data": "digits",
+    "model": {"name": "resnet18", "width": 6},
+    "mask": {"method": "random", "density": 0.1},
+    "optim": {"epochs": 2, "batch": 390, "lr": 0.01},
+}
+
+
+def _net(name: str = "resnet18") -> nn.Module:
+    torch.manual_seed(0)
+    return models.build(name, width=4).train()
+
+
+def _gradient(compute: Compute, name: str) -> tuple[Tensor, list[Tensor]]:
+    """Outputs, and the gradient of their sum of squares."""
+    net, x = _net(name), torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    compute.place(net, CPU)
+    outputs = compute.forward(net, x)(x)
+    return outputs, list(torch.autograd.grad(outputs.square().sum(), list(net.parameters())))
+
+
+@pytest.mark.parametrize(
+    ("compute", "name", "rough"),
+    [
+        (Compute(layout="channels_last"), "resnet18", 1e-4),
+        (Compute(precision="bf16"), "vgg16", 0.1),
+    ],
+    ids=["channels_last", "bf16"],
+)
+def test_outputs_and_gradients_are_those_of_float32(
+    compute: Compute, name: str, rough: float
+) -> None:
+    (expected, slopes), (came, theirs) = _gradient(Compute(), name), _gradient(compute, name)
+    assert came.dtype == torch.float32
+    assert 0 < (came - expected).norm() <= rough * expected.norm()
+    for a, b in zip(theirs, slopes, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() <= 3 * rough * b.norm() + 1e-5
+
+
+def test_a_compiled_net_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda net: lambda x: net(x) * 1.01)
+    with pytest.raises(ConfigError, match=r"^compute.compile: the compiled net's outputs are off"):
+        Compute(compile=True).forward(_net(), torch.randn(2, 3, 8, 8))
+
+
+def test_a_compiled_net_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # tracing is what a net can break; code generation takes half a minute
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    table = TABLE | {"model": {"name": "lenet300", "width": 20}, "compute": {"compile": True}}
+    history = Checkpoint.load(fit(Run.of(table), out=tmp_path, device="cpu")).history
+    eager = Run.of({key: value for key, value in table.items() if key != "compute"})
+    expected = Checkpoint.load(fit(eager, out=tmp_path, device="cpu")).history
+    assert [row["train_loss"] for row in history] == pytest.approx(
+        [row["train_loss"] for row in expected], rel=1e-4
+    )
+
+
+def test_the_mask_lies_in_memory_as_the_weights_do() -> None:
+    net = _net()
+    Compute(layout="channels_last").place(net, CPU)
+    mask = Mask.top({n: torch.rand(net.get_parameter(n).shape) for n in prunable(net)}, 0.5)
+    keeper = Keeper(net, mask, torch.optim.SGD(net.parameters(), lr=0.1))
+    for weight, alive in zip(keeper.weights, keeper.alive, strict=True):
+        assert alive.stride() == weight.stride()
+
+
+@pytest.mark.parametrize("change", [{"layout": "channels_last"}, {"precision": "bf16"}], ids=str)
+def test_a_run_goes_on_to_the_same_bytes(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.loop.SAVE_EVERY", 0)
+    run = Run.of(TABLE | {"compute": change, "tweaks": ["ghost_skips"]})
+
+    def stop(row: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, out=tmp_path / "cut", device="cpu", on_epoch=stop)
+    one, other = (fit(run, out=tmp_path / name, device="cpu").parent for name in ("cut", "whole"))
+    for name in ("best.pt", "last.pt", "history.jsonl"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    last = Checkpoint.load(one / "last.pt")
+    assert all(t.is_contiguous() for t in last.weights.values())
+    assert last.mask is not None
+    assert all(not last.weights[name][~m].any() for name, m in last.mask.items())

@@ -1,0 +1,86 @@
+"""Compute: how the arithmetic of a training step is done; what it should come to is the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparsediag.errors import ConfigError
+from sparsediag.modes import exactly
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Inside, the same numbers come out each time, on a GPU too."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+        yield
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The ways of a forward pass; weights, their gradients and the optimiser stay in float32.
+
+    Attributes:
+        precision: "bf16" computes the forward pass and its derivative under autocast.
+        layout: How images and convolutions lie in memory; "auto" is channels_last on a GPU.
+        compile: Through `torch.compile`. The outputs of one batch must be those of the net as it
+            is, up to rounding, before the first step is made with it.
+    """
+
+    precision: Literal["float32", "bf16"] = "float32"
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: bool = False
+
+    def place(self, net: nn.Module, device: torch.device) -> None:
+        """Lay the weights of `net` out in memory, in place."""
+        if self._format(device) is torch.channels_last:
+            net.to(memory_format=torch.channels_last)
+
+    def forward(self, net: nn.Module, sample: Tensor) -> Forward:
+        """The way from a batch of images to float32 outputs.
+
+        Args:
+            net: In any mode, which is left as it is.
+            sample: A batch to compare on.
+
+        Raises:
+            ConfigError: If the compiled net's outputs are not the net's.
+        """
+        eager = self._forward(net, sample.device)
+        if not self.compile:
+            return eager
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # from within the compiler
+            compiled = self._forward(torch.compile(net), sample.device)
+            with exactly(net), torch.no_grad():
+                expected, came = eager(sample), compiled(sample)
+        rough = 1e-2 if self.precision == "bf16" else 1e-4
+        off = float((came - expected).norm() / expected.norm().clamp_min(1e-30))
+        if not off <= rough:
+            raise ConfigError(
+                f"compute.compile: the compiled net's outputs are off by {off:.1e} on this device; "
+                "leave compile at false"
+            )
+        return compiled
+
+    def _forward(self, net: Callable[[Tensor], Tensor], device: torch.device) -> Forward:
+        layout, half = self._format(device), self.precision == "bf16"
+
+        def forward(x: Tensor) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                return net(x.contiguous(memory_format=layout)).float()
+
+        return forward
+
+    def _format(self, device: torch.device) -> torch.memory_format:
+        fast = self.layout == "channels_last" or (self.layout == "auto" and device.type == "cuda")
+        return torch.channels_last if fast else torch.contiguous_format

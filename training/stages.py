@@ -1,0 +1,26 @@
+"""Stages: the runs that a run stands on, and what of them is still to do."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from training.config import Run
+from training.loop import fit
+from training.start import finished
+from training.work import Work
+
+
+def stages(run: Run) -> list[Run]:
+    """The runs that a run needs, first to last, and the run itself."""
+    needed = [stage for earlier in run.before() for stage in stages(earlier)]
+    return list({stage.id: stage for stage in [*needed, run]}.values())
+
+
+def plan(run: Run, out: Path, work: Work, *, device: str = "auto") -> str:
+    """Add a run that is not finished to the work, and those it needs; its task, or "" if it is."""
+    if run.id not in work.tasks and not finished(out / "runs" / run.id):
+        needed = {plan(before, out, work, device=device) for before in run.before()}
+        work.after[run.id] = needed - {""}
+        work.tasks[run.id] = (partial(fit, run, out=out, device=device), ())
+    return run.id if run.id in work.tasks else ""
