@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-TOST = ("GSk", "GSw", "LS")  # the tweaks that are drawn; LRsI is not among them yet
+TOST = ("GSk", "GSw", "LRsI", "LS")
 
 
 @dataclass(frozen=True)

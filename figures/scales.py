@@ -13,7 +13,12 @@ from training.masks.magnitude import Magnitude
 from training.model import Model
 from training.optim import Optim
 
-TWEAK_OF = {"GSk": "ghost_skips", "GSw": "ghost_neurons", "LS": "smoothing"}
+TWEAK_OF = {
+    "GSk": "ghost_skips",
+    "GSw": "ghost_neurons",
+    "LRsI": "rescale",
+    "LS": "smoothing",
+}
 
 # What ToST's sections 3 and 4 train for the items drawn here
 PAPER = "the paper: ResNet-18, CIFAR-100, 90 % sparse by iterative magnitude pruning, 180 epochs"
@@ -64,6 +69,7 @@ class Scale:
     def run(self, need: Need) -> Run:
         """The training behind a need. The plain sparse net and ToST record as they train."""
         recorded = need.tweaks in ((), TOST) and need.activation == "relu"
+        options = {"rescale": {"steps": self.epochs}}  # 180 of both in the paper
         return Run.of(
             {
                 "data": self.data,
@@ -71,7 +77,7 @@ class Scale:
                 "model": asdict(Model("resnet18", self.width)) | {"activation": need.activation},
                 "mask": {"method": "magnitude", **asdict(Magnitude(self.density))},
                 "optim": asdict(Optim(epochs=self.epochs)),
-                "tweaks": {name: {} for name in (TWEAK_OF[tweak] for tweak in need.tweaks)},
+                "tweaks": {TWEAK_OF[t]: options.get(TWEAK_OF[t], {}) for t in need.tweaks},
                 "record": asdict(
                     Record(
                         checkpoints=(self.early,),

@@ -30,9 +30,9 @@ class Record:
 
     Attributes:
         checkpoints: Numbers of finished epochs after which to keep a checkpoint of its own.
-        gradient_flow: Measure the gradient flow after every epoch.
+        gradient_flow: Measure the gradient flow in the steps of every epoch, and after it.
         eigenvalue_every: Measure the top Hessian eigenvalue every so many epochs; 0 is never.
-        images: Training images, without augmentation, that both are measured on.
+        images: Training images, without augmentation, for what is measured after an epoch.
     """
 
     checkpoints: tuple[int, ...] = ()

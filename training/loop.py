@@ -21,7 +21,7 @@ from training.compute import Forward, repeatable
 from training.config import Run
 from training.feed import feed
 from training.keeper import Keeper
-from training.records import Row, costs, evaluate, ghosts, instruments, sparsity
+from training.records import Flow, Row, costs, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
 from training.start import finished, halfway, start
 from training.tweaks import Objective, cross_entropy
@@ -127,7 +127,8 @@ def fit(
             loss = tweak.loss(loss, epoch, epochs, begun.kept[name])
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
-        train_loss, train_accuracy = _epoch(run, epoch, net, forward, data, loss, keeper)
+        flow = Flow(net, keeper.mask) if run.record.gradient_flow else None
+        train_loss, train_accuracy = _epoch(run, epoch, net, forward, data, loss, keeper, flow)
         speed = len(data.train) / (time.perf_counter() - began)
         with keeper.settled():
             val_loss, val_accuracy = evaluate(net, data, data.validation)
@@ -149,6 +150,7 @@ def fit(
                     "val_accuracy": val_accuracy,
                     **ghosts(net),
                     **sparsity(net),
+                    **(flow.row() if flow else {}),
                     **instruments(run.record, net, keeper.mask, probe, epoch),
                 }
             )
@@ -186,6 +188,7 @@ def _epoch(
     data: Data,
     loss: Objective,
     keeper: Keeper,
+    flow: Flow | None = None,
 ) -> tuple[float, float]:
     """One pass over the training images; mean loss and accuracy, read once at the end."""
     total, correct = torch.zeros(2, dtype=torch.float64, device=data.train.labels.device)
@@ -199,6 +202,8 @@ def _epoch(
             keeper.optimiser.zero_grad()
             value.backward()
             keeper.step()
+            if flow:
+                flow.add()
             seen += len(labels)
             total += value.detach() * len(labels)
             correct += (outputs.detach().argmax(1) == labels).sum()

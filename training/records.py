@@ -73,6 +73,33 @@ def sparsity(net: nn.Module) -> Row:
     }
 
 
+class Flow:
+    """Gradient flow in the steps of an epoch, from the very gradients that the optimiser takes.
+
+    The two means over layers are those of `gradflow`, here also the means over steps.
+    """
+
+    def __init__(self, net: nn.Module, mask: Mask | None) -> None:
+        names = list(mask or prunable(net))
+        self.weights = [net.get_parameter(name) for name in names]
+        alive = [int(mask[n].sum()) for n in names] if mask else [w.numel() for w in self.weights]
+        self.alive = self.weights[0].new_tensor(alive).clamp_min(1)
+        self.total, self.steps = torch.zeros_like(self.alive), 0
+
+    def add(self) -> None:
+        """Count the gradients that are there."""
+        norms = torch._foreach_norm([g for w in self.weights if (g := w.grad) is not None])
+        self.total, self.steps = self.total + torch.stack(norms), self.steps + 1
+
+    def row(self) -> Row:
+        """What the history says of it."""
+        flow = self.total / self.steps
+        return {
+            "training_flow": float(flow.mean()),
+            "training_flow_per_weight": float((flow / self.alive.sqrt()).mean()),
+        }
+
+
 def instruments(
     record: Record,
     net: nn.Module,

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from figures.need import Need
 from sparsediag import plotting
 
-RUNS = {"vanilla": (), "skip": ("GSk",), "LS": ("LS",)}  # LRsI is not drawn yet
+RUNS = {"vanilla": (), "skip": ("GSk",), "LRsI": ("LRsI",), "LS": ("LS",)}
 ANEW = (("statistics", "estimate"),)
 NEEDS = {
     label: Need("landscape", tweaks=tweaks, when="early", options=ANEW)

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 import training
 from sparsediag import data as datasets
@@ -58,6 +59,7 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
+from torch import Tensor
 from training import loop
 from training.config import Run
 
@@ -194,6 +196,23 @@ def test_sparsity_counts_zeros(table: dict[str, Any], tmp_path: Path) -> None:
     assert rows[-1]["sparsity_all"] == pytest.approx(zeros / every, rel=1e-12)
     assert zeros / every < rows[-1]["sparsity"]
     assert alive == round(0.1 * size)
+
+
+@pytest.mark.parametrize("mask", [SPARSE, {}], ids=["sparse", "dense"])
+def test_the_flow_of_a_step_is_that_of_the_diagnostic(
+    mask: dict[str, Any], tmp_path: Path, starts: list[dict[str, Tensor]]
+) -> None:
+    data = datasets.load("digits")
+    optim = {"batch": len(data.train)}
+    folder = _fit(_run(1, **RESNET, **mask, optim=optim, record={"gradient_flow": True}), tmp_path)
+    last = Checkpoint.load(folder / "last.pt")
+    net = last.build()
+    net.load_state_dict(starts[-1])
+    everything = data.batches("train", images=len(data.train), batch=len(data.train))
+    flow = gradflow(Problem(net, everything, mask=last.mask, batch_norm="train"))
+    (row,) = _history(folder)
+    assert row["training_flow"] == pytest.approx(flow.mean, rel=1e-4)
+    assert row["training_flow_per_weight"] == pytest.approx(flow.mean_per_weight, rel=1e-4)
 
 
 def test_gradient_flow_is_that_of_the_diagnostic_and_changes_no_weight(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sparsediag import Checkpoint, Mask, prunable
 from sparsediag import data as datasets
-from sparsediag.models import build
+from sparsediag.models import Ghost, GhostSkip, build
 from training.config import Run
 from training.loop import fit
 from training.start import Start, finished, start
@@ -323,6 +323,23 @@ def test_without_the_mask_the_scales_are_those_of_the_dense_net(name: str) -> No
     assert learned(False, 0.2) == learned(True, None) == learned(False, None)
     assert learned(True, 0.2) != learned(False, 0.2)
     assert learned(True, 1.0) == learned(True, None)
+
+
+@pytest.mark.parametrize("ghosts", [False, True])
+def test_the_scales_are_those_of_the_net_without_its_ghosts(ghosts: bool) -> None:
+    def found(**options: Any) -> dict[str, float]:
+        torch.manual_seed(0)
+        net = build("resnet20", width=3, channels=1, size=8, **options)
+        for m in net.modules():
+            if isinstance(m, GhostSkip):
+                m.fade(0.7)
+        scales = Rescale(steps=3, ghosts=ghosts).start(scene_of(net, mask_of(net)))
+        left = {round(m.strength, 6) for m in net.modules() if isinstance(m, Ghost)}
+        assert left == ({1.0, 0.7} if options else set())
+        return scales
+
+    haunted = found(skips="average", activation="ghost")
+    assert (haunted == found()) == (not ghosts)
 
 
 def test_nothing_of_the_net_changes_but_its_weights() -> None:
