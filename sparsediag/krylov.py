@@ -132,7 +132,7 @@ class Krylov:
         q, rest = self.vectors, products.clone()
         first = dots(rest, q)
         second = less(rest, first, q)
-        less(rest, second, q)
+        rest.addmm_(second.to(q), q, alpha=-1)
         self._outside = torch.cat([self._outside, rest])
         parts = [first + second, inside, dots(self._outside, self._outside)]
         packed = torch.cat([p.reshape(-1) for p in parts]).double().cpu().numpy()
@@ -184,9 +184,9 @@ class Krylov:
 
     def _orthonormal(self, w: Tensor, passes: int) -> Tensor:
         for _ in range(passes):
-            w = _orthonormal(w)
-            less(w, dots(w, self.vectors), self.vectors)
-        return _orthonormal(w)
+            w = _apart(w)
+            w.addmm_(dots(w, self.vectors).to(w), self.vectors, alpha=-1)
+        return _apart(w)
 
     def _drop(self) -> None:
         """Forget outside parts of which the basis has left nothing but rounding."""
@@ -206,11 +206,16 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     A float32 sum over millions of terms is off by 1e-3 on a CPU, and a basis that is orthogonal to
     no more than that falls apart.
     """
-    return sum((x @ y.T for x, y in _pieces(a, b)), a.new_zeros((), dtype=torch.float64))
+    total = a.new_zeros(len(a), len(b), dtype=torch.float64)
+    for x, y in _pieces(a, b):
+        total += x @ y.T
+    return total
 
 
 def less(a: Tensor, parts: Tensor, b: Tensor) -> Tensor:
-    """Take `parts` @ b from a, in place; what is left of a along b, both in one reading of b."""
+    """Take `parts` @ b from a, in place; the dot products of what is left with b, piece by piece
+    while it lies in the cache.
+    """  # noqa: D205
     total, parts = torch.zeros_like(parts), parts.to(a)
     for x, y in _pieces(a, b):
         x.addmm_(parts, y, alpha=-1)
@@ -225,7 +230,8 @@ def _pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(a.split(columns, dim=1), b.split(columns, dim=1), strict=True)
 
 
-def _orthonormal(w: Tensor) -> Tensor:
+def _apart(w: Tensor) -> Tensor:
+    """New rows, orthonormal among themselves."""
     return w / dots(w, w).sqrt().to(w) if len(w) == 1 else torch.linalg.qr(w.T).Q.T.contiguous()
 
 

@@ -226,21 +226,21 @@ def _best(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     if k == 0:
         return {name: torch.zeros_like(s, dtype=torch.bool) for name, s in scores.items()}
     least, left = _largest(torch.cat([s.detach().flatten() for s in scores.values()]), k), k
-    kept = {name: s.detach().flatten() > least for name, s in scores.items()}
+    kept = {name: s.detach().flatten().to(least.dtype) > least for name, s in scores.items()}
     left -= sum(int(m.sum()) for m in kept.values())
     for name, s in scores.items():
-        tied = (s.detach().flatten() == least).nonzero().squeeze(1)[:left]
+        tied = (s.detach().flatten().to(least.dtype) == least).nonzero().squeeze(1)[:left]
         kept[name][tied] = True
         left -= len(tied)
     return {name: kept[name].view(s.shape) for name, s in scores.items()}
 
 
-def _largest(flat: Tensor, k: int) -> float:
-    """The k-th largest of some values, whose order is lost."""
+def _largest(flat: Tensor, k: int) -> Tensor:
+    """The k-th largest of some values, whose order is lost; no dimensions."""
     flat = flat.byte() if flat.dtype == torch.bool else flat
     rank = flat.numel() - k
     if flat.device.type != "cpu" or flat.dtype == torch.bfloat16:
-        return flat.kthvalue(rank + 1).values.item()
+        return flat.kthvalue(rank + 1).values
     values = flat.numpy()
     values.partition(rank)  # without indices, and in place
-    return float(values[rank])
+    return flat[rank].clone()

@@ -125,7 +125,7 @@ class Problem:
     ) -> Problem:
         """The same weights and data with only `params` moving, the dead weights too, or a loss."""
         problem = self if loss is None else replace(self, loss=loss)
-        object.__setattr__(problem, "weights", self.weights)  # in memory once
+        vars(problem).update(weights=self.weights, _still=self._still)  # of the same moment
         if dense and problem.mask:
             net = copy.deepcopy(problem.net)
             problem.mask.apply_(net)

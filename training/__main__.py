@@ -69,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from training.config import Run
         from training.progress import together
+        from training.start import finished
 
         if rest and words.index(rest[0]) < words.index(options.run):
             raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")
@@ -76,8 +77,16 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: need 1 or more")
         run = Run.load(options.run, changes(rest))
         runs = [replace(run, seed=run.seed + i) for i in range(options.seeds)]
-        for path in together(runs, out=options.out, device=options.device, jobs=options.jobs):
-            print(path)
+        errors = together(runs, out=options.out, device=options.device, jobs=options.jobs)
+        for run in runs:
+            best = options.out / "runs" / run.id / "best.pt"
+            if finished(best.parent):
+                print(best)
+        for name, error in errors.items():
+            if options.debug:
+                raise error
+            print(f"{name}: {error}" if len(runs) > 1 else error, file=sys.stderr)
+        return 2 if errors else 0
     except (ValueError, OSError) as error:
         if options.debug:
             raise
@@ -86,7 +95,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

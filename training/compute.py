@@ -21,13 +21,19 @@ Forward = Callable[[Tensor], Tensor]
 def repeatable() -> Iterator[None]:
     """Inside, the same numbers come out each time, on a GPU too."""
     cudnn = torch.backends.cudnn
-    with cudnn.flags(cudnn.enabled, False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
         yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 @dataclass(frozen=True)
 class Compute:
-    """The ways of a forward pass; weights, their gradients and the optimiser stay in float32.
+    """The ways of a training's forward pass.
+
+    Weights, their gradients, the optimiser, what is measured and a teacher stay in float32.
 
     Attributes:
         precision: "bf16" computes the forward pass and its derivative under autocast.
@@ -53,7 +59,7 @@ class Compute:
             sample: A batch to compare on.
 
         Raises:
-            ConfigError: If the compiled net's outputs are not the net's.
+            ConfigError: If the net cannot be compiled, or its outputs are not the net's.
         """
         eager = self._forward(net, sample.device)
         if not self.compile:
@@ -61,8 +67,12 @@ class Compute:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from within the compiler
             compiled = self._forward(torch.compile(net), sample.device)
-            with exactly(net), torch.no_grad():
-                expected, came = eager(sample), compiled(sample)
+            try:
+                with exactly(net), torch.no_grad():
+                    expected, came = eager(sample), compiled(sample)
+            except RuntimeError as error:
+                why = " ".join(str(error).split())[:200]
+                raise ConfigError(f"compute.compile: the net cannot be compiled: {why}") from error
         rough = 1e-2 if self.precision == "bf16" else 1e-4
         off = float((came - expected).norm() / expected.norm().clamp_min(1e-30))
         if not off <= rough:

@@ -117,7 +117,7 @@ def fit(
         keeper.load(kept.resume["keeper"])
         best = tuple(kept.resume["best"])
 
-    forward = run.compute.forward(net, probe[0][0])
+    forward = run.compute.forward(net, probe[0][0][: run.optim.batch])
     saved = time.monotonic()
     for epoch in range(len(history), epochs):
         began = time.perf_counter()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 from rich.progress import Progress
 
+from sparsediag import data as datasets
 from sparsediag import terminal
 from training.config import Run
 from training.loop import fit
@@ -23,30 +26,44 @@ def watched(run: Run, *, out: Path, device: str = "auto") -> Path:
     return path
 
 
-def together(runs: Sequence[Run], *, out: Path, device: str = "auto", jobs: int = 1) -> list[Path]:
+def together(
+    runs: Sequence[Run], *, out: Path, device: str = "auto", jobs: int = 1
+) -> dict[str, BaseException]:
     """`fit` for several runs, `jobs` at a time, each in a process with its share of the cores.
 
     They share the device and the runs that they need. With one job, as `watched` shows each.
 
+    Returns:
+        What was wrong, by the id of the run that failed; a run that needed it is not trained. All
+        others are finished.
+
     Raises:
-        ValueError: If a run cannot be or fails; the others are finished first.
+        ValueError: If the system has killed a process.
     """
+    errors: dict[str, BaseException] = {}
     if jobs == 1:
-        return [watched(run, out=out, device=device) for run in runs]
+        for run in runs:
+            try:
+                watched(run, out=out, device=device)
+            except (ValueError, OSError) as error:
+                errors[run.id] = error
+        return errors
+    for name in {run.data for run in runs}:
+        with suppress(ValueError, OSError):  # its run will say so
+            datasets.load(name)  # once, where it has to be downloaded
     work = Work({}, {})
     for run in runs:
         plan(run, out, work, device=device)
     with terminal.bars() as bars:
         task = bars.add_task("trainings", total=len(work.tasks))
-
-        def done(name: str) -> None:
-            bars.advance(task)
-            bars.console.print(name, highlight=False)
-
-        errors = work.do(jobs=jobs, done=done)
-    for name, error in errors.items():
-        raise ValueError(f"{name}: {error}")
-    return [out / "runs" / run.id / "best.pt" for run in runs]
+        try:
+            return work.do(
+                jobs=max(1, min(jobs, len(work.tasks))), done=lambda _: bars.advance(task)
+            )
+        except BrokenProcessPool as error:
+            raise ValueError(
+                f"a training was killed, for want of memory perhaps; use less than --jobs {jobs}"
+            ) from error
 
 
 def _one(run: Run, *, bars: Progress, out: Path, device: str) -> Path:

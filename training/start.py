@@ -74,9 +74,11 @@ def start(
     for tweak in run.tweaks.values():
         tweak.update(net, len(history), run.optim.epochs)
     found = {}
+    stay = any(t.options() and not t.over(run.optim.epochs) for t in run.tweaks.values())
     for name, tweak in run.tweaks.items():
         batches, trained = endless(run, data, purpose=name), _ends(tweak.before(run), out)
-        found[name] = tweak.start(Scene(net, mask, batches, trained, resumed=kept is not None))
+        scene = Scene(net, mask, batches, trained, resumed=kept is not None, stay=stay)
+        found[name] = tweak.start(scene)
     if mask is not None:
         mask.apply_(net)
     return Start(net, options, mask, history, found)

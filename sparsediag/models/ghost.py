@@ -89,6 +89,8 @@ class GhostSkip(Ghost):
 
     def __init__(self, ins: int, outs: int, stride: int, kind: str) -> None:
         super().__init__()
+        if kind not in SKIPS:
+            raise ValueError(f"skips '{kind}': need one of {', '.join(SKIPS)}, or none")
         self.ins, self.outs, self.stride, self.kind = ins, outs, stride, kind
         if kind == "conv1x1_bn":
             # no random numbers are drawn, so the rest of the net starts as it would without ghosts
@@ -167,5 +169,6 @@ def skip(
         return NoSkip()
     name, _, at = kind.partition("@")
     if name not in SKIPS or at not in ("", "block_output"):
-        raise ValueError(f"skips '{kind}': need one of {', '.join(SKIPS)}, or none")
+        known = ", ".join(SKIPS)
+        raise ValueError(f"skips '{kind}': need one of {known}, with @block_output or not, or none")
     return GhostSkip(ins, outs, stride, name) if (at or "convolution") == site else NoSkip()

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sparsediag import terminal
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.errors import ConfigError
 from training.config import Run
 from training.loop import Diverged
-from training.stages import plan, stages
+from training.progress import together
+from training.stages import stages
 from training.start import Collapsed
-from training.work import Work, cores
+from training.work import cores
 
 OUT = Path("out/bench")
 RESNET: dict[str, Any] = {
@@ -28,12 +28,7 @@ RESNET: dict[str, Any] = {
 
 def train(runs: Sequence[Run]) -> dict[str, BaseException]:
     """Train what is missing; the errors by the run's id."""
-    work = Work({}, {})
-    for run in runs:
-        plan(run, OUT, work)
-    with terminal.bars() as bars:
-        task = bars.add_task("trainings", total=len(work.tasks))
-        return work.do(jobs=cores(), done=lambda _: bars.advance(task))
+    return together(runs, out=OUT, jobs=cores())
 
 
 def accuracy(run: Run) -> float:

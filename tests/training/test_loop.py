@@ -59,7 +59,6 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from torch import Tensor
 from training import loop
 from training.config import Run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
@@ -325,21 +326,32 @@ def test_without_the_mask_the_scales_are_those_of_the_dense_net(name: str) -> No
     assert learned(True, 1.0) == learned(True, None)
 
 
-@pytest.mark.parametrize("ghosts", [False, True])
-def test_the_scales_are_those_of_the_net_without_its_ghosts(ghosts: bool) -> None:
+@pytest.mark.parametrize(("ghosts", "stay"), [(False, False), (True, False), (False, True)])
+def test_the_scales_are_those_of_the_net_without_ghosts_that_fade(ghosts: bool, stay: bool) -> None:
     def found(**options: Any) -> dict[str, float]:
         torch.manual_seed(0)
         net = build("resnet20", width=3, channels=1, size=8, **options)
         for m in net.modules():
             if isinstance(m, GhostSkip):
                 m.fade(0.7)
-        scales = Rescale(steps=3, ghosts=ghosts).start(scene_of(net, mask_of(net)))
+        scene = replace(scene_of(net, mask_of(net)), stay=stay)
+        scales = Rescale(steps=3, ghosts=ghosts).start(scene)
         left = {round(m.strength, 6) for m in net.modules() if isinstance(m, Ghost)}
         assert left == ({1.0, 0.7} if options else set())
         return scales
 
     haunted = found(skips="average", activation="ghost")
-    assert (haunted == found()) == (not ghosts)
+    assert (haunted == found()) == (not ghosts and not stay)
+
+
+@pytest.mark.parametrize("group", ["tost", "at+trt"])
+def test_a_run_knows_whether_its_ghosts_stay(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes: list[Scene] = []
+    monkeypatch.setattr(Rescale, "start", lambda _, scene: scenes.append(scene))
+    begin(run_of([group]), tmp_path)
+    assert [scene.stay for scene in scenes] == [group == "at+trt"]
 
 
 def test_nothing_of_the_net_changes_but_its_weights() -> None:

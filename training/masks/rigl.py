@@ -104,7 +104,9 @@ class Mover(Keeper):
             name: self.method.growth(torch.zeros_like(w) if w.grad is None else w.grad, chance)
             for name, w in weights.items()
         }
-        if not self.method.replaces_step:
+        if self.method.replaces_step:
+            self.mask_gradients()
+        else:
             super().step()
         self.change(moved(self.mask, weights, scores, share))
         self.check()

@@ -21,7 +21,7 @@ TWEAKS: dict[str, type[Tweak]] = {
 # tweaks that the papers use together: ToST's, and the architecture and training tweaks before it
 AT: dict[str, dict[str, Any]] = {
     "ghost_neurons": {"schedule": "none"},
-    "ghost_skips": {"schedule": "none"},
+    "ghost_skips": {"schedule": "none", "kind": "identity_bn"},
 }
 TRT: dict[str, dict[str, Any]] = {"rescale": {}, "smoothing": {}}
 GROUPS: dict[str, dict[str, dict[str, Any]]] = {
@@ -35,8 +35,8 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
 def grouped(names: list[str]) -> dict[str, dict[str, Any]]:
     """The options of tweaks that are asked for by name, of their own or of a group.
 
-    >>> grouped(["at"])
-    {'ghost_neurons': {'schedule': 'none'}, 'ghost_skips': {'schedule': 'none'}}
+    >>> grouped(["trt"])
+    {'rescale': {}, 'smoothing': {}}
     """
     found: dict[str, dict[str, Any]] = {}
     for name in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -92,6 +92,8 @@ class GhostSkips(Tweak):
     def __post_init__(self) -> None:
         if self.kind not in SKIPS:
             raise ValueError(f"kind '{self.kind}': need one of {', '.join(SKIPS)}")
+        if self.site not in get_args(Site):
+            raise ValueError(unknown("site", self.site, get_args(Site)))
         _check(self.until, self.schedule, ("linear", "cosine", "cubic", "step", "none"))
 
     @classmethod

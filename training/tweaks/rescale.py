@@ -35,7 +35,7 @@ class Rescale(Tweak):
         gamma: The largest gradient norm; above it the norm itself is lowered.
         least: The smallest scale of a weight; that of a bias is 0.
         masked: Learn the scales of the masked net; False for those of the dense one.
-        ghosts: Learn them with the net's ghosts in place, not for the plain net that it becomes.
+        ghosts: Learn them with ghosts that fade in place, not for the plain net that is left.
     """
 
     steps: int = 180
@@ -64,7 +64,7 @@ class Rescale(Tweak):
         if scene.resumed:
             return {}
         scaling = Scaling(self, scene.net, scene.mask if self.masked else None)
-        with nullcontext() if self.ghosts else banished(scene.net):
+        with nullcontext() if self.ghosts or scene.stay else banished(scene.net):
             for _ in range(self.steps):
                 scaling.step(scene.batches)
         scaling.apply_()

@@ -33,6 +33,7 @@ class Scene:
         batches: Training batches without end, drawn for this tweak alone.
         trained: The last checkpoint of each run that `before` asked for.
         resumed: Whether the weights are those of a training that goes on.
+        stay: Whether the net's ghosts are for good.
     """
 
     net: nn.Module
@@ -40,6 +41,7 @@ class Scene:
     batches: Iterator[tuple[Tensor, Tensor]]
     trained: Sequence[Checkpoint]
     resumed: bool = False
+    stay: bool = False
 
 
 @dataclass(frozen=True)
