@@ -128,17 +128,22 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
         flow = Flow(net, keeper.mask) if run.record.gradient_flow else None
-        train_loss, train_accuracy = _epoch(run, epoch, net, forward, data, loss, keeper, flow)
+        train_loss, train_accuracy, fine = _epoch(
+            run, epoch, net, forward, data, loss, keeper, flow
+        )
         speed = len(data.train) / (time.perf_counter() - began)
         with keeper.settled():
             val_loss, val_accuracy = evaluate(net, data, data.validation)
             if not math.isfinite(train_loss + val_loss):
                 last_good = folder / "last.pt"
+                what = (
+                    f"the validation loss is {val_loss} after epoch {epoch}"
+                    if math.isfinite(train_loss)
+                    else f"the training loss is {train_loss} in epoch {epoch} from step {fine} on"
+                )
                 raise Diverged(
-                    f"the training loss is {train_loss} in epoch {epoch} at learning rate "
-                    f"{run.optim.rate(epoch):g}; lower optim.lr (after it, the validation loss is "
-                    f"{val_loss:.4g}). Last good checkpoint: "
-                    + (str(last_good) if last_good.exists() else "none yet")
+                    f"{what}, at learning rate {run.optim.rate(epoch):g}; lower optim.lr. Last "
+                    f"good checkpoint: {last_good if last_good.exists() else 'none yet'}"
                 )
             history.append(
                 {
@@ -189,9 +194,11 @@ def _epoch(
     loss: Objective,
     keeper: Keeper,
     flow: Flow | None = None,
-) -> tuple[float, float]:
-    """One pass over the training images; mean loss and accuracy, read once at the end."""
-    total, correct = torch.zeros(2, dtype=torch.float64, device=data.train.labels.device)
+) -> tuple[float, float, int]:
+    """One pass over the training images; mean loss and accuracy, and the steps that went well, all
+    read once at the end.
+    """  # noqa: D205
+    total, correct, fine = torch.zeros(3, dtype=torch.float64, device=data.train.labels.device)
     seen = 0
     net.train()
     with repeatable():
@@ -206,9 +213,10 @@ def _epoch(
                 flow.add()
             seen += len(labels)
             total += value.detach() * len(labels)
+            fine += total.isfinite()
             correct += (outputs.detach().argmax(1) == labels).sum()
     keeper.report()
-    return float(total) / seen, float(correct) / seen
+    return float(total) / seen, float(correct) / seen, int(fine)
 
 
 def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:

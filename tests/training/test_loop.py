@@ -563,16 +563,25 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
-    message = r"training loss is (nan|inf) in epoch 0 at learning rate 1e\+20; lower .* none yet"
+    message = (
+        r"^the training loss is (nan|inf) in epoch 0 from step 1 on, at learning rate 1e\+20; "
+        r"lower optim.lr. Last good checkpoint: none yet$"
+    )
     with pytest.raises(Diverged, match=message):
         _fit(_run(optim={"lr": 1e20}), tmp_path)
     assert not list(tmp_path.rglob("*.pt"))
 
 
+def test_a_validation_loss_that_is_no_number_is_told_as_such(tmp_path: Path) -> None:
+    one_step = {"lr": 1e20, "batch": len(datasets.load("digits").train)}
+    with pytest.raises(Diverged, match=r"^the validation loss is (nan|inf) after epoch 0, at lear"):
+        _fit(_run(optim=one_step), tmp_path)
+
+
 @pytest.mark.usefixtures("eager")
 def test_a_late_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     run = _run(4, optim={"factor": 1e20, "drops": [0.5]})
-    with pytest.raises(Diverged, match=r"epoch 2 at learning rate 1e\+19;.*checkpoint: .*last\.pt"):
+    with pytest.raises(Diverged, match=r"epoch 2 .* learning rate 1e\+19;.*checkpoint: .*last\.pt"):
         _fit(run, tmp_path)
     (path,) = tmp_path.rglob("last.pt")
     assert len(Checkpoint.load(path).history) == 2
