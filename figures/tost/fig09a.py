@@ -1,7 +1,7 @@
 """ToST, Figure 9a: the top Hessian eigenvalue along training, with and without ToST.
 
-The paper's claim: ToST lowers the top eigenvalue, so the landscape is smoother. Drawn here with
-the tweaks GSk, GSw and LS (LRsI is not among them yet).
+The paper's claim: ToST lowers the top eigenvalue, so the landscape is smoother. LRsI
+changes the length of the weights, and by that alone the eigenvalue.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ToST, Figure 9b: average gradient flow of the live weights along training.
 
-The paper's claim: ToST makes for a healthier gradient flow. Drawn here with the tweaks GSk, GSw
-and LS (LRsI is not among them yet); the gradient is that of the plain cross-entropy.
+The paper's claim: ToST makes for a healthier gradient flow. The gradient is that of the plain
+cross-entropy after each epoch; LRsI changes the length of the weights, and by that alone the flow.
 """
 
 from __future__ import annotations
