@@ -95,9 +95,11 @@ def trained(name: str, density: float, *, more: bool = False) -> sd.Checkpoint:
     return kept
 
 
-def problem_of(name: str, density: float, *, more: bool = False) -> sd.Problem:
+def problem_of(
+    name: str, density: float, *, more: bool = False, images: int | None = None
+) -> sd.Problem:
     """The loss of such a net on one batch of images."""
-    kept, images = trained(name, density, more=more), RECIPES[name].measured
+    kept, images = trained(name, density, more=more), images or RECIPES[name].measured
     file = KEPT / f"{images}-{data_name()}.pt"
     if not file.exists():
         torch.save(batches(images, images), file)
