@@ -179,7 +179,8 @@ def test_a_divergence_ends_with_its_line(tiny: str, tmp_path: Path, capsys: Capt
     assert _main(tiny, "--optim.lr", "1e20", out=tmp_path) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "in epoch 0 at learning rate 1e+20; lower optim.lr" in shown.err.splitlines()[-1]
+    said = "in epoch 0 from step 1 on, at learning rate 1e+20; lower optim.lr"
+    assert said in shown.err.splitlines()[-1]
 
 
 def test_debug_raises(tiny: str) -> None:
