@@ -8,6 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,8 @@ class Run:
     Attributes:
         data: Name of a data set, or folder:PATH.
         seed: Seed of initialisation, mask and data order.
+        ticket: Another seed of initialisation and mask, and of the trainings behind them, for
+            runs that share these and differ in the order of the data.
         augment: Random crops and flips; "auto" for colour images only.
         init: First weights: PyTorch's, or ZerO's (see `training.zero`).
         rewind: Share of an earlier training, the dense one for most masks, from whose end the
@@ -71,6 +74,7 @@ class Run:
 
     data: str = "cifar10"
     seed: int = 0
+    ticket: int | None = None
     augment: Literal["auto", "crop_flip", "none"] = "auto"
     init: Literal["default", "zero", "zero_widening", "zero_narrowing"] = "default"
     rewind: float = 0.0
@@ -107,6 +111,11 @@ class Run:
                     f"{self.optim.epochs} epochs"
                 )
 
+    @property
+    def ticket_seed(self) -> int:
+        """Seed of the initialisation and of the mask."""
+        return self.seed if self.ticket is None else self.ticket
+
     def plain(self) -> Run:
         """The same training of the dense net from its initialisation, without tweaks, instruments
         or soft activation; with the checkpoint that this run is rewound to.
@@ -115,7 +124,7 @@ class Run:
         kept = (epoch,) if 0 < epoch < self.optim.epochs else ()
         return Run(
             data=self.data,
-            seed=self.seed,
+            seed=self.ticket_seed,
             augment=self.augment,
             init=self.init,
             model=replace(self.model, activation="relu"),
@@ -219,7 +228,10 @@ class Run:
         """The run as TOML, every field spelled out; `python -m training` runs it again."""
         return toml(self.table())
 
-    @property
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @cached_property
     def id(self) -> str:
         """Short words and a hash of what differs from the defaults.
 

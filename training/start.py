@@ -119,11 +119,11 @@ def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None
         zero.initialise(plain, run.init)
         zero.guard(Problem(plain, probe))
     if run.mask.per_class:
-        sample = data.balanced(run.mask.per_class, seed=run.seed)
+        sample = data.balanced(run.mask.per_class, seed=run.ticket_seed)
         judge = Problem(plain, sample, batch_norm="train")
     else:
         judge = Problem(plain, probe)
-    mask = run.mask.start(judge, _ends(run.mask.before(run), out), seed=run.seed)
+    mask = run.mask.start(judge, _ends(run.mask.before(run), out), seed=run.ticket_seed)
     if mask is not None:
         check(run, plain, mask, data)
     if not run.rewind:
@@ -146,7 +146,7 @@ def build(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, dict[s
         options |= tweak.options()
     options |= {"classes": data.classes, "channels": data.channels, "size": data.size}
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run.seed)
+        torch.default_generator.manual_seed(run.ticket_seed)
         return models.build(run.model.name, **options).to(device), options
 
 

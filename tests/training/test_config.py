@@ -27,6 +27,7 @@ from training.tweaks.smoothing import Smoothing
 
 OTHER = {
     "data": "digits",
+    "ticket": 5,
     "seed": 1,
     "augment": "none",
     "init": "zero",

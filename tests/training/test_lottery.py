@@ -91,3 +91,25 @@ def test_the_largest_survivors_stay() -> None:
 def test_a_cut_of_everything_is_refused() -> None:
     with pytest.raises(ValueError, match="cut = 1: need a share between 0 and 1"):
         Lottery(density=0.1, cut=1)
+
+
+def test_runs_with_one_ticket_differ_in_the_order_of_the_data_alone(
+    tmp_path: Path, starts: list[dict[str, torch.Tensor]]
+) -> None:
+    table = {
+        "data": "digits",
+        "model": {"name": "lenet300", "width": 8},
+        "mask": {"method": "lottery", "density": 0.5},
+        "optim": {"epochs": 1},
+    }
+    own, shared = Run.of(table), Run.of(table | {"seed": 1, "ticket": 0})
+    assert own.before() == shared.before()
+    kept = [Checkpoint.load(fit(run, out=tmp_path)) for run in (own, shared)]
+    first, second = starts[-2:]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert kept[0].mask == kept[1].mask
+    assert not torch.equal(kept[0].weights["fc.weight"], kept[1].weights["fc.weight"])
+
+
+def test_a_density_is_the_same_computed_or_typed() -> None:
+    assert Lottery(density=0.8**11) == Lottery(density=0.08589934592)

@@ -37,6 +37,7 @@ class Method(ABC):
                 f"density {self.density}: need a number in (0, 1]. "
                 "For 90 % sparsity write density = 0.1."
             )
+        object.__setattr__(self, "density", float(f"{self.density:.12g}"))  # 0.8 ** 11, or typed
 
     def before(self, run: Run) -> tuple[Run, ...]:
         """The runs that must be finished first, because the mask is drawn from them."""
