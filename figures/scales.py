@@ -1,27 +1,39 @@
-"""Scales: what a training of the papers becomes here."""
+"""Scales: what the trainings of the papers become here."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import sparsediag
-from figures.need import TOST, Need
-from training.config import Record, Run
-from training.masks.magnitude import Magnitude
+from figures.need import Need
+from training.compute import Compute
+from training.config import Run
+from training.masks.lottery import Lottery
 from training.model import Model
-from training.optim import Optim
+from training.schedule import epoch_at
+from training.tweaks.rescale import Rescale
 
-TWEAK_OF = {
-    "GSk": "ghost_skips",
-    "GSw": "ghost_neurons",
-    "LRsI": "rescale",
-    "LS": "smoothing",
+NETS = {
+    "resnet18": "ResNet-18",
+    "resnet32": "ResNet-32",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "vgg16": "VGG-16",
+    "vgg16_bn": "VGG-16",
+    "mobilenet": "MobileNet",
+    "mlp": "MLP",
 }
-
-# What ToST's sections 3 and 4 train for the items drawn here
-PAPER = "the paper: ResNet-18, CIFAR-100, 90 % sparse by iterative magnitude pruning, 180 epochs"
+DATA = {
+    "digits": "digits",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tinyimagenet": "TinyImageNet",
+}
 
 
 @dataclass(frozen=True)
@@ -29,81 +41,175 @@ class Scale:
     """How large the trainings and the measurements are.
 
     Attributes:
-        width: Channels of the first stage of ResNet-18; the paper has 64.
-        density: Share of the weights that is kept.
-        seeds: Trainings of each kind, where an item shows a spread.
+        data: What stands for each of the papers' data sets; those that are missing are left out.
+        nets: Likewise for their nets, with the length of a training in epochs.
+        densities: Shares of weights at which nets are trained, beside the dense ones and the plain
+            rounds of the lottery.
+        seeds: Trainings of each kind.
+        cut: Share of the weights that a round of the lottery cuts.
         points: Grid points of a landscape along each direction, and of a curve.
         images: Images that a diagnostic sees.
         probe: Images that the records during training see.
+        compute: How the arithmetic is done.
     """
 
     name: str
-    data: str
-    width: int
-    density: float
-    epochs: int
-    seeds: int
-    points: int
-    images: int
-    probe: int
+    data: Mapping[str, str] = field(default_factory=dict)
+    nets: Mapping[str, tuple[Model, int]] = field(default_factory=dict)
+    densities: frozenset[float] = frozenset()
+    seeds: int = 3
+    cut: float = 0.2
+    points: int = 51
+    images: int = 1000
+    probe: int = 384
+    compute: Compute = field(default_factory=Compute)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     @property
-    def caption(self) -> str:
-        """What was trained, for under a figure."""
-        seeds = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        return (
-            f"scale {self.name}: ResNet-18 of width {self.width}, {self.data}, "
-            f"{1 - self.density:.0%} sparse by one-shot magnitude pruning, {self.epochs} epochs, "
-            f"{seeds} where a spread is shown\n{PAPER}"
+    def whole(self) -> bool:
+        """Whether the trainings are the papers' own."""
+        return not self.data
+
+    def takes(self, run: Run) -> bool:
+        """Whether this scale goes as far as a run of the papers."""
+        if self.whole:
+            return True
+        if not (run.data in self.data and run.model.name in self.nets and run.seed < self.seeds):
+            return False
+        return run.mask.density in (1, *self.densities) or self._rung(run)
+
+    def _rung(self, run: Run) -> bool:
+        """Whether a run is a plain round of the lottery, which sparser ones need anyway."""
+        mask = run.mask
+        if not isinstance(mask, Lottery) or mask.cut != self.cut:
+            return False
+        whole = replace(mask, density=(1 - mask.cut) ** (mask.rounds + 1))
+        return run == replace(run.plain(), mask=whole, collapse=run.collapse)
+
+    @cache  # noqa: B019  the few scales live as long as the process
+    def run(self, run: Run) -> Run:
+        """What becomes of a run of the papers.
+
+        Raises:
+            KeyError: If the scale leaves out its data or its net.
+        """
+        if self.whole:
+            return run
+        paper, (model, epochs) = run.optim.epochs, self.nets[run.model.name]
+        mask, tweaks = run.mask, dict(run.tweaks)
+        if isinstance(mask, Lottery):
+            mask = replace(mask, cut=self.cut)
+        if isinstance(rescale := tweaks.get("rescale"), Rescale):
+            tweaks["rescale"] = replace(rescale, steps=epochs)  # 180 of both in the paper
+        kept = tuple(early(c, paper, epochs) for c in run.record.checkpoints)
+        return replace(
+            run,
+            data=self.data[run.data],
+            augment="auto",
+            model=replace(model, activation=run.model.activation),
+            mask=mask,
+            rewind=run.rewind and max(1, epoch_at(run.rewind, epochs)) / epochs,
+            optim=replace(run.optim, epochs=epochs),
+            tweaks=tweaks,
+            record=replace(run.record, checkpoints=kept, images=self.probe),
+            compute=self.compute,
         )
 
-    @property
-    def early(self) -> int:
-        """Epochs trained at what the papers show of their fifth epoch of 180."""
-        return max(1, round(self.epochs * 5 / 180))
-
-    def takes(self, need: Need) -> bool:
-        """Whether this scale goes as far as the need's seed."""
-        return need.seed < self.seeds
-
-    def run(self, need: Need) -> Run:
-        """The training behind a need. The plain sparse net and ToST record as they train."""
-        recorded = need.tweaks in ((), TOST) and need.activation == "relu"
-        options = {"rescale": {"steps": self.epochs}}  # 180 of both in the paper
-        return Run.of(
-            {
-                "data": self.data,
-                "seed": need.seed,
-                "model": asdict(Model("resnet18", self.width)) | {"activation": need.activation},
-                "mask": {"method": "magnitude", **asdict(Magnitude(self.density))},
-                "optim": asdict(Optim(epochs=self.epochs)),
-                "tweaks": {TWEAK_OF[t]: options.get(TWEAK_OF[t], {}) for t in need.tweaks},
-                "record": asdict(
-                    Record(
-                        checkpoints=(self.early,),
-                        gradient_flow=recorded,
-                        eigenvalue_every=int(recorded),
-                        images=self.probe,
-                    )
-                ),
-            }
-        )
+    def title(self, run: Run) -> str:
+        """Net and data set as they are trained here."""
+        here = self.run(run)
+        width = f" of width {here.model.width}" if here.model.width else ""
+        name = NETS.get(here.model.name, here.model.name)
+        return f"{name}{width}, {DATA.get(here.data, here.data)}"
 
     def options(self, need: Need) -> dict[str, Any]:
         """Options of the diagnostic at this scale."""
         gridded = need.diagnostic in ("landscape", "perturbation", "inputscape")
         return ({"points": self.points} if gridded else {}) | dict(need.options)
 
+    def kept(self, need: Need) -> str:
+        """The name of the checkpoint that is measured."""
+        if need.when == "best":
+            return "best.pt"
+        paper = need.run.optim.epochs
+        return f"epoch-{early(5, paper, self.run(need.run).optim.epochs):03}.pt"
+
     def key(self, need: Need) -> str:
         """Content of a result: everything that decides it, in ten hex digits."""
-        content = f"{sparsediag.__version__} {self.run(need).id} {self.images} {need.diagnostic} "
+        run = self.run(need.run).id
+        if need.diagnostic == "history":
+            return run
+        content = f"{sparsediag.__version__} {run} {self.images} {need.diagnostic} "
         content += f"{need.split} {need.when} {sorted(self.options(need).items())}"
         if need.along:
             content += self.key(need.along)
         return hashlib.sha256(content.encode()).hexdigest()[:10]
 
 
+def early(epoch: int, paper: int, epochs: int) -> int:
+    """What an early epoch of the papers is in a shorter training."""
+    return max(1, round(epoch * epochs / paper))
+
+
+def rounds(*numbers: int) -> set[float]:
+    """Shares of the weights that are left after rounds of the lottery, a fifth each."""
+    return {Lottery(0.8**k).density for k in numbers}
+
+
+RESNETS = ("resnet18", "resnet32", "resnet34", "resnet50")
+DIGITS = dict.fromkeys(("mnist", "cifar10", "cifar100", "tinyimagenet"), "digits")
+CHANNELS_LAST = Compute(layout="channels_last")
 SCALES = {
-    "smoke": Scale("smoke", "digits", 4, 0.2, 2, seeds=1, points=5, images=100, probe=100),
-    "laptop": Scale("laptop", "digits", 8, 0.05, 30, seeds=3, points=25, images=1000, probe=384),
+    scale.name: scale
+    for scale in (
+        Scale(
+            "smoke",
+            data=DIGITS,
+            nets={name: (Model(name, 2), 3) for name in ("vgg16_bn",)}
+            | {
+                "vgg16": (Model("vgg16_bn", 2), 3),
+                "mlp": (Model("mlp"), 3),
+                "mobilenet": (Model("mobilenet", 4), 3),
+            }
+            | dict.fromkeys(RESNETS, (Model("resnet18", 2), 3)),
+            densities=frozenset({0.1} | rounds(11)),
+            seeds=1,
+            cut=0.95,
+            points=5,
+            images=100,
+            probe=100,
+        ),
+        Scale(
+            "laptop",
+            data=DIGITS,
+            nets={
+                "vgg16": (Model("vgg16_bn", 8), 10),  # without batch norm it needs longer
+                "vgg16_bn": (Model("vgg16_bn", 8), 10),
+                "mobilenet": (Model("mobilenet", 4), 20),
+                "mlp": (Model("mlp"), 30),
+            }
+            | dict.fromkeys(RESNETS, (Model("resnet18", 8), 10)),
+            densities=frozenset({0.8, 0.1, 0.05, 0.02, 0.01} | rounds(11, 16)),
+            points=21,
+            images=500,
+            probe=192,
+            compute=CHANNELS_LAST,
+        ),
+        Scale(
+            "hour",
+            data=dict.fromkeys(("cifar10", "cifar100"), "cifar10"),
+            nets={
+                "resnet18": (Model("resnet18", 32), 12),
+                "resnet32": (Model("resnet32", 16), 12),
+                "vgg16": (Model("vgg16_bn", 32), 12),
+            },
+            densities=frozenset({0.1, 0.05, 0.02, 0.01} | rounds(11, 16)),
+            cut=0.5,
+            points=25,
+            compute=Compute(precision="bf16"),
+        ),
+        Scale("paper", images=5000),
+    )
 }

@@ -13,13 +13,12 @@ from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.spectrum import Spectrum
 from sparsediag.result import Result
-from training.config import Run
 from training.start import finished
 
 
 def path(need: Need, scale: Scale, out: Path) -> Path:
     """The file that holds what is needed, whether or not it is there yet."""
-    run = scale.run(need)
+    run = scale.run(need.run)
     if need.diagnostic == "history":
         return out / "runs" / run.id / "history.jsonl"
     return out / "results" / run.id / f"{need.diagnostic}-{scale.key(need)}.npz"
@@ -35,27 +34,21 @@ def load(need: Need, scale: Scale, out: Path) -> Any:
 
 def there(need: Need, scale: Scale, out: Path) -> bool:
     """Whether the result is there, or the training of the history is finished."""
-    if need.diagnostic == "history":
-        return trained(scale.run(need), out)
-    return path(need, scale, out).exists()
-
-
-def trained(run: Run, out: Path) -> bool:
-    """Whether the run is finished."""
-    return finished(out / "runs" / run.id)
+    file = path(need, scale, out)
+    return finished(file.parent) if need.diagnostic == "history" else file.exists()
 
 
 def measure(need: Need, scale: Scale, out: Path) -> None:
     """Make the result of a finished training."""
-    kept = "best.pt" if need.when == "best" else f"epoch-{scale.early:03}.pt"
-    checkpoint = Checkpoint.load(out / "runs" / scale.run(need).id / kept)
+    run = scale.run(need.run)
+    checkpoint = Checkpoint.load(out / "runs" / run.id / scale.kept(need))
     problem = checkpoint.problem(split=need.split, images=scale.images)
     options, file = scale.options(need), path(need, scale, out)
     unfinished = file.with_suffix(".unfinished")
     if need.diagnostic == "landscape":
         options["resume"] = unfinished
     if need.diagnostic == "inputscape":
-        options["std"] = datasets.load(scale.data).std
+        options["std"] = datasets.load(run.data).std
     if need.along:
         options["along"] = Spectrum.load(path(need.along, scale, out))
     result: Result = getattr(sparsediag, need.diagnostic)(problem, **options)

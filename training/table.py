@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal
 
 from sparsediag.errors import ConfigError, unknown
@@ -73,7 +74,7 @@ def fill(cls: type[Any], table: Any, where: str = "") -> Any:
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where.rstrip('.')} = {table!r}: need a table of options")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast("Any", cls))
     known = [f.name for f in fields(cls)]
     values: dict[str, Any] = {}
     for key, value in table.items():
@@ -87,6 +88,11 @@ def fill(cls: type[Any], table: Any, where: str = "") -> Any:
         return cls(**values)
     except ValueError as error:
         raise ConfigError(f"{where}{error}") from None
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

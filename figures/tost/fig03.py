@@ -8,34 +8,72 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from figures.claims import Claim, Results
 from figures.need import Need
+from figures.scales import Scale
 from sparsediag import plotting
 from sparsediag.models import GhostReLU
 
 NEEDS: dict[str, Need] = {}
+STRENGTHS = {"ReLU": 0.0, "Swish": 1.0}
 
 
-def curves(strength: float, reach: float = 5.0) -> tuple[Any, Any, Any]:
-    """x, the activation and its derivative, from the layer that nets are built with."""
+def activation(strength: float, at: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The activation and its derivative, from the layer that nets are built with."""
     layer = GhostReLU()
     layer.fade(strength)
-    x = torch.linspace(-reach, reach, 401, dtype=torch.float64, requires_grad=True)
+    x = torch.as_tensor(at, dtype=torch.float64).requires_grad_()
     y = layer(x)
     (slope,) = torch.autograd.grad(y.sum(), x)
-    return x.detach().numpy(), y.detach().numpy(), slope.numpy()
+    return y.detach().numpy(), slope.numpy()
 
 
-def draw(results: dict[str, Any]) -> Figure:
+def jumps(results: Results) -> list[float]:
+    """How much more ReLU's derivative changes than Swish's over a small step across zero."""
+    sizes = {}
+    for name, strength in STRENGTHS.items():
+        ends = [activation(strength, [-h, h])[1] for h in np.geomspace(1e-3, 1, 7) / 2]
+        sizes[name] = [right - left for left, right in ends]
+    return [float(a - b) for a, b in zip(sizes["ReLU"], sizes["Swish"], strict=True)]
+
+
+def leaks(results: Results) -> list[float]:
+    """How much more of the gradient Swish lets through than ReLU, at inputs from -1 to -0.1."""
+    slopes = {name: activation(s, np.linspace(-1, -0.1, 10))[1] for name, s in STRENGTHS.items()}
+    return [float(gap) for gap in np.abs(slopes["Swish"]) - np.abs(slopes["ReLU"])]
+
+
+CLAIMS = (
+    Claim(
+        says="The derivative of ReLU jumps at zero, that of Swish does not",
+        quote="the gradient of ReLU changes suddenly around zero",
+        source="section 2.2",
+        margin=jumps,
+        unit="slope",
+    ),
+    Claim(
+        says="Swish lets the gradient of small negative inputs through, ReLU does not",
+        quote="The non-monotonic property allows for the gradient of small negative inputs",
+        source="section 2.2",
+        margin=leaks,
+        unit="slope",
+    ),
+)
+
+
+def draw(results: Results, scale: Scale) -> Figure:
     """Activation on the left, derivative on the right."""
     fig = plotting.figure(plotting.COLUMN, 1.9)
     left, right = fig.subplots(1, 2)
-    for label, strength in {"ReLU": 0.0, "Swish": 1.0}.items():
-        x, y, slope = curves(strength)
-        left.plot(x, y, color=plotting.COLOUR_OF[label], label=label)
-        right.plot(x, slope, color=plotting.COLOUR_OF[label], label=label)
+    x = np.linspace(-5, 5, 401)
+    for (label, strength), line in zip(STRENGTHS.items(), ("-", "--"), strict=True):
+        y, slope = activation(strength, x)
+        for ax, curve in ((left, y), (right, slope)):
+            ax.plot(x, curve, line, color=plotting.COLOUR_OF[label], label=label)
     left.set(xlabel="x", ylabel="activation")
     right.set(xlabel="x", ylabel="derivative")
     left.legend()

@@ -1,35 +1,75 @@
 """ToST, Figure 5: parametric Swish, x sigmoid(beta x), for growing beta.
 
-The paper's point: it turns from Swish into ReLU as beta grows. (At beta = 0 it is x / 2, not the
-identity that the paper's text names.)
+The paper's claim: it turns into ReLU as beta grows. At beta = 0 it is x / 2, not the identity that
+the paper's text names. From 1 on, the betas are those that GSw passes through in training.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from figures.claims import Claim, Results
 from figures.need import Need
-from figures.tost.fig03 import curves
+from figures.scales import Scale
+from figures.tost.fig03 import activation
 from sparsediag import plotting
+from training.tweaks.ghosts import GhostNeurons
 
 NEEDS: dict[str, Need] = {}
+BETAS = (0.0, 1.0, 1.5, 2.5, 5.0, GhostNeurons().last_beta, np.inf)
 
-BETAS = (1.0, 1.5, 2.5, 5.0, 10.0, np.inf)  # from the first to the last epoch of GSw, then ReLU
+
+def swish(beta: float, x: np.ndarray) -> np.ndarray:
+    """Parametric Swish, by the layer that nets are built with where that goes: beta 1 or more."""
+    return activation(1 / beta, x)[0] if beta >= 1 else x / (1 + np.exp(-beta * x))
 
 
-def draw(results: dict[str, Any]) -> Figure:
-    """One curve a beta, from light to dark."""
-    fig = plotting.figure()
+def nearer(results: Results) -> list[float]:
+    """By what factor, log10, the largest distance to ReLU shrinks from each beta to the next."""
+    x = np.linspace(-5, 5, 1001)
+    gaps = [np.abs(swish(beta, x) - swish(np.inf, x)).max() for beta in BETAS[1:-1]]
+    return [float(np.log10(a / b)) for a, b in pairwise(gaps)]
+
+
+def off_identity(results: Results) -> list[float]:
+    """Minus the relative distance of beta = 0 to the identity, at inputs from -3 to 3."""
+    x = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
+    return [float(gap) for gap in -np.abs(swish(0, x) / x - 1)]
+
+
+CLAIMS = (
+    Claim(
+        says="Parametric Swish comes nearer to ReLU with each larger beta",
+        quote="we gradually increase the β value of GSw, leading to be alike ReLU",
+        source="section 2.2",
+        margin=nearer,
+        unit="ratio (log10)",
+    ),
+    Claim(
+        says="At beta = 0 parametric Swish is the identity",
+        quote="PSwish transitions from identity function for β = 0, to ReLU for β = ∞",
+        source="section 2.2",
+        margin=off_identity,
+        unit="relative distance",
+    ),
+)
+
+
+def draw(results: Results, scale: Scale) -> Figure:
+    """One curve a beta, from light to dark; beta = 0 dotted."""
+    fig = plotting.figure(plotting.COLUMN, 2.4)
     ax = fig.add_subplot()
-    shades = colormaps["viridis_r"](np.linspace(0.15, 1, len(BETAS)))
+    x = np.linspace(-3, 2.5, 401)
+    shades = colormaps["viridis_r"](np.linspace(0.1, 1, len(BETAS)))
+    names = {0: "β = 0 (x / 2)", np.inf: "β = ∞ (ReLU)"}
     for beta, shade in zip(BETAS, shades, strict=True):
-        x, y, _ = curves(1 / beta, reach=3.0)
-        label = f"β = {beta:g}" if np.isfinite(beta) else "β = ∞ (ReLU)"
-        ax.plot(x, y, color=shade, label=label)
+        line, colour = ("-", shade) if beta else (":", "#777777")
+        label = names.get(beta, f"β = {beta:g}")
+        ax.plot(x, swish(beta, x), line, color=colour, label=label)
     ax.set(xlabel="x", ylabel="x · sigmoid(βx)")
-    ax.legend()
+    ax.legend(loc="upper left", labelspacing=0.25)
     return fig

@@ -16,7 +16,7 @@ from training.loop import Diverged
 from training.progress import together
 from training.stages import stages
 from training.start import Collapsed
-from training.work import cores
+from training.engine import cores
 
 OUT = Path("out/bench")
 RESNET: dict[str, Any] = {

@@ -1,6 +1,8 @@
-"""Every item at smoke scale, and what each draws from given measurements."""
+"""Every item at smoke scale, and the command that draws them."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,25 +12,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from figures import __main__ as driver
-from figures import store
-from figures.lottery import fig05 as lottery5
-from figures.need import TOST, Need
+from figures import bill, findings, items, page, store
+from figures.lottery import fig05 as contours
+from figures.lottery import fig09 as distilled
+from figures.need import Need
+from figures.plan import plan
 from figures.scales import SCALES
-from figures.tost import fig02, fig03, fig05, fig08, fig09a, fig09b, fig10, table1
-from sparsediag import Problem, inputscape, landscape, perturbation
-from sparsediag.diagnostics.activations import Activations
-from sparsediag.diagnostics.landscape import Landscape
-from training.work import Work
+from figures.tost import fig08, table1, table4
+from figures.tost._runs import run
+from training.config import Run
 
 ROOT = Path(__file__).parent.parent.parent
-SMOKE = SCALES["smoke"]
-ITEMS = [f"lottery/{n}" for n in ("fig05", "fig10", "fig11")]
-ITEMS += [f"tost/{n}" for n in ("fig02", "fig03", "fig05", "fig08", "fig09a", "fig09b", "fig10")]
-ITEMS.append("tost/table1")
+SMOKE, LAPTOP, PAPER = (SCALES[name] for name in ("smoke", "laptop", "paper"))
+ITEMS = [f"tost/fig{n}" for n in ("01", "02", "03", "04", "05", "06", "07", "08", "09a", "09b")]
+ITEMS += ["tost/fig10", *(f"tost/table{n}" for n in range(1, 6))]
+ITEMS += [f"lottery/fig{n:02}" for n in range(1, 12)]
+ITEMS += ["lottery/figa12", "lottery/figa13", "lottery/tablea1"]
+ITEMS += [f"pipeline/{n}" for n in ("fig01", "fig02", "table1", "table2")]
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +46,8 @@ def pictures(out: Path) -> dict[str, int]:
 
 
 def test_the_items_are_those_of_the_papers() -> None:
-    assert driver.names() == ITEMS
+    assert list(items.names()) == ITEMS
+    assert len(ITEMS) == 34  # 33 of the papers, one of them in two parts
 
 
 @pytest.mark.parametrize("name", ITEMS)
@@ -54,8 +58,31 @@ def test_every_item_is_drawn_as_pdf_and_png(drawn: Path, name: str) -> None:
         assert image.width >= 600
         assert len(np.unique(np.asarray(image.convert("L")))) > 10
         caption = image.info["Description"]
-    assert driver.item(name).__doc__.strip() in caption
-    assert "scale smoke" in caption or name in ("tost/fig03", "tost/fig05")
+    module = items.item(name)
+    assert module.__doc__.strip() in caption
+    assert ("scale smoke" in caption) == bool(module.NEEDS)
+    if hasattr(module, "table"):
+        markdown, latex, rows = (
+            stem.with_suffix(f".{f}").read_text() for f in ("md", "tex", "csv")
+        )
+        assert "\n| --- | --- |" in markdown
+        assert latex.startswith(r"\begin{tabular}")
+        assert len({line.count(",") for line in re.sub(r'"[^"]*"', "", rows).splitlines()}) == 1
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_every_item_says_what_the_paper_claims(name: str) -> None:
+    module = items.item(name)
+    paper, number = name.split("/")
+    title = {"tost": "ToST", "lottery": "Lottery", "pipeline": "Pipeline"}[paper]
+    kind = "Table" if number.startswith("table") else "Figure"
+    digits = number.removeprefix("table").removeprefix("fig").lstrip("0")
+    assert module.__doc__.startswith(f"{title}, {kind} {digits.replace('a1', 'A1')}")
+    for claim in module.CLAIMS:
+        assert claim.says
+        assert claim.source
+        assert len(claim.quote.split()) <= 40
+        assert claim.judge({}).measured is None or not module.NEEDS
 
 
 def test_a_second_call_does_no_work(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,11 +93,20 @@ def test_a_second_call_does_no_work(drawn: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_plan_lists_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert driver.main(["tost/fig02", "--scale", "smoke", "--out", str(tmp_path), "--plan"]) == 0
+    words = ["--only", "tost/fig02", "--scale", "smoke", "--out", str(tmp_path), "--plan"]
+    assert driver.main(words) == 0
     out = capsys.readouterr().out
-    assert out.count("missing") == 2  # the sparse training, and the dense one its mask needs
+    assert out.count("missing  training") == 2  # the sparse one, and the dense one behind its mask
     assert "to draw  tost/fig02" in out
+    assert "2 trainings, 0 measurements and 1 pictures to make" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_plan_tells_what_is_there(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert driver.main(["tost", "--scale", "smoke", "--out", str(drawn), "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "missing" not in out
+    assert out.count("drawn") == sum(name.startswith("tost") for name in ITEMS)
 
 
 def test_a_lost_picture_is_drawn_again_without_training(drawn: Path) -> None:
@@ -83,11 +119,19 @@ def test_a_lost_picture_is_drawn_again_without_training(drawn: Path) -> None:
 
 
 def test_the_same_training_serves_several_items() -> None:
-    plain = SMOKE.run(Need("history"))
-    assert plain == SMOKE.run(Need("activations", split="test"))
-    assert plain.id != SMOKE.run(Need("history", tweaks=TOST)).id
-    assert SMOKE.key(Need("activations")) != SMOKE.key(Need("activations", split="test"))
-    assert SMOKE.key(fig08.NEEDS["GSk"]) != SMOKE.key(fig08.NEEDS["GSw"])
+    plain = run("base", 0.1)
+    assert fig08.NEEDS["base", 0].run == plain == table4.NEEDS["base", 0.1, 0].run
+    assert SMOKE.key(Need(plain, "activations")) != SMOKE.key(
+        Need(plain, "activations", split="test")
+    )
+    assert SMOKE.key(fig08.NEEDS["GSk", 0]) != SMOKE.key(fig08.NEEDS["GSw", 0])
+
+
+def test_the_ladder_serves_all_figures() -> None:
+    new = bill.trainings("lottery/fig01", PAPER)
+    chain = {key for key, one in bill.trainings("tost/table4", PAPER).items() if not one.tweaks}
+    rounds = {key for key, one in new.items() if not one.tweaks and one.mask.density < 1}
+    assert len(chain & rounds) == 13 - 1  # rounds 1 to 13, but the instrumented one at 91 %
 
 
 @pytest.mark.parametrize(
@@ -95,7 +139,10 @@ def test_the_same_training_serves_several_items() -> None:
     [
         (["--scale", "latpop"], "unknown scale 'latpop'; did you mean 'laptop'"),
         (["tost/fig9a"], "unknown figure 'tost/fig9a'; did you mean 'tost/fig09a'"),
+        (["--only", "lotery"], "unknown figure 'lotery'; did you mean 'lottery'"),
+        (["--engine", "rey"], "unknown engine 'rey'; did you mean 'ray'"),
         (["--jobs", "0"], "--jobs 0: need 1 or more"),
+        (["--scale", "paper", "--data", "digits"], "trains on the papers' own data"),
     ],
 )
 def test_a_wrong_word_is_one_line(
@@ -129,7 +176,7 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
 def test_a_failed_training_is_reported_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    swish = SMOKE.run(table1.NEEDS["Swish", 0])
+    swish = SMOKE.run(table1.NEEDS["Swish", 0].run)
     folder = tmp_path / "runs" / swish.id
     folder.mkdir(parents=True)
     (folder / "last.pt").write_text("not a checkpoint")
@@ -138,147 +185,142 @@ def test_a_failed_training_is_reported_and_the_rest_goes_on(
     shown = capsys.readouterr()
     assert f"{swish.id} failed" in shown.err
     assert "not a torch checkpoint" in shown.err
-    assert "tost/table1 could not be drawn" in shown.err
-    assert "1 drawn" in shown.out
-    assert (tmp_path / "figures/tost/fig03.pdf").exists()
+    assert "tost/table1 is drawn without what failed" in shown.err
+    assert "2 drawn" in shown.out
+    with Image.open(tmp_path / "figures/tost/table1.png") as image:
+        assert "1 of 3 measurements are missing" in image.info["Description"]
+    (folder / "last.pt").unlink()
+    assert driver.main(words) == 0
+    assert "1 drawn, 1 up to date" in capsys.readouterr().out
 
 
-def _note(file: Path, word: str) -> None:
-    if word == "bad":
-        raise ValueError("no")
-    with file.open("a") as log:
-        log.write(word)
+# scales
 
 
-def test_work_keeps_the_order_and_reports_errors(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    tasks = {w: (_note, (log, w)) for w in ("c", "b", "a", "bad", "after bad")}
-    work = Work(tasks, {"c": {"b"}, "b": {"a"}, "after bad": {"bad"}})
-    errors = work.do(jobs=1, done=lambda _: None)
-    assert log.read_text() == "abc"
-    assert {name: str(error) for name, error in errors.items()} == {"bad": "no"}
+def test_the_paper_scale_changes_nothing() -> None:
+    for name in ITEMS:
+        for need in items.needs(name, PAPER).values():
+            assert PAPER.run(need.run) == need.run
 
 
-def lines(ax) -> dict[str, np.ndarray]:
-    return {line.get_label(): line.get_ydata() for line in ax.get_lines()}
-
-
-def test_figure_3_draws_the_activation_code() -> None:
-    left, right = fig03.draw({}).axes
-    x = left.get_lines()[0].get_xdata()
-    np.testing.assert_array_equal(lines(left)["ReLU"], np.maximum(x, 0))
-    np.testing.assert_allclose(lines(left)["Swish"], x / (1 + np.exp(-x)))
-    assert lines(right)["Swish"][len(x) // 2] == pytest.approx(0.5)
-
-
-def test_figure_5_goes_from_swish_to_relu() -> None:
-    (ax,) = fig05.draw({}).axes
-    curves = list(lines(ax).values())
-    x = ax.get_lines()[0].get_xdata()
-    np.testing.assert_allclose(curves[0], x / (1 + np.exp(-x)))
-    np.testing.assert_array_equal(curves[-1], np.maximum(x, 0))
-    gaps = [np.abs(curve - curves[-1]).max() for curve in curves]
-    assert gaps == sorted(gaps, reverse=True)
-
-
-def history(values: list[float], key: str) -> list[dict]:
-    return [{"epoch": i, key: v, "lr": 0.1 if i < 2 else 0.01} for i, v in enumerate(values)]
-
-
-@pytest.mark.parametrize(("figure", "key"), [(fig09a, "eigenvalue"), (fig09b, "gradient_flow")])
-def test_figure_9_draws_the_geometric_mean_of_the_seeds(figure, key: str) -> None:
-    results = {
-        (label, seed): history([factor * 10**seed, 2.0, 3.0], key)
-        for label, factor in {"sparse": 1.0, "ToST": 4.0}.items()
-        for seed in (0, 2)
-    }
-    (ax,) = figure.draw(results).axes
-    np.testing.assert_allclose(lines(ax)["sparse"], [10, 2, 3])
-    np.testing.assert_allclose(lines(ax)["ToST"], [40, 2, 3])
-    drop = [line.get_xdata()[0] for line in ax.get_lines() if line.get_linestyle() == ":"]
-    assert set(drop) == {2.5}
-
-
-def test_figure_9_has_its_numbers_as_markdown() -> None:
-    results = {
-        (label, seed): history([10.0**seed, 2.0, 3.0, 4.0], "eigenvalue")
-        for label in ("sparse", "ToST")
-        for seed in (0, 2)
-    }
-    rows = fig09a.markdown(results).splitlines()
-    assert rows[0] == "| epoch | 1 | 2 | 4 |"
-    assert rows[2] == "| sparse | 10 | 2 | 4 |"
-
-
-def test_figure_2_shows_every_seed() -> None:
-    results = {seed: history([1.0 + seed, 5.0, 2.0], "eigenvalue") for seed in range(3)}
-    (ax,) = fig02.draw(results).axes
-    thin = [line.get_ydata()[0] for line in ax.get_lines() if line.get_linewidth() == 0.5]
-    assert sorted(value for value in thin if value < 4) == [1, 2, 3]
-
-
-def test_figure_8_starts_from_zero() -> None:
-    t = np.linspace(-1, 1, 5)
-    loss = np.array([2 + t**2])
-    net = torch.nn.Linear(2, 1)
-    problem = Problem(net, [(torch.eye(2), torch.ones(2, 1))], loss=torch.nn.MSELoss())
-    result = replace(perturbation(problem, points=5), distance=t, loss=loss, centre=2.0)
-    (ax,) = fig08.draw(dict.fromkeys(fig08.RUNS, result)).axes
-    for change in lines(ax).values():
-        np.testing.assert_allclose(change, t**2)
-
-
-def flat(height: float) -> Landscape:
-    """A level landscape whose centre has the loss 1."""
-    net = torch.nn.Linear(2, 1)
-    problem = Problem(net, [(torch.eye(2), torch.ones(2, 1))], loss=torch.nn.MSELoss())
-    real = landscape(problem, points=3)
-    return replace(real, loss=np.full((3, 3), height), centre=1.0)
-
-
-def test_lottery_figure_5_has_common_levels_and_the_mean_rise() -> None:
-    results = {label: flat(2.0 + i) for i, label in enumerate(lottery5.RUNS)}
-    panels = lottery5.draw(results).axes[: len(results)]
-    assert len({tuple(ax.collections[0].levels) for ax in panels}) == 1
-    assert [ax.get_title() for ax in panels][1] == "skip: mean rise 2.00"
-
-
-def test_figure_10_has_common_levels_and_the_mean_rise_of_the_images() -> None:
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
-    problem = Problem(net, [(torch.rand(5, 1, 2, 2), torch.arange(5) % 3)])
-    real = inputscape(problem, points=3)
-    results = {
-        key: replace(real, loss=np.full((5, 3, 3), 2.0 + i), centre=np.ones(5))
-        for i, key in enumerate(fig10.NEEDS)
-    }
-    panels = fig10.draw(results).axes[: len(results)]
-    for row in (panels[:4], panels[4:]):
-        assert len({tuple(ax.collections[0].levels) for ax in row}) == 1
-    assert [ax.get_title() for ax in panels][1] == "GSk: mean rise 2.000"
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "hour"])
+def test_a_smaller_scale_keeps_the_proportions(scale: str) -> None:
+    here = SCALES[scale].run(run("ToST"))
+    assert here.optim.drops == Run().optim.drops
+    assert here.tweaks["ghost_skips"] == run("ToST").tweaks["ghost_skips"]
+    assert here.tweaks["rescale"].steps == here.optim.epochs
+    assert here.mask.density == 0.1
 
 
 def test_early_is_the_papers_fifth_epoch() -> None:
-    assert SCALES["laptop"].early == 1
-    assert replace(SCALES["laptop"], epochs=180).early == 5
-    assert SMOKE.key(lottery5.NEEDS["LS"]) != SMOKE.key(replace(lottery5.NEEDS["LS"], when="best"))
+    need = contours.NEEDS["LS"] if "LS" in contours.NEEDS else contours.NEEDS["LS", 0]
+    assert LAPTOP.kept(need) == "epoch-001.pt"
+    assert PAPER.kept(need) == "epoch-005.pt"
+    assert SMOKE.run(need.run).record.checkpoints == (1,)
+    assert SMOKE.key(need) != SMOKE.key(replace(need, when="best"))
 
 
-def test_table_1_takes_the_last_blocks_and_their_spread() -> None:
-    def result(shift: float) -> Activations:
-        small = np.array([0.9, 0.1, 0.9, 0.2, 0.9, 0.3, 0.9, 0.4]) + shift
-        return Activations(
-            names=[f"b{i}" for i in range(8)], zeros=small, small=small, dead=small,
-            stage_last=[False, True] * 4, threshold=0.01, source={},
-        )  # fmt: skip
+def test_labels_that_come_to_the_same_run_are_one() -> None:
+    kinds = {of[:2] for of, _, _ in items.needs("lottery/fig06", LAPTOP)}
+    assert {data for _, data in kinds} == {"cifar10"}
+    assert {net for net, _ in kinds} == {"vgg16_bn", "resnet18", "mobilenet"}
+    assert len({of[:2] for of, _, _ in items.needs("lottery/fig06", PAPER)}) == 8
 
-    results = {(label, seed): result(0.01 * seed) for label in table1.PAPER for seed in range(3)}
-    found = table1.rows(results)
-    assert found[0] == ["ReLU", "paper", "27.14", "39.33", "39.48", "57.93"]
-    assert found[1][2:] == ["11.00 ± 1.00", "21.00 ± 1.00", "31.00 ± 1.00", "41.00 ± 1.00"]
-    assert "| ReLU | paper | 27.14 |" in table1.markdown(results)
+
+def test_other_data_can_stand_for_all() -> None:
+    scale = replace(SCALES["hour"], data=dict.fromkeys(SCALES["hour"].data, "folder:/pictures"))
+    assert scale.run(run()).data == "folder:/pictures"
 
 
 def test_results_are_kept_apart_by_scale(tmp_path: Path) -> None:
-    need = Need("landscape")
-    small, large = (store.path(need, SCALES[name], tmp_path) for name in ("smoke", "laptop"))
+    need = Need(run(), "landscape")
+    small, large = (store.path(need, scale, tmp_path) for scale in (SMOKE, LAPTOP))
     assert small != large
+
+
+# the papers' scale
+
+
+def test_the_papers_trainings_are_those_of_the_inventory() -> None:
+    """531, 692 and 104 by the papers' own counts, with little on top for what they leave out."""
+    lottery = [name for name in ITEMS if name.startswith("lottery")]
+    count = {}
+    seen: set[str] = set()
+    for group in (lottery, [n for n in ITEMS if n.startswith("tost")], ITEMS[-4:]):
+        own = {key for name in group for key in bill.trainings(name, PAPER)} - seen
+        count[group[0].split("/")[0]] = len(own)
+        seen |= own
+    assert count["lottery"] == pytest.approx(531, rel=0.02)
+    assert count["pipeline"] == pytest.approx(104, rel=0.08)
+    assert sum(count.values()) == pytest.approx(531 + 692 + 104, rel=0.05)
+
+
+def test_a_dry_run_counts_and_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tost/table4", "tost/fig08", "--scale", "paper", "--dry-run", "--out", str(tmp_path)]
+    assert driver.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["tost/table4", "104", "104"]  # 90, the dense one, 13 rounds
+    assert lines[2].split()[2] == "0"
+    assert float(lines[3].split()[-1]) > 10
+    assert "104 resnet18 on cifar100" in lines
+    assert not list(tmp_path.iterdir())
+
+
+def test_operations_are_those_of_the_net() -> None:
+    """A ResNet-18 has 0.556 billion multiplications on a CIFAR image (methods of the nets)."""
+    epoch = replace(run(), optim=replace(run().optim, epochs=1))
+    assert bill.operations(epoch) == pytest.approx(3 * 2 * 0.556e9 * 45_000, rel=0.01)
+
+
+# the page
+
+
+def test_the_page_has_every_item_and_claim_and_needs_no_network(drawn: Path) -> None:
+    text = (drawn / "figures/index.html").read_text()
+    for name in ITEMS:
+        assert f"<h3 id={name.replace('/', '-')}>" in text
+    assert text.count("data:image/png;base64,") == len(ITEMS)
+    assert text.count("<q>") == sum(len(items.item(name).CLAIMS) for name in ITEMS)
+    assert not re.search(r'(src|href)="https?:', text)
+    links = set(re.findall(r'href="([^"#]+)"', text))
+    assert len(links) > 100
+    assert all((drawn / "figures" / link).exists() for link in links)
+
+
+def test_the_page_shows_what_was_measured_elsewhere(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = json.loads((drawn / "figures/claims.json").read_text())
+    claim = found["claims"][0] | {"mean": 12.34, "half": 1.0, "count": 3, "verdict": "reproduced"}
+    other = {"scale": "hour", "hardware": "a GPU", "versions": "torch", "claims": [claim]}
+    findings.save(other, tmp_path / "hour.json")
+    monkeypatch.setattr(findings, "MEASURED", tmp_path)
+    text = page.html(found, findings.elsewhere(SMOKE), SMOKE, drawn, "stamp")
+    assert "+12.34 ± 1.00" in text
+    assert "a GPU" in text
+
+
+def test_claims_are_kept_a_line_each(drawn: Path) -> None:
+    lines = (drawn / "figures/claims.json").read_text().splitlines()
+    claims = [claim for name in ITEMS for claim in items.item(name).CLAIMS]
+    assert len(lines) == len(claims) + 2
+    found = json.loads("\n".join(lines))
+    assert found["scale"] == "smoke"
+    table = findings.markdown(found).splitlines()
+    assert len(table) == len(claims) + 2
+    assert {line.count("|") for line in table} == {6}
+
+
+def test_a_plan_is_in_order(tmp_path: Path) -> None:
+    todo = plan(["tost/fig08"], SMOKE, tmp_path).work
+    order = list(todo.tasks)
+    for task, before in todo.after.items():
+        assert all(order.index(other) < order.index(task) for other in before)
+
+
+def test_distillation_stands_on_the_dense_net() -> None:
+    runs = bill.trainings("lottery/fig09", PAPER).values()
+    assert any(not one.tweaks and one.mask.density == 1 for one in runs)
+    assert distilled.SEEDS == 1

@@ -19,7 +19,7 @@ from training.config import RECIPES, Run
 from training.masks import METHODS
 from training.progress import together, watched
 from training.tweaks import TWEAKS
-from training.work import cores
+from training.engine import cores
 
 TINY = """
 data = "digits"

@@ -1,0 +1,101 @@
+"""Bill: what the items cost at a scale, before anything starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from figures import items
+from figures.plan import Plan
+from figures.scales import Scale
+from sparsediag import models
+from sparsediag.data import DATASETS
+from training.config import Run
+from training.stages import stages
+
+# What a GPU is taken to sustain in training, in operations a second: a ResNet-18 of 1.1 GFLOP an
+# image at 10 s an epoch of CIFAR. A guess for planning; measure yours with one training.
+SUSTAINED = 1.5e13
+TRAIN_SHARE = 0.9  # the rest is for validation
+# images to train on and pixels a side; class folders are taken to be like CIFAR-10
+SIZES = {"digits": (1300, 8), "mnist": (60_000, 28), "tinyimagenet": (100_000, 64)}
+DIAGNOSTIC, DRAWING = 2.0, 1.0  # weights of a measurement and a picture beside a short training
+
+
+@cache
+def operations(run: Run) -> float:
+    """Multiplications and additions of a training, forward and backward; dead weights count."""
+    source = DATASETS.get(run.data) or DATASETS["cifar10"]
+    count, size = SIZES.get(run.data, (50_000, 32))
+    options = run.model.keywords() | {
+        "classes": source.classes,
+        "channels": len(source.moments),
+        "size": size,
+    }
+    with torch.device("meta"):
+        net = models.build(run.model.name, **options)
+        images = torch.empty(1, len(source.moments), size, size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()(images)
+    return 3.0 * float(counter.get_total_flops()) * TRAIN_SHARE * count * run.optim.epochs
+
+
+def weight(task: str, todo: Plan) -> float:
+    """How long a task takes beside others, roughly: for the time that is left."""
+    if task in todo.runs:
+        return 1.0 + 1.0 * todo.runs[task].record.eigenvalue_every + len(todo.runs[task].tweaks)
+    return DIAGNOSTIC if task in todo.measurements else DRAWING
+
+
+def trainings(name: str, scale: Scale) -> dict[str, Run]:
+    """All trainings that an item stands on, by id."""
+    return {
+        stage.id: stage
+        for need in items.needs(name, scale).values()
+        for stage in stages(scale.run(need.run))
+    }
+
+
+def told(wanted: Sequence[str], scale: Scale) -> str:
+    """A line an item: its trainings, those that no item before it has, and their GPU hours."""
+    lines = [f"{'item':18} {'trainings':>9} {'new':>6} {'GPU hours':>10}"]
+    seen: dict[str, Run] = {}
+    for name in wanted:
+        own = trainings(name, scale)
+        new = {key: run for key, run in own.items() if key not in seen}
+        seen |= new
+        hours = sum(map(operations, new.values())) / SUSTAINED / 3600
+        lines.append(f"{name:18} {len(own):9} {len(new):6} {hours:10.1f}")
+    total = sum(map(operations, seen.values())) / SUSTAINED / 3600
+    lines.append(f"{'together':18} {'':9} {len(seen):6} {total:10.1f}")
+    nets = Counter(f"{run.model.name} on {run.data}" for run in seen.values())
+    lines.append("; ".join(f"{count} {net}" for net, count in nets.most_common()))
+    lines.append(
+        f"GPU hours at {SUSTAINED / 1e12:.0f} TFLOP/s sustained, trainings only; a training of "
+        "yours tells images/s"
+    )
+    return "\n".join(lines)
+
+
+def listing(wanted: Sequence[str], todo: Plan, scale: Scale, out: Path) -> str:
+    """What is there and what is missing, item by item, and every missing task."""
+    lines = [f"missing  training  {name}" for name in todo.runs]
+    lines += [f"missing  measured  {name}" for name in todo.measurements]
+    for name in wanted:
+        needs = items.needs(name, scale)
+        lost = len(items.missing(name, scale, out))
+        state = "to draw" if name in todo.pictures else "drawn  "
+        lines.append(
+            f"{state}  {name:18} {len(trainings(name, scale)):4} trainings, "
+            f"{len(needs) - lost:4} of {len(needs):4} measurements there"
+        )
+    lines.append(
+        f"{len(todo.runs)} trainings, {len(todo.measurements)} measurements and "
+        f"{len(todo.pictures)} pictures to make"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""Items: the figures and tables of the papers, and the files that are drawn of them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from functools import cache
+from pathlib import Path
+from textwrap import fill
+from types import ModuleType
+from typing import Any
+
+from figures import store, tables
+from figures.need import Need
+from figures.scales import Scale
+from sparsediag import plotting
+from sparsediag.files import written
+from sparsediag.models import ghost
+
+HERE = Path(__file__).parent
+PAPERS = ("tost", "lottery", "pipeline")
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """All items, as `paper/item`, in the order of the papers."""
+    found = [
+        f"{paper}/{file.stem}"
+        for paper in PAPERS
+        for file in sorted((HERE / paper).glob("[!_]*.py"))
+    ]
+    return tuple(found)
+
+
+def at(scale: Scale) -> list[str]:
+    """The items that a scale has something for."""
+    return [name for name in names() if needs(name, scale) or not item(name).NEEDS]
+
+
+def item(name: str) -> ModuleType:
+    """The module of an item: its docstring, `NEEDS`, `CLAIMS`, and `draw` or `table`."""
+    return importlib.import_module(f"figures.{name.replace('/', '.')}")
+
+
+@cache
+def needs(name: str, scale: Scale) -> dict[Any, Need]:
+    """What an item needs at a scale; where two labels come to the same, the first."""
+    found: dict[str, tuple[Any, Need]] = {}
+    seeds = getattr(item(name), "SEEDS", 3)  # of the paper itself
+    for label, need in item(name).NEEDS.items():
+        if scale.takes(need.run) and not (scale.whole and need.run.seed >= seeds):
+            found.setdefault(f"{scale.run(need.run).id} {scale.key(need)}", (label, need))
+    return dict(found.values())
+
+
+def results(name: str, scale: Scale, out: Path) -> dict[Any, Any]:
+    """The measurements of an item that are there."""
+    return {
+        label: store.load(need, scale, out)
+        for label, need in needs(name, scale).items()
+        if store.there(need, scale, out)
+    }
+
+
+@cache
+def _code() -> bytes:
+    """A digest of the code that draws."""
+    sha = hashlib.sha256()
+    for file in (*sorted(HERE.rglob("*.py")), Path(plotting.__file__), Path(ghost.__file__)):
+        sha.update(file.read_bytes())
+    return sha.digest()
+
+
+def stamp(name: str, scale: Scale, out: Path) -> str:
+    """What a picture was drawn from: the code that draws, the scale, the measurements."""
+    sha = hashlib.sha256(_code() + f"{name} {scale!r}".encode())
+    for label, need in needs(name, scale).items():
+        sha.update(f"{label} {scale.key(need)} {store.there(need, scale, out)}".encode())
+    return sha.hexdigest()[:16]
+
+
+def drawn(name: str, scale: Scale, out: Path) -> bool:
+    """Whether the pictures are there and show just this."""
+    from PIL import Image
+
+    stem = out / "figures" / name
+    forms = ("png", "pdf", *(("md", "tex", "csv") if hasattr(item(name), "table") else ()))
+    if not all(stem.with_suffix(f".{form}").exists() for form in forms):
+        return False
+    with Image.open(stem.with_suffix(".png")) as image:
+        return bool(image.info.get("sparsediag") == stamp(name, scale, out))
+
+
+def missing(name: str, scale: Scale, out: Path) -> list[Need]:
+    """The measurements of an item that are not there."""
+    return [need for need in needs(name, scale).values() if not store.there(need, scale, out)]
+
+
+def draw(name: str, scale: Scale, out: Path) -> None:
+    """Draw an item from the measurements that are there: PDF and PNG, a table also as text."""
+    module, found = item(name), results(name, scale, out)
+    if module.NEEDS and not found:
+        raise ValueError(f"nothing to draw it from at scale {scale.name}")
+    stem, caption = out / "figures" / name, told(name, scale, out)
+    about = {
+        "Description": f"{module.__doc__}\n{caption}",
+        "sparsediag": stamp(name, scale, out),
+    }
+    if hasattr(module, "table"):
+        table: tables.Table = module.table(found, scale)
+        texts = {"md": f"{module.__doc__}\n{table.title}\n\n{table.markdown()}\n\n{caption}\n"}
+        texts |= {"tex": table.latex() + "\n", "csv": table.csv()}
+        for form, text in texts.items():
+            with written(stem.with_suffix(f".{form}")) as draft:
+                draft.write_text(text)
+    with plotting.style():
+        fig = table.figure() if hasattr(module, "table") else module.draw(found, scale)
+        lines = [fill(line, round(27 * fig.get_figwidth())) for line in caption.splitlines()]
+        fig.supxlabel("\n".join(lines), fontsize=4.5, color="#555555")
+    plotting.save(fig, stem, formats=("pdf", "png"), **about)
+
+
+def told(name: str, scale: Scale, out: Path) -> str:
+    """The caption: what was trained here, and what is missing."""
+    wanted = needs(name, scale)
+    if not wanted:
+        return "from the code itself"
+    runs = {scale.run(need.run).id: need.run for need in wanted.values()}
+    nets = sorted({scale.title(run) for run in runs.values()})
+    seeds = 1 + max(run.seed for run in runs.values())
+    epochs = sorted({scale.run(run).optim.epochs for run in runs.values()})
+    text = (
+        f"scale {scale.name}: {'; '.join(nets)}; {' or '.join(map(str, epochs))} epochs; "
+        f"{'1 seed' if seeds == 1 else f'up to {seeds} seeds'}"
+    )
+    if lost := len(missing(name, scale, out)):
+        text += f"\n{lost} of {len(wanted)} measurements are missing"
+    return text

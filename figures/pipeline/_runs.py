@@ -1,0 +1,59 @@
+"""The trainings of the pruning pipeline's figures and tables, as its paper has them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from training.config import Run
+from training.masks import METHODS
+
+# masks at the initialisation; the paper seems to take SynFlow in one step, as its code base does
+FREE: dict[str, tuple[str, dict[str, Any]]] = {
+    "Random": ("random", {}),
+    "SNIP": ("snip", {}),
+    "GraSP": ("grasp", {}),
+    "SynFlow, 1 step": ("synflow", {"steps": 1}),
+}
+MANY_STEPS = "SynFlow, 100 steps"
+# masks by magnitude from a training before: ZerO and learned masks there, ToST's tweaks after it
+LEARNED = {
+    "vanilla": (),
+    "+ ZerO": ("ZerO",),
+    "+ Mask": ("Mask",),
+    "+ ZerO, Mask": ("ZerO", "Mask"),
+    "+ ToST": ("ToST",),
+    "+ ZerO, ToST": ("ZerO", "ToST"),
+    "+ Mask, ToST": ("Mask", "ToST"),
+    "+ All": ("ZerO", "Mask", "ToST"),
+}
+NO_SIZE = "+ ZerO, Mask, size 0"  # the learned mask is not pressed to be small
+RECIPES = {"mlp": "pipeline_mlp_mnist", "vgg16": "pipeline_vgg16_cifar10"}
+
+
+def run(kind: str, density: float, seed: int = 0, *, net: str = "mlp") -> Run:
+    """A training at a density, whatever is left of the net.
+
+    Args:
+        kind: A key of `FREE`, `MANY_STEPS` or "RigL": one training from the initialisation. A key
+            of `LEARNED` or `NO_SIZE`: the second of two trainings, which goes on with the weights
+            of the first.
+        density: Share of the weights that is left.
+        seed: Seed.
+        net: "mlp" on MNIST or "vgg16" on CIFAR-10.
+    """
+    paper = replace(Run.load(RECIPES[net]), seed=seed, collapse="train")
+    single = {**FREE, MANY_STEPS: ("synflow", {}), "RigL": ("rigl", {})}
+    if kind in single:
+        method, options = single[kind]
+        mask = METHODS[method](density=density, **options)
+        return replace(paper, mask=mask, init="default", rewind=0.0, tweaks={})
+    parts = LEARNED["+ ZerO, Mask" if kind == NO_SIZE else kind]
+    pressed: dict[str, float] = {"size": 0.0} if kind == NO_SIZE else {}
+    gated = replace(paper.mask, density=density, **pressed)
+    return replace(
+        paper,
+        mask=gated if "Mask" in parts else METHODS["magnitude"](density=density),
+        init="zero" if "ZerO" in parts else "default",
+        tweaks=paper.tweaks if "ToST" in parts else {},
+    )

@@ -1,0 +1,53 @@
+"""Pipeline, Figure 2: VGG-16 on CIFAR-10, pruned to a tenth of its weights and far below.
+
+Test accuracy over density, as in Table 2; dashed lines are baselines, the dotted one is what the
+paper does not have, and the grey line is chance. The paper's claims: its methods do better than the
+baselines, by learned masks most; ToST's tweaks after the cut help barely.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from figures import margins
+from figures.claims import Claim
+from figures.pipeline import _rows, table2
+from figures.pipeline._runs import run
+from figures.scales import Scale
+
+SEEDS = table2.SEEDS
+NEEDS = table2.NEEDS
+CLAIMS = (
+    Claim(
+        says="At 0.1 % of the weights, a learned mask is better than ZerO",
+        quote="with the learned mask having the largest impact",
+        source="caption",
+        margin=margins.gain("+ Mask", "+ ZerO", 0.001),
+        paper=45.7 - 27.6,
+        room=margins.room_above(["+ Mask"], ["+ ZerO"], 0.001),
+    ),
+    Claim(
+        says="At 1 % of the weights, ToST after the cut adds to each way of pruning on average",
+        quote="the addition of the post-pruning training optimizations seems to help when applied, "
+        "but very barely",
+        source="caption",
+        margin=margins.joined(
+            margins.mean,
+            margins.gain("+ ToST", "vanilla", 0.01),
+            margins.gain("+ ZerO, ToST", "+ ZerO", 0.01),
+            margins.gain("+ Mask, ToST", "+ Mask", 0.01),
+        ),
+        paper=(0.0 + 1.0 + 2.0) / 3,
+        room=margins.room_above(
+            ["+ ToST", "+ ZerO, ToST", "+ Mask, ToST"], ["vanilla", "+ ZerO", "+ Mask"], 0.01
+        ),
+    ),
+)
+
+
+def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
+    """The paper's accuracies, and ours beside them."""
+    title = f"here: {scale.title(run('vanilla', 0.1, net='vgg16'))}"
+    return _rows.draw(results, table2.PAPER, table2.DENSITIES, title=title, chance=10.0)

@@ -1,0 +1,79 @@
+"""Pipeline, Table 2: VGG-16 on CIFAR-10, pruned to a tenth of its weights and far below.
+
+Test accuracy by how the net is pruned and trained on. The paper's claims: ZerO initialisation or
+learned masks before the cut keep a net alive where plain magnitudes do not; ToST's tweaks after
+the cut add little; all together do worse. Training-free is the best of four masks at the
+initialisation, with SynFlow in one step; rows of their own tell them apart, and SynFlow in 100
+steps. Vanilla and the rows with a plus train twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from figures import margins
+from figures.claims import Claim
+from figures.pipeline import _rows
+from figures.pipeline._runs import MANY_STEPS
+from figures.scales import Scale
+from figures.tables import Table
+
+SEEDS = 1
+DENSITIES = (0.1, 0.032, 0.01, 0.0032, 0.001)
+PAPER = {  # per cent; Dogariu, Table 2
+    _rows.BEST: (87.3, 77.7, 75.8, 55.2, 39.7),
+    "vanilla": (87.1, 34.0, 10.0, 10.0, 10.0),
+    "RigL": (86.5, 82.4, 64.2, 44.7, 29.5),
+    "+ ZerO": (87.1, 86.7, 82.1, 57.4, 27.6),
+    "+ Mask": (87.5, 86.0, 81.1, 59.1, 45.7),
+    "+ ToST": (87.2, 39.1, 10.0, 10.0, 10.0),
+    "+ ZerO, ToST": (86.9, 86.8, 83.1, 59.4, 27.0),
+    "+ Mask, ToST": (87.1, 86.0, 83.1, 60.1, 42.2),
+    "+ All": (86.8, 86.2, 72.4, 39.6, 22.8),
+}
+NEEDS = _rows.needs(PAPER, DENSITIES, (MANY_STEPS,), net="vgg16")
+CLAIMS = (
+    Claim(
+        says="At 1 % of the weights, a learned mask with ToST beats every baseline",
+        quote="Our combined methodology appears to beat the well-established previous methods and "
+        "also a fairly new state of the art in very sparse settings",
+        source="section 5",
+        margin=margins.lead("+ Mask, ToST", _rows.BASELINES, 0.01),
+        paper=83.1 - 75.8,
+        room=margins.room_above(["+ Mask, ToST"], _rows.BASELINES, 0.01),
+    ),
+    Claim(
+        says="At 1 % of the weights, ZerO and learned masks each do more for the net than ToST",
+        quote="the ZerO initialization and learned masks seem to have the largest effects on "
+        "pruned accuracy",
+        source="caption",
+        margin=margins.joined(
+            min, *(margins.lead(kind, ("+ ToST",), 0.01) for kind in ("+ ZerO", "+ Mask"))
+        ),
+        paper=81.1 - 10.0,
+        room=margins.room_above(["+ ZerO", "+ Mask"], ["+ ToST"], 0.01),
+    ),
+    Claim(
+        says="At 1 % of the weights, all together do worse than ZerO or a learned mask with ToST",
+        quote="the ZerO initialization is combined with the learnable mask do not combine in a way "
+        "that improves final performance",
+        source="section 5",
+        margin=lambda results: [
+            -value
+            for value in margins.lead("+ All", ("+ ZerO, ToST", "+ Mask, ToST"), 0.01)(results)
+        ],
+        paper=83.1 - 72.4,
+        room=margins.room_above(["+ ZerO, ToST", "+ Mask, ToST"], ["+ All"], 0.01),
+    ),
+    Claim(
+        says="At 1 % of the weights, SNIP's is the best of the masks at the initialisation",
+        quote="max{random, SNIP, GraSP, SynFlow} for each experiment (it was usually SNIP)",
+        source="section 4.2",
+        margin=margins.lead("SNIP", ("Random", "GraSP", "SynFlow, 1 step"), 0.01),
+    ),
+)
+
+
+def table(results: dict[tuple[str, float, int], Any], scale: Scale) -> Table:
+    """A row a training; the paper's accuracy and ours at each density."""
+    return _rows.table(results, PAPER, DENSITIES)

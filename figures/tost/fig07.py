@@ -1,0 +1,85 @@
+"""ToST, Figure 7: lottery tickets of VGG-16 and MobileNet, trained plainly and with ToST.
+
+Test accuracy over sparsity, rounds 1 to 16 of a fifth each. The paper's claims: ToST helps at all
+sparsities, and the more the sparser the net.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from figures import accuracy, margins
+from figures.claims import Claim
+from figures.lottery import _runs as forerunner
+from figures.lottery._runs import LEVELS
+from figures.need import Need
+from figures.scales import Scale
+from figures.tost._runs import run
+from sparsediag import plotting
+
+CELLS = [(net, data) for net in ("vgg16_bn", "mobilenet") for data in ("cifar10", "cifar100")]
+NEEDS = {
+    ((net, data, kind), density, 0): Need(trained)
+    for net, data in CELLS
+    for density in LEVELS.values()
+    for kind, trained in {
+        "LTH": forerunner.run(density=density, net=net, data=data),
+        "ToST": run("ToST", density, net=net, data=data),
+    }.items()
+}
+KINDS = {"LTH": plotting.COLOUR_OF["sparse"], "ToST": plotting.COLOUR_OF["ToST"]}
+
+
+def over_cells(of: Callable[[tuple[str, str]], margins.Margin]) -> margins.Margin:
+    """A margin of each net and data set, a number each: the paper has one seed of them."""
+
+    def found(results: margins.Results) -> list[float]:
+        return [float(np.mean(values)) for cell in CELLS if (values := of(cell)(results))]
+
+    return found
+
+
+def gain(cell: tuple[str, str], *densities: float) -> margins.Margin:
+    """What ToST adds to a net on a data set."""
+    return margins.gain((*cell, "ToST"), (*cell, "LTH"), *densities)
+
+
+CLAIMS = (
+    Claim(
+        says="ToST improves lottery tickets of VGG-16 and MobileNet",
+        quote="our proposed tweaks help significantly in improving the performance of sparse "
+        "tickets across all sparsities",
+        source="section 4.1",
+        margin=over_cells(lambda cell: gain(cell, *LEVELS.values())),
+    ),
+    Claim(
+        says="ToST helps more at 97 % sparsity than at 91 %",
+        quote="the performance benefits of our tweaks increases significantly with increase in "
+        "the sparsity level",
+        source="section 4.1",
+        margin=over_cells(
+            lambda cell: margins.joined(
+                margins.less, gain(cell, LEVELS[16]), gain(cell, LEVELS[11])
+            )
+        ),
+    ),
+)
+
+
+def draw(results: dict[Any, Any], scale: Scale) -> Figure:
+    """A panel a net and data set."""
+    cells = [cell for cell in CELLS if any(of[:2] == cell for of, _, _ in results)]
+    fig = plotting.figure(max(plotting.COLUMN, plotting.PAGE * len(cells) / 4), 2.2)
+    for i, (net, data) in enumerate(cells):
+        ax = fig.add_subplot(1, len(cells), i + 1)
+        kinds = {(net, data, kind): (kind, colour) for kind, colour in KINDS.items()}
+        accuracy.ladder(ax, results, kinds, inches=fig.get_figwidth() / len(cells) - 0.6)
+        ax.set_title(scale.title(run(net=net, data=data)))
+        if i:
+            ax.set_ylabel("")
+    ax.legend()
+    return fig

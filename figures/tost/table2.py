@@ -1,0 +1,137 @@
+"""ToST, Table 2: ToST with five kinds of masks, on two nets and two data sets.
+
+Test accuracy of nets at 90, 95 and 98 % sparsity, trained plainly and with ToST. The paper's
+claims: ToST helps whatever the mask, a random one most; of the masks, lottery tickets are best.
+SynFlow cuts in 100 steps; a row of its own tells what a single step costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from figures import accuracy, margins
+from figures.claims import Claim
+from figures.estimate import Estimate
+from figures.need import Need
+from figures.scales import Scale
+from figures.tables import Table
+from figures.tost._runs import MASKS, run
+from training.masks.synflow import Synflow
+
+DENSITIES = (0.1, 0.05, 0.02)
+BLOCKS = {  # the first is the one that a smaller scale takes, where one net stands for all
+    ("resnet32", "cifar100"): "ResNet-32, CIFAR-100",
+    ("resnet32", "cifar10"): "ResNet-32, CIFAR-10",
+    ("resnet50", "cifar100"): "ResNet-50, CIFAR-100",
+    ("resnet50", "cifar10"): "ResNet-50, CIFAR-10",
+}
+FIRST = ("resnet32", "cifar100")
+# per cent at 90, 95 and 98 % sparsity, plain and with ToST; ToST, Table 2
+PAPER = {
+    FIRST: {
+        "Random": ((63.13, 64.55, 19.83), (65.19, 64.61, 33.98)),
+        "SNIP": ((69.31, 65.63, 55.70), (70.00, 68.46, 60.21)),
+        "GraSP": ((69.24, 66.50, 58.43), (70.18, 67.20, 62.30)),
+        "SynFlow": ((69.03, 65.23, 58.73), (70.25, 67.90, 61.72)),
+        "LTH": ((71.11, 70.37, 69.02), (72.30, 71.99, 70.22)),
+    },
+    ("resnet32", "cifar10"): {
+        "Random": ((89.95, 89.68, 86.13), (91.53, 91.44, 88.20)),
+        "SNIP": ((92.26, 91.18, 87.78), (92.83, 92.01, 88.12)),
+        "GraSP": ((92.20, 91.39, 88.70), (92.98, 92.77, 89.92)),
+        "SynFlow": ((92.01, 91.67, 88.10), (93.39, 92.06, 91.82)),
+        "LTH": ((93.14, 92.98, 92.22), (94.01, 93.60, 93.34)),
+    },
+    ("resnet50", "cifar100"): {
+        "Random": ((65.67, 60.23, 28.32), (67.75, 63.60, 41.99)),
+        "SNIP": ((70.43, 67.85, 60.38), (70.79, 68.06, 61.51)),
+        "GraSP": ((70.53, 67.84, 63.88), (70.89, 68.09, 65.01)),
+        "SynFlow": ((70.43, 67.95, 63.95), (70.86, 68.83, 65.40)),
+        "LTH": ((71.89, 71.05, 70.41), (73.69, 72.20, 71.93)),
+    },
+    ("resnet50", "cifar10"): {
+        "Random": ((85.11, 88.76, 85.32), (92.73, 90.95, 87.11)),
+        "SNIP": ((91.95, 92.12, 89.26), (92.89, 92.56, 90.56)),
+        "GraSP": ((92.10, 91.74, 89.97), (92.64, 92.33, 90.94)),
+        "SynFlow": ((92.05, 91.83, 89.61), (92.55, 92.57, 90.27)),
+        "LTH": ((93.69, 93.18, 92.79), (94.37, 94.01, 92.94)),
+    },
+}
+DENSE = dict(zip(BLOCKS, (74.64, 94.80, 74.91, 94.90), strict=True))  # likewise
+ONE_STEP = "SynFlow, 1 step"
+NEEDS = {
+    ((*block, mask, kind), density, seed): Need(
+        run(kind, density, seed, mask=mask, net=block[0], data=block[1])
+    )
+    for block in BLOCKS
+    for mask, density in [("dense", 1.0), *((m, d) for m in MASKS for d in DENSITIES)]
+    for kind in (("base",) if mask == "dense" else ("base", "ToST"))
+    for seed in range(3)
+}
+NEEDS |= {
+    ((*block, ONE_STEP, "base"), 0.02, seed): Need(
+        replace(
+            run("base", 0.02, seed, mask="SynFlow", net=block[0], data=block[1]),
+            mask=Synflow(0.02, steps=1),
+            collapse="train",
+        )
+    )
+    for block in BLOCKS
+    if block[0] == "resnet32"
+    for seed in range(3)
+}
+ROWS = ("Random", "SNIP", "GraSP", "SynFlow", ONE_STEP, "LTH")
+PRUNED = [(*FIRST, mask, "base") for mask in MASKS if mask != "LTH"]
+CLAIMS = (
+    *(
+        Claim(
+            says=f"ToST improves {named} at 98 % sparsity (ResNet-32, CIFAR-100)",
+            quote="sparse mask trained with ToST stays stable in performing significantly better "
+            "across all pruning methods, datasets, and network architectures",
+            source="section 3.2",
+            margin=margins.gain((*FIRST, mask, "ToST"), (*FIRST, mask, "base"), 0.02),
+            paper=PAPER[FIRST][mask][1][-1] - PAPER[FIRST][mask][0][-1],
+            room=margins.room((*FIRST, mask, "base"), 0.02),
+        )
+        for mask, named in {
+            "Random": "random masks",
+            "SNIP": "SNIP's masks",
+            "GraSP": "GraSP's masks",
+            "SynFlow": "SynFlow's masks",
+            "LTH": "lottery tickets",
+        }.items()
+    ),
+    Claim(
+        says="Trained plainly at 98 %, lottery tickets are better than all other masks",
+        quote="among all the pruning methods, sparse masks obtainned by LTH (Frankle & Carbin, "
+        "2018) perform the best at high sparsity",
+        source="section 3.2",
+        margin=margins.lead((*FIRST, "LTH", "base"), PRUNED, 0.02),
+        paper=69.02 - 58.73,
+        room=margins.room_above([(*FIRST, "LTH", "base")], PRUNED, 0.02),
+    ),
+)
+
+
+def table(results: Mapping[Any, Any], scale: Scale) -> Table:
+    """A block a net and data set, headed by its dense net; a row a mask, plain and with ToST."""
+    shares = [d for d in DENSITIES if any(d == density for _, density, _ in results)]
+    heads = [f"{told}, {who}" for told in ("dense", *(f"{accuracy.sparsity(d)} %" for d in shares))
+             for who in ("paper", "here")]  # fmt: skip
+    rows: list[tuple[str | float | Estimate | None, ...]] = []
+    for block, named in BLOCKS.items():
+        if not any(kind[:2] == block for kind, _, _ in results):
+            continue
+        whole = accuracy.estimate(results, (*block, "dense", "base"), 1)
+        rows.append((named, DENSE[block], whole, *[None] * (2 * len(shares))))
+        for mask in ROWS:
+            for i, kind in enumerate(("base", "ToST")):
+                here = [accuracy.estimate(results, (*block, mask, kind), d) for d in shares]
+                paper = [PAPER[block][mask][i][DENSITIES.index(d)] if mask in MASKS else None
+                         for d in shares]  # fmt: skip
+                if mask in MASKS or any(here):
+                    cells = [cell for pair in zip(paper, here, strict=True) for cell in pair]
+                    rows.append((mask + " + ToST" * i, None, None, *cells))
+    return Table("test accuracy (%) by mask and sparsity", ("mask", *heads), tuple(rows))

@@ -1,0 +1,286 @@
+"""The forerunner's figures of accuracy over sparsity: what they draw, and what their claims say."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from figures import items, margins
+from figures.lottery import _ladders as ladders
+from figures.lottery import fig01, fig04, fig06, fig07, fig08, fig09, figa13
+from figures.lottery._runs import LEVELS
+from figures.scales import SCALES
+from sparsediag import plotting
+
+MODULES = (fig01, fig04, fig06, fig07, fig08, fig09, figa13)
+LAPTOP = SCALES["laptop"]
+LOW, HIGH = LEVELS[11], LEVELS[16]
+
+
+def history(percent: float) -> list[dict[str, Any]]:
+    return [
+        {"test_accuracy": 0.0},
+        {"test_accuracy": percent / 100, "best": True},
+        {"test_accuracy": 1.0},
+    ]
+
+
+def measured(
+    module: ModuleType, level: Callable[[Any, float], float], *, seeds: int = 3
+) -> dict[Any, Any]:
+    """All results of an item; seeds differ by a tenth of a point, alike for all kinds."""
+    return {
+        (kind, density, seed): history(level(kind, density) + 0.1 * seed)
+        for kind, density, seed in module.NEEDS
+        if seed < seeds
+    }
+
+
+def at_laptop(module: ModuleType, level: Callable[[Any, float], float]) -> dict[Any, Any]:
+    there = items.needs(f"lottery/{module.__name__.rpartition('.')[2]}", LAPTOP)
+    return {label: rows for label, rows in measured(module, level).items() if label in there}
+
+
+def steps(kind: Any, density: float) -> float:
+    """Different for every kind, and falling with sparsity."""
+    return 70 + 0.1 * len(str(kind)) + float(np.log(density))
+
+
+def all_margins(module: ModuleType, level: Callable[[Any, float], float]) -> dict[str, list[float]]:
+    results = measured(module, level)
+    return {claim.says: list(claim.margin(results)) for claim in module.CLAIMS}
+
+
+def lines(ax: Axes) -> dict[str, Any]:
+    return {str(bars.get_label()): bars[0] for bars in ax.containers}
+
+
+def dashed(ax: Axes) -> list[float]:
+    return [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+
+
+def legend(fig: Figure) -> list[str]:
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def test_fig01_draws_a_panel_a_group_of_tweaks() -> None:
+    fig = fig01.draw(measured(fig01, steps), LAPTOP)
+    assert [ax.get_title()[:2] for ax in fig.axes] == ["a)", "b)", "c)", "d)"]
+    assert [set(lines(ax)) for ax in fig.axes] == [
+        {"vanilla", "skip"}, {"vanilla", "Swish", "Mish"}, {"vanilla", "LS"}, {"vanilla", "LRsI"}
+    ]  # fmt: skip
+    skip = lines(fig.axes[0])["skip"].get_ydata()
+    assert skip == pytest.approx([steps("skip", d) + 0.1 for d in sorted(LEVELS.values())])
+    assert dashed(fig.axes[0]) == pytest.approx([steps("vanilla", 1) + 0.1, steps("skip", 1) + 0.1])
+    assert legend(fig)[-2:] == ["dense", "winning tickets"]
+
+
+def test_fig01_shades_where_tickets_win() -> None:
+    results = measured(fig01, lambda kind, d: 70 if d == 1 else 70 - (kind == "LS" and d < 0.5))
+    drawn = fig01.draw(results, LAPTOP).axes
+    assert len(drawn[0].patches) == 16
+    assert len(drawn[1].patches) == 32
+    spans = [patch.get_x() for patch in drawn[2].patches]
+    assert len(spans) == sum(d >= 0.5 for d in LEVELS.values()) == 3
+    assert min(spans) == pytest.approx(LEVELS[3] * 0.8**0.5)
+
+
+def test_a_ticket_wins_from_one_standard_deviation_below_the_dense_net() -> None:
+    dense = {("vanilla", 1, seed): history(value) for seed, value in enumerate((69, 70, 71))}
+    assert ladders.bar(dense) == pytest.approx(69)
+    assert ladders.bar({("vanilla", 1, 0): history(70)}) == pytest.approx(70)
+    assert np.isnan(ladders.bar({}))
+
+
+def test_margins_are_joined_seed_by_seed() -> None:
+    def of(kind: str) -> margins.Margin:
+        return lambda results: [rows for (k, _, _), rows in results.items() if k == kind]
+
+    results = {("a", 1, 0): 5.0, ("a", 1, 1): 7.0, ("b", 1, 1): 1.0, ("b", 1, 2): 3.0}
+    assert margins.joined(margins.less, of("a"), of("b"))(results) == [6.0]
+    assert margins.joined(margins.mean, of("a"), of("b"))({}) == []
+
+
+def test_fig04_draws_both_panels() -> None:
+    fig = fig04.draw(measured(fig04, steps), LAPTOP)
+    left, right = fig.axes
+    assert list(lines(left)) == ["vanilla", "AT", "TRT", "AT+TRT"]
+    assert list(lines(right)) == ["AT+TRT", "vanilla, rewound"]
+    assert len(dashed(left)) == 4
+    assert dashed(right) == pytest.approx([steps("vanilla", 1) + 0.1])
+    assert lines(right)["vanilla, rewound"].get_linestyle() == ":"
+    assert len({line.get_marker() for line in lines(left).values()}) == 4
+
+
+def test_fig06_draws_the_nets_and_data_sets_that_are_there() -> None:
+    whole = fig06.draw(measured(fig06, steps), SCALES["paper"])
+    assert [ax.get_title() for ax in whole.axes][::5] == [
+        "VGG-16, CIFAR-10",
+        "ResNet-18, CIFAR-100",
+    ]
+    assert len(whole.axes) == 8
+    small = fig06.draw(at_laptop(fig06, steps), LAPTOP)
+    assert [ax.get_title().split()[0] for ax in small.axes] == ["VGG-16", "ResNet-18", "MobileNet"]
+    assert all(len(dashed(ax)) == 1 for ax in small.axes)
+
+
+def test_fig08_draws_a_panel_a_tweak() -> None:
+    fig = fig08.draw(measured(fig08, steps), LAPTOP)
+    for ax, tweak in zip(fig.axes, ("AT", "TRT", "AT+TRT"), strict=True):
+        plain = ["vanilla", "vanilla, rewound"]
+        assert list(lines(ax)) == [*plain, tweak, f"{tweak}, rewound"]
+        colours = {to_hex(lines(ax)[kind].get_color()) for kind in (tweak, f"{tweak}, rewound")}
+        assert len(colours) == 1
+        assert len(ax.get_xticks()) <= 11
+
+
+@pytest.mark.parametrize(
+    ("module", "kinds"),
+    [
+        (fig07, ["vanilla", "AT+TRT"]),
+        (fig09, ["vanilla", "AT+TRT", "AT+TRT with KD"]),
+        (figa13, ["vanilla", "AT+TRT"]),
+    ],
+)
+def test_one_panel_shows_all_kinds_and_the_dense_net(module: ModuleType, kinds: list[str]) -> None:
+    fig = module.draw(measured(module, steps), LAPTOP)
+    (ax,) = fig.axes
+    assert list(lines(ax)) == kinds
+    assert dashed(ax) == pytest.approx([steps("vanilla", 1) + 0.1])
+    assert legend(fig) == [*kinds, "dense"]
+    assert ax.get_xlabel() == "sparsity (%)"
+    assert ax.get_ylabel() == "test accuracy (%)"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_margins_are_zero_where_all_nets_are_equal(module: ModuleType) -> None:
+    expected = {
+        "At 97 % sparsity AT+TRT is not more than 1 point below rewinding": [1, 1, 1],
+        "At 91 % sparsity tickets win with AT+TRT, and do not without": [0, -0.1, -0.2],
+    }
+    for says, values in all_margins(module, lambda _, density: 70.0).items():
+        assert values, says
+        zero = [0] * len(values)
+        assert values == pytest.approx(expected.get(says, zero), abs=1e-9), says
+
+
+def test_fig01_claims_hold_and_fail() -> None:
+    def paper(kind: str, density: float) -> float:
+        return 70 - (kind == "skip" and density == 1) + (kind != "vanilla" and density < 1)
+
+    assert all(min(values) > 0.9 for values in all_margins(fig01, paper).values())
+
+    def contrary(kind: str, density: float) -> float:
+        return 140 - paper(kind, density)
+
+    assert all(max(values) < -0.9 for values in all_margins(fig01, contrary).values())
+
+
+def test_fig04_claims_hold_and_fail() -> None:
+    levels = {
+        "vanilla": (70, 70, 66),
+        "AT": (70, 70, 69),
+        "TRT": (70, 71, 68),
+        "AT+TRT": (71, 72, 71),
+        "vanilla, rewound": (70, 71, 71.5),
+    }
+
+    def at(kind: str, density: float) -> float:
+        return levels[kind][(density < 1) + (density < 0.15)]
+
+    for claim in fig04.CLAIMS:
+        assert claim.judge(measured(fig04, at)).word == "reproduced", claim.says
+    levels = {
+        "vanilla": (70, 70, 71),
+        "AT": (70, 71, 69),
+        "TRT": (70, 70, 70),
+        "AT+TRT": (71, 69, 68),
+        "vanilla, rewound": (70, 71, 71.5),
+    }
+    for claim in fig04.CLAIMS:
+        assert claim.judge(measured(fig04, at)).word == "not reproduced", claim.says
+
+
+@pytest.mark.parametrize("module", [fig06, fig07, figa13])
+def test_claims_of_all_tweaks_together_hold_and_fail(module: ModuleType) -> None:
+    for sign, word in ((1, "reproduced"), (-1, "not reproduced")):
+
+        def at(kind: Any, density: float, sign: int = sign) -> float:
+            return 70 + sign * ("AT+TRT" in kind)
+
+        for claim in module.CLAIMS:
+            results = measured(module, at)
+            if claim.says.endswith("nets and data sets"):  # their replicates are nets
+                results[("vgg16_bn", "cifar10", "AT+TRT"), HIGH, 0] = history(70 + 1.1 * sign)
+            assert claim.judge(results).word == word, claim.says
+
+
+def test_fig06_tells_the_net_where_the_tweaks_add_least() -> None:
+    results = measured(
+        fig06, lambda kind, _: 70 + (kind[2] == "AT+TRT") * (-1 if kind[0] == "mobilenet" else 2)
+    )
+    assert np.mean(fig06.gains(results)) == pytest.approx(1.25)
+    assert fig06.worst(results) == pytest.approx([-1] * 3)
+
+
+def test_fig08_claims_hold_and_fail() -> None:
+    def paper(kind: str, density: float) -> float:
+        if kind == "AT+TRT, rewound":
+            return 72
+        added = {"AT, rewound": 1.1, "TRT, rewound": 2.0, "vanilla, rewound": 1, "AT+TRT": 2}
+        return 70 - (density < 1) * (2 - added.get(kind, 0)) - (density < 0.1)
+
+    def contrary(kind: str, density: float) -> float:
+        return 140 - paper(kind, density)
+
+    for claim in fig08.CLAIMS:
+        assert claim.judge(measured(fig08, paper)).word == "reproduced", claim.says
+        assert claim.judge(measured(fig08, contrary)).word == "not reproduced", claim.says
+
+
+def test_fig09_claims_hold_and_fail() -> None:
+    def paper(kind: str, density: float) -> float:
+        return 70 + {"vanilla": 0, "AT+TRT": 2, "AT+TRT with KD": 2.2}[kind]
+
+    def contrary(kind: str, density: float) -> float:
+        return 70 + {"vanilla": 0, "AT+TRT": 1, "AT+TRT with KD": -2}[kind]
+
+    for claim in fig09.CLAIMS:
+        assert claim.judge(measured(fig09, paper)).word == "reproduced", claim.says
+        assert claim.judge(measured(fig09, contrary)).word == "not reproduced", claim.says
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_they_cope_with_parts_of_the_results(module: ModuleType) -> None:
+    whole = measured(module, steps)
+    parts = [
+        at_laptop(module, steps),
+        {label: rows for label, rows in whole.items() if label[1:] == (HIGH, 0)},
+        {label: rows for label, rows in whole.items() if label[1:] == (1, 0)},
+        {label: rows for label, rows in whole.items() if "vanilla" not in label[0]},
+        dict([next(iter(reversed(whole.items())))]),
+    ]
+    for part in parts:
+        assert part
+        with plotting.style():
+            assert module.draw(part, LAPTOP).axes
+        for claim in module.CLAIMS:
+            assert claim.judge(part).why
+            if claim.room:
+                assert claim.room(part) >= 0
+
+
+@pytest.mark.parametrize(
+    ("module", "count"),
+    [(fig01, 102), (fig04, 84), (fig06, 264), (fig07, 33), (fig08, 129), (fig09, 49), (figa13, 33)],
+)
+def test_at_the_papers_own_scale_one_seed_is_trained(module: ModuleType, count: int) -> None:
+    assert module.SEEDS == 1
+    needs = items.needs(f"lottery/{module.__name__.rpartition('.')[2]}", SCALES["paper"])
+    assert len(needs) == count
+    assert {need.run.seed for need in needs.values()} == {0}

@@ -1,0 +1,33 @@
+"""What runs the tasks of a work."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.engine import ENGINES
+from training.work import Work
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_keeps_the_order_and_brings_errors_back(engine: str, tmp_path: Path) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    a, b, c = (tmp_path / name for name in "abc")
+    tasks = {"c": (os.rename, (b, c)), "b": (os.rename, (a, b)), "a": (Path.touch, (a,))}
+    tasks |= {"bad": (int, ("no number",)), "after bad": (Path.touch, (a,))}
+    work = Work(tasks, {"c": {"b"}, "b": {"a"}, "after bad": {"bad"}})
+    told: list[str] = []
+    errors = work.do(jobs=2, engine=engine, done=told.append)
+    assert list(tmp_path.iterdir()) == [c]
+    assert sorted(told) == ["a", "b", "bad", "c"]
+    assert list(errors) == ["bad"]
+    assert isinstance(errors["bad"], ValueError)
+    assert "no number" in str(errors["bad"])
+
+
+def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="pip install 'sparsediag"):
+        ENGINES["ray"](2)

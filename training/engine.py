@@ -1,0 +1,110 @@
+"""Engines: what runs the tasks of a work: processes on this machine, or a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from typing import Any
+
+from sparsediag.process import settle
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Local(ProcessPoolExecutor):
+    """Processes that share the cores of this machine, and take its GPUs in turn.
+
+    Args:
+        jobs: Number of processes.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        turn = context.Value("i", 0)
+        super().__init__(jobs, context, _alone, (jobs, os.getpid(), turn))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """With `cancel_futures`, what runs is stopped too: it goes on from its files next time."""
+        super().shutdown(wait and not cancel_futures, cancel_futures=cancel_futures)
+        if cancel_futures:
+            for process in multiprocessing.active_children():
+                process.terminate()
+
+
+def _alone(jobs: int, parent: int, turn: Any) -> None:
+    """A worker takes its share of the cores, and ends when whoever started it is gone."""
+    import torch
+
+    settle()
+    torch.set_num_threads(max(1, cores() // jobs))
+    with turn.get_lock():
+        place, turn.value = turn.value, turn.value + 1
+    if gpus := torch.cuda.device_count():
+        torch.cuda.set_device(place % gpus)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Ray(Executor):
+    """Tasks on the Ray cluster that RAY_ADDRESS names, or on one that starts here.
+
+    All its machines need this code, and the folder that is written to.
+
+    Args:
+        jobs: Tasks at a time, over the whole cluster; each takes its share of cores and GPUs.
+
+    Raises:
+        ValueError: If ray is not installed.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        try:
+            ray: Any = importlib.import_module("ray")
+        except ImportError:
+            raise ValueError("engine 'ray' needs ray: pip install 'sparsediag[ray]'") from None
+        ray.init(ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
+        there = ray.cluster_resources()
+        share: dict[str, float] = {"num_cpus": max(1, int(there.get("CPU", 1)) // jobs)}
+        if gpus := there.get("GPU", 0):
+            share["num_gpus"] = min(1.0, gpus / jobs)
+        self._task = ray.remote(**share)(_tried)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start a task; its error comes back as it was raised."""
+        future: Future[Any] = Future()
+
+        def settled(done: Future[Any]) -> None:
+            lost = done.exception()
+            value, error = (None, lost) if lost else done.result()
+            if error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        self._task.remote(fn, args, kwargs).future().add_done_callback(settled)
+        return future
+
+
+def _tried(fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+    try:
+        return fn(*args, **kwargs), None
+    except Exception as error:
+        return None, error
+
+
+ENGINES: dict[str, Callable[[int], Executor]] = {"local": Local, "ray": Ray}
