@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from figures import items
 from figures.plan import Plan
@@ -30,6 +29,8 @@ DIAGNOSTIC, DRAWING = 2.0, 1.0  # weights of a measurement and a picture beside 
 @cache
 def operations(run: Run) -> float:
     """Multiplications and additions of a training, forward and backward; dead weights count."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     source = DATASETS.get(run.data) or DATASETS["cifar10"]
     count, size = SIZES.get(run.data, (50_000, 32))
     options = run.model.keywords() | {

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Estimate:
         if len(found) == 1:
             return cls(float(found[0]))
         spread = found.std(ddof=1) / math.sqrt(len(found))
-        half = float(stats.t.ppf(0.975, len(found) - 1) * spread)
+        half = float(stdtrit(len(found) - 1, 0.975) * spread)
         return cls(float(found.mean()), half, len(found))
 
     def told(self, form: str = ".2f", between: str = " ± ") -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import sparsediag
 from figures.need import Need
@@ -36,15 +36,28 @@ DATA = {
 }
 
 
+class StandIn(NamedTuple):
+    """What stands for a net of the papers.
+
+    Attributes:
+        model: The net.
+        epochs: Length of its training.
+        densities: Shares of its weights at which it is trained, beside 1 and the plain rounds of
+            the lottery that sparser nets need anyway.
+    """
+
+    model: Model
+    epochs: int
+    densities: frozenset[float]
+
+
 @dataclass(frozen=True)
 class Scale:
     """How large the trainings and the measurements are.
 
     Attributes:
         data: What stands for each of the papers' data sets; those that are missing are left out.
-        nets: Likewise for their nets, with the length of a training in epochs.
-        densities: Shares of weights at which nets are trained, beside the dense ones and the plain
-            rounds of the lottery.
+        nets: Likewise for their nets.
         seeds: Trainings of each kind.
         cut: Share of the weights that a round of the lottery cuts.
         points: Grid points of a landscape along each direction, and of a curve.
@@ -55,8 +68,7 @@ class Scale:
 
     name: str
     data: Mapping[str, str] = field(default_factory=dict)
-    nets: Mapping[str, tuple[Model, int]] = field(default_factory=dict)
-    densities: frozenset[float] = frozenset()
+    nets: Mapping[str, StandIn] = field(default_factory=dict)
     seeds: int = 3
     cut: float = 0.2
     points: int = 51
@@ -78,7 +90,7 @@ class Scale:
             return True
         if not (run.data in self.data and run.model.name in self.nets and run.seed < self.seeds):
             return False
-        return run.mask.density in (1, *self.densities) or self._rung(run)
+        return run.mask.density in (1, *self.nets[run.model.name].densities) or self._rung(run)
 
     def _rung(self, run: Run) -> bool:
         """Whether a run is a plain round of the lottery, which sparser ones need anyway."""
@@ -97,7 +109,7 @@ class Scale:
         """
         if self.whole:
             return run
-        paper, (model, epochs) = run.optim.epochs, self.nets[run.model.name]
+        paper, (model, epochs, _) = run.optim.epochs, self.nets[run.model.name]
         mask, tweaks = run.mask, dict(run.tweaks)
         if isinstance(mask, Lottery):
             mask = replace(mask, cut=self.cut)
@@ -158,23 +170,25 @@ def rounds(*numbers: int) -> set[float]:
     return {Lottery(0.8**k).density for k in numbers}
 
 
-RESNETS = ("resnet18", "resnet32", "resnet34", "resnet50")
 DIGITS = dict.fromkeys(("mnist", "cifar10", "cifar100", "tinyimagenet"), "digits")
-CHANNELS_LAST = Compute(layout="channels_last")
+TICKETS = frozenset(rounds(11, 16))  # 91 and 97 % sparse, the forerunner's sparse end
+RESNET, VGG = Model("resnet18", 8), Model("vgg16_bn", 8)
 SCALES = {
     scale.name: scale
     for scale in (
         Scale(
             "smoke",
             data=DIGITS,
-            nets={name: (Model(name, 2), 3) for name in ("vgg16_bn",)}
-            | {
-                "vgg16": (Model("vgg16_bn", 2), 3),
-                "mlp": (Model("mlp"), 3),
-                "mobilenet": (Model("mobilenet", 4), 3),
-            }
-            | dict.fromkeys(RESNETS, (Model("resnet18", 2), 3)),
-            densities=frozenset({0.1} | rounds(11)),
+            nets={
+                name: StandIn(model, 3, frozenset({0.1} | rounds(11)))
+                for name, model in {
+                    **dict.fromkeys(
+                        ("resnet18", "resnet32", "resnet34", "resnet50"), Model("resnet18", 2)
+                    ),
+                    **dict.fromkeys(("vgg16", "vgg16_bn"), Model("vgg16_bn", 2)),
+                    "mlp": Model("mlp"),
+                }.items()
+            },
             seeds=1,
             cut=0.95,
             points=5,
@@ -185,27 +199,27 @@ SCALES = {
             "laptop",
             data=DIGITS,
             nets={
-                "vgg16": (Model("vgg16_bn", 8), 10),  # without batch norm it needs longer
-                "vgg16_bn": (Model("vgg16_bn", 8), 10),
-                "mobilenet": (Model("mobilenet", 4), 20),
-                "mlp": (Model("mlp"), 30),
-            }
-            | dict.fromkeys(RESNETS, (Model("resnet18", 8), 10)),
-            densities=frozenset({0.8, 0.1, 0.05, 0.02, 0.01} | rounds(11, 16)),
-            points=21,
-            images=500,
-            probe=192,
-            compute=CHANNELS_LAST,
+                "resnet18": StandIn(RESNET, 10, TICKETS | {0.8, 0.1, 0.05}),
+                "resnet32": StandIn(RESNET, 10, frozenset({0.05, 0.02})),
+                "resnet34": StandIn(RESNET, 10, TICKETS),
+                "resnet50": StandIn(RESNET, 10, frozenset({0.05})),
+                "vgg16": StandIn(VGG, 10, frozenset({0.1, 0.01})),  # without norm it needs longer
+                "vgg16_bn": StandIn(VGG, 10, TICKETS),
+                "mobilenet": StandIn(Model("mobilenet", 4), 14, TICKETS),
+                "mlp": StandIn(Model("mlp"), 20, frozenset({0.1, 0.032, 0.01})),
+            },
+            points=17,
+            images=384,
+            probe=128,
+            compute=Compute(layout="channels_last"),
         ),
         Scale(
             "hour",
             data=dict.fromkeys(("cifar10", "cifar100"), "cifar10"),
             nets={
-                "resnet18": (Model("resnet18", 32), 12),
-                "resnet32": (Model("resnet32", 16), 12),
-                "vgg16": (Model("vgg16_bn", 32), 12),
+                "resnet18": StandIn(Model("resnet18", 32), 12, TICKETS | {0.1, 0.05}),
+                "resnet32": StandIn(Model("resnet32", 16), 12, frozenset({0.1, 0.02})),
             },
-            densities=frozenset({0.1, 0.05, 0.02, 0.01} | rounds(11, 16)),
             cut=0.5,
             points=25,
             compute=Compute(precision="bf16"),

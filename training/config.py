@@ -229,7 +229,7 @@ class Run:
         return toml(self.table())
 
     def __hash__(self) -> int:
-        return hash(self.id)
+        return hash((self.data, self.seed, self.model.name, self.mask, *self.tweaks))
 
     @cached_property
     def id(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from training.config import Record, Run
@@ -27,6 +28,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "AT+TRT": grouped(["at+trt"]),
     "AT+TRT with KD": {**grouped(["at"]), "rescale": {}, "distillation": {}},
 }
+
+
+recipe = cache(Run.load)
 
 
 def run(
@@ -54,7 +58,7 @@ def run(
         oneshot: A mask of one cut of the dense net.
         recorded: Record the top eigenvalue after every epoch.
     """
-    paper = Run.load(f"lottery_{net}_{data}")
+    paper = recipe(f"lottery_{net}_{data}")
     method = Magnitude(density) if oneshot else Lottery(density)
     activation: Any = kind.lower() if kind in ("Swish", "Mish") else "relu"
     early = density == LEVELS[11] and kind in ("vanilla", "skip", "LS", "LRsI")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from training.config import Run
@@ -31,6 +32,9 @@ NO_SIZE = "+ ZerO, Mask, size 0"  # the learned mask is not pressed to be small
 RECIPES = {"mlp": "pipeline_mlp_mnist", "vgg16": "pipeline_vgg16_cifar10"}
 
 
+recipe = cache(Run.load)
+
+
 def run(kind: str, density: float, seed: int = 0, *, net: str = "mlp") -> Run:
     """A training at a density, whatever is left of the net.
 
@@ -42,7 +46,7 @@ def run(kind: str, density: float, seed: int = 0, *, net: str = "mlp") -> Run:
         seed: Seed.
         net: "mlp" on MNIST or "vgg16" on CIFAR-10.
     """
-    paper = replace(Run.load(RECIPES[net]), seed=seed, collapse="train")
+    paper = replace(recipe(RECIPES[net]), seed=seed, collapse="train")
     single = {**FREE, MANY_STEPS: ("synflow", {}), "RigL": ("rigl", {})}
     if kind in single:
         method, options = single[kind]

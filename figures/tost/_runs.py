@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from training.config import Record, Run
@@ -38,6 +39,9 @@ MASKS = {
 }
 
 
+recipe = cache(Run.load)
+
+
 def run(
     kind: str = "base",
     density: float = 0.1,
@@ -53,7 +57,7 @@ def run(
     Lottery tickets are those of one chain: their seeds differ in the order of the data. The plain
     net and ToST record eigenvalues and gradient flow at the paper's 90 %.
     """
-    paper = Run.load(f"tost_{net}_{data}")
+    paper = recipe(f"tost_{net}_{data}")
     lottery = mask == "LTH" and density < 1
     method = METHODS[MASKS[mask]](density=density) if density < 1 else Dense()
     watched = (mask, density, net, data) == ("LTH", 0.1, "resnet18", "cifar100")
