@@ -64,6 +64,7 @@ class Krylov:
         self._rows = like.new_empty(0, self.size)
         self._outside = like.new_empty(0, self.size)
         self._gram: np.ndarray = np.zeros((0, 0))
+        self._born: np.ndarray = np.zeros(0)  # lengths of the outside parts at first
         self._coupling: np.ndarray = np.zeros((0, 0))
         self._newest = 0
         self.projected: np.ndarray = np.zeros((0, 0))
@@ -104,7 +105,12 @@ class Krylov:
             rows, lengths = rows[:1], lengths[:1]
         rows, lengths = (a[: self.size - len(self)] for a in (rows, lengths))
         at = torch.from_numpy(rows).to(self._rows.device)
-        return self._outside[at] / _to(lengths, self._rows)[:, None]
+        w = self._outside[at] / _to(lengths, self._rows)[:, None]
+        if (lengths < 0.1 * self._born[rows]).any():  # rounding has grown by as much
+            w.addmm_(dots(w, self.vectors).to(w), self.vectors, alpha=-1)
+            if float(dots(w, w).diagonal().min()) < 0.5:  # and is most of what is left
+                return None
+        return w
 
     def grow(self, directions: Tensor, *, passes: int = 2) -> None:
         """Add `directions`, rows, with a product for each.
@@ -153,6 +159,7 @@ class Krylov:
         self._coupling = np.pad(self._coupling, ((0, 0), (0, b)))
         self._coupling[m:, k:] = np.eye(b)
         self._gram, self._newest = gram, b
+        self._born = np.append(self._born, np.sqrt(gram.diagonal()[k:]))
         self._drop()
 
     def ritz(self, order: Callable[[np.ndarray], np.ndarray]) -> Ritz:
@@ -198,6 +205,7 @@ class Krylov:
             self._outside = self._outside[at]
             self._coupling = self._coupling[:, kept]
             self._gram = self._gram[np.ix_(kept, kept)]
+            self._born = self._born[kept]
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:

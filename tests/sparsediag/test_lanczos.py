@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -91,6 +91,9 @@ def test_known_spectra(name: str, which: str, block: int) -> None:
     st.integers(0, 99),
     st.integers(1, 3),
 )
+@example([0, 0, 0, 0, 0, 1, 1, -1, 2, 0, 0, 0, 2], 2, "smallest", 0, 2)  # a part that is rounding
+@example([0, 0, 0, 0, 0, 2, 2, 3, 0, 0, 1, 0, 1, 2**-24], 1, "largest", 0, 3)
+@example([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2**-24], 1, "largest", 0, 3)
 def test_any_small_spectrum(
     spectrum: list[float], top: int, which: str, seed: int, block: int
 ) -> None:
