@@ -37,7 +37,7 @@ def plan(wanted: Sequence[str], scale: Scale, out: Path) -> Plan:
     """What is missing for the wanted items."""
     found = Plan()
     for name in wanted:
-        if not items.drawn(name, scale, out):
+        if items.missing(name, scale, out) or not items.drawn(name, scale, out):
             needed = {_need(need, found, scale, out) for need in items.needs(name, scale).values()}
             found.work.tasks[f"draw {name}"] = (items.draw, (name, scale, out))
             found.work.after[f"draw {name}"] = needed - {""}

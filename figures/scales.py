@@ -172,6 +172,7 @@ def rounds(*numbers: int) -> set[float]:
 
 DIGITS = dict.fromkeys(("mnist", "cifar10", "cifar100", "tinyimagenet"), "digits")
 TICKETS = frozenset(rounds(11, 16))  # 91 and 97 % sparse, the forerunner's sparse end
+CHANNELS_LAST = Compute(layout="channels_last")
 RESNET, VGG = Model("resnet18", 8), Model("vgg16_bn", 8)
 SCALES = {
     scale.name: scale
@@ -180,7 +181,7 @@ SCALES = {
             "smoke",
             data=DIGITS,
             nets={
-                name: StandIn(model, 3, frozenset({0.1} | rounds(11)))
+                name: StandIn(model, 2, frozenset({0.1} | rounds(11)))
                 for name, model in {
                     **dict.fromkeys(
                         ("resnet18", "resnet32", "resnet34", "resnet50"), Model("resnet18", 2)
@@ -194,6 +195,7 @@ SCALES = {
             points=5,
             images=100,
             probe=100,
+            compute=CHANNELS_LAST,
         ),
         Scale(
             "laptop",
@@ -211,7 +213,7 @@ SCALES = {
             points=17,
             images=384,
             probe=128,
-            compute=Compute(layout="channels_last"),
+            compute=CHANNELS_LAST,
         ),
         Scale(
             "hour",

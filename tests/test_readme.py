@@ -2,10 +2,15 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from sparsediag.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,20 +30,27 @@ def test_python_block_runs(tmp_path: Path) -> None:
     assert (tmp_path / "landscape.png").stat().st_size > 5000
 
 
-def test_shell_block_runs(tmp_path: Path) -> None:
-    code = "".join(blocks("bash"))
-    assert code.splitlines()[0] == ". .venv/bin/activate"
+def test_shell_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two commands in a shell, the others here: each would load torch again."""
+    activate, train, info, *lines = "".join(blocks("bash")).splitlines()
+    assert activate == ". .venv/bin/activate"
     bin_folder = Path(sys.executable).parent
     assert shutil.which("sparsediag", path=str(bin_folder))
-    code = code.replace("training digits", "training digits --optim.epochs 2")
-    _, *lines = code.replace("--density", "--density --probes 2 --steps 10").splitlines()
-    few = [re.sub(r"^sparsediag (?!info).*", r"\g<0> --images 100", line) for line in lines]
-    script = "\n".join(["set -eo pipefail", *few])
+    few = "training digits --optim.epochs 2 --tweaks.rescale.steps 2"
+    train = train.replace("training digits", few)
+    script = "\n".join(["set -eo pipefail", train, info, 'echo "$CKPT"'])
     environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
+    checkpoint = done.stdout.splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        line = line.replace("--density", "--density --probes 2 --steps 10")
+        name, *words = shlex.split(line.replace("$CKPT", checkpoint))
+        assert name == "sparsediag"
+        assert main([*words, "--images", "100"]) == 0
     folder = next(tmp_path.glob("out/runs/*magnitude*"))
     for name in (
         "best-landscape.npz",

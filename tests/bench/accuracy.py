@@ -12,11 +12,11 @@ from scipy import stats
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.errors import ConfigError
 from training.config import Run
+from training.engine import cores
 from training.loop import Diverged
 from training.progress import together
 from training.stages import stages
 from training.start import Collapsed
-from training.engine import cores
 
 OUT = Path("out/bench")
 RESNET: dict[str, Any] = {

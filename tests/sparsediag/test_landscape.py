@@ -255,7 +255,7 @@ found.save(sys.argv[2])
     out = tmp_path / "killed.npz"
     command = [sys.executable, "-c", code, str(tmp_path / "unfinished"), str(out)]
     begun = tmp_path / "unfinished"
-    for ends in np.sort(np.random.default_rng(0).integers(20, 500, 5)).tolist():
+    for ends in np.sort(np.random.default_rng(0).integers(20, 500, 3)).tolist():
         process = subprocess.Popen(command, cwd=ROOT)
         while process.poll() is None:
             if begun.exists() and begun.stat().st_size > ends * RECORD.itemsize:

@@ -16,10 +16,10 @@ from sparsediag.data import DATASETS
 from sparsediag.models import MODELS
 from training.__main__ import changes, main
 from training.config import RECIPES, Run
+from training.engine import cores
 from training.masks import METHODS
 from training.progress import together, watched
 from training.tweaks import TWEAKS
-from training.engine import cores
 
 TINY = """
 data = "digits"
