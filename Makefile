@@ -3,6 +3,7 @@ SCALE  ?= laptop
 JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 ONLY   ?=
 PART   ?=
+DATA   ?=
 
 BIN   := .venv/bin
 READY := .venv/ready
@@ -22,8 +23,8 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(READY)
 
-figures: $(READY)  ## draw the figures of the papers [SCALE=smoke|laptop] [ONLY=tost/fig09a] [JOBS=2]
-	@$(BIN)/python -m figures $(ONLY) --scale $(SCALE) --jobs $(JOBS)
+figures: $(READY)  ## draw the papers' figures [SCALE=smoke|laptop|hour|paper] [ONLY=tost/fig09a] [JOBS=2] [DATA=folder:PATH]
+	@$(BIN)/python -m figures $(ONLY) --scale $(SCALE) --jobs $(JOBS) $(if $(DATA),--data $(DATA))
 
 test: $(READY)  ## run the test suite
 	@$(BIN)/python -m pytest -n $(JOBS)

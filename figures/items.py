@@ -12,10 +12,11 @@ from typing import Any
 
 from figures import store, tables
 from figures.need import Need
-from figures.scales import Scale
+from figures.scales import Scale, named
 from sparsediag import plotting
 from sparsediag.files import written
 from sparsediag.models import ghost
+from training.config import Run
 
 HERE = Path(__file__).parent
 PAPERS = ("tost", "lottery", "pipeline")
@@ -125,14 +126,17 @@ def told(name: str, scale: Scale, out: Path) -> str:
     wanted = needs(name, scale)
     if not wanted:
         return "from the code itself"
-    runs = {scale.run(need.run).id: need.run for need in wanted.values()}
-    nets = sorted({scale.title(run) for run in runs.values()})
-    seeds = 1 + max(run.seed for run in runs.values())
-    epochs = sorted({scale.run(run).optim.epochs for run in runs.values()})
-    text = (
-        f"scale {scale.name}: {'; '.join(nets)}; {' or '.join(map(str, epochs))} epochs; "
-        f"{'1 seed' if seeds == 1 else f'up to {seeds} seeds'}"
-    )
+    runs = {scale.run(need.run): need.run for need in wanted.values()}
+    seeds = 1 + max(run.seed for run in runs)
+    spread = "1 seed" if seeds == 1 else f"up to {seeds} seeds"
+    text = f"scale {scale.name}: {_nets(list(runs))}, {spread}"
+    if not scale.whole:
+        text += f"\nthe paper: {_nets([need.run for need in item(name).NEEDS.values()])}"
     if lost := len(missing(name, scale, out)):
         text += f"\n{lost} of {len(wanted)} measurements are missing"
     return text
+
+
+def _nets(runs: list[Run]) -> str:
+    epochs = " or ".join(str(n) for n in sorted({run.optim.epochs for run in runs}))
+    return f"{'; '.join(sorted({named(run) for run in runs}))}; {epochs} epochs"

@@ -131,10 +131,7 @@ class Scale:
 
     def title(self, run: Run) -> str:
         """Net and data set as they are trained here."""
-        here = self.run(run)
-        width = f" of width {here.model.width}" if here.model.width else ""
-        name = NETS.get(here.model.name, here.model.name)
-        return f"{name}{width}, {DATA.get(here.data, here.data)}"
+        return named(self.run(run))
 
     def options(self, need: Need) -> dict[str, Any]:
         """Options of the diagnostic at this scale."""
@@ -158,6 +155,12 @@ class Scale:
         if need.along:
             content += self.key(need.along)
         return hashlib.sha256(content.encode()).hexdigest()[:10]
+
+
+def named(run: Run) -> str:
+    """Net and data set of a run, as the papers write them."""
+    width = f" of width {run.model.width}" if run.model.width else ""
+    return f"{NETS.get(run.model.name, run.model.name)}{width}, {DATA.get(run.data, run.data)}"
 
 
 def early(epoch: int, paper: int, epochs: int) -> int:
@@ -205,12 +208,12 @@ SCALES = {
                 "resnet32": StandIn(RESNET, 10, frozenset({0.05, 0.02})),
                 "resnet34": StandIn(RESNET, 10, TICKETS),
                 "resnet50": StandIn(RESNET, 10, frozenset({0.05})),
-                "vgg16": StandIn(VGG, 10, frozenset({0.1, 0.01})),  # without norm it needs longer
-                "vgg16_bn": StandIn(VGG, 10, TICKETS),
-                "mobilenet": StandIn(Model("mobilenet", 4), 14, TICKETS),
-                "mlp": StandIn(Model("mlp"), 20, frozenset({0.1, 0.032, 0.01})),
+                "vgg16": StandIn(VGG, 8, frozenset({0.1, 0.01})),  # without norm it needs longer
+                "vgg16_bn": StandIn(VGG, 8, TICKETS),
+                "mobilenet": StandIn(Model("mobilenet", 4), 12, TICKETS),
+                "mlp": StandIn(Model("mlp"), 16, frozenset({0.1, 0.032, 0.01})),
             },
-            points=17,
+            points=15,
             images=384,
             probe=128,
             compute=CHANNELS_LAST,

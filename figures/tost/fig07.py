@@ -78,7 +78,7 @@ def draw(results: dict[Any, Any], scale: Scale) -> Figure:
         ax = fig.add_subplot(1, len(cells), i + 1)
         kinds = {(net, data, kind): (kind, colour) for kind, colour in KINDS.items()}
         accuracy.ladder(ax, results, kinds, inches=fig.get_figwidth() / len(cells) - 0.6)
-        ax.set_title(scale.title(run(net=net, data=data)))
+        ax.set_title(scale.title(run(net=net, data=data)).replace(" of ", "\nof "))
         if i:
             ax.set_ylabel("")
     ax.legend()
