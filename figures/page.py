@@ -9,6 +9,8 @@ import json
 from html import escape
 from pathlib import Path
 
+from PIL import Image
+
 from figures import claims, findings, items, store
 from figures.findings import Found
 from figures.scales import Scale
@@ -30,8 +32,10 @@ td.n, th.n { text-align: right; white-space: nowrap; }
 img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
 .wide { overflow-x: auto; } q { color: #444; } pre { white-space: pre-wrap; }
 details { font-size: .85rem; margin: .3rem 0; } summary { cursor: pointer; }
-nav a { margin-right: .8rem; white-space: nowrap; } @media print { details { display: none; } }
+nav { line-height: 1.9; } nav a { margin-left: .8rem; margin-right: .3rem; }
+@media print { details { display: none; } }
 """
+ENLARGED = 0.7  # pixels of the page for one of a picture at 200 dots an inch
 SIGNS = {"reproduced": "● ", "not reproduced": "✕ ", "not testable at this scale": "○ "}
 CLASSES = {"reproduced": "reproduced", "not reproduced": "not-reproduced"}
 TITLES = {"tost": "ToST", "lottery": "Its forerunner", "pipeline": "The pruning pipeline"}
@@ -78,7 +82,7 @@ def html(found: Found, others: list[Found], scale: Scale, out: Path, stamp: str)
         ),
         f"<p><b>{findings.tally(found['claims'])}</b> of {len(found['claims'])} claims.</p>",
         f"<details open><summary>The rule</summary><pre>{escape(_rule())}</pre></details>",
-        f"<nav>{''.join(f'<a href=#{_id(n)}>{n}</a> ' for n in rows)}</nav>",
+        f"<nav>{''.join(_link(name, [row for row, _ in own]) for name, own in rows.items())}</nav>",
     ]
     for paper in items.PAPERS:
         body.append(f"<h2>{TITLES[paper]}</h2>")
@@ -102,6 +106,16 @@ def _id(name: str) -> str:
     return name.replace("/", "-")
 
 
+def _link(name: str, own: list[Found]) -> str:
+    """The way to an item, with a sign for each of its claims."""
+    signs = "".join(
+        f'<span class="{CLASSES.get(row["verdict"], "open")}" title="{escape(row["says"])}: '
+        f'{row["verdict"]}">{SIGNS[row["verdict"]].strip()}</span>'
+        for row in own
+    )
+    return f"<a href=#{_id(name)}>{name}</a>{signs} "
+
+
 def _item(name: str, scale: Scale, out: Path) -> list[str]:
     """Head, picture and caption of an item."""
     title, _, rest = inspect.cleandoc(items.item(name).__doc__ or "").partition("\n\n")
@@ -110,11 +124,14 @@ def _item(name: str, scale: Scale, out: Path) -> list[str]:
     if not picture.exists():
         why = "see what the command said" if name in items.at(scale) else "not at this scale"
         return [*head, f"<p><b>Not drawn: {why}.</b></p>"]
+    with Image.open(picture) as image:
+        width = round(image.width * ENLARGED)
     data = base64.b64encode(picture.read_bytes()).decode()
     about = escape(items.told(name, scale, out))
     return [
         *head,
-        f'<img alt="{escape(" ".join(title.split()))}" src="data:image/png;base64,{data}">',
+        f'<img width={width} alt="{escape(" ".join(title.split()))}" '
+        f'src="data:image/png;base64,{data}">',
         f"<p>{escape(' '.join(rest.split()))}</p><p><small>{about}</small></p>",
     ]
 

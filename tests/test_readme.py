@@ -1,5 +1,6 @@
 """The README's commands and code do what they say."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from figures import findings, items
 from sparsediag.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -83,3 +85,11 @@ def test_make_targets_named_here_exist() -> None:
 def test_pictures_named_here_exist() -> None:
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def test_claims_here_are_those_that_were_measured() -> None:
+    found = json.loads((findings.MEASURED / "laptop.json").read_text())
+    claims = [(name, claim.says) for name in items.names() for claim in items.item(name).CLAIMS]
+    assert [(row["item"], row["says"]) for row in found["claims"]] == claims
+    assert findings.markdown(found) in README
+    assert findings.tally(found["claims"]) in README
