@@ -70,14 +70,15 @@ def _understood(options: argparse.Namespace) -> tuple[list[str], Scale]:
 def make(wanted: Sequence[str], scale: Scale, options: argparse.Namespace) -> int:
     """Do what is missing for the wanted items, and draw them."""
     out: Path = options.out
+    if options.dry_run:
+        print(bill.told(wanted, scale))
+        return 0
     todo = plan(wanted, scale, out)
     if options.plan:
         print(bill.listing(wanted, todo, scale, out))
         return 0
-    if options.dry_run or (scale.whole and todo.runs):
+    if scale.whole and todo.runs:
         print(bill.told(wanted, scale))
-    if options.dry_run:
-        return 0
     errors = _done(todo, scale, options)
     for name, error in errors.items():
         print(f"{name} failed: {error}", file=sys.stderr)

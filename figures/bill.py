@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from figures.scales import Scale
 from sparsediag import models
 from sparsediag.data import DATASETS
 from training.config import Run
+from training.model import Model
 from training.stages import stages
 
 # What a GPU is taken to sustain in training, in operations a second: a ResNet-18 of 1.1 GFLOP an
@@ -26,24 +29,30 @@ SIZES = {"digits": (1300, 8), "mnist": (60_000, 28), "tinyimagenet": (100_000, 6
 DIAGNOSTIC, DRAWING = 2.0, 1.0  # weights of a measurement and a picture beside a short training
 
 
-@cache
 def operations(run: Run) -> float:
     """Multiplications and additions of a training, forward and backward; dead weights count."""
+    count, _ = SIZES.get(run.data, (50_000, 32))
+    model = replace(run.model, activation="relu")
+    return (
+        3.0 * _forward(json.dumps(asdict(model)), run.data) * TRAIN_SHARE * count * run.optim.epochs
+    )
+
+
+@cache
+def _forward(model: str, data: str) -> float:
+    """Operations of a net, told as JSON, on one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    source = DATASETS.get(run.data) or DATASETS["cifar10"]
-    count, size = SIZES.get(run.data, (50_000, 32))
-    options = run.model.keywords() | {
-        "classes": source.classes,
-        "channels": len(source.moments),
-        "size": size,
-    }
+    source = DATASETS.get(data) or DATASETS["cifar10"]
+    channels, (_, size) = len(source.moments), SIZES.get(data, (50_000, 32))
+    net_of = Model(**json.loads(model))
+    options = {"classes": source.classes, "channels": channels, "size": size}
     with torch.device("meta"):
-        net = models.build(run.model.name, **options)
-        images = torch.empty(1, len(source.moments), size, size)
+        net = models.build(net_of.name, **net_of.keywords(), **options)
+        image = torch.empty(1, channels, size, size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.eval()(images)
-    return 3.0 * float(counter.get_total_flops()) * TRAIN_SHARE * count * run.optim.epochs
+        net.eval()(image)
+    return float(counter.get_total_flops())
 
 
 def weight(task: str, todo: Plan) -> float:
