@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from figures import bill, items, page
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
+from sparsediag import data as datasets
 from sparsediag import terminal
+from sparsediag.data import DATASETS
 from sparsediag.errors import unknown
 from training.engine import ENGINES, cores
 
@@ -40,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         return make(wanted, scale, options)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -63,7 +69,10 @@ def _understood(options: argparse.Namespace) -> tuple[list[str], Scale]:
     if options.data and scale.whole:
         raise ValueError(f"--data {options.data}: scale 'paper' trains on the papers' own data")
     if options.data:
-        scale = replace(scale, data=dict.fromkeys(scale.data, options.data))
+        if options.data not in DATASETS and not options.data.startswith("folder:"):
+            raise ValueError(unknown("data", options.data, [*DATASETS, "folder:PATH"]))
+        name = f"{scale.name}-{options.data.rstrip('/').rpartition('/')[2].removeprefix('folder:')}"
+        scale = replace(scale, name=name, data=dict.fromkeys(scale.data, options.data))
     return list(dict.fromkeys(wanted)) or items.at(scale), scale
 
 
@@ -99,6 +108,9 @@ def _done(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, Ba
     """Do all tasks under one bar; what went wrong, by task."""
     if not todo.work.tasks:
         return {}
+    for data in {run.data for run in todo.runs.values()}:
+        with suppress(ValueError, OSError):  # its trainings will say so
+            datasets.load(data)  # once, where it has to be downloaded
     weights = {name: bill.weight(name, todo) for name in todo.work.tasks}
     with terminal.bars() as bars:
         bar = bars.add_task(f"{scale.name} figures", total=round(sum(weights.values())))
@@ -111,7 +123,7 @@ def _done(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, Ba
         if f"draw {name}" not in errors and not items.drawn(name, scale, options.out):
             try:
                 items.draw(name, scale, options.out)
-            except (ValueError, LookupError, ArithmeticError) as error:
+            except Exception as error:  # one picture must not take the others with it
                 errors[f"draw {name}"] = error
     return errors
 

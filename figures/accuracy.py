@@ -93,10 +93,12 @@ def sparsity_axis(ax: Axes, shares: Sequence[float], *, inches: float = 3.0) -> 
 
 
 def sparsity(density: float) -> str:
-    """The sparsity of a density in percent as the papers write it, rounded down.
+    """The sparsity of a density in percent as the papers write it: rounded down from 94 on.
 
-    >>> sparsity(0.1), sparsity(0.8**14), sparsity(0.8**16), sparsity(0.0032)
-    ('90', '95', '97', '99.6')
+    >>> sparsity(0.1), sparsity(0.8**6), sparsity(0.8**14), sparsity(0.8**16), sparsity(0.0032)
+    ('90', '74', '95', '97', '99.6')
     """
-    digits = 0 if density > 0.01 else 1
-    return f"{math.floor(100 * (1 - density) * 10**digits + 1e-6) / 10**digits:.{digits}f}"
+    share = 100 * (1 - density)
+    if density <= 0.01:
+        return f"{math.floor(10 * share + 1e-6) / 10:.1f}"
+    return f"{math.floor(share + 1e-6) if density < 0.06 else round(share)}"

@@ -1,7 +1,8 @@
 """Claims of the papers, and what measurements say of them, by one rule for all.
 
 A claim is put as a number, its margin, that is positive where it holds, with one value for each
-seed. It is
+seed. Lottery tickets of all seeds come from one chain: their seeds differ in the order of the data
+alone, and intervals are for that ticket. A claim is
 
 - reproduced, if the whole 95 % interval of the margin is above 0;
 - not reproduced, if the whole interval is below 0, or below half of the paper's own number;
@@ -34,6 +35,7 @@ class Claim:
         unit: Of the margin.
         paper: The paper's own margin, if it gives one.
         room: From the results: the largest margin that is possible, if there is one.
+        exact: The margins are computed, not measured: the least of them decides.
     """
 
     says: str
@@ -43,12 +45,16 @@ class Claim:
     unit: str = "points"
     paper: float | None = None
     room: Callable[[Results], float] | None = None
+    exact: bool = False
 
     def judge(self, results: Results) -> Verdict:
         """What the results say of the claim."""
         values = [float(v) for v in self.margin(results) if math.isfinite(v)]
         if not values:
             return Verdict(None, "not testable at this scale", "not trained at this scale")
+        if self.exact:
+            word: Word = "reproduced" if min(values) > 0 else "not reproduced"
+            return Verdict(Estimate(min(values)), word, "computed, not measured")
         found = Estimate.of(values)
         if found.count < 2:
             return Verdict(found, "not testable at this scale", "one seed only")

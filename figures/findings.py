@@ -98,7 +98,11 @@ def difference(row: Found) -> str:
 
 
 def _short(value: float, sign: bool = False) -> str:
-    return f"{value:{'+' if sign else ''}.2f}" if abs(value) < 100 else f"{value:+.3g}"
+    return (
+        f"{value:{'+' if sign else ''}.2f}"
+        if abs(value) < 100
+        else f"{value:{'+' if sign else ''}.3g}"
+    )
 
 
 def paper(row: Found) -> str:

@@ -14,15 +14,19 @@ Margin = Callable[[Results], list[float]]
 DEAD = 15.0  # percent; nets of ten classes that have learned nothing stay below
 
 
-def gain(kind: Any, over: Any, *densities: float) -> Margin:
-    """How much better one kind is than another: the mean over the densities that have both."""
-    return lead(kind, (over,), *densities)
+def gain(kind: Any, over: Any, *densities: float, whole: bool = False) -> Margin:
+    """How much better one kind is than another: see `lead`."""
+    return lead(kind, (over,), *densities, whole=whole)
 
 
-def lead(kind: Any, others: Iterable[Any], *densities: float) -> Margin:
+def lead(kind: Any, others: Iterable[Any], *densities: float, whole: bool = False) -> Margin:
     """How much better a kind is than the best of others.
 
-    It is the mean over the densities where there is the kind and one of the others at least.
+    Args:
+        kind: The kind.
+        others: The others; a density that lacks one of them does not count.
+        densities: The mean over these, as far as they were trained.
+        whole: Nothing, unless all of them were.
     """
     others = tuple(others)
 
@@ -30,11 +34,13 @@ def lead(kind: Any, others: Iterable[Any], *densities: float) -> Margin:
         at = []
         for density in densities:
             own = accuracy.seeds(results, kind, density)
-            rivals = [found for o in others if (found := accuracy.seeds(results, o, density))]
-            if own and rivals:
+            rivals = [accuracy.seeds(results, other, density) for other in others]
+            if own and all(rivals):
                 common = set(own).intersection(*rivals)
                 at.append({s: own[s] - max(rival[s] for rival in rivals) for s in common})
-        common = set.intersection(*map(set, at)) if at else set()
+        if not at or (whole and len(at) < len(densities)):
+            return []
+        common = set.intersection(*map(set, at))
         return [float(np.mean([found[s] for found in at])) for s in sorted(common)]
 
     return leads
@@ -66,11 +72,15 @@ def mean(*values: float) -> float:
 
 
 def room(over: Any, *densities: float) -> Callable[[Results], float]:
-    """How much better than a kind a net can be at all: points that are missing to 100 %."""
+    """How much better than a kind a net can be at all: points that are missing to 100 %.
+
+    There is no room above nets that have learned nothing: what is compared may be dead too.
+    """
 
     def missing(results: Results) -> float:
         found = [100 - v for d in densities for v in accuracy.seeds(results, over, d).values()]
-        return float(np.mean(found)) if found else 0.0
+        missed = float(np.mean(found)) if found else 0.0
+        return missed if missed < 100 - DEAD else 0.0
 
     return missing
 

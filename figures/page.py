@@ -33,7 +33,7 @@ img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
 .wide { overflow-x: auto; } q { color: #444; } pre { white-space: pre-wrap; }
 details { font-size: .85rem; margin: .3rem 0; } summary { cursor: pointer; }
 nav { line-height: 1.9; } nav a { margin-left: .8rem; margin-right: .3rem; }
-@media print { details { display: none; } }
+
 """
 ENLARGED = 0.7  # pixels of the page for one of a picture at 200 dots an inch
 SIGNS = {"reproduced": "● ", "not reproduced": "✕ ", "not testable at this scale": "○ "}
@@ -141,7 +141,7 @@ def _claims(rows: list[tuple[Found, list[Found | None]]], heads: list[str]) -> s
     if not rows:
         return ""
     head = "".join(
-        f"<th class=n>{escape(h)}</th><th class=n>difference</th><th></th>" for h in heads
+        f"<th class=n>{escape(h)}</th><th class=n>difference</th><th>verdict</th>" for h in heads
     )
     lines = [f"<tr><th>claim</th><th class=n>paper</th>{head}</tr>"]
     for row, others in rows:
@@ -151,7 +151,7 @@ def _claims(rows: list[tuple[Found, list[Found | None]]], heads: list[str]) -> s
             f"<small><q>{escape(row['quote'])}</q>, {escape(row['source'])}</small></td>"
             f"<td class=n>{findings.paper(row)}</td>{cells}</tr>"
         )
-    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+    return f"<div class=wide tabindex=0><table>{''.join(lines)}</table></div>"
 
 
 def _cells(row: Found | None) -> str:
@@ -174,7 +174,8 @@ def _runs(name: str, scale: Scale, out: Path) -> str:
     links = {}
     for label, need in items.needs(name, scale).items():
         file = store.path(need, scale, out)
-        links[f"../{file.relative_to(out)}"] = " ".join(str(label).split())
+        if file.exists():
+            links[f"../{file.relative_to(out)}"] = " ".join(str(label).split())
     listed = "".join(f'<li><a href="{escape(k)}">{escape(v)}</a></li>' for k, v in links.items())
     runs = f"<details><summary>{len(links)} measurements</summary><ul>{listed}</ul></details>"
     return f"<p><small>{files}</small></p>{runs if links else ''}"

@@ -23,7 +23,7 @@ NETS = {
     "resnet34": "ResNet-34",
     "resnet50": "ResNet-50",
     "vgg16": "VGG-16",
-    "vgg16_bn": "VGG-16",
+    "vgg16_bn": "VGG-16-BN",
     "mobilenet": "MobileNet",
     "mlp": "MLP",
 }

@@ -108,8 +108,11 @@ class Krylov:
         w = self._outside[at] / _to(lengths, self._rows)[:, None]
         if (lengths < 0.1 * self._born[rows]).any():  # rounding has grown by as much
             w.addmm_(dots(w, self.vectors).to(w), self.vectors, alpha=-1)
-            if float(dots(w, w).diagonal().min()) < 0.5:  # and is most of what is left
+            sizes = dots(w, w).diagonal().sqrt()
+            kept = sizes > 0.7  # of the others it is most of what is left
+            if not bool(kept.any()):
                 return None
+            w = w[kept] / sizes[kept, None].to(w)
         return w
 
     def grow(self, directions: Tensor, *, passes: int = 2) -> None:

@@ -240,7 +240,8 @@ class Run:
         """
         run = Run.of(self.table())  # 1 and 1.0, a list and a tuple are the same
         method = run.table()["mask"]["method"]
-        table = changed(replace(run, mask=Dense(), tweaks={}), Run())
+        ticket = None if run.ticket == run.seed else run.ticket
+        table = changed(replace(run, mask=Dense(), tweaks={}, ticket=ticket), Run())
         table["mask"] = {"method": method, **changed(run.mask)}
         table["tweaks"] = {name: changed(t, type(t).first()) for name, t in run.tweaks.items()}
         digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:10]

@@ -29,15 +29,17 @@ class Local(ProcessPoolExecutor):
     """
 
     def __init__(self, jobs: int) -> None:
+        settle()  # processes inherit it
         context = multiprocessing.get_context("spawn")
         turn = context.Value("i", 0)
         super().__init__(jobs, context, _alone, (jobs, os.getpid(), turn))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """With `cancel_futures`, what runs is stopped too: it goes on from its files next time."""
+        processes = list((self._processes or {}).values())
         super().shutdown(wait and not cancel_futures, cancel_futures=cancel_futures)
         if cancel_futures:
-            for process in multiprocessing.active_children():
+            for process in processes:
                 process.terminate()
 
 

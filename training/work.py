@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ class Work:
             jobs: Tasks at a time.
             done: Told each task that has ended.
             engine: What runs them: see `training.engine`.
+
+        Raises:
+            ValueError: If the system has killed a process.
         """
         waiting, errors = dict(self.tasks), dict[str, BaseException]()
         finished: set[str] = set()
@@ -52,6 +55,10 @@ class Work:
                         else:
                             finished.add(name)
                         done(name)
+            except BrokenExecutor as error:
+                raise ValueError(
+                    f"a process was killed, for want of memory perhaps; use less than --jobs {jobs}"
+                ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -28,9 +28,7 @@ SEEDS = 1
 DENSITY = LEVELS[11]
 COLOURS = {"vanilla": plotting.COLOUR_OF["sparse"], "AT+TRT": plotting.COLOUR_OF["ToST"]}
 NEEDS = {
-    (kind, DENSITY, seed): Need(run(kind, DENSITY, seed, recorded=True))
-    for kind in COLOURS
-    for seed in range(3)
+    (kind, DENSITY, seed): Need(run(kind, DENSITY, seed)) for kind in COLOURS for seed in range(3)
 }
 Rows = Sequence[Mapping[str, Any]]
 
@@ -100,7 +98,7 @@ CLAIMS = (
         margin=more(lambda rows: accuracies(rows, "val"), initial),
     ),
     Claim(
-        says="In the first twentieth of the training, AT+TRT has the higher top eigenvalue",
+        says="At the start of the training AT+TRT has the higher top eigenvalue",
         quote="in initial phase of sparse subnetwork training, our methods provide high push (high "
         "eigenvalue)",
         source="section A1.2",

@@ -96,8 +96,8 @@ def draw(
         found = {d: e for d in densities if (e := estimate(results, row, d))}
         if found:
             _line(ours, row, list(found), list(found.values()))
+    theirs.axhline(chance, color="#bbbbbb", linewidth=0.6)
     for ax, told in ((theirs, "the paper"), (ours, title)):
-        ax.axhline(chance, color="#bbbbbb", linewidth=0.6)
         ax.set(title=told, xscale="log", xlabel=r"density (%), and compression, $-\log_{10}$ of it")
         ax.set_xlim(1.25 * max(densities), 0.8 * min(densities))
         ax.set_xticks(densities, [f"{100 * d:g}\n{compression(d)}" for d in densities])

@@ -54,6 +54,7 @@ CLAIMS = (
         source="section 2.2",
         margin=jumps,
         unit="slope",
+        exact=True,
     ),
     Claim(
         says="Swish lets the gradient of small negative inputs through, ReLU does not",
@@ -61,6 +62,7 @@ CLAIMS = (
         source="section 2.2",
         margin=leaks,
         unit="slope",
+        exact=True,
     ),
 )
 

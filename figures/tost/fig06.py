@@ -26,7 +26,7 @@ from sparsediag.mask import prunable
 
 DENSITIES = (0.2, 0.15, 0.1, 0.05)
 TWEAKS = ("GSk", "GSw")
-# points at 95 % sparsity beside what fades before the first drop; ToST, section 3.3
+# points at 95 % sparsity beside what fades before the first drop; ToST, section 3.4
 PAPER = {
     "GSk, after decay": -0.917,
     "GSw, after decay": -0.429,
@@ -72,7 +72,7 @@ def _claims(tweak: str) -> tuple[Claim, ...]:
             says=f"{tweak} that goes late and at once is worse, at 95 % sparsity",
             quote="abrupt removal of GSk and GSw towards the end of training, leads to significant "
             "performance drop of > 1.2% (sparsity 95%)",
-            source="section 3.3",
+            source="section 3.4",
             margin=margins.gain(tweak, abrupt, 0.05),
             paper=-PAPER[abrupt],
             room=margins.room(abrupt, 0.05),

@@ -43,7 +43,7 @@ def flatter(results: Results, kind: str) -> list[float]:
     """How much less the loss rises than around the plain net, mean over the line; one a seed."""
     plain, tweaked = changes(results, "base"), changes(results, kind)
     common = sorted(set(plain) & set(tweaked))
-    return [float(np.nanmean(plain[seed]) - np.nanmean(tweaked[seed])) for seed in common]
+    return [float(np.mean(plain[seed]) - np.mean(tweaked[seed])) for seed in common]
 
 
 def _claim(kind: str) -> Claim:

@@ -34,7 +34,8 @@ NEEDS = {
 
 def rise(result: Any) -> float:
     """Mean of the loss over the plane and the images, less that of the images themselves."""
-    return float(np.nanmean(result.loss) - np.minimum(result.centre, result.clamp).mean())
+    loss = np.nan_to_num(result.loss, nan=result.clamp)  # where it overflowed
+    return float(loss.mean() - np.minimum(result.centre, result.clamp).mean())
 
 
 def rises(results: Results, axes: str, kind: str) -> dict[int, float]:

@@ -7,7 +7,7 @@ sparser; more skips even harm the dense net.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from figures import accuracy, margins
@@ -28,18 +28,10 @@ NEEDS = {
 }
 
 
-def more(kind: str, sparse: float, than: float) -> Callable[[Mapping[Any, Any]], list[float]]:
+def more(kind: str, sparse: float, than: float) -> margins.Margin:
     """How much more a tweak adds at one density than at another, a number a seed."""
-
-    def difference(results: Mapping[Any, Any]) -> list[float]:
-        found = []
-        for seed in range(3):
-            own = {key: rows for key, rows in results.items() if key[2] == seed}
-            late, early = (margins.gain(kind, "base", d)(own) for d in (sparse, than))
-            found += [a - b for a, b in zip(late, early, strict=False)]
-        return found
-
-    return difference
+    at, other = (margins.gain(kind, "base", density) for density in (sparse, than))
+    return margins.joined(margins.less, at, other)
 
 
 CLAIMS = (
