@@ -42,11 +42,11 @@ def run(
     data: str = "cifar100",
     rewound: bool = False,
     oneshot: bool = False,
+    recorded: bool = False,
 ) -> Run:
     """A training of ResNet-18 on CIFAR-100 from a lottery ticket, or what else is asked for.
 
-    Tickets are those of one chain: their seeds differ in the order of the data. At 91 % the plain
-    net and the one with all tweaks record the top eigenvalue, and some keep an early checkpoint.
+    Tickets are those of one chain: their seeds differ in the order of the data.
 
     Args:
         kind: One of `KINDS`.
@@ -56,15 +56,13 @@ def run(
         data: The data set.
         rewound: Start from epoch 33 of the dense training, not from its initialisation.
         oneshot: A mask of one cut of the dense net.
+        recorded: Record the top eigenvalue after every epoch.
     """
     paper = recipe(f"lottery_{net}_{data}")
     method = Magnitude(density) if oneshot else Lottery(density)
     activation: Any = kind.lower() if kind in ("Swish", "Mish") else "relu"
-    shown = (net, data, rewound, oneshot) == ("resnet18", "cifar100", False, False)
-    early = kind in ("vanilla", "skip", "LS", "LRsI")
-    record = Record(
-        checkpoints=(5,) if early else (), eigenvalue_every=int(kind in ("vanilla", "AT+TRT"))
-    )
+    early = density == LEVELS[11] and kind in ("vanilla", "skip", "LS", "LRsI")
+    kept = early and (net, data, rewound, oneshot) == ("resnet18", "cifar100", False, False)
     return replace(
         paper,
         collapse="train" if density < 1 else "refuse",  # a net cut through stays at chance
@@ -74,5 +72,5 @@ def run(
         model=replace(paper.model, activation=activation),
         mask=method if density < 1 else Dense(),
         tweaks={name: TWEAKS[name](**options) for name, options in KINDS[kind].items()},
-        record=record if shown and density == LEVELS[11] else Record(),
+        record=Record(checkpoints=(5,) if kept else (), eigenvalue_every=int(recorded)),
     )

@@ -28,7 +28,9 @@ SEEDS = 1
 DENSITY = LEVELS[11]
 COLOURS = {"vanilla": plotting.COLOUR_OF["sparse"], "AT+TRT": plotting.COLOUR_OF["ToST"]}
 NEEDS = {
-    (kind, DENSITY, seed): Need(run(kind, DENSITY, seed)) for kind in COLOURS for seed in range(3)
+    (kind, DENSITY, seed): Need(run(kind, DENSITY, seed, recorded=True))
+    for kind in COLOURS
+    for seed in range(3)
 }
 Rows = Sequence[Mapping[str, Any]]
 

@@ -49,7 +49,7 @@ def as_printed(item: Any) -> dict[Any, Any]:
         else:
             table = pipeline1 if item in (pipeline1, fig01) else pipeline2
             at = table.DENSITIES.index(density)
-            row = {"SNIP": _rows.BEST, NO_SIZE: "+ ZerO, Mask"}.get(kind, kind)
+            row = {"SNIP": _rows.BEST, NO_SIZE: "+ ZerO"}.get(kind, kind)
             mean = table.PAPER.get(row, (9.0,) * 5)[at] + (kind == NO_SIZE)
         results[kind, density, seed] = history(mean + seed - 1)
     return results
@@ -114,6 +114,8 @@ def test_no_claim_holds_where_all_nets_are_alike(item: Any) -> None:
     for claim in item.CLAIMS:
         found = claim.judge(results).measured
         assert found is not None
+        if "is within" in claim.says:
+            continue
         assert found.mean == pytest.approx(0)
         assert claim.judge(results).word != "reproduced"
 
@@ -125,7 +127,7 @@ def test_the_opposite_is_no_reproduction(item: Any) -> None:
         for key, rows in as_printed(item).items()
     }
     for claim in item.CLAIMS:
-        if "better of the two" not in claim.says:
+        if "is within" not in claim.says:
             assert all(margin < 0 for margin in claim.margin(turned)), claim.says
     if item is pipeline1:
         better = {key: history(60.0 + (key[0] == "+ ZerO, Mask")) for key in item.NEEDS}
@@ -211,7 +213,9 @@ def test_a_lead_is_over_the_best_of_the_others_in_each_seed() -> None:
     results = {(k, d, s): history(v) for k, row in values.items() for s, v in enumerate(row)
                for d in (0.1, 0.01)}  # fmt: skip
     assert margins.lead("a", "bc", 0.1)(results) == pytest.approx([5, -10])
-    assert margins.lead("a", "bx", 0.1, 0.01, 0.5)(results) == pytest.approx([10, -10])
+    assert margins.lead("a", "b", 0.1, 0.01, 0.5)(results) == pytest.approx([10, -10])
+    assert margins.lead("a", "b", 0.1, 0.01, 0.5, whole=True)(results) == []
+    assert margins.lead("a", "bx", 0.1)(results) == []
     assert margins.lead("a", "x", 0.1)(results) == []
     assert margins.room_above("a", "bc", 0.1)(results) == pytest.approx(45)
     del results["b", 0.1, 0]
@@ -237,7 +241,7 @@ def test_a_pipeline_table_gives_densities_as_compressions_too() -> None:
     assert [row[0] for row in found.rows[1:7]] == list(pipeline1.PAPER)
     assert pairs(rows(found)["+ ZerO, Mask"]) == [(v, v) for v in (97.2, 87.8, 89.0, 65.0)]
     assert pairs(rows(found)[_rows.BEST]) == [(v, v) for v in (97.3, 93.2, 57.0, 11.4)]
-    assert pairs(rows(found)[NO_SIZE]) == [(None, v) for v in (98.2, None, 90.0, None)]
+    assert pairs(rows(found)[NO_SIZE]) == [(None, v) for v in (98.2, None, 67.2, None)]
 
 
 def test_the_pipeline_at_the_papers_scale_is_its_trainings_and_eight_more() -> None:
