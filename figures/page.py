@@ -27,6 +27,7 @@ table { border-collapse: collapse; width: 100%; font-size: .87rem; margin: .6rem
 th, td { text-align: left; vertical-align: top; padding: .25rem .5rem;
   border-bottom: 1px solid #ddd; }
 td.n, th.n { text-align: right; white-space: nowrap; }
+caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 .v { white-space: nowrap; font-weight: 600; }
 .reproduced { color: #00558a; } .not-reproduced { color: #a84300; } .open { color: #595959; }
 img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
@@ -124,16 +125,26 @@ def _item(name: str, scale: Scale, out: Path) -> list[str]:
     if not picture.exists():
         why = "see what the command said" if name in items.at(scale) else "not at this scale"
         return [*head, f"<p><b>Not drawn: {why}.</b></p>"]
-    with Image.open(picture) as image:
-        width = round(image.width * ENLARGED)
-    data = base64.b64encode(picture.read_bytes()).decode()
-    about = escape(items.told(name, scale, out))
     return [
         *head,
-        f'<img width={width} alt="{escape(" ".join(title.split()))}" '
-        f'src="data:image/png;base64,{data}">',
-        f"<p>{escape(' '.join(rest.split()))}</p><p><small>{about}</small></p>",
+        _shown(name, scale, out),
+        f"<p>{escape(' '.join(rest.split()))}</p>",
+        f"<p><small>{'<br>'.join(map(escape, items.told(name, scale, out).splitlines()))}"
+        "</small></p>",
     ]
+
+
+def _shown(name: str, scale: Scale, out: Path) -> str:
+    """A table as one, a figure as a picture that the page holds."""
+    module, picture = items.item(name), out / "figures" / f"{name}.png"
+    if hasattr(module, "table"):
+        table = module.table(items.results(name, scale, out), scale).html()
+        return f'<div class="wide" tabindex="0">{table}</div>'
+    with Image.open(picture) as image:
+        width = round(image.width * ENLARGED)
+    title = " ".join(inspect.cleandoc(module.__doc__ or "").partition("\n\n")[0].split())
+    data = base64.b64encode(picture.read_bytes()).decode()
+    return f'<img width={width} alt="{escape(title)}" src="data:image/png;base64,{data}">'
 
 
 def _claims(rows: list[tuple[Found, list[Found | None]]], heads: list[str]) -> str:

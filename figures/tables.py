@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from textwrap import fill
 
 from matplotlib.figure import Figure
@@ -47,6 +48,19 @@ class Table:
         lines = [self.heads, ("---",) * len(self.heads)]
         lines += [tuple(self._text(cell) for cell in row) for row in self.rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    def html(self) -> str:
+        """The table for a page that is read aloud too."""
+        first, *others = self.heads
+        head = f'<th scope="col">{escape(first)}</th>'
+        head += "".join(f'<th scope="col" class=n>{escape(h)}</th>' for h in others)
+        body = "".join(
+            f'<tr><th scope="row">{escape(self._text(name))}</th>'
+            + "".join(f"<td class=n>{escape(self._text(cell))}</td>" for cell in rest)
+            + "</tr>"
+            for name, *rest in self.rows
+        )
+        return f"<table><caption>{escape(self.title)}</caption><tr>{head}</tr>{body}</table>"
 
     def latex(self) -> str:
         """The table for a paper; it needs the package booktabs."""

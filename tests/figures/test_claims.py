@@ -57,6 +57,13 @@ def test_the_rule(given: Claim, word: str, why: str) -> None:
     assert why in verdict.why
 
 
+def test_what_is_computed_needs_no_seeds() -> None:
+    for least, word in ((0.1, "reproduced"), (-0.1, "not reproduced")):
+        exact = Claim("says", "quote", "source", lambda _, v=least: [1.0, v], exact=True)
+        assert exact.judge({}).word == word
+        assert exact.judge({}).measured == Estimate(least)
+
+
 TABLE = Table(
     "accuracy (%)",
     ("kind & so on", "paper", "here"),
@@ -83,6 +90,13 @@ def test_a_table_as_markdown_latex_and_csv() -> None:
     assert rows[0] == "kind & so on,paper,here,here ±"
     assert rows[1].startswith("a,71.12,71.0,2.484")
     assert rows[2:] == ["b,,3.0,", "c,1.0,,"]
+
+
+def test_a_table_as_html_names_its_rows_and_columns() -> None:
+    text = TABLE.html()
+    assert text.count('<th scope="col"') == 3
+    assert '<th scope="row">a</th><td class=n>71.12</td><td class=n>71.00 ± 2.48</td>' in text
+    assert "kind &amp; so on" in text
 
 
 def test_a_table_as_a_picture_has_every_cell() -> None:
