@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from figures import bill, items, page
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
-from sparsediag import data as datasets
 from sparsediag import terminal
 from sparsediag.data import DATASETS
 from sparsediag.errors import unknown
 from training.engine import ENGINES, cores
+from training.stages import fetch
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,12 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="count it and its hours, likewise")
     options = parser.parse_args(argv)
     try:
-        wanted, scale = _understood(options)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
-        return make(wanted, scale, options)
+        return make(*_understood(options), options)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -108,9 +102,7 @@ def _done(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, Ba
     """Do all tasks under one bar; what went wrong, by task."""
     if not todo.work.tasks:
         return {}
-    for data in {run.data for run in todo.runs.values()}:
-        with suppress(ValueError, OSError):  # its trainings will say so
-            datasets.load(data)  # once, where it has to be downloaded
+    fetch(todo.runs.values())
     weights = {name: bill.weight(name, todo) for name in todo.work.tasks}
     with terminal.bars() as bars:
         bar = bars.add_task(f"{scale.name} figures", total=round(sum(weights.values())))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from pathlib import Path
 
 from rich.progress import Progress
 
-from sparsediag import data as datasets
 from sparsediag import terminal
 from training.config import Run
 from training.loop import fit
 from training.records import Row
-from training.stages import plan, stages
+from training.stages import fetch, plan, stages
 from training.work import Work
 
 
@@ -48,22 +45,13 @@ def together(
             except (ValueError, OSError) as error:
                 errors[run.id] = error
         return errors
-    for name in {run.data for run in runs}:
-        with suppress(ValueError, OSError):  # its run will say so
-            datasets.load(name)  # once, where it has to be downloaded
+    fetch(runs)
     work = Work({}, {})
     for run in runs:
         plan(run, out, work, device=device)
     with terminal.bars() as bars:
         task = bars.add_task("trainings", total=len(work.tasks))
-        try:
-            return work.do(
-                jobs=max(1, min(jobs, len(work.tasks))), done=lambda _: bars.advance(task)
-            )
-        except BrokenProcessPool as error:
-            raise ValueError(
-                f"a training was killed, for want of memory perhaps; use less than --jobs {jobs}"
-            ) from error
+        return work.do(jobs=max(1, min(jobs, len(work.tasks))), done=lambda _: bars.advance(task))
 
 
 def _one(run: Run, *, bars: Progress, out: Path, device: str) -> Path:

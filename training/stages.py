@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from sparsediag import data as datasets
 from training.config import Run
 from training.loop import fit
 from training.start import finished
@@ -15,6 +18,13 @@ def stages(run: Run) -> list[Run]:
     """The runs that a run needs, first to last, and the run itself."""
     needed = [stage for earlier in run.before() for stage in stages(earlier)]
     return list({stage.id: stage for stage in [*needed, run]}.values())
+
+
+def fetch(runs: Iterable[Run]) -> None:
+    """Read the data of runs once, where it has to be downloaded; what is wrong, a run will say."""
+    for name in {run.data for run in runs}:
+        with suppress(ValueError, OSError):
+            datasets.load(name)
 
 
 def plan(run: Run, out: Path, work: Work, *, device: str = "auto") -> str:
