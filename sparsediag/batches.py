@@ -1,52 +1,125 @@
-"""Batches: the samples that a loss is measured on, in memory and the same at every reading."""
+"""Batches: the samples that a loss is measured on, in memory and the same at every reading.
+
+A batch is a pair (inputs, targets). Inputs are a tensor, a tuple (positional arguments of the net)
+or a dict (keywords of it); targets are what the loss takes: a tensor, some of them, or None.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, RandomSampler
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, Any]
+UNLIKE = (
+    "A Problem needs fixed batches: pass shuffle=False and no augmentation, or a list of some: "
+    "list(itertools.islice(loader, 8))"
+)
 
 
-def fixed(batches: Iterable[Batch], device: torch.device) -> list[Batch]:
-    """The batches in memory on `device`.
+def fixed(batches: Iterable[Any], device: torch.device) -> list[Batch]:
+    """The batches in memory on `device`, as pairs.
 
     Anything but a list or tuple is read twice, so that a loader that shuffles or augments is
-    caught before it ruins a Hessian.
+    caught before it ruins a Hessian. A dict is a pair of itself and its `labels`.
 
     Raises:
-        ValueError: If there is no batch, or a second reading gives others.
+        ValueError: If there is no batch, one is no pair, or a second reading gives others.
 
     >>> len(fixed([(torch.zeros(2, 3), torch.zeros(2))], torch.device("cpu")))
     1
     """
-    kept = []
-    for batch in batches:
-        if len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
-            raise ValueError("a batch is no pair of tensors; need (inputs, targets)")
-        kept.append((batch[0].to(device), batch[1].to(device)))
+    if isinstance(batches, DataLoader) and isinstance(batches.sampler, RandomSampler):
+        raise ValueError(f"the loader shuffles (its sampler is a RandomSampler). {UNLIKE}")
+    kept = [moved(pair(batch), lambda t: t.to(device)) for batch in batches]
     if not kept:
         raise ValueError("no batches came; need at least one pair (inputs, targets)")
-    for i, (_, y) in enumerate(kept):
-        if y.dim() == 0 or len(y) == 0:
+    for i, batch in enumerate(kept):
+        rows = tensors(batch[1]) or tensors(batch[0])
+        if not rows or rows[0].dim() == 0 or len(rows[0]) == 0:
             raise ValueError(f"batch {i} has no targets; need one for each sample of a batch")
     if isinstance(batches, list | tuple):
         return kept
-    again = list(batches)
-    if not again:
+    again = 0
+    for again, batch in enumerate(batches, 1):
+        if again > len(kept) or not _equal(kept[again - 1], pair(batch)):
+            again = -1
+            break
+    if again == 0:
         raise ValueError("the batches can be read only once; give a list or a loader")
-    if len(again) != len(kept) or not all(
-        torch.equal(a.cpu(), b.cpu())
-        for one, two in zip(kept, again, strict=True)
-        for a, b in zip(one, two, strict=True)
-    ):
+    if again != len(kept):
         raise ValueError(
-            "two readings of the loader gave different batches: it shuffles or augments. "
-            "A Problem needs fixed batches; pass shuffle=False and no augmentation."
+            f"two readings of the loader gave different batches: it shuffles or augments. {UNLIKE}"
         )
     return kept
+
+
+def pair(batch: Any) -> Batch:
+    """A batch as (inputs, targets).
+
+    >>> pair({"input_ids": 1, "labels": 2})
+    ({'input_ids': 1, 'labels': 2}, 2)
+    """
+    if isinstance(batch, Mapping):
+        return dict(batch), batch.get("labels")
+    if isinstance(batch, Tensor) or not isinstance(batch, tuple | list) or len(batch) != 2:
+        size = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+        raise ValueError(
+            f"a batch is a {type(batch).__name__}{size}; need pairs (inputs, targets) in a list: "
+            "several inputs as ((a, b), targets), none of targets as (inputs, None), or a dict"
+        )
+    x, y = (dict(part) if isinstance(part, Mapping) else part for part in batch)
+    if not tensors(x):
+        raise ValueError(f"the inputs of a batch are {type(x).__name__}, and hold no tensor")
+    return x, y
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """All tensors in a tensor, a tuple, a dict, or some of these in one another."""
+    return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
+
+
+def moved(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same with every tensor changed."""
+    return pytree.tree_map_only(Tensor, change, tree)
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs as the positional arguments and the keywords of a net."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
+
+
+def count(batch: Batch) -> int:
+    """Number of samples: the length of the targets, or of the inputs where there are none."""
+    return len((tensors(batch[1]) or tensors(batch[0]))[0])
+
+
+def even(batch: Batch) -> bool:
+    """Whether every tensor has one row for each sample, so that samples can be taken apart."""
+    return all(t.dim() > 0 and len(t) == count(batch) for t in tensors(batch))
+
+
+def rows(batch: Batch, which: slice) -> Batch:
+    """Some samples of an even batch."""
+    x, y = moved(batch, lambda t: t[which])
+    return x, y
+
+
+def fitting(batches: Sequence[Batch], numbers: int) -> int:
+    """How many samples hold about so many numbers of input.
+
+    A net makes much more of a token than one number: of these no more than the largest batch.
+    """
+    most = max(map(count, batches))
+    inputs = tensors(batches[0][0])
+    fits = max(1, numbers * count(batches[0]) // max(1, sum(t.numel() for t in inputs)))
+    return fits if all(t.is_floating_point() for t in inputs) else min(fits, most)
 
 
 def chunked(batches: Sequence[Batch], samples: int) -> list[Batch]:
@@ -57,13 +130,11 @@ def chunked(batches: Sequence[Batch], samples: int) -> list[Batch]:
     """
     chunks: list[Batch] = []
     for batch in batches:
-        joined = [batch]
-        fits = chunks and len(chunks[-1][1]) + len(batch[1]) <= samples
-        if fits and all(a.shape[1:] == b.shape[1:] for a, b in zip(chunks[-1], batch, strict=True)):
-            joined.insert(0, chunks.pop())
-        parts = zip(*joined, strict=True)
-        x, y = (torch.cat(part) if len(joined) > 1 else part[0] for part in parts)
-        chunks += zip(x.split(samples), y.split(samples), strict=True)
+        joined = batch
+        if chunks and count(chunks[-1]) + count(batch) <= samples and _alike(chunks[-1], batch):
+            joined = pytree.tree_map(_cat, chunks.pop(), batch)
+        starts = range(0, count(joined), samples)
+        chunks += [rows(joined, slice(i, i + samples)) for i in starts]
     return chunks
 
 
@@ -74,12 +145,34 @@ def separate(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]
     """
     some = batches[:: -(-len(batches) // 8)]
     each = -(-8 // len(some))
-    steps = [max(1, len(y) // each) for _, y in some]
-    taken = [(x[::n][:each], y[::n][:each]) for (x, y), n in zip(some, steps, strict=True)]
-    few = max(chunked(taken, 8)[:2], key=lambda batch: len(batch[1]))
-    half = (len(few[1]) + 1) // 2
-    if half == len(few[1]):
-        return sum(len(y) for _, y in batches) == 1
+    taken = [rows(rows(b, slice(None, None, max(1, count(b) // each))), slice(each)) for b in some]
+    few = max(chunked(taken, 8)[:2], key=count)
+    half = (count(few) + 1) // 2
+    if half == count(few):
+        return sum(map(count, batches)) == 1
     whole, parts = gradient([few]), gradient(chunked([few], half))
     close = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + parts.norm())
     return bool((whole - parts).norm() < close)
+
+
+def _cat(one: Any, two: Any) -> Any:
+    return torch.cat((one, two)) if isinstance(one, Tensor) else one
+
+
+def _alike(one: Batch, two: Batch) -> bool:
+    """Whether two batches can be joined."""
+    (a, form), (b, other) = pytree.tree_flatten(one), pytree.tree_flatten(two)
+    return form == other and all(
+        isinstance(t, Tensor) and t.shape[1:] == u.shape[1:] and t.dtype == u.dtype
+        if isinstance(u, Tensor)
+        else t == u
+        for t, u in zip(a, b, strict=True)
+    )
+
+
+def _equal(one: Batch, two: Batch) -> bool:
+    (a, form), (b, other) = pytree.tree_flatten(one), pytree.tree_flatten(two)
+    return form == other and all(
+        isinstance(t, Tensor) and torch.equal(t.cpu(), u.cpu()) if isinstance(u, Tensor) else t == u
+        for t, u in zip(a, b, strict=True)
+    )

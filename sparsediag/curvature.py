@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sparsediag.batches import Batch, chunked
+from sparsediag.batches import Batch, chunked, count, fitting, rows
 from sparsediag.choice import ENGINES, Engine, Mode, choose
 from sparsediag.device import free
 from sparsediag.directions import lengths
@@ -93,13 +93,13 @@ class Curvature:
         kind = problem.device.type
         self._chunks = list(problem.batches)
         if problem.separable:
-            each, most = self._chunks[0][0][0].numel(), max(len(y) for _, y in self._chunks)
-            fits = max(1, CHUNK.get(kind, 2**18) // each)
+            most = max(map(count, self._chunks))
+            fits = fitting(self._chunks, CHUNK.get(kind, 2**18))
             joined = 8 * most if kind == "cpu" else most  # the caller knows what fits on a GPU
             self._chunks = chunked(self._chunks, chunk or min(fits, joined))
         elif matrix == "fisher":
             raise ValueError("matrix='fisher' needs a loss that is a mean over separate samples")
-        elif problem.batch_norm == "eval" and len({len(y) for _, y in problem.batches}) > 1:
+        elif problem.batch_norm == "eval" and len(set(map(count, problem.batches))) > 1:
             self.doubts.append(
                 "the loss is not a mean over samples, so uneven batches are not weighted right"
             )
@@ -108,7 +108,7 @@ class Curvature:
             self._weights = self._layout.weights(problem.split(problem.weights))
             probe = self._chunks[0]
             if problem.separable:
-                probe = (probe[0][:PROBE], probe[1][:PROBE])
+                probe = rows(probe, slice(PROBE))
             self.mode = choose(self._pass(probe), self._weights, mode=mode, matrix=matrix)
             self._keep(free(problem.device) / 2 if memory is None else memory * 2**30)
 
@@ -121,7 +121,7 @@ class Curvature:
         with self._settings():
             for chunk, kept in zip(self._chunks, self._kept, strict=True):
                 engine = kept or self._engine(chunk)
-                share = len(chunk[1]) / self.problem.samples
+                share = count(chunk) / self.problem.samples
                 parts = engine.product(directions, self.matrix)
                 total = added(total, parts, share)
         return self._scaled(self.problem.joined(total))
@@ -136,7 +136,7 @@ class Curvature:
         total: list[Tensor] | None = None
         for chunk in self._chunks:
             engine = self._engine(chunk)
-            total = added(total, engine.gradient, len(chunk[1]) / self.problem.samples)
+            total = added(total, engine.gradient, count(chunk) / self.problem.samples)
             engine.gradient = None
             fits = self.nbytes + engine.nbytes <= budget
             self.nbytes += engine.nbytes * fits
@@ -149,15 +149,9 @@ class Curvature:
 
     def _pass(self, chunk: Batch) -> Pass:
         x, y = chunk
-        return self.problem.through((self._layout.images(x), y))
+        return self.problem.through((self._layout.inputs(x), y))
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
-        # the fused attention kernels have no second derivative
-        fused = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with self.problem.modes(), sdpa_kernel(SDPBackend.MATH):
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
+        with self.problem.modes(), sdpa_kernel(SDPBackend.MATH):  # others: no second derivative
+            yield

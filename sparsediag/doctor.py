@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsediag.outputs import scores
 from sparsediag.planes import Plane
 from sparsediag.problem import Problem
 from sparsediag.sweep import Sweep
@@ -56,13 +59,15 @@ def _stale(plane: Plane, own: float) -> list[str]:
 
 
 def _samples(problem: Problem) -> list[str]:
-    outputs = problem.outputs()[0]
-    labels = [y for _, y in problem.batches]
-    scores = isinstance(outputs, Tensor) and outputs.dim() == 2
-    if not scores or any(y.dim() != 1 or y.is_floating_point() for y in labels):
+    z, labels = scores(problem.outputs()[0]), [y for _, y in problem.batches]
+    if not isinstance(z, Tensor) or z.dim() != 2 or not all(map(_classes, labels)):
         return []
-    seen, classes = len(torch.cat(labels).unique()), outputs.shape[1]
+    seen, classes = len(torch.cat(labels).unique()), z.shape[1]
     return [f"only {seen} of {classes} classes are among the samples"] if seen < classes else []
+
+
+def _classes(targets: Any) -> bool:
+    return isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
 
 
 def of_grid(loss: np.ndarray, centre: float, *, axes: int) -> list[str]:

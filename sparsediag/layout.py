@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsediag.batches import even, moved, rows, tensors
 from sparsediag.problem import Problem
 
 PROBE = 4  # samples that show whether a net runs in a layout
@@ -28,13 +30,14 @@ class Layout:
     def of(cls, problem: Problem) -> Layout:
         """The layout for one problem: a net that views images as vectors may not take another."""
         layout = cls(problem.live.shapes, problem.device.type == "cpu")
-        x = next(iter(problem.batches))[0][:PROBE]
-        if not layout.last or x.dim() != 4:
+        batch = next(iter(problem.batches))
+        x, _ = rows(batch, slice(PROBE)) if even(batch) else batch
+        if not layout.last or all(t.dim() != 4 for t in tensors(x)):
             return cls(layout.shapes, False)
         weights = layout.weights(problem.split(problem.weights))
         try:
             with torch.no_grad(), problem.modes():
-                problem.call(dict(zip(layout.shapes, weights, strict=True)), layout.images(x))
+                problem.call(dict(zip(layout.shapes, weights, strict=True)), layout.inputs(x))
         except RuntimeError:
             return cls(layout.shapes, False)
         return layout
@@ -45,16 +48,20 @@ class Layout:
             return x
         return x.contiguous(memory_format=torch.channels_last)
 
-    def weights(self, tensors: dict[str, Tensor]) -> list[Tensor]:
-        """Weights in this layout."""
-        return [self.images(t) for t in tensors.values()]
+    def inputs(self, x: Any) -> Any:
+        """What a net takes, in this layout."""
+        return moved(x, self.images)
 
-    def flat(self, tensors: dict[str, Tensor]) -> Tensor:
+    def weights(self, named: dict[str, Tensor]) -> list[Tensor]:
+        """Weights in this layout."""
+        return [self.images(t) for t in named.values()]
+
+    def flat(self, named: dict[str, Tensor]) -> Tensor:
         """Weights as one vector, in the order in which they lie in memory."""
         return torch.cat(
             [
                 (t.permute(0, 2, 3, 1) if self._rolls(t.shape) else t).reshape(-1)
-                for t in tensors.values()
+                for t in named.values()
             ]
         )
 

@@ -44,15 +44,17 @@ def exactly(net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval") ->
     """
     before = {m: m.training for m in net.modules()}
     precision = torch.get_float32_matmul_precision()
-    cudnn = torch.backends.cudnn
+    cudnn, fused = torch.backends.cudnn, torch.backends.mha.get_fastpath_enabled()
     try:
         for m in before:
             m.training = batch_norm == "train" and isinstance(m, nn.modules.batchnorm._BatchNorm)
         torch.set_float32_matmul_precision("highest")
+        torch.backends.mha.set_fastpath_enabled(False)  # rounds otherwise than what has a gradient
         # the default for convolutions on a GPU, TF32, leaves ten bits
         with cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
+        torch.backends.mha.set_fastpath_enabled(fused)
         for m, training in before.items():
             m.training = training

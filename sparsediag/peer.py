@@ -39,6 +39,8 @@ def _judge(problem: Problem, seed: int) -> Iterator[Any]:
             self.products += 1
             return super().dataloader_hv_product(v)
 
+    if not all(isinstance(part, Tensor) for batch in problem.batches for part in batch):
+        raise ValueError("PyHessian takes pairs of tensors only; use solver='lanczos'")
     cuda = problem.device.type == "cuda"
     with (
         torch.random.fork_rng(devices=[problem.device] if cuda else []),

@@ -7,7 +7,6 @@ Pruning scores and diagnostics are all functions of a Problem, so they cannot di
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -15,18 +14,19 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import grad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sparsediag import trial
 from sparsediag.autodiff import Retained
-from sparsediag.batches import Batch, fixed, separate
+from sparsediag.batches import Batch, arguments, count, even, fixed, moved, separate, tensors
 from sparsediag.fingerprint import content, fingerprint
 from sparsediag.live import Live, added, still
 from sparsediag.mask import Mask
 from sparsediag.modes import exactly
+from sparsediag.outputs import loss as suggested
 from sparsediag.tape import Pass
 
 Loss = Callable[[Any, Any], Tensor]
@@ -41,9 +41,12 @@ class Problem:
 
     Args:
         net: Any module; parameters without `requires_grad` are held fixed.
-        batches: Pairs (inputs, targets), in a fixed order; a loader is read once into memory.
+        batches: Pairs (inputs, targets), in a fixed order; a loader is read into memory. Inputs are
+            a tensor, a tuple (positional arguments) or a dict (keywords). A batch may be one dict
+            too, as Hugging Face has them, with `labels` in it.
         loss: `loss(outputs, targets)`, the mean over the samples of a batch. Batches are weighted
-            by their number of samples, so 96 + 4 samples give the same as 100.
+            by their number of samples, so 96 + 4 samples give the same as 100. By default the loss
+            that the outputs carry, else the cross-entropy of their scores.
         mask: The live weights; the loss is that of the masked net even where `net` is not masked.
         batch_norm: "eval" uses the running statistics. "train" uses those of each batch (so the
             batches, not only the samples, define the function) and leaves the running ones alone.
@@ -55,19 +58,19 @@ class Problem:
         live: The order of the live coordinates.
 
     Raises:
-        ValueError: If the batches are empty or change from one reading to the next, or if the
-            loss is not one number, not finite, or not the same twice.
+        ValueError: If the batches are empty or change from one reading to the next, if the net
+            does not take them, or if the loss is not one number, not finite, or not the same twice.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(net.weight, 3.0)
-    >>> problem = Problem(net, [(torch.ones(4, 1), torch.ones(4, 1))], loss=F.mse_loss)
+    >>> problem = Problem(net, [(torch.ones(4, 1), torch.ones(4, 1))], loss=nn.MSELoss())
     >>> problem.value(), problem.gradient(), problem.hvp(torch.ones(1))
     (4.0, tensor([4.]), tensor([2.]))
     """
 
     net: nn.Module
-    batches: Iterable[Batch]
-    loss: Loss = field(default=F.cross_entropy, kw_only=True)
+    batches: Iterable[Any]
+    loss: Loss = field(default=suggested, kw_only=True)
     mask: Mask | None = field(default=None, kw_only=True)
     batch_norm: Literal["eval", "train"] = field(default="eval", kw_only=True)
     params: str | None = field(default=None, kw_only=True)
@@ -76,12 +79,16 @@ class Problem:
     live: Live = field(init=False, repr=False)
     weights: Tensor = field(init=False, repr=False)
     _still: dict[str, Tensor] = field(init=False, repr=False)
+    _kinds: dict[str, tuple[torch.device, torch.dtype]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{self.batch_norm}': need 'eval' or 'train'")
+        object.__setattr__(self, "net", trial.bare(self.net))
+        trial.usable(self.net)
         live = Live.of(self.net, self.mask, self.params)
-        weights = live.join({n: p for n, p in self.net.named_parameters() if n in live.shapes})
+        own = {n: p for n, p in self.net.named_parameters() if n in live.shapes}
+        weights = live.join(own)
         devices = [weights.device] if weights.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             object.__setattr__(self, "_batches", fixed(self.batches, weights.device))
@@ -89,21 +96,10 @@ class Problem:
             object.__setattr__(self, "live", live)
             object.__setattr__(self, "_still", still(self.net, live, self.mask))
             object.__setattr__(self, "weights", weights)
-            self._check()
-
-    def _check(self) -> None:
-        """A finite loss, and the same one at a second pass over the first batch."""
-        if not math.isfinite(value := self.value()):
-            raise ValueError(
-                f"the loss is {value} at these weights; need a finite loss. "
-                "Did the training diverge, or are the inputs not normalised?"
-            )
-        first, again = (self._mean(self._batches[:1], None) for _ in range(2))
-        if abs(first - again) > torch.finfo(self.weights.dtype).eps ** 0.75 * max(1.0, abs(first)):
-            raise ValueError(
-                f"the same batch gave two different losses ({first:.6g}, {again:.6g}): something "
-                "in the net is random. Need a net that is fixed in evaluation mode."
-            )
+            kind = (weights.device, weights.dtype)  # a net may have several
+            kinds = {n: (p.device, p.dtype) for n, p in own.items()}
+            object.__setattr__(self, "_kinds", {n: k for n, k in kinds.items() if k != kind})
+            trial.check(self)
 
     @property
     def size(self) -> int:
@@ -113,7 +109,7 @@ class Problem:
     @cached_property
     def samples(self) -> int:
         """Number of samples in all batches."""
-        return sum(len(y) for _, y in self.batches)
+        return sum(map(count, self._batches))
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +131,7 @@ class Problem:
     @cached_property
     def separable(self) -> bool:
         """Whether the loss is a mean over samples that do not see each other; some are tried."""
-        apart = all(len(x) == len(y) for x, y in self._batches) and self.batch_norm != "train"
+        apart = all(map(even, self._batches)) and self.batch_norm != "train"
         return apart and separate(self._batches, lambda some: self.gradient(batches=some))
 
     @cached_property
@@ -146,7 +142,7 @@ class Problem:
             "weights": fingerprint("", [self.weights]),
             "buffers": fingerprint("", self._still.values()),
             "mask": self.mask.digest if self.mask else "dense",
-            "data": fingerprint("", [t for batch in self._batches for t in batch]),
+            "data": fingerprint("", tensors(self._batches)),
             "loss": fingerprint(content(self.loss), []),
         }
 
@@ -175,7 +171,12 @@ class Problem:
 
     def value(self, at: Tensor | None = None) -> float:
         """Mean loss over the samples, summed in float64."""
-        return self._mean(self.batches, at)
+        weights, total = self._at(at), torch.zeros((), dtype=torch.float64, device=self.device)
+        with self.modes(), torch.no_grad():
+            for batch in self._batches:
+                x, y = batch
+                total += self.scalar(self.call(weights, x), y).double() * count(batch)
+        return float(total) / self.samples
 
     def gradient(self, at: Tensor | None = None, *, batches: list[Batch] | None = None) -> Tensor:
         """Gradient of the mean loss over the samples of its own or of other batches, (size,)."""
@@ -194,10 +195,10 @@ class Problem:
         total, weights = None, list(self._at(at).values())
         vector = self.gradient(at) if vector is None and len(self._batches) > 1 else vector
         with self.modes(), sdpa_kernel(SDPBackend.MATH):  # others have no second derivative
-            for batch in self.batches:
+            for batch in self._batches:
                 kept = Retained(self.through(batch), weights)
                 v = kept.gradient if vector is None else list(self.split(vector).values())
-                total = added(total, kept.product(v), len(batch[1]) / self.samples)
+                total = added(total, kept.product(v), count(batch) / self.samples)
                 del kept, v  # the graph
         return self.joined(total)
 
@@ -207,17 +208,8 @@ class Problem:
         return Pass(
             lambda weights: self.call(dict(zip(self.live.shapes, weights, strict=True)), x),
             lambda outputs: self.scalar(outputs, y),
-            len(y),
+            count(batch),
         )
-
-    def _mean(self, batches: Iterable[Batch], at: Tensor | None) -> float:
-        weights = self._at(at)
-        total, samples = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        with self.modes(), torch.no_grad():
-            for x, y in batches:
-                total += self.scalar(self.call(weights, x), y).double() * len(y)
-                samples += len(y)
-        return float(total) / samples
 
     def scalar(self, outputs: Any, targets: Any) -> Tensor:
         """The loss of one batch's outputs, without dimensions."""
@@ -228,15 +220,16 @@ class Problem:
         return loss.squeeze()
 
     def call(
-        self, weights: dict[str, Tensor], x: Tensor, *, still: dict[str, Tensor] | None = None
+        self, weights: dict[str, Tensor], x: Any, *, still: dict[str, Tensor] | None = None
     ) -> Any:
-        """The net's outputs for one input, differentiable in `weights`. See `modes`.
+        """The net's outputs for the inputs of a batch, differentiable in `weights`. See `modes`.
 
         `still` holds what does not move, buffers and frozen weights, where it is not the net's own.
         """
         # a net may write into its buffers and its input: into copies
         still = self.still() if still is None else still
-        return functional_call(self.net, {**weights, **still}, (x.clone(),))
+        weights = {**weights, **{n: weights[n].to(*kind) for n, kind in self._kinds.items()}}
+        return functional_call(self.net, {**weights, **still}, *arguments(moved(x, Tensor.clone)))
 
     def still(self) -> dict[str, Tensor]:
         """A copy of what does not move: buffers, and frozen weights, masked too."""

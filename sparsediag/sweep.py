@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.batches import Batch, chunked
+from sparsediag.batches import Batch, chunked, count, fitting, rows
 from sparsediag.errors import unknown
 from sparsediag.layout import Layout
 from sparsediag.modes import measuring
+from sparsediag.outputs import hits
 from sparsediag.planes import Plane
 
 NORMS = torch.nn.modules.batchnorm._BatchNorm
@@ -89,52 +90,44 @@ class Sweep:
         total = torch.zeros(2, dtype=torch.float64, device=self._centre.device)
         with torch.inference_mode(), self.problem.modes():
             norms = self._measured() if self.statistics == "estimate" else {}
-            for x, y in self._chunks:
+            for chunk in self._chunks:
+                x, y = chunk
                 outputs = self._outputs(x, norms)
-                loss = self.problem.scalar(outputs, y).double() * len(y)
-                total += torch.stack([loss, hits(outputs, y)])
+                loss = self.problem.scalar(outputs, y).double() * count(chunk)
+                total += torch.stack([loss, hits(outputs, y)]).to(total)
         mean, share = (total / self.problem.samples).tolist()
         return mean, share if math.isfinite(mean) else math.nan
 
     def _laid(self, batches: list[Batch]) -> list[Batch]:
-        return [(self.layout.images(x), y) for x, y in batches]
+        return [(self.layout.inputs(x), y) for x, y in batches]
 
     def _parts(self) -> list[Batch]:
         """The samples in chunks of about one size, or in their batches if those must stay whole."""
         batches, parts = list(self.problem.batches), list[Batch]()
         if not self.problem.separable:
             return batches
-        most = CHUNK.get(self.problem.device.type, 2**18) // batches[0][0][0].numel()
+        most = fitting(batches, CHUNK.get(self.problem.device.type, 2**18))
         most = max(most, FEWEST if self.statistics == "estimate" else 1)
-        for x, y in chunked(batches, self.problem.samples):
-            n = -(-len(y) // most)
+        for joined in chunked(batches, self.problem.samples):
+            n = -(-count(joined) // most)
             if self.statistics == "estimate":  # samples may come sorted, and chunks must be alike
-                parts += [(x[i::n], y[i::n]) for i in range(n)]
+                parts += [rows(joined, slice(i, None, n)) for i in range(n)]
             else:
-                parts += zip(x.tensor_split(n), y.tensor_split(n), strict=True)
+                parts += chunked([joined], -(-count(joined) // n))
         return parts
 
     def _measured(self) -> dict[str, Tensor]:
         """Batch norm's statistics of the samples at this place."""
         norms = {name: t for name, t in self.problem.still().items() if name in self._norms}
         seen = 0
-        for x, y in self._chunks:
-            seen += len(y)
-            with measuring(self.problem.net, share=len(y) / seen):
-                self._outputs(x, norms)
+        for chunk in self._chunks:
+            seen += count(chunk)
+            with measuring(self.problem.net, share=count(chunk) / seen):
+                self._outputs(chunk[0], norms)
         return norms
 
-    def _outputs(self, x: Tensor, norms: dict[str, Tensor]) -> Any:
+    def _outputs(self, x: Any, norms: dict[str, Tensor]) -> Any:
         lower = self.precision != "float32"
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=lower):
+        with torch.autocast(self._centre.device.type, dtype=torch.bfloat16, enabled=lower):
             outputs = self.problem.call(self._weights, x, still=self.problem.still() | norms)
         return outputs.float() if lower and isinstance(outputs, Tensor) else outputs
-
-
-def hits(outputs: Any, targets: Tensor) -> Tensor:
-    """Number of samples whose highest score is that of their class, nan where there is no such."""
-    scores = isinstance(outputs, Tensor) and outputs.dim() == 2 and targets.dim() == 1
-    if not scores or targets.is_floating_point():
-        return torch.full((), torch.nan, dtype=torch.float64, device=targets.device)
-    right: Tensor = (outputs.argmax(dim=1) == targets).sum()
-    return right.double()

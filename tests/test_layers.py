@@ -22,8 +22,14 @@ ORDER = [
         "sparsediag.krylov",
         "sparsediag.process",
     ],
-    ["sparsediag.archive", "sparsediag.fingerprint", "sparsediag.record", "sparsediag.points"],
-    ["sparsediag.fold", "sparsediag.modes"],
+    [
+        "sparsediag.archive",
+        "sparsediag.fingerprint",
+        "sparsediag.record",
+        "sparsediag.points",
+        "sparsediag.plotting",
+    ],
+    ["sparsediag.fold", "sparsediag.modes", "sparsediag.display"],
     [
         "sparsediag.mask",
         "sparsediag.models",
@@ -38,10 +44,10 @@ ORDER = [
         "sparsediag.live",
         "sparsediag.data",
         "sparsediag.batches",
-        "sparsediag.plotting",
         "sparsediag.certificate",
         "sparsediag.autodiff",
     ],
+    ["sparsediag.trial", "sparsediag.outputs"],
     ["sparsediag.problem"],
     [
         "sparsediag.directions",

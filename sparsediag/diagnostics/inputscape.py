@@ -196,9 +196,11 @@ class _Images:
                 "over them; need 'eval', and a mean"
             )
         kept = chunked(list(problem.batches), 1)[:count]
-        shapes = {tuple(x.shape[1:]) for x, _ in kept}
-        if len(shapes) > 1 or not kept[0][0].is_floating_point():
-            kind = kept[0][0].dtype
+        shapes = {tuple(getattr(x, "shape", ())[1:]) for x, _ in kept}
+        x, y = kept[0]
+        plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.is_floating_point()
+        if len(shapes) > 1 or not plain:
+            kind = getattr(x, "dtype", type(x).__name__)
             raise ValueError(f"{kind} {sorted(shapes)}; need floating-point images of one shape")
         self.x, self.y = (torch.cat(part).detach() for part in zip(*kept, strict=True))
         shape, need = self.x.shape[1:], (*self.x.shape[1:-2], 1, 1)

@@ -13,8 +13,9 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from sparsediag import Curvature, Problem, spectrum, trace
+from sparsediag.outputs import loss as suggested
 
-LOSSES = {F.mse_loss: nn.MSELoss(), F.cross_entropy: nn.CrossEntropyLoss()}
+LOSSES = {F.mse_loss: nn.MSELoss(), suggested: nn.CrossEntropyLoss()}
 # curvlinops wants every parameter in the graph, and knows no mask
 DENSE = [name for name in cases.CASES if name not in (*cases.MASKED, "unused_parameter")]
 

@@ -336,7 +336,7 @@ class Twice(nn.Module):
 
 
 def alike() -> nn.Module:
-    return nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), tanh())
+    return nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), tanh()).double()
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from sparsediag import Problem
 from sparsediag import sweep as module
 from sparsediag.batches import Batch
+from sparsediag.outputs import hits
 from sparsediag.planes import Plane, along, plane
-from sparsediag.sweep import Sweep, hits
+from sparsediag.sweep import Sweep
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 both_statistics = pytest.mark.parametrize("statistics", ["fixed", "estimate"])
@@ -167,6 +168,8 @@ def test_batches_are_weighted_by_their_samples() -> None:
         (torch.tensor([0.0, 1.0]), torch.tensor([0, 1]), None),
         (torch.zeros(2, 3, 4), torch.tensor([0, 1]), None),
         ((torch.tensor([[0.0, 1.0]]),), torch.tensor([1]), None),
+        ({"logits": torch.tensor([[0.0, 1.0]]), "state": None}, torch.tensor([1]), 1),
+        (torch.tensor([[0.0, 1.0]]), None, None),
     ],
 )
 def test_hits(outputs: Any, targets: Tensor, expected: int | None) -> None:
@@ -413,7 +416,7 @@ def test_unknown_options_are_refused(options: dict[str, Any], message: str) -> N
 
 @pytest.mark.parametrize(
     ("samples", "batch_norm", "expected"),
-    [(100, "eval", [16]), (16, "eval", [16]), (6, "eval", [6, 5, 5]), (100, "train", [8, 8])],
+    [(100, "eval", [16]), (16, "eval", [16]), (6, "eval", [6, 6, 4]), (100, "train", [8, 8])],
 )
 def test_small_batches_are_joined_and_large_ones_split(
     samples: int, batch_norm: Any, expected: list[int], monkeypatch: pytest.MonkeyPatch
