@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag.batches import Batch, chunked, count, fitting, rows
 from sparsediag.choice import ENGINES, Engine, Mode, choose
@@ -17,6 +16,7 @@ from sparsediag.directions import lengths
 from sparsediag.errors import unknown
 from sparsediag.layout import Layout
 from sparsediag.live import added
+from sparsediag.modes import twice
 from sparsediag.problem import Problem
 from sparsediag.tape import Matrix, Pass
 
@@ -153,5 +153,5 @@ class Curvature:
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
-        with self.problem.modes(), sdpa_kernel(SDPBackend.MATH):  # others: no second derivative
+        with self.problem.modes(), twice():
             yield

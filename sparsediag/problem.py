@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag import trial
 from sparsediag.autodiff import Retained
@@ -25,7 +24,7 @@ from sparsediag.batches import Batch, arguments, count, even, fixed, moved, sepa
 from sparsediag.fingerprint import content, fingerprint
 from sparsediag.live import Live, added, still
 from sparsediag.mask import Mask
-from sparsediag.modes import exactly
+from sparsediag.modes import exactly, twice
 from sparsediag.outputs import loss as suggested
 from sparsediag.tape import Pass
 
@@ -194,7 +193,7 @@ class Problem:
         """The Hessian times `vector` (default: the gradient); for many products see `Curvature`."""
         total, weights = None, list(self._at(at).values())
         vector = self.gradient(at) if vector is None and len(self._batches) > 1 else vector
-        with self.modes(), sdpa_kernel(SDPBackend.MATH):  # others have no second derivative
+        with self.modes(), twice():
             for batch in self._batches:
                 kept = Retained(self.through(batch), weights)
                 v = kept.gradient if vector is None else list(self.split(vector).values())

@@ -73,11 +73,11 @@ def check(problem: Problem) -> None:
 
 
 def _failed(what: str, error: Exception) -> Exception:
-    """One line, unless it is our own or the memory's."""
-    if isinstance(error, ValueError | torch.OutOfMemoryError):
+    """One line, unless the memory is short."""
+    if isinstance(error, torch.OutOfMemoryError):
         return error
-    why = " ".join(str(error).split())[:300]
-    return ValueError(f"{what}: {type(error).__name__}: {why}")
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return ValueError(f"{what}: {kind}{' '.join(str(error).split())[:300]}")
 
 
 def told(tree: Any) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag import directions
 from sparsediag.autodiff import Retained
@@ -19,6 +18,7 @@ from sparsediag.chance import stream
 from sparsediag.errors import unknown
 from sparsediag.lanczos import eigenpairs
 from sparsediag.layout import Layout
+from sparsediag.modes import twice
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.sweep import CHUNK
@@ -236,7 +236,7 @@ class _Images:
 
     def eigenpairs(self, k: int, slope: Tensor, seed: int) -> tuple[np.ndarray, Tensor]:
         x, y = self.x[k : k + 1], self.y[k : k + 1]
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
+        with twice():
             hessian = Retained(Pass(lambda images: self.each(images[0], y), torch.sum, 1), [x])
 
             def matvec(v: Tensor) -> Tensor:
