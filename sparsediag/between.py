@@ -66,11 +66,22 @@ def through(
 ) -> Plane:
     """The line through two nets, or the plane through three: the first at 0, the others at 1.
 
+    Lines: Goodfellow et al., ICLR 2015; planes: Garipov et al., NeurIPS 2018, Figure 1.
+
     Args:
         problems: Two or three, of one architecture; the loss is that of the first.
         names: What to call them.
         masks: Where masks differ, the weights that move: those live in any of the nets, or only
             those live in all, which drops the others from the nets.
+
+    Raises:
+        ValueError: If there are not two or three, they are not of one architecture, or they lie on
+            one line.
+
+    >>> batches = [(torch.eye(2), torch.ones(2, 1))]
+    >>> nets = [torch.nn.Linear(2, 1) for _ in range(3)]
+    >>> through([Problem(net, batches, loss=torch.nn.MSELoss()) for net in nets]).directions.shape
+    torch.Size([2, 3])
     """
     if len(problems) not in (2, 3):
         raise ValueError(f"{len(problems)} nets came; need two for a line, three for a plane")
@@ -99,12 +110,22 @@ def through(
 def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 2) -> Plane:
     """The plane in which the checkpoints of a run move most, the last one at its centre.
 
-    The directions are unit vectors: the principal components of the ways from the last checkpoint.
+    The directions are unit vectors: the principal components of the ways from the last checkpoint
+    (Li et al., NeurIPS 2018, section 7).
 
     Args:
         problems: The loss of each checkpoint, on the same samples, in order.
         names: Of the checkpoints.
         dims: 1 for a line, 2 for a plane.
+
+    Raises:
+        ValueError: If there are too few checkpoints, or they are all the same.
+
+    >>> batches = [(torch.eye(2), torch.ones(2, 1))]
+    >>> nets = [torch.nn.Linear(2, 1) for _ in range(4)]
+    >>> run = [Problem(net, batches, loss=torch.nn.MSELoss()) for net in nets]
+    >>> principal(run, ["1", "2", "3", "4"]).directions.shape
+    torch.Size([2, 3])
     """
     if len(problems) <= dims:
         raise ValueError(f"{len(problems)} checkpoints came; need {dims + 1} for {dims} components")

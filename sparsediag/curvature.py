@@ -29,6 +29,9 @@ PROBE = 4  # samples that decide on the mode
 class Curvature:
     """The Hessian of a problem's loss (or its relatives), in live coordinates: `curvature(v)`.
 
+    Products without the matrix: Pearlmutter, Neural Computation 6, 1994; Gauss-Newton's:
+    Schraudolph, Neural Computation 14, 2002, section 3.
+
     The data go through in chunks, each weighted by its number of samples. What a product needs of
     the forward and the backward pass is kept between products as far as `memory` allows, and
     computed anew beyond it.

@@ -16,34 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.errors import unknown
-
-
-def prunable(net: nn.Module) -> list[str]:
-    """Names of the weights that a mask covers.
-
-    In a convolutional net: every convolution, the first one and the shortcuts included, and not
-    the classifier. In a net without convolutions: every linear layer. Never a bias, a norm, or a
-    layer that is there only for a while (ghost skips set `temporary = True`). The fused input
-    projection of an attention layer belongs to no linear layer and stays dense.
-
-    >>> prunable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)))
-    ['0.weight']
-    """
-    kept = lasting(net)
-    convolutions = [name for name, m in kept if isinstance(m, nn.modules.conv._ConvNd)]
-    layers = convolutions or [name for name, m in kept if isinstance(m, nn.Linear)]
-    weights = {id(p): name for name, p in net.named_parameters()}
-    owned = (id(net.get_submodule(name).weight) for name in layers)
-    return [weights[key] for key in dict.fromkeys(owned) if key in weights]
-
-
-def lasting(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """All modules by name, but those that are there only for a while, and what is in them."""
-    found = [(prefix, module)]
-    for name, child in module.named_children():
-        if not getattr(child, "temporary", False):
-            found += lasting(child, f"{prefix}.{name}" if prefix else name)
-    return found
+from sparsediag.scope import prunable
 
 
 class Mask(Mapping[str, Tensor]):

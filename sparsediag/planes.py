@@ -151,7 +151,7 @@ def plane(
     lines: int = 1,
     seed: int = 0,
 ) -> Plane:
-    """A plane through one net.
+    """A plane through one net (Li et al., NeurIPS 2018, section 4).
 
     Args:
         problem: The loss and the centre.
@@ -163,6 +163,9 @@ def plane(
         vectors: Whether biases and batch norm move too; see there.
         lines: Random lines, each with the next seed, instead of one (dims=1).
         seed: Seed of the random directions.
+
+    Raises:
+        ValueError: If options cannot be, or do not go together.
 
     >>> net = torch.nn.Linear(4, 2)
     >>> plane(Problem(net, [(torch.ones(1, 4), torch.tensor([0]))])).labels

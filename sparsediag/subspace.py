@@ -18,7 +18,12 @@ def overlap(a: Spectrum, b: Spectrum) -> np.ndarray:
     """Cosines of the principal angles between the spaces that two spectra's vectors span.
 
     The largest first, (min(top of a, top of b),): all 1 where one space holds the other, 0 where
-    they have nothing in common. Signs, order and clusters do not matter, and masks may differ.
+    they have nothing in common. Signs, order and clusters do not matter, and masks may differ
+    (Bjoerck and Golub, Math. Comp. 27, 1973; of Hessians: Gur-Ari et al., 2018).
+
+    Args:
+        a: Eigenvectors of one net.
+        b: Those of the same net elsewhere, or of another one of its architecture.
 
     Raises:
         ValueError: If the spectra are of different nets or different parts of one.

@@ -21,6 +21,7 @@ ORDER = [
         "sparsediag.rules",
         "sparsediag.krylov",
         "sparsediag.process",
+        "sparsediag.scope",
     ],
     [
         "sparsediag.archive",
@@ -29,7 +30,7 @@ ORDER = [
         "sparsediag.points",
         "sparsediag.plotting",
     ],
-    ["sparsediag.fold", "sparsediag.modes", "sparsediag.display"],
+    ["sparsediag.fold", "sparsediag.modes", "sparsediag.display", "sparsediag.depth"],
     [
         "sparsediag.mask",
         "sparsediag.models",
@@ -56,6 +57,9 @@ ORDER = [
         "sparsediag.peer",
         "sparsediag.subspace",
         "sparsediag.layout",
+        "sparsediag.taps",
+        "sparsediag.tally",
+        "sparsediag.wave",
     ],
     ["sparsediag.choice"],
     ["sparsediag.curvature"],

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from sparsediag.data import Data, Images
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.spectrum import spectrum
-from sparsediag.mask import Mask, prunable
+from sparsediag.mask import Mask
 from sparsediag.models import Ghost
 from sparsediag.problem import Problem
+from sparsediag.scope import prunable
 from training.config import Record
 
 Row = dict[str, Any]

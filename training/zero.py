@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sparsediag.diagnostics.activations import activations
 from sparsediag.errors import ConfigError
-from sparsediag.mask import lasting
 from sparsediag.problem import Problem
+from sparsediag.scope import lasting
 
 LEARNING = 0.2  # the least share of a weight's rows that have a gradient
 ACTIVE = 0.02  # the least share of activations that are not 0

@@ -101,7 +101,7 @@ def blocks(
     max_products: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Blocks:
-    """Top eigenvalues of the Hessian's block for every layer or stage of the net.
+    """Top eigenvalues of the Hessian's block for every layer or stage (Sankar et al., AAAI 2021).
 
     Args:
         problem: The loss.

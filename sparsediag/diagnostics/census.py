@@ -13,9 +13,10 @@ import torch
 from sparsediag import models
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.errors import CheckpointError
-from sparsediag.mask import Mask, prunable
+from sparsediag.mask import Mask
 from sparsediag.paths import dead_units, paths
 from sparsediag.result import Result
+from sparsediag.scope import prunable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,6 +157,8 @@ class Census(Result):
 
 def census(nets: Mapping[str, Checkpoint]) -> Census:
     """Count what the masks of checkpoints keep, and compare them.
+
+    Weights on a path are those of Vysogorets and Kempe's effective sparsity (JMLR 24, 2023).
 
     Args:
         nets: Name -> checkpoint. A dense one counts as a mask of everything, and so does a weight

@@ -108,7 +108,7 @@ def compare(
     level: float = 0.1,
     tops: Mapping[str, float] | None = None,
 ) -> Comparison:
-    """Numbers that several landscapes can be ranked by.
+    """Numbers that several landscapes can be ranked by, where ToST's Figures 8 and 10 use the eye.
 
     Args:
         landscapes: By the names of their nets, on the same axes.

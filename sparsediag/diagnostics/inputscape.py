@@ -121,7 +121,7 @@ def inputscape(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Inputscape:
-    """The loss of each image at `image + a u + b v` for a, b in [-span, span] / 255, not clipped.
+    """The loss of each image at `image + a u + b v`, a and b in [-span, span] / 255 (ToST, Fig 10).
 
     Args:
         problem: The net, its loss and the images.
@@ -198,9 +198,8 @@ class _Images:
         kept = chunked(list(problem.batches), 1)[:count]
         shapes = {tuple(getattr(x, "shape", ())[1:]) for x, _ in kept}
         x, y = kept[0]
-        plain = isinstance(x, Tensor) and isinstance(y, Tensor) and x.is_floating_point()
-        if len(shapes) > 1 or not plain:
-            kind = getattr(x, "dtype", type(x).__name__)
+        kind, plain = getattr(x, "dtype", type(x).__name__), isinstance(y, Tensor)
+        if len(shapes) > 1 or not plain or not getattr(x, "is_floating_point", bool)():
             raise ValueError(f"{kind} {sorted(shapes)}; need floating-point images of one shape")
         self.x, self.y = (torch.cat(part).detach() for part in zip(*kept, strict=True))
         shape, need = self.x.shape[1:], (*self.x.shape[1:-2], 1, 1)

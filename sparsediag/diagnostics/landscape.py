@@ -184,8 +184,8 @@ def landscape(
 ) -> Landscape:
     """The loss at `weights + a d1 (+ b d2)` for a, b in [-span, span].
 
-    The directions lie on the live weights alone. By default they are Gaussian and normalised
-    filter by filter, so that one unit is as long as the weights are.
+    The directions lie on the live weights alone. By default they are Gaussian and normalised filter
+    by filter (Li et al., NeurIPS 2018, section 4), so that one unit is as long as the weights are.
 
     Args:
         problem: The loss, or a `Plane` with directions of its own, to which the options from `dims`

@@ -144,7 +144,7 @@ def perturbation(
     also: Problem | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Perturbation:
-    """The loss along the top eigenvectors of the Hessian, beside its quadratic model.
+    """The loss along the Hessian's top eigenvectors (ToST, Figure 8), beside its quadratic model.
 
     Args:
         problem: The loss.

@@ -154,7 +154,7 @@ def spectrum(
     max_products: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Spectrum:
-    """Eigenpairs of the Hessian of the loss, with respect to the live weights.
+    """Eigenpairs of the Hessian of the loss, with respect to the live weights (ToST, Figure 9a).
 
     Args:
         problem: The loss.

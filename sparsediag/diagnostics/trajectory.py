@@ -117,6 +117,8 @@ def trajectory(
 ) -> Trajectory:
     """The spectrum of every checkpoint in a folder, each started from the one before.
 
+    Of a training it is ToST's Figure 9a.
+
     Args:
         run: Folder that a training wrote.
         load: Makes a checkpoint's problem: the same images for all.

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparsediag.mask import Mask, prunable
+from sparsediag.mask import Mask
 from sparsediag.models import build
+from sparsediag.scope import prunable
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 SHAPES = {"a": (7, 3, 3, 3), "b": (5,), "c": (11, 13), "d": (1, 1), "e": ()}
@@ -38,18 +39,6 @@ few_values = st.lists(
 quick = settings(max_examples=60, deadline=None)
 
 
-class Tied(nn.Module):
-    """A language model in miniature, whose last layer is its embedding."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(10, 8)
-        self.norm = nn.LayerNorm(8)
-        self.query = nn.Linear(8, 8)
-        self.head = nn.Linear(8, 10, bias=False)
-        self.head.weight = self.embed.weight
-
-
 def _coins(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.5
 
@@ -74,46 +63,6 @@ def _through_a_file(packed: dict) -> tuple[dict, int]:
     torch.save(packed, file)
     file.seek(0)
     return torch.load(file, weights_only=True), file.getbuffer().nbytes
-
-
-# what a mask covers
-
-
-def test_prunable_of_a_cnn_leaves_norms_biases_and_the_classifier_out() -> None:
-    assert prunable(_cnn()) == ["0.weight", "2.weight"]
-
-
-def test_prunable_of_a_resnet_has_the_stem_and_the_shortcuts() -> None:
-    names = prunable(build("resnet18", width=4))
-    assert len(names) == 20
-    assert {"conv1.weight", "layer2.0.shortcut.0.weight"} <= set(names)
-
-
-def test_prunable_of_a_perceptron_has_every_layer() -> None:
-    net = build("lenet300", width=4)
-    assert prunable(net) == ["layers.0.fc.weight", "layers.1.fc.weight", "fc.weight"]
-
-
-def test_prunable_of_a_transformer_layer_has_its_linear_layers() -> None:
-    names = prunable(nn.TransformerEncoderLayer(8, 2, 16))
-    assert {"self_attn.out_proj.weight", "linear1.weight", "linear2.weight"} <= set(names)
-    assert not any("norm" in name or "bias" in name for name in names)
-
-
-def test_prunable_goes_by_the_name_that_named_parameters_gives() -> None:
-    assert prunable(Tied()) == ["query.weight", "embed.weight"]
-    assert prunable(nn.Conv2d(1, 1, 1)) == ["weight"]
-
-
-def test_prunable_names_a_shared_weight_once() -> None:
-    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
-    net[1].weight = net[0].weight
-    assert prunable(net) == ["0.weight", "2.weight"]
-
-
-def test_prunable_leaves_ghosts_out() -> None:
-    plain, ghosts = build("resnet20", width=4), build("resnet20", width=4, skips="conv1x1_bn")
-    assert prunable(ghosts) == prunable(plain)
 
 
 # a mask is a checked value

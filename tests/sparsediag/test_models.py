@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag.mask import prunable
 from sparsediag.models import MODELS, SKIPS, Ghost, GhostReLU, GhostSkip, build
 from sparsediag.models.ghost import activation
 from sparsediag.models.resnet import Block, PaddedShortcut
+from sparsediag.scope import prunable
 
 # net, options, parameters by classes, prunable weights, prunable tensors
 COUNTS = [

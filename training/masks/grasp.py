@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask, prunable
+from sparsediag.mask import Mask
 from sparsediag.problem import Problem
+from sparsediag.scope import prunable
 from training.masks.method import Method
 
 

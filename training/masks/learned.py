@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask, prunable
+from sparsediag.mask import Mask
 from sparsediag.problem import Problem
+from sparsediag.scope import prunable
 from training.keeper import Keeper
 from training.masks.magnitude import largest
 from training.masks.method import Method

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask, prunable
+from sparsediag.mask import Mask
 from sparsediag.problem import Problem
+from sparsediag.scope import prunable
 from training.masks.method import Method
 
 if TYPE_CHECKING:

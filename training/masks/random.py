@@ -11,8 +11,9 @@ import torch
 from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.errors import unknown
-from sparsediag.mask import Mask, prunable
+from sparsediag.mask import Mask
 from sparsediag.problem import Problem
+from sparsediag.scope import prunable
 from training.masks.method import Method
 from training.masks.shares import best, counts, erk, uniform
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask, prunable
+from sparsediag.mask import Mask
 from sparsediag.modes import exactly
 from sparsediag.problem import Problem
+from sparsediag.scope import prunable
 from training.masks.method import Method
 
 SAMPLED = 61  # one score in so many is looked at to guess which are low
