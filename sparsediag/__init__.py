@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.trace import Trace, trace
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
     from sparsediag.errors import CheckpointError, ConfigError
-    from sparsediag.mask import Mask, prunable
+    from sparsediag.mask import Mask
     from sparsediag.planes import Plane, plane
     from sparsediag.problem import Problem
     from sparsediag.result import Result
+    from sparsediag.scope import prunable
     from sparsediag.subspace import overlap
 
 _WHERE = {
@@ -51,7 +52,7 @@ _WHERE = {
     "overlap": "subspace",
     "plane": "planes",
     "principal": "between",
-    "prunable": "mask",
+    "prunable": "scope",
     "through": "between",
     "trajectory": "diagnostics.trajectory",
 }

@@ -16,9 +16,9 @@ from sparsediag.directions import lengths
 from sparsediag.errors import unknown
 from sparsediag.layout import Layout
 from sparsediag.live import added
-from sparsediag.modes import twice
 from sparsediag.problem import Problem
 from sparsediag.tape import Matrix, Pass
+from sparsediag.twice import twice
 
 MATRICES = ("hessian", "gauss-newton", "fisher")
 # numbers of input at a time, 128 and 1024 images of 3 x 32 x 32: enough to fill the processor

@@ -103,11 +103,11 @@ class Live:
                 raise ValueError(f"the tensor for '{name}' is {came}, the weight is {need}")
         like = next(iter(tensors.values()))
         dtype = reduce(torch.promote_types, [t.dtype for t in tensors.values()])
-        flat = like.new_zeros(self._numel, dtype=dtype)
+        flat = torch.zeros(self._numel, dtype=dtype, device=like.device)
         places = flat.split([shape.numel() for shape in self.shapes.values()])
         for (name, shape), place in zip(self.shapes.items(), places, strict=True):
             if name in tensors:
-                place.view(shape).copy_(tensors[name].detach())
+                place.view(shape).copy_(tensors[name].detach().to_dense())  # sparse: of embeddings
         return flat if self.index is None else flat[self.index]
 
     def bits(self) -> np.ndarray:

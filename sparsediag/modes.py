@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -63,31 +60,3 @@ def exactly(net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval") ->
         torch.backends.mha.set_fastpath_enabled(fused)
         for m, training in before.items():
             m.training = training
-
-
-@contextmanager
-def twice() -> Iterator[None]:
-    """Functions that cannot be differentiated twice give way to equal ones that can.
-
-    These are fused attention, and the hard sigmoid of MobileNetV3.
-
-    >>> x = torch.tensor(1.0, requires_grad=True)
-    >>> with twice():
-    ...     (slope,) = torch.autograd.grad(F.hardsigmoid(x) * x, x, create_graph=True)
-    >>> torch.autograd.grad(slope, x)[0]
-    tensor(0.3333)
-    """
-    with sdpa_kernel(SDPBackend.MATH), _Smooth():
-        yield
-
-
-class _Smooth(TorchFunctionMode):
-    """Hard sigmoids as what they are: a ramp between two kinks."""
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function is F.hardsigmoid:
-            return F.relu6((args[0] if args else kwargs["input"]) + 3) / 6
-        return function(*args, **kwargs)

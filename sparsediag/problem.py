@@ -24,9 +24,10 @@ from sparsediag.batches import Batch, arguments, count, even, fixed, moved, sepa
 from sparsediag.fingerprint import content, fingerprint
 from sparsediag.live import Live, added, still
 from sparsediag.mask import Mask
-from sparsediag.modes import exactly, twice
+from sparsediag.modes import exactly
 from sparsediag.outputs import loss as suggested
 from sparsediag.tape import Pass
+from sparsediag.twice import twice
 
 Loss = Callable[[Any, Any], Tensor]
 

@@ -24,10 +24,16 @@ def prunable(net: nn.Module) -> list[str]:
     convolutions = [m for _, m in kept if isinstance(m, nn.modules.conv._ConvNd)]
     linear = [m for _, m in kept if isinstance(m, nn.Linear) or type(m).__name__ == CONV1D]
     layers = convolutions if len(convolutions) >= len(linear) else [*convolutions, *linear]
-    embedded = {id(m.weight) for m in net.modules() if isinstance(m, EMBEDDINGS)}
+    embedded = {id(_weight(m)) for m in net.modules() if isinstance(m, EMBEDDINGS)}
     names = {id(p): name for name, p in net.named_parameters() if id(p) not in embedded}
-    owned = dict.fromkeys(id(m.weight) for m in layers)
+    owned = dict.fromkeys(id(_weight(m)) for m in layers)
     return [names[key] for key in owned if key in names]
+
+
+def _weight(layer: nn.Module) -> nn.Parameter | None:
+    """The parameter behind `layer.weight`, which some parametrisations change when it is read."""
+    weights = [p for name, p in layer.named_parameters() if "weight" in name]
+    return max(weights, key=lambda p: p.numel(), default=None)
 
 
 def lasting(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:

@@ -18,11 +18,11 @@ from sparsediag.chance import stream
 from sparsediag.errors import unknown
 from sparsediag.lanczos import eigenpairs
 from sparsediag.layout import Layout
-from sparsediag.modes import twice
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.sweep import CHUNK
 from sparsediag.tape import Pass
+from sparsediag.twice import twice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
