@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.blocks import Blocks, blocks
     from sparsediag.diagnostics.census import Census, census
     from sparsediag.diagnostics.comparison import Comparison, compare
+    from sparsediag.diagnostics.course import Course, course
     from sparsediag.diagnostics.gradflow import Gradflow, gradflow
     from sparsediag.diagnostics.inputscape import Inputscape, inputscape
     from sparsediag.diagnostics.landscape import Landscape, landscape
     from sparsediag.diagnostics.perturbation import Perturbation, perturbation
+    from sparsediag.diagnostics.signal import Signal, signal
     from sparsediag.diagnostics.spectrum import Spectrum, spectrum
     from sparsediag.diagnostics.trace import Trace, trace
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
@@ -41,6 +43,7 @@ _WHERE = {
     "CheckpointError": "errors",
     "Comparison": "diagnostics.comparison",
     "ConfigError": "errors",
+    "Course": "diagnostics.course",
     "Curvature": "curvature",
     "Mask": "mask",
     "Plane": "planes",
@@ -49,6 +52,7 @@ _WHERE = {
     "Trajectory": "diagnostics.trajectory",
     "census": "diagnostics.census",
     "compare": "diagnostics.comparison",
+    "course": "diagnostics.course",
     "overlap": "subspace",
     "plane": "planes",
     "principal": "between",
@@ -65,6 +69,7 @@ __all__ = [
     "CheckpointError",
     "Comparison",
     "ConfigError",
+    "Course",
     "Curvature",
     "Gradflow",
     "Inputscape",
@@ -74,6 +79,7 @@ __all__ = [
     "Plane",
     "Problem",
     "Result",
+    "Signal",
     "Spectrum",
     "Trace",
     "Trajectory",
@@ -81,6 +87,7 @@ __all__ = [
     "blocks",
     "census",
     "compare",
+    "course",
     "data",
     "gradflow",
     "inputscape",
@@ -92,6 +99,7 @@ __all__ = [
     "plane",
     "principal",
     "prunable",
+    "signal",
     "spectrum",
     "through",
     "trace",

@@ -54,7 +54,7 @@ ORDER = [
         "sparsediag.autodiff",
     ],
     ["sparsediag.trial", "sparsediag.outputs"],
-    ["sparsediag.problem", "sparsediag.plain", "sparsediag.fit"],
+    ["sparsediag.problem", "sparsediag.unhook", "sparsediag.fit"],
     ["sparsediag.rebuild"],
     [
         "sparsediag.directions",

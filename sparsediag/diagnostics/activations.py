@@ -1,163 +1,196 @@
-"""Activations: how much of the signal is zero, block by block (ToST, Table 1)."""
+"""Activations: how much of the signal is zero, module by module (ToST, Table 1)."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparsediag.models import GhostReLU
+from sparsediag.batches import count
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
+from sparsediag.tally import Tally, classes
+from sparsediag.taps import blocks, channels, named, tapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KINDS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Mish, nn.GELU, nn.Hardswish, nn.Tanh)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Activations(Result):
-    """Shares of zeros in the output of every block, over all samples.
+    """Shares of zeros in the output of every module, over all samples.
 
     Attributes:
-        names: The blocks, in the order of the net.
-        zeros: Share of outputs that are exactly 0, (blocks,).
-        small: Share with |a| <= threshold, (blocks,).
-        dead: Share of channels that are 0 at every place of every sample, (blocks,).
+        names: The modules, in the order of their first calls.
+        zeros: Share of outputs that are exactly 0, (modules,).
+        small: Share with |a| <= threshold, (modules,).
+        faint: Share with |a| <= relative times the largest |a| of the same sample in the same call
+            of the module; nan where its outputs cannot be told apart by samples, (modules,).
+        dead: Share of channels that are 0 at every place of every sample, (modules,).
+        units: Number of channels, (modules,).
+        rms: Root of the mean square of the outputs, (modules,).
+        classes: The targets, where they are indices of classes.
+        class_zeros: As `zeros`, over the samples of each class, (classes, modules).
+        class_dead: As `dead`, over the samples of each class, (classes, modules).
         stage_last: True for the last block of a stage: the layers of ToST, Table 1.
         threshold: What counts as small.
+        relative: What counts as faint.
     """
 
     names: list[str]
     zeros: np.ndarray
     small: np.ndarray
+    faint: np.ndarray
     dead: np.ndarray
+    units: np.ndarray
+    rms: np.ndarray
+    classes: list[int]
+    class_zeros: np.ndarray
+    class_dead: np.ndarray
     stage_last: list[bool]
     threshold: float
+    relative: float
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a block."""
-        return [
+        """One row a module."""
+        rows = [
             {
                 "block": name + (" *" if last else ""),
+                "channels": str(units),
                 "exactly 0": f"{zero:.2%}",
                 f"|a| <= {self.threshold:g}": f"{small:.2%}",
+                f"|a| <= {self.relative:g} max": "" if np.isnan(faint) else f"{faint:.2%}",
                 "dead channels": f"{dead:.2%}",
+                "rms": f"{rms:.3g}",
             }
-            for name, zero, small, dead, last in zip(
-                self.names, self.zeros, self.small, self.dead, self.stage_last, strict=True
+            for name, last, units, zero, small, faint, dead, rms in zip(
+                self.names,
+                self.stage_last,
+                self.units,
+                self.zeros,
+                self.small,
+                self.faint,
+                self.dead,
+                self.rms,
+                strict=True,
             )
+        ]
+        if len(self.classes) < 2:
+            return rows
+        heads = {"dead for a class": self.class_dead.mean(0), "at most": self.class_dead.max(0)}
+        return [
+            row | {head: "" if np.isnan(v[i]) else f"{v[i]:.2%}" for head, v in heads.items()}
+            for i, row in enumerate(rows)
         ]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Shares over depth; the last block of each stage is ringed."""
-        from sparsediag import plotting
+        """Shares, a row a module; the last block of each stage is ringed."""
+        from sparsediag import depth, plotting
 
-        ax = ax or plotting.axes()
-        depth = np.arange(len(self.names))
+        ax = ax or depth.axes(self.names)
+        rows = np.arange(len(self.names))
         lines = {
             f"|a| ≤ {self.threshold:g}": self.small,
             "exactly 0": self.zeros,
             "dead channels": self.dead,
         }
+        if len(self.classes) > 1:
+            lines["dead for a class"] = self.class_dead.mean(0)
         for (label, share), colour in zip(lines.items(), plotting.COLOURS, strict=False):
-            ax.plot(depth, 100 * share, "o-", ms=3, color=colour, label=label)
+            ax.plot(100 * share, rows, "o-", ms=3, color=colour, label=label)
         last = np.flatnonzero(self.stage_last)
-        ax.plot(last, 100 * self.small[last], "o", ms=7, mfc="none", color="black")
-        ax.set_xticks(depth, self.names, rotation=90)
-        ax.set(ylabel="share of activations (%)", ylim=(-3, 103))
-        ax.legend()
+        ax.plot(100 * self.small[last], last, "o", ms=7, mfc="none", color="black")
+        depth.label(ax, self.names)
+        ax.set(xlabel="share (%)", xlim=(-3, 103))
+        depth.legend(ax)
         return ax
 
 
 def activations(
     problem: Problem,
     *,
+    modules: str | None = None,
     threshold: float = 0.01,
+    relative: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> Activations:
-    """Shares of zero and small activations after every block.
+    """Shares of zero and small outputs of every module, dead channels, for each class as well.
 
     The blocks of the built-in nets are their residual blocks or layers, after the addition. In
-    any other net they are its activation layers.
+    any other net they are its activations, layers or functions such as `F.relu`, which go by the
+    module that calls them. All calls in a pass count.
+
+    Outputs are (samples, channels, ...). Those of three dimensions are (samples, tokens, channels)
+    unless the net has convolutions of one dimension.
 
     Args:
         problem: The net and the samples.
+        modules: Look at these, globs of names parted by commas ("layer*.conv2,fc"), and not at
+            the blocks.
         threshold: |a| up to this counts as small; ToST's code uses 0.01 and calls it sparsity.
+        relative: |a| up to this share of the sample's largest counts as faint, on any scale.
         progress: Called as `progress(batches, all)`.
 
     Raises:
-        ValueError: If the net has no block and no activation layer to look at.
+        ValueError: If the net has no block and no activation to look at, or `modules` names none
+            that gives numbers.
 
-    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    >>> _ = nn.init.zeros_(net[0].weight), nn.init.constant_(net[0].bias, -1.0)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    >>> _ = torch.nn.init.zeros_(net[0].weight), torch.nn.init.constant_(net[0].bias, -1.0)
     >>> activations(Problem(net, [(torch.ones(3, 2), torch.tensor([0, 1, 0]))])).zeros.tolist()
     [1.0]
     """
-    stages = getattr(problem.net, "stages", None)
-    if not (isinstance(stages, list) and all(isinstance(stage, list) for stage in stages)):
-        kinds = (*KINDS, GhostReLU)
-        names = [name for name, m in problem.net.named_modules() if isinstance(m, kinds)]
-        stage_last = [False] * len(names)
-    else:
-        names = [name for stage in stages for name in stage]
-        stage_last = [name == stage[-1] for stage in stages for name in stage]
-    if not names:
-        raise ValueError("the net has no activation layer; need a module such as nn.ReLU in it")
-
-    counts = {name: _Count(threshold) for name in names}
-    seen = 0
-
-    def tick(*_: Any) -> None:
-        nonlocal seen
-        seen += 1
-        if progress:
-            progress(seen, len(list(problem.batches)))
-
-    hooks = [problem.net.get_submodule(n).register_forward_hook(c) for n, c in counts.items()]
-    hooks.append(problem.net.register_forward_hook(tick))
-    try:
-        problem.outputs()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    used = [i for i, name in enumerate(names) if counts[name].total]
-    names, stage_last = [names[i] for i in used], [stage_last[i] for i in used]
-    counts = {name: counts[name] for name in names}
+    if not (threshold >= 0 and relative >= 0):
+        raise ValueError(f"threshold={threshold}, relative={relative}: need 0 or more")
+    ends = blocks(problem.net) if modules is None else {}
+    names = list(ends) if modules is None else named(problem.net, modules)
+    functions = modules is None and not any(ends.values())  # not in the blocks of built-in nets
+    options = {"threshold": threshold, "relative": relative}
+    batches, weights = list(problem.batches), problem.split(problem.weights)
+    known = classes([y for _, y in batches])
+    channel = channels(problem.net)
+    tallies: dict[str, Tally] = defaultdict(
+        partial(Tally, **options, classes=len(known), channel=channel)
+    )
+    with problem.modes(), torch.no_grad():
+        for i, (x, y) in enumerate(batches):
+            labels = torch.searchsorted(known, y.long()) if len(known) else known
+            add = _adding(tallies, count((x, y)), labels)
+            with tapped(problem.net, names, add, functions=functions):
+                problem.call(weights, x)
+            if progress:
+                progress(i + 1, len(batches))
+    if not tallies and modules is None:
+        raise ValueError("the net has no activation to look at; name modules: modules='*'")
+    if not tallies:
+        raise ValueError(f"'{names[0]}' and the like give no numbers; name modules in use")
+    counts = list(tallies.values())
+    zeros, small, faint, rms = np.array([tally.shares for tally in counts]).T
+    class_zeros, class_dead = np.stack([tally.of_classes for tally in counts], axis=2)
     return Activations(
-        names=names,
-        zeros=np.array([float(c.zeros) / c.total for c in counts.values()]),
-        small=np.array([float(c.small) / c.total for c in counts.values()]),
-        dead=np.array([c.dead for c in counts.values()]),
-        stage_last=stage_last,
-        threshold=threshold,
-        source=source(problem, threshold=threshold),
+        names=list(tallies),
+        zeros=zeros,
+        small=small,
+        faint=faint,
+        dead=np.array([tally.dead for tally in counts]),
+        units=np.array([tally.units for tally in counts]),
+        rms=rms,
+        classes=known.tolist(),
+        class_zeros=class_zeros,
+        class_dead=class_dead,
+        stage_last=[ends.get(name, False) for name in tallies],
+        **options,
+        source=source(problem, modules=modules, **options),
     )
 
 
-class _Count:
-    """A forward hook that counts on the device; the second dimension is that of the channels."""
-
-    def __init__(self, threshold: float) -> None:
-        self.threshold, self.total = threshold, 0
-        self.zeros: Tensor | int = 0
-        self.small: Tensor | int = 0
-        self.alive: dict[int, Tensor] = {}  # by the number of channels: a layer may be shared
-
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        awake = output != 0
-        self.total += output.numel()
-        self.zeros = self.zeros + (~awake).sum()
-        self.small = self.small + (output.abs() <= self.threshold).sum()
-        alive = awake.transpose(0, 1).flatten(1).any(1) if awake.dim() > 1 else awake.any()[None]
-        self.alive[len(alive)] = self.alive.get(len(alive), False) | alive
-
-    @property
-    def dead(self) -> float:
-        """Share of the channels that no sample wakes."""
-        return 1 - float(torch.cat(list(self.alive.values())).double().mean())
+def _adding(
+    tallies: dict[str, Tally], samples: int, labels: Tensor
+) -> Callable[[str, Tensor, int], None]:
+    return lambda name, output, _: tallies[name].add(output, samples, labels)

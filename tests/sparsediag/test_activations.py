@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import cases
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -75,9 +80,9 @@ class Breaking(Through):
         return out
 
 
-def of(net: nn.Module, *batches: Tensor, threshold: float = 0.01) -> Activations:
+def of(net: nn.Module, *batches: Tensor, **options: Any) -> Activations:
     pairs = [(x, torch.zeros(len(x), dtype=torch.long)) for x in batches]
-    return activations(Problem(net, pairs), threshold=threshold)
+    return activations(Problem(net, pairs), **options)
 
 
 def hooks(net: nn.Module) -> int:
@@ -197,7 +202,7 @@ def test_every_built_in_net_has_blocks(name: str) -> None:
 
 @pytest.mark.parametrize("net", [nn.Linear(2, 3), nn.Sequential(nn.Linear(2, 3), nn.Softmax(1))])
 def test_a_net_without_activations_says_so(net: nn.Module) -> None:
-    with pytest.raises(ValueError, match=r"no activation layer; need a module such as nn\.ReLU"):
+    with pytest.raises(ValueError, match=r"no activation to look at; name modules"):
         of(net, torch.randn(3, 2))
 
 
@@ -246,7 +251,217 @@ def test_progress_counts_batches() -> None:
 
 
 def test_the_picture_has_a_line_for_each_share_and_rings_the_last_blocks() -> None:
-    ax = of(models.build("resnet18", width=4), torch.randn(3, 3, 8, 8)).plot()
+    a = of(models.build("resnet18", width=4), torch.randn(3, 3, 8, 8))
+    ax = a.plot()
     *shares, rings = ax.get_lines()
-    assert [len(line.get_xdata()) for line in shares] == [8, 8, 8]
-    assert list(rings.get_xdata()) == [1, 3, 5, 7]
+    assert [list(line.get_ydata()) for line in shares] == [list(range(8))] * 3
+    assert list(shares[0].get_xdata()) == (100 * a.small).tolist()
+    assert list(rings.get_ydata()) == [1, 3, 5, 7]
+    assert [label.get_text() for label in ax.get_yticklabels()] == a.names
+    assert ax.yaxis_inverted()
+
+
+# modules of one's own choice
+
+
+def test_modules_are_named_by_globs() -> None:
+    net, x = models.build("resnet18", width=4).eval(), torch.randn(3, 3, 8, 8)
+    a = of(net, x, modules="layer[12].*.conv2, fc")
+    assert a.names == [f"layer{i}.{j}.conv2" for i in (1, 2) for j in (0, 1)] + ["fc"]
+    with torch.no_grad():
+        out = net(x)
+    assert a.rms[-1] == pytest.approx(float(out.square().mean().sqrt()), rel=1e-6)
+    assert a.small[-1] == float((out.abs() <= 0.01).double().mean())
+    assert a.units.tolist() == [4, 4, 8, 8, 10]
+    assert not any(a.stage_last)
+
+
+def test_modules_that_do_not_exist_or_give_nothing() -> None:
+    with pytest.raises(ValueError, match=r"unknown module 'atc'; did you mean 'act'\?"):
+        of(Through(nn.ReLU()), torch.randn(3, 2), modules="atc")
+    with pytest.raises(ValueError, match="'idle' and the like give no numbers"):
+        of(Idle(), torch.randn(3, 2), modules="idle")
+    with pytest.raises(ValueError, match=r"threshold=-1, relative=0\.01: need 0 or more"):
+        of(Through(nn.ReLU()), torch.randn(3, 2), threshold=-1)
+
+
+class Giving(Through):
+    """Its activation's output goes through a function, into whatever that makes."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__(Wrapping(wrap))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.act(self.weight * x)
+        return self.weight * x
+
+
+class Wrapping(nn.Module):
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(x.relu())
+
+
+@dataclass
+class Output:
+    count: int
+    hidden: Tensor
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda a: (a, a[:1]),
+        lambda a: [None, (a,)],
+        lambda a: {"ids": torch.zeros(3, dtype=torch.long), "hidden": a},
+        lambda a: Output(3, a),
+    ],
+)
+def test_the_first_tensor_of_what_a_module_gives(wrap: Callable[[Tensor], Any]) -> None:
+    x = torch.randn(4, 5)
+    a = of(Giving(wrap), x, modules="act")
+    assert a.zeros == float((x <= 0).double().mean())
+    assert a.units == 5
+
+
+def test_an_output_of_hugging_face() -> None:
+    output = pytest.importorskip("transformers.modeling_outputs")
+    x = torch.randn(4, 5)
+    net = Giving(lambda a: output.BaseModelOutput(last_hidden_state=a))
+    assert of(net, x, modules="act").zeros == float((x <= 0).double().mean())
+
+
+# which share counts as small
+
+
+def test_faint_is_relative_to_the_largest_of_each_sample() -> None:
+    x = torch.tensor([[100.0, 1.0, 0.5, 2.0], [1.0, 0.5, 0.011, 0.009]])
+    whole = of(Through(nn.ReLU()), x, relative=0.01)
+    apart = of(Through(nn.ReLU()), x[:1], x[1:], relative=0.01)
+    assert whole.faint == apart.faint == 3 / 8
+    assert of(Through(nn.ReLU()), 1e4 * x, relative=0.01).faint == whole.faint
+    assert of(Through(nn.ReLU()), -x, relative=0.01).faint == 1
+    assert "|a| <= 0.01 max" in whole.table()[0]
+
+
+class Crowd(Through):
+    """Its activation sees what is no longer sorted by samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.act(x[:3]).sum()
+
+
+def test_what_cannot_be_told_apart_by_samples_is_nan() -> None:
+    a = of(Crowd(nn.ReLU()), torch.randn(5, 2))
+    assert np.isnan(a.faint[0])
+    assert np.isnan(a.class_dead).all()
+    assert a.table()[0]["|a| <= 0.01 max"] == ""
+    assert np.isfinite([a.zeros, a.small, a.dead, a.rms]).all()
+
+
+# units
+
+
+class Tokens(nn.Module):
+    """(samples, tokens, 3) through a linear layer and an activation, or a convolution."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.act = layer, nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.layer(x)).flatten(1).mean(1, keepdim=True).expand(-1, 2)
+
+
+def test_units_of_tokens_are_last_and_those_of_signals_second() -> None:
+    x = torch.randn(4, 3, 3)
+    linear, conv = nn.Linear(3, 5), nn.Conv1d(3, 5, 1)
+    for layer in (linear, conv):
+        nn.init.zeros_(layer.weight)
+        layer.bias.data = torch.tensor([1.0, -1.0, 2.0, 0.0, 3.0])
+    for layer in (linear, conv):
+        a = of(Tokens(layer), x)
+        assert (a.units, a.dead, a.zeros) == (5, pytest.approx(0.4), pytest.approx(0.4))
+
+
+def test_volumes_have_their_channels_second() -> None:
+    x = torch.full((2, 3, 2, 2, 2), -1.0)
+    x[1, 2, 0, 1, 0] = 1
+    a = of(Through(nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))), x)
+    assert a.names == ["act.0"]
+    assert (a.units, a.dead) == (3, pytest.approx(2 / 3))
+
+
+# class by class
+
+
+def test_zeros_and_dead_units_of_each_class() -> None:
+    x = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [1, 1, -1], [-1, -1, -1]])
+    y = torch.tensor([2, 7, 2, 9])
+    batches = [(x[:1], y[:1]), (x[1:], y[1:])]
+    a = activations(Problem(Through(nn.ReLU()), batches, loss=squared))
+    assert a.classes == [2, 7, 9]
+    assert a.class_zeros[:, 0] == pytest.approx([0.5, 2 / 3, 1])
+    assert a.class_dead[:, 0] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert a.dead == pytest.approx(1 / 3)
+    row = a.table()[0]
+    assert (row["dead for a class"], row["at most"]) == ("66.67%", "100.00%")
+
+
+def squared(outputs: Tensor, _: Any) -> Tensor:
+    return outputs.square().mean()
+
+
+@pytest.mark.parametrize(
+    "targets", [torch.zeros(4), torch.zeros(4, 2, dtype=torch.long), None, (torch.zeros(4),)]
+)
+def test_targets_that_are_no_classes(targets: Any) -> None:
+    a = activations(Problem(Through(nn.ReLU()), [(torch.randn(4, 3), targets)], loss=squared))
+    assert a.classes == []
+    assert a.class_zeros.shape == a.class_dead.shape == (0, 1)
+    assert "dead for a class" not in a.table()[0]
+
+
+def test_the_whole_is_the_mean_of_the_classes_by_their_numbers() -> None:
+    problem = cases.relu_cnn()
+    a = activations(problem)
+    counts = torch.cat([y for _, y in problem.batches]).bincount().numpy()
+    assert a.zeros == pytest.approx(counts @ a.class_zeros / counts.sum())
+    assert (a.class_dead >= a.dead).all()
+
+
+# activations that are functions
+
+
+class Called(nn.Module):
+    """Two layers with activations that no module stands for."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.a, self.b, self.inplace = nn.Linear(2, 4), nn.Linear(4, 4), inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(nn.functional.relu(self.a(x), inplace=self.inplace))
+        return x.tanh().relu_()
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_functions_count_as_modules_do(inplace: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(Called(inplace), nn.ReLU(), nn.Linear(4, 3))
+    layers = (net[0].a, nn.ReLU(), net[0].b, nn.Tanh(), nn.ReLU(), *net[1:])
+    same, x = nn.Sequential(*layers), torch.randn(9, 2)
+    came, expected = of(net, x), of(same, x)
+    assert came.names == ["0.relu", "0.tanh", "1"]
+    assert expected.names == ["1", "3", "4", "5"]
+    relu = (expected.zeros[0] + expected.zeros[2]) / 2  # both calls count
+    assert came.zeros.tolist() == pytest.approx([relu, expected.zeros[1], expected.zeros[3]])
+    assert hooks(net) == 0
+
+
+def test_functions_are_not_among_modules_that_were_asked_for() -> None:
+    net = nn.Sequential(Called(), nn.Linear(4, 3))
+    assert of(net, torch.randn(3, 2), modules="0.a,1").names == ["0.a", "1"]

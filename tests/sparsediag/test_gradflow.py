@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cases
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag import Mask, Problem, gradflow, prunable
+from sparsediag import Mask, Problem, gradflow, maskfile, prunable
 
 Pair = tuple[Tensor, Tensor]
 
@@ -138,5 +140,126 @@ def test_table_and_picture() -> None:
     assert [row["layer"] for row in rows] == ["0.weight", "2.weight", "4.weight", "mean"]
     assert rows[-1]["flow"] == f"{g.mean:.4g}"
     ax = g.plot()
-    assert [bar.get_height() for bar in ax.patches] == g.flow.tolist()
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "2", "4"]
+    live, mean = ax.get_lines()
+    assert live.get_xdata().tolist() == g.per_weight.tolist()
+    assert mean.get_xdata() == [g.mean_per_weight] * 2
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "2", "4"]
+    assert ax.yaxis_inverted()
+
+
+# dead and regrown weights
+
+
+@pytest.mark.parametrize("name", cases.MASKED)
+def test_the_dead_have_the_gradient_of_the_dense_view(name: str) -> None:
+    problem = cases.CASES[name]()
+    dense = problem.view(dense=True)
+    gradients = dense.split(dense.gradient())
+    assert problem.mask is not None
+    norms = [float((gradients[n] * ~alive).norm()) for n, alive in problem.mask.items()]
+    g = gradflow(problem)
+    assert g.dead_flow == pytest.approx(np.array(norms), rel=1e-9)
+    assert g.dead_flow.min() > 0
+    dead = np.array([int((~alive).sum()) for alive in problem.mask.values()])
+    assert g.dead_counts.tolist() == dead.tolist()
+    assert g.dead_per_weight == pytest.approx(g.dead_flow / np.sqrt(dead), rel=1e-12)
+
+
+def test_the_gradient_of_a_dead_weight_is_how_fast_the_loss_rises_with_it() -> None:
+    net, mask = layer(), Mask({"weight": torch.tensor([[True, False, True, True]] * 3)})
+    mask.apply_(net)
+    slopes, step = [], 1e-6
+    for i in range(3):
+        rises = []
+        for sign in (1, -1):
+            moved = layer()
+            moved.weight.data = net.weight.detach().clone()
+            moved.weight.data[i, 1] = sign * step
+            rises.append(mse(moved).value())
+        slopes.append((rises[0] - rises[1]) / (2 * step))
+    g = gradflow(mse(net, mask=mask))
+    assert g.dead_flow[0] == pytest.approx(float(np.linalg.norm(slopes)), rel=1e-6)
+
+
+def test_regrown_weights_live_now_and_were_dead_before() -> None:
+    net, (x, y) = layer(), batch()
+    now = torch.tensor([[True, True, False, True]] * 3)
+    before = torch.tensor([[True, False, True, True], [False, True, True, True], [True] * 4])
+    g = gradflow(mse(net, mask=Mask({"weight": now})), before=Mask({"weight": before}))
+    masked = net.weight.detach() * now
+    gradient = 2 / y.numel() * (x @ masked.T - y).T @ x
+    born = torch.stack([gradient[0, 1], gradient[1, 0]])
+    assert g.regrown_counts.tolist() == [2]
+    assert g.regrown_flow[0] == pytest.approx(float(born.norm()), rel=1e-12)
+    assert g.regrown_per_weight[0] == pytest.approx(float(born.norm()) / 2**0.5, rel=1e-12)
+    assert g.source["options"]["before"] == Mask({"weight": before}).digest
+
+
+@pytest.mark.parametrize("name", ["masked_mlp", "masked_cnn", "tanh_mlp"])
+def test_live_dead_and_regrown_are_parts_of_one_gradient(name: str) -> None:
+    problem = cases.CASES[name]()
+    before = cases.coins(problem.net, 0.2)
+    g = gradflow(problem, before=before)
+    assert g.names == list(problem.mask or prunable(problem.net))
+    dense = problem.view(dense=True)
+    gradients = dense.split(dense.gradient())
+    whole = np.array([float(gradients[n].norm()) for n in g.names])
+    assert np.hypot(g.flow, g.dead_flow) == pytest.approx(whole, rel=1e-9)
+    assert g.regrown_flow.max() > 0
+    assert (g.regrown_flow <= g.flow).all()
+    assert (g.counts + g.dead_counts).tolist() == [gradients[n].numel() for n in g.names]
+    plain = gradflow(problem)
+    assert plain.flow.tolist() == g.flow.tolist()
+    assert not plain.regrown_counts.any()
+    assert np.isnan(plain.regrown_per_weight).all()
+
+
+def test_an_earlier_mask_may_lie_in_a_file(tmp_path: Path) -> None:
+    problem = cases.masked_mlp()
+    before = cases.coins(problem.net, 0.5)
+    maskfile.save(before, tmp_path / "before.pt")
+    for file in (tmp_path / "before.pt", str(tmp_path / "before.pt")):
+        assert gradflow(problem, before=file).json() == gradflow(problem, before=before).json()
+
+
+def test_an_earlier_mask_that_does_not_fit() -> None:
+    net = layer()
+    for before, message in [
+        (Mask({"wieght": torch.ones(3, 4).bool()}), "unknown weight named by the mask: 'wieght'"),
+        (Mask({"weight": torch.ones(4, 3).bool()}), r"is \(4, 3\), the weight is \(3, 4\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            gradflow(mse(net), before=before)
+
+
+def test_what_an_earlier_mask_leaves_out_was_alive() -> None:
+    problem = cases.masked_mlp()
+    before = Mask({"0.weight": torch.zeros(6, 4).bool()})
+    g = gradflow(problem, before=before)
+    assert g.regrown_counts.tolist() == [g.counts[0], 0, 0]
+    assert g.regrown_flow[0] == g.flow[0]
+
+
+def test_the_table_has_columns_for_what_there_is() -> None:
+    problem = cases.masked_mlp()
+    assert list(gradflow(cases.tanh_mlp()).table()[0]) == ["layer", "flow", "per weight", "|w|"]
+    assert "per dead weight" in gradflow(problem).table()[0]
+    g = gradflow(problem, before=cases.coins(problem.net, 0.2))
+    rows = g.table()
+    assert {tuple(row) for row in rows} == {tuple(rows[0])}
+    assert rows[-1]["per dead weight"] == f"{g.dead_per_weight.mean():.4g}"
+    assert [line.get_label() for line in g.plot().get_lines()][:3] == ["live", "dead", "regrown"]
+
+
+def test_the_net_is_left_alone() -> None:
+    problem = cases.masked_cnn()
+    net = problem.net.train()
+    state = {n: t.clone() for n, t in net.state_dict().items()}
+    rng = torch.get_rng_state()
+    seen: list[tuple[int, int]] = []
+    gradflow(problem, before=cases.coins(net, 0.5), progress=lambda *at: seen.append(at))
+    assert all(torch.equal(t, state[n]) for n, t in net.state_dict().items())
+    assert all(m.training for m in net.modules())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert seen == [(1, 2), (2, 2)]

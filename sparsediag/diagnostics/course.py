@@ -1,0 +1,199 @@
+"""Course: activations, gradient flow or signal of every layer, through the epochs of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.diagnostics.activations import activations
+from sparsediag.diagnostics.gradflow import gradflow
+from sparsediag.diagnostics.signal import signal
+from sparsediag.diagnostics.trajectory import checkpoints
+from sparsediag.errors import unknown
+from sparsediag.mask import Mask
+from sparsediag.problem import Problem
+from sparsediag.result import Result, source
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WORK: dict[str, Callable[..., Any]] = {
+    "activations": activations,
+    "gradflow": gradflow,
+    "signal": signal,
+}
+# fields of the results and what they are; the first three are drawn, the first as a map
+MEASURES = {
+    "activations": {
+        "small": "small",
+        "zeros": "exactly 0",
+        "dead": "dead channels",
+        "faint": "faint",
+        "rms": "rms",
+    },
+    "gradflow": {
+        "per_weight": "per weight",
+        "dead_per_weight": "per dead",
+        "regrown_per_weight": "per regrown",
+        "flow": "flow",
+        "dead_flow": "of the dead",
+        "regrown_flow": "of the regrown",
+        "weight_norm": "|w|",
+    },
+    "signal": {"cosine": "cosine", "rms": "rms", "gradient": "gradient"},
+}
+AXIS = {
+    "activations": "share",
+    "gradflow": "norm / √weights",
+    "signal": "size",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Course(Result):
+    """One diagnostic, checkpoint by checkpoint and layer by layer.
+
+    Attributes:
+        diagnostic: Which one: activations, gradflow or signal.
+        files: Names of the checkpoints, in order of their steps.
+        epochs: Epochs trained at each, (checkpoints,).
+        names: The layers.
+        measures: Fields of the diagnostic's result.
+        values: Those fields, (measures, checkpoints, layers); nan where there is none.
+    """
+
+    diagnostic: str
+    files: list[str]
+    epochs: np.ndarray
+    names: list[str]
+    measures: list[str]
+    values: np.ndarray
+
+    def of(self, measure: str) -> np.ndarray:
+        """The values of one measure, (checkpoints, layers).
+
+        Raises:
+            ValueError: If there is no such measure.
+        """
+        if measure not in self.measures:
+            raise ValueError(unknown("measure", measure, self.measures))
+        found: np.ndarray = self.values[self.measures.index(measure)]
+        return found
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a checkpoint, with the means over the layers."""
+        told = MEASURES[self.diagnostic]
+        means = {told[m]: _mean(self.of(m)) for m in self.measures if _there(self.of(m))}
+        return [
+            {"checkpoint": file, "epochs": str(epochs)}
+            | {head: "" if np.isnan(mean[i]) else f"{mean[i]:.4g}" for head, mean in means.items()}
+            for i, (file, epochs) in enumerate(zip(self.files, self.epochs, strict=True))
+        ]
+
+    def plot(self, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
+        """A measure of every layer over the epochs; on a new figure, means over layers above it."""
+        from sparsediag import depth, plotting
+
+        measure = measure or self.measures[0]
+        values = self.of(measure)
+        if ax is None:
+            tall = depth.height(self.names)
+            with plotting.style():
+                fig = plotting.figure(height=2.4 + tall)
+                above, ax = fig.subplots(2, height_ratios=(1.5, tall))
+            self.lines(above)
+        told = MEASURES[self.diagnostic][measure]
+        depth.heat(ax, self.names, [str(epoch) for epoch in self.epochs], values, of=told)
+        ax.set_xlabel("epoch")
+        return ax
+
+    def lines(self, ax: Axes | None = None) -> Axes:
+        """Means over the layers, over the epochs."""
+        from matplotlib.ticker import MaxNLocator
+
+        from sparsediag import depth, plotting
+
+        ax = ax or plotting.axes()
+        drawn = [m for m in self.measures[:3] if _there(self.of(m))]
+        for i, measure in enumerate(drawn):
+            label, mean = MEASURES[self.diagnostic][measure], _mean(self.of(measure))
+            ax.plot(self.epochs, mean, "o-", ms=3, color=plotting.COLOURS[i], label=label)
+        if self.diagnostic != "activations":
+            depth.logarithmic(ax, "y")
+        ax.set(xlabel="epoch", ylabel=f"mean {AXIS[self.diagnostic]}")
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        depth.legend(ax, 3)
+        return ax
+
+
+def course(
+    run: str | Path,
+    diagnostic: str,
+    *,
+    load: Callable[[Checkpoint], Problem] = Checkpoint.problem,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Course:
+    """A diagnostic of every checkpoint in a folder.
+
+    For "gradflow" the mask of each checkpoint is `before` of the next: where masks move, what has
+    regrown since is shown.
+
+    Args:
+        run: Folder that a training wrote.
+        diagnostic: "activations", "gradflow" or "signal".
+        load: Makes a checkpoint's problem: the same images for all.
+        progress: Called as `progress(checkpoints, all)`.
+        **options: Those of the diagnostic.
+
+    Raises:
+        ValueError: If the folder holds no checkpoint, or an option cannot be.
+    """
+    if diagnostic not in WORK:
+        raise ValueError(unknown("diagnostic of a run", diagnostic, WORK))
+    if "before" in options:
+        raise ValueError("in a run every checkpoint is the one before the next; leave out before")
+    files = checkpoints(Path(run))
+    found, epochs, before = [], [], None
+    for i, file in enumerate(files):
+        kept = Checkpoint.load(file)
+        problem = load(kept)
+        earlier: dict[str, Mask] = {"before": before} if before and diagnostic == "gradflow" else {}
+        found.append(WORK[diagnostic](problem, **earlier, **options))
+        epochs.append(len(kept.history))
+        before = problem.mask
+        if progress:
+            progress(i + 1, len(files))
+    names = list(dict.fromkeys(name for result in found for name in result.names))
+    measures = list(MEASURES[diagnostic])
+    values = np.full((len(measures), len(files), len(names)), np.nan)
+    for i, result in enumerate(found):
+        places = [names.index(name) for name in result.names]
+        values[:, i, places] = [getattr(result, measure) for measure in measures]
+    return Course(
+        diagnostic=diagnostic,
+        files=[file.name for file in files],
+        epochs=np.array(epochs),
+        names=names,
+        measures=measures,
+        values=values,
+        source=source(problem, **options),
+    )
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over the layers that have a value, (checkpoints,); nan where none has."""
+    known = np.isfinite(values)
+    total, number = np.where(known, values, 0).sum(1), known.sum(1)
+    means: np.ndarray = total / np.where(number, number, np.nan)
+    return means
+
+
+def _there(values: np.ndarray) -> bool:
+    """Whether there is anything to show."""
+    return bool((np.isfinite(values) & (values != 0)).any())

@@ -1,0 +1,173 @@
+"""Signal: how far what goes in, and the gradient that comes back, carry through the depth of a net.
+
+Glorot and Bengio (2010) watch the size of activations and gradients from layer to layer, and
+Poole et al. (2016) and Schoenholz et al. (2017) the angle between two samples: where it closes,
+later layers cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import grad
+
+from sparsediag.batches import count
+from sparsediag.problem import Problem
+from sparsediag.result import Result, source
+from sparsediag.taps import blocks, layers, named, tapped
+from sparsediag.wave import Wave
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Signal(Result):
+    """Size and direction of what comes out of every module, and of the gradient there.
+
+    Attributes:
+        names: The modules, in the order of their first calls.
+        rms: Root of the mean square of the outputs, (modules,).
+        gains: `rms` over that of the module before; nan for the first, (modules,).
+        cosine: Mean cosine between the outputs of two samples, over all pairs: 1 where samples are
+            no longer told apart; nan where there are no two outputs with a direction, (modules,).
+        gradient: Root of the mean square of dl/da, where l is the loss of one sample and a the
+            output; nan where no weight of the net comes before, (modules,).
+        gradient_gains: `gradient` over that of the module after; nan for the last, (modules,).
+    """
+
+    names: list[str]
+    rms: np.ndarray
+    gains: np.ndarray
+    cosine: np.ndarray
+    gradient: np.ndarray
+    gradient_gains: np.ndarray
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a module."""
+        heads = ("rms", "x before", "cosine", "gradient", "x after")
+        columns = (self.rms, self.gains, self.cosine, self.gradient, self.gradient_gains)
+        return [
+            {"module": name}
+            | {h: "" if np.isnan(v) else f"{v:.3g}" for h, v in zip(heads, row, strict=True)}
+            for name, *row in zip(self.names, *columns, strict=True)
+        ]
+
+    def remarks(self) -> list[str]:
+        """What the depth does to the signal."""
+        there, back = self.rms[[0, -1]], self.gradient[[-1, 0]]
+        told = []
+        if there[0] > 0 and back[0] > 0:
+            told.append(
+                f"from {self.names[0]} to {self.names[-1]} the outputs change "
+                f"x {there[1] / there[0]:.3g}, the gradient on its way back "
+                f"x {back[1] / back[0]:.3g}"
+            )
+        ended = np.flatnonzero(self.rms == 0)
+        if len(ended):
+            told.append(f"nothing comes out of {self.names[ended[0]]}")
+        closed = np.flatnonzero(self.cosine > 0.99)
+        if len(closed):
+            told.append(
+                f"{self.names[closed[0]]} hardly tells samples apart: "
+                f"mean cosine {self.cosine[closed[0]]:.4f}"
+            )
+        return told
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Sizes on a logarithmic axis, the cosine on one above, a row a module."""
+        from sparsediag import depth, plotting
+
+        ax = ax or depth.axes(self.names)
+        rows = np.arange(len(self.names))
+        for size, mark, colour in zip(
+            (self.rms, self.gradient), "os", plotting.COLOURS[:2], strict=True
+        ):
+            ax.plot(np.where(size > 0, size, np.nan), rows, f"{mark}-", ms=3, color=colour)
+        depth.logarithmic(ax, "x")
+        ax.set_xlabel("rms: ● outputs, ■ gradient")
+        with plotting.style():
+            above = ax.twiny()
+        above.plot(self.cosine, rows, "^:", ms=3, color=plotting.COLOURS[2])
+        above.set_xlim(min(-0.03, np.nanmin(self.cosine, initial=0) * 1.1), 1.03)
+        above.set_xlabel("mean cosine between samples", color=plotting.COLOURS[2])
+        above.spines["top"].set_visible(True)
+        above.grid(visible=False)
+        depth.label(ax, self.names)
+        return ax
+
+
+def signal(
+    problem: Problem,
+    *,
+    modules: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Signal:
+    """Sizes of outputs and gradients, and the angle between samples, module by module.
+
+    The blocks of the built-in nets are their residual blocks or layers. In any other net they are
+    its activation layers, or, where it has none, its convolutions and linear layers. All calls of
+    a module in a pass count; the first dimension of an output is that of the samples.
+
+    Args:
+        problem: The net, the samples and the loss.
+        modules: Look at these, globs of names parted by commas ("layer*.conv2,fc"), and not at
+            the blocks.
+        progress: Called as `progress(batches, all)`.
+
+    Raises:
+        ValueError: If there is no module to look at.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2))
+    >>> _ = torch.nn.init.eye_(net[0].weight), torch.nn.init.zeros_(net[1].weight)
+    >>> samples = [(torch.eye(2), torch.tensor([0, 1]))]
+    >>> found = signal(Problem(net, samples))
+    >>> found.rms.round(2).tolist()[0], found.cosine.tolist()[0], found.gradient.tolist()[0]
+    (0.71, 0.0, 0.0)
+    """
+    names = list(blocks(problem.net)) or layers(problem.net)
+    names = names if modules is None else named(problem.net, modules)
+    waves: dict[str, Wave] = defaultdict(Wave)
+    batches = list(problem.batches)
+    with problem.modes(), torch.enable_grad():
+        for i, batch in enumerate(batches):
+            weights, still = _leaves(problem)
+            with tapped(problem.net, names, _seeing(waves, count(batch))):
+                outputs = problem.call(weights, batch[0], still=still)
+            moving = [t for t in (*weights.values(), *still.values()) if t.requires_grad]
+            grad(problem.scalar(outputs, batch[1]), moving, allow_unused=True)
+            if progress:
+                progress(i + 1, len(batches))
+    if not waves:
+        raise ValueError("no module to look at gives numbers; name some that are in use")
+    rms, cosine, gradient = np.array([wave.found for wave in waves.values()]).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains, back = rms[1:] / rms[:-1], gradient[:-1] / gradient[1:]
+    return Signal(
+        names=list(waves),
+        rms=rms,
+        gains=np.array([np.nan, *gains]),
+        cosine=cosine,
+        gradient=gradient,
+        gradient_gains=np.array([*back, np.nan]),
+        source=source(problem, modules=modules),
+    )
+
+
+def _leaves(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All weights, the frozen ones too, such that a gradient comes down to them; and buffers."""
+    weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
+    frozen, still = dict(problem.net.named_parameters()), problem.still()
+    for name, t in still.items():
+        t.requires_grad_(name in frozen and t.is_floating_point())
+    return weights, still
+
+
+def _seeing(waves: dict[str, Wave], samples: int) -> Callable[[str, Tensor, int], None]:
+    return lambda name, output, call: waves[name].forward(output, call, samples)

@@ -1,0 +1,326 @@
+"""Signals through depth against closed forms, and against gradients and cosines by hand."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import cases
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsediag import Problem, models
+from sparsediag.diagnostics.signal import Signal, signal
+
+
+def linear(*weights: Tensor) -> nn.Sequential:
+    """Linear layers without biases, in float64."""
+    layers = []
+    for w in weights:
+        layers.append(nn.Linear(w.shape[1], w.shape[0], bias=False).double())
+        layers[-1].weight.data = w.double()
+    return nn.Sequential(*layers)
+
+
+def inputs(count: int = 6, width: int = 4) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(0)).double()
+
+
+def of(net: nn.Module, *batches: Tensor, modules: str | None = "*") -> Signal:
+    """With half the squared output as each sample's loss: its gradient there is the output."""
+    pairs = [(x, None) for x in batches]
+    return signal(
+        Problem(net, pairs, loss=lambda z, _: z.square().sum() / (2 * len(z))), modules=modules
+    )
+
+
+def turned(width: int, seed: int) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(width, width, generator=g).double()).Q
+
+
+def mean_cosine(rows: Tensor) -> float:
+    pairs = itertools.combinations([row for row in rows.flatten(1) if row.any()], 2)
+    return float(torch.stack([F.cosine_similarity(a, b, dim=0) for a, b in pairs]).mean())
+
+
+# closed forms
+
+
+def test_orthogonal_weights_keep_everything() -> None:
+    x = inputs()
+    s = of(linear(*(turned(4, seed) for seed in range(5))), x)
+    size = float(x.square().mean().sqrt())
+    assert s.names == list("01234")
+    assert s.rms == pytest.approx(size, rel=1e-12)
+    assert s.gradient == pytest.approx(size, rel=1e-12)
+    assert s.cosine == pytest.approx(mean_cosine(x), abs=1e-12)
+    assert s.gains[1:] == pytest.approx(1)
+    assert s.gradient_gains[:-1] == pytest.approx(1)
+    assert np.isnan([s.gains[0], s.gradient_gains[-1]]).all()
+
+
+def test_scaled_weights_scale_there_and_back() -> None:
+    s = of(linear(*(0.5 * turned(4, seed) for seed in range(4))), inputs())
+    assert s.gains[1:] == pytest.approx(0.5)
+    assert s.gradient_gains[:-1] == pytest.approx(0.5)
+    assert s.remarks() == [
+        "from 0 to 3 the outputs change x 0.125, the gradient on its way back x 0.125"
+    ]
+
+
+def test_zero_weights_end_the_signal_and_the_gradient() -> None:
+    s = of(linear(turned(4, 0), torch.zeros(4, 4), turned(4, 1)), inputs())
+    assert (s.rms[0] > 0, s.rms[1], s.rms[2]) == (True, 0, 0)
+    assert s.gradient.tolist() == [0, 0, 0]
+    assert np.isnan(s.cosine).tolist() == [False, True, True]
+    assert s.remarks() == ["nothing comes out of 1"]
+    assert s.plot().get_lines()
+
+
+def test_a_layer_of_rank_one_tells_samples_apart_by_their_sign_only() -> None:
+    x = inputs().abs()
+    s = of(linear(torch.ones(3, 4)), x)
+    assert s.cosine == pytest.approx(1)
+    assert s.remarks()[-1] == "0 hardly tells samples apart: mean cosine 1.0000"
+    signs = torch.tensor([1.0, 1, -1, 1, -1, -1]).double()
+    s = of(linear(torch.ones(3, 4)), x * signs[:, None])
+    assert s.cosine == pytest.approx((6 - 9) / 15)  # of 15 pairs, 6 agree
+
+
+def test_a_bias_makes_samples_alike() -> None:
+    net = linear(torch.eye(4), torch.eye(4))
+    net[1].bias = nn.Parameter(torch.full((4,), 100.0).double())
+    s = of(net, inputs())
+    assert s.cosine[0] < 0.5 < 0.999 < s.cosine[1]
+
+
+def test_relu_halves_the_squares_and_closes_angles_as_theory_has_it() -> None:
+    # the arc-cosine kernel of wide layers (Cho and Saul, 2009): angles t between Gaussian
+    # pre-activations become cos = (sin t + (pi - t) cos t) / pi
+    g = torch.Generator().manual_seed(0)
+    width = 4000
+    w = torch.randn(width, 30, generator=g).double() * (2 / width) ** 0.5
+    x = torch.randn(2, 30, generator=g).double()
+    net = nn.Sequential(*linear(w), nn.ReLU())
+    s = of(net, x)
+    t = np.arccos(mean_cosine(x))
+    assert s.cosine[0] == pytest.approx(np.cos(t), abs=0.05)
+    assert s.cosine[1] == pytest.approx((np.sin(t) + (np.pi - t) * np.cos(t)) / np.pi, abs=0.03)
+    assert s.rms[1] / s.rms[0] == pytest.approx(0.5**0.5, rel=0.03)
+
+
+# by hand
+
+
+@pytest.mark.parametrize("name", ["tanh_mlp", "relu_cnn", "residual_net", "masked_cnn"])
+def test_sizes_cosines_and_gradients_are_those_of_a_plain_pass(name: str) -> None:
+    problem = cases.CASES[name]()
+    s = signal(problem, modules="*")
+    net, kept = _copy(problem), {}
+    for module in s.names:
+        net.get_submodule(module).register_forward_hook(
+            lambda m, args, out, module=module: kept.update({module: out}) or out.retain_grad()
+        )
+    x, y = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
+    problem.loss(net(x), y).backward()
+    assert s.names == list(kept)
+    for i, out in enumerate(kept.values()):
+        assert s.rms[i] == pytest.approx(float(out.detach().square().mean().sqrt()), rel=1e-9)
+        assert s.cosine[i] == pytest.approx(mean_cosine(out.detach()), abs=1e-9)
+        slope = len(x) * out.grad
+        assert s.gradient[i] == pytest.approx(float(slope.square().mean().sqrt()), rel=1e-9)
+
+
+def _copy(problem: Problem) -> nn.Module:
+    net = copy.deepcopy(problem.net).eval()
+    if problem.mask:
+        problem.mask.apply_(net)
+    return net
+
+
+def test_activations_in_place_change_nothing() -> None:
+    problem = cases.in_place_relu()
+    changed = signal(problem, modules="*")
+    net = _copy(problem)
+    net[2].inplace = False
+    plain = signal(Problem(net, problem.batches), modules="*")
+    for field in ("rms", "cosine", "gradient"):
+        assert getattr(changed, field) == pytest.approx(getattr(plain, field), rel=1e-12)
+
+
+def test_batches_do_not_matter() -> None:
+    x, net = inputs(7), linear(turned(4, 0), turned(4, 1)[:3])
+    whole, parts = of(net, x), of(net, x[:4], x[4:5], x[5:])
+    for field in ("rms", "cosine", "gradient"):
+        assert getattr(parts, field) == pytest.approx(getattr(whole, field), rel=1e-12)
+
+
+def test_all_calls_of_a_module_count() -> None:
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = linear(2 * torch.eye(4))[0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.layer(x))
+
+    x = inputs()
+    s = of(Again(), x)
+    size = float(x.square().mean().sqrt())
+    assert s.rms[0] == pytest.approx(size * ((2**2 + 4**2) / 2) ** 0.5)
+    assert s.gradient[0] == pytest.approx(size * ((8**2 + 4**2) / 2) ** 0.5)
+    assert s.cosine[0] == pytest.approx(mean_cosine(x))
+
+
+class Frozen(nn.Module):
+    """A layer that does not move under one that does, and what no weight comes before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat = nn.Flatten()
+        self.under, self.over = linear(turned(4, 0), turned(4, 1))
+        self.under.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.over(self.under(self.flat(x)))
+
+
+def test_frozen_layers_have_a_gradient_too() -> None:
+    net, x = Frozen(), inputs()
+    s = of(net, x)
+    size = float(x.square().mean().sqrt())
+    assert s.names == ["flat", "under", "over"]
+    assert s.gradient[1:] == pytest.approx([size, size])
+    assert np.isnan(s.gradient[0])
+    assert [p.requires_grad for p in net.parameters()] == [False, True]
+
+
+def test_what_the_loss_does_not_see_has_no_gradient() -> None:
+    class Aside(Frozen):
+        def forward(self, x: Tensor) -> Tensor:
+            self.under(x)
+            return self.over(x)
+
+    assert of(Aside(), inputs()).gradient[0] == 0
+
+
+def test_samples_that_cannot_be_told_apart_have_no_cosine() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.places = nn.Embedding(5, 4).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.places(torch.arange(5)).sum(0)
+
+    s = of(Table(), inputs())
+    assert np.isnan(s.cosine[0])
+    assert s.rms[0] > 0
+    assert s.gradient[0] > 0
+
+
+# which modules
+
+
+def test_blocks_of_built_in_nets() -> None:
+    net = models.build("resnet18", width=4)
+    problem = Problem(net, [(torch.randn(3, 3, 8, 8), torch.tensor([0, 1, 2]))])
+    assert signal(problem).names == [name for stage in net.stages for name in stage]
+
+
+def test_activation_layers_or_else_layers_with_weights() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    assert of(net, inputs(), modules=None).names == ["1"]
+    assert of(linear(torch.eye(4), torch.eye(4)), inputs(), modules=None).names == ["0", "1"]
+
+
+class Head(nn.Module):
+    """The mean over the tokens of a transformer's layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, activation=nn.GELU())
+        self.layers = nn.TransformerEncoder(layer, 2)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.layers(x).mean(1))
+
+
+def test_a_transformer_of_tokens() -> None:
+    torch.manual_seed(0)
+    batches = [(torch.randn(n, t, 8), torch.randint(3, (n,))) for n, t in ((4, 5), (3, 7))]
+    problem = Problem(Head(), batches)
+    s = signal(problem)
+    assert s.names == [f"layers.layers.{i}.activation" for i in range(2)]
+    assert np.isfinite([s.rms, s.cosine, s.gradient]).all()
+    many = signal(problem, modules="*")
+    norms = [i for i, name in enumerate(many.names) if name.endswith("norm2")]
+    assert many.rms[norms] == pytest.approx(1, rel=1e-3)
+    assert (many.gradient > 0).all()
+
+
+def test_nothing_to_look_at() -> None:
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()).double())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale * x
+
+    with pytest.raises(ValueError, match="no module to look at gives numbers"):
+        of(Bare(), inputs(), modules=None)
+    with pytest.raises(ValueError, match="unknown module 'fc'"):
+        of(linear(torch.eye(4)), inputs(), modules="fc")
+
+
+# the net is left alone
+
+
+def test_the_net_and_the_global_rng_are_left_alone() -> None:
+    problem = cases.relu_cnn()
+    net = problem.net.train()
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    rng = torch.get_rng_state()
+    seen: list[tuple[int, int]] = []
+    signal(problem, progress=lambda *at: seen.append(at))
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    assert all(m.training and not m._forward_hooks for m in net.modules())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_hooks_are_removed_when_the_loss_breaks() -> None:
+    calls = []
+
+    def loss(z: Tensor, _: None) -> Tensor:
+        calls.append(z)
+        if z.requires_grad:
+            raise RuntimeError("broken")
+        return z.square().mean()
+
+    net = linear(torch.eye(4), torch.eye(4))
+    with pytest.raises(RuntimeError, match="broken"):
+        signal(Problem(net, [(inputs(), None)], loss=loss))
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_table_and_picture() -> None:
+    s = signal(cases.tanh_mlp())
+    rows = s.table()
+    assert [row["module"] for row in rows] == ["1", "3"]
+    assert (rows[0]["x before"], rows[1]["x after"]) == ("", "")
+    assert rows[1]["x before"] == f"{s.rms[1] / s.rms[0]:.3g}"
+    ax = s.plot()
+    rms, gradient = ax.get_lines()
+    assert rms.get_xdata().tolist() == s.rms.tolist()
+    assert gradient.get_xdata().tolist() == s.gradient.tolist()
+    (above,) = [other for other in ax.figure.axes if other is not ax]
+    assert above.get_lines()[0].get_xdata().tolist() == s.cosine.tolist()
+    assert (ax.get_xscale(), ax.yaxis_inverted()) == ("log", True)
