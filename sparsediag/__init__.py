@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sparsediag.result import Result
     from sparsediag.scope import prunable
     from sparsediag.subspace import overlap
+    from sparsediag.unhook import plain
 
 _WHERE = {
     "Census": "diagnostics.census",
@@ -54,6 +55,7 @@ _WHERE = {
     "compare": "diagnostics.comparison",
     "course": "diagnostics.course",
     "overlap": "subspace",
+    "plain": "unhook",
     "plane": "planes",
     "principal": "between",
     "prunable": "scope",
@@ -96,6 +98,7 @@ __all__ = [
     "models",
     "overlap",
     "perturbation",
+    "plain",
     "plane",
     "principal",
     "prunable",

@@ -7,8 +7,7 @@ values, so a dead weight cannot come back as anything but 0.
 from __future__ import annotations
 
 import platform
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 import sparsediag
-from sparsediag import archive, models
-from sparsediag import data as datasets
+from sparsediag import archive, foreign, outputs, rebuild, words
 from sparsediag.device import pick
-from sparsediag.errors import CheckpointError, unknown
+from sparsediag.errors import CheckpointError
 from sparsediag.files import written
 from sparsediag.mask import Mask
-from sparsediag.problem import Problem
+from sparsediag.problem import Loss, Problem
 
 
 def _made_by() -> dict[str, str]:
@@ -52,6 +50,7 @@ class Checkpoint:
         made_by: Versions of sparsediag, torch and Python.
 
     >>> import tempfile
+    >>> from sparsediag import models
     >>> net = models.build("lenet300", size=8)
     >>> kept = Checkpoint.of(net, model="lenet300", options={"size": 8}, data="digits")
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -108,21 +107,38 @@ class Checkpoint:
         payload["dense"] = {n: t.clone() for n, t in self.weights.items() if n not in mask}
         payload["live"] = {n: self.weights[n][m] for n, m in mask.items()}
         with written(path) as draft, draft.open("wb") as file:  # a name would end up in the file
-            torch.save(_interned(payload), file)
+            torch.save(archive.interned(payload), file)
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
-        """Read a file that `save` wrote. Nothing in the file is ever run.
+        """Read a file of `save`, or the weights in a file of others. Nothing in it is ever run.
+
+        Others' files are those of `torch.save` and safetensors: a state dict by itself or under
+        `state_dict`, `model`, `net` or `model_state_dict`, those of Lightning too. Masks that lie
+        beside the weights are found (see `conventions`) and applied; `made_by` says which.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CheckpointError: If it is not a checkpoint, is damaged, or is of a newer format.
+            CheckpointError: If it holds no weights, is damaged, or is of a newer format, or if its
+                masks contradict its weights.
         """
-        payload = archive.read(Path(path))
+        path = Path(path)
+        payload = archive.contents(path)
+        if archive.ours(path, payload, "dense"):
+            try:
+                return cls._unpacked(payload)
+            except Exception:
+                raise CheckpointError(f"{path} is no whole checkpoint; write it again") from None
         try:
-            return cls._unpacked(payload)
-        except Exception:
-            raise CheckpointError(f"{path} is no whole checkpoint; write it again") from None
+            kind, found = foreign.read(payload)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        if not found.weights:
+            hint = f"masks and no weights; give it as --mask {path}" if found.mask else "no weights"
+            raise CheckpointError(f"{path} holds {hint}")
+        kind = "safetensors" if path.suffix == ".safetensors" else kind
+        made_by = {"file": kind, "mask": found.line}
+        return cls(model="", options={}, weights=found.weights, mask=found.mask, made_by=made_by)
 
     @classmethod
     def _unpacked(cls, payload: dict[str, Any]) -> Checkpoint:
@@ -145,6 +161,10 @@ class Checkpoint:
             "options": self.options,
             "data": self.data,
             "numbers": sum(t.numel() for t in self.weights.values()),
+            "tensors": [
+                (n, list(t.shape), str(t.dtype).removeprefix("torch."))
+                for n, t in self.weights.items()
+            ],
             "density": self.mask.density if self.mask else 1.0,
             "step": self.step,
             "steps": self.steps,
@@ -156,25 +176,26 @@ class Checkpoint:
             "layers": self.mask.table() if self.mask else [],
         }
 
-    def build(self, device: str | torch.device = "cpu") -> nn.Module:
+    def build(
+        self,
+        device: str | torch.device = "cpu",
+        *,
+        model: words.Model | None = None,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> nn.Module:
         """The net, in evaluation mode, with these weights.
+
+        Args:
+            device: Where to.
+            model: What makes the net, or the net itself, which stays as it is; see `words.net`.
+                None for a net that is built in.
+            model_options: Keywords for what makes it; by default those recorded here.
 
         Raises:
             CheckpointError: If the model is not built in, or the weights do not fit it.
         """
-        if self.model not in models.MODELS:
-            raise CheckpointError(
-                unknown("model", self.model, models.MODELS)
-                + " Build the net in Python and load `checkpoint.weights` into it."
-            )
-        with torch.random.fork_rng(devices=[]):
-            try:
-                net = models.build(self.model, **self.options)
-            except TypeError as error:
-                raise CheckpointError(f"{self.model} cannot be built: {error}") from None
-        _check_fit(self.model, self.weights, net.state_dict())
-        net.load_state_dict({n: t.clone() for n, t in self.weights.items()}, assign=True)
-        return net.eval().to(device)
+        net, _, _ = rebuild.net(self, model, model_options)
+        return net.to(device)
 
     def problem(
         self,
@@ -182,64 +203,42 @@ class Checkpoint:
         split: str = "train",
         images: int | None = 1000,
         batch: int = 128,
-        data: str | None = None,
+        data: str | Callable[..., Any] | Iterable[Any] | None = None,
+        model: words.Model | None = None,
+        model_options: Mapping[str, Any] | None = None,
+        loss: str | Loss | None = None,
+        mask: str | Path | None = None,
         batch_norm: Literal["eval", "train"] = "eval",
         device: str = "auto",
         seed: int = 0,
+        note: Callable[[str], None] | None = None,
     ) -> Problem:
-        """The cross-entropy of this net over fixed, un-augmented images.
+        """The loss of this net over fixed, un-augmented samples.
 
         Args:
             split: train, validation or test.
             images: Number of images, drawn once by `seed`; None for the whole split.
             batch: Images at a time.
-            data: Another data set than the one it was trained on.
+            data: Another data set than the one it was trained on, or batches of one's own; see
+                `words.batches`.
+            model: What makes the net, as in `build`.
+            model_options: Keywords for it.
+            loss: `loss(outputs, targets)` or its name, see `words.loss`; see `Problem` for None.
+            mask: "zeros" takes exact zeros for dead where there is no mask, "none" leaves the mask
+                out, another word is the file of one. None for the checkpoint's own.
             batch_norm: Running statistics, or those of each batch; see `Problem`.
             device: auto, cpu, cuda or cuda:N.
             seed: Seed of the sample of images.
+            note: Is told where the mask comes from, if it was searched for.
 
         Raises:
-            CheckpointError: If the data set does not fit the net.
+            ValueError: If model, data, loss or mask cannot be had, or do not go together.
         """
-        name = data or self.data
-        if not name:
-            raise CheckpointError("the checkpoint names no data set; pass one with --data")
         where = pick(device)
-        loaded = datasets.load(name, device=where)
-        net = self.build(where)
-        known = models.defaults(self.model)
-        for option in [o for o in ("channels", "classes", "size") if o in known]:
-            asked, has = self.options.get(option, known[option]), getattr(loaded, option)
-            if asked != has:
-                raise CheckpointError(
-                    f"{name} has {option} = {has}, the net was built for {asked}; "
-                    f"use the data set it was trained on ({self.data or 'not recorded'})"
-                )
-        dtype = next(net.parameters()).dtype
-        sample = loaded.batches(split, images=images, batch=batch, seed=seed)
-        batches = [(x.to(dtype), y) for x, y in sample]
-        return Problem(net, batches, mask=self.mask, batch_norm=batch_norm)
-
-
-def _interned(value: Any) -> Any:
-    """The value with one object for all words that are equal, so that equal files are the same."""
-    if isinstance(value, str):
-        return sys.intern(value)
-    if isinstance(value, dict):
-        return {_interned(key): _interned(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_interned(v) for v in value)
-    return value
-
-
-def _check_fit(model: str, came: Mapping[str, Tensor], need: Mapping[str, Tensor]) -> None:
-    for name in need:
-        if name not in came:
-            raise CheckpointError(f"weights do not fit {model}: the file holds no '{name}'")
-        if came[name].shape != need[name].shape:
-            raise CheckpointError(
-                f"weights do not fit {model}: '{name}' is {tuple(came[name].shape)} in the file, "
-                f"{tuple(need[name].shape)} in the model"
-            )
-    for name in came.keys() - need.keys():
-        raise CheckpointError(f"weights do not fit {model}: the model has no '{name}'")
+        net, alive, line = rebuild.net(self, model, model_options, mask)
+        asked = {"split": split, "images": images, "batch": batch}
+        batches = rebuild.batches(self, net.to(where), data, model, seed=seed, **asked)
+        if note and line:
+            note(line)
+        compare = words.loss(loss) if isinstance(loss, str) else loss or outputs.loss
+        return rebuild.problem(net, batches, loss=compare, mask=alive, batch_norm=batch_norm)

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from docstring_parser import parse
 
 import sparsediag
 from sparsediag.diagnostics import DIAGNOSTICS
+from sparsediag.options import CHECKPOINT, DEBUG, JSON, LOOK, OTHERS, SHARE, SHARED, typed
 from sparsediag.process import settle
 
 if TYPE_CHECKING:
@@ -34,44 +35,6 @@ app.command("sparsediag.cli:join", name="join", help="the shards of a landscape 
 for _name, _summary in DIAGNOSTICS.items():
     app.command(f"sparsediag.cli:{_name}", name=_name, help=_summary)
 
-CHECKPOINT = Annotated[Path, Parameter(help="A file that a training wrote.")]
-OTHERS = Annotated[
-    Path, Parameter(help="More of them: the line or plane through two or three nets.")
-]
-SHARE = Annotated[
-    bool, Parameter(negative="", help="Draw each net by itself on common axes, and compare.")
-]
-JSON = Annotated[bool, Parameter(negative="", help="Print one JSON object instead of a table.")]
-DEBUG = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
-SHARED: dict[str, tuple[Any, Any]] = {
-    "out": (
-        Annotated[
-            Path | None, Parameter(help="Result file, .npz (default: beside the checkpoint).")
-        ],
-        None,
-    ),
-    "formats": (
-        Annotated[str, Parameter(help="Also write these: png, pdf, svg, csv, vtk, by commas.")],
-        "png",
-    ),
-    "data": (Annotated[str | None, Parameter(help="Another data set than the net's own.")], None),
-    "split": (
-        Annotated[Literal["train", "validation", "test"], Parameter(help="Part of the data.")],
-        "train",
-    ),
-    "images": (Annotated[int, Parameter(help="Images to use; 0 for the whole split.")], 1000),
-    "batch": (Annotated[int, Parameter(help="Images at a time.")], 128),
-    "batch_norm": (
-        Annotated[Literal["eval", "train"], Parameter(help="Running statistics, or each batch's.")],
-        "eval",
-    ),
-    "device": (Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")], "auto"),
-    "json": (JSON, False),
-    "debug": (DEBUG, False),
-}
-LOOK = ("split", "batch", "data", "batch_norm", "device")
-PLAIN = (int, float, str, bool)
-
 
 def __getattr__(name: str) -> Callable[..., Any]:
     """The command of a diagnostic, built when it is asked for, so that help needs no torch."""
@@ -85,14 +48,14 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
     text = parse(diagnostic.__doc__ or "")
     explained = {p.arg_name: p.description for p in text.params}
     own: dict[str, tuple[Any, Any]] = {
-        key: (Annotated[hints[key], Parameter(help=explained.get(key))], signature[key].default)
-        for key in signature
-        if _settable(hints[key])
+        key: (Annotated[typed(hints[key]), Parameter(help=explained.get(key))], option.default)
+        for key, option in signature.items()
+        if typed(hints[key])
     }
 
     def command(checkpoint: Path, *others: Path, **given: Any) -> None:
         from sparsediag import data as datasets
-        from sparsediag import terminal
+        from sparsediag import terminal, words
         from sparsediag.checkpoint import Checkpoint
         from sparsediag.job import job, later, recorded, tables
         from sparsediag.output import checked, formats, write
@@ -101,7 +64,12 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
         if shared["images"] < 0 or shared["batch"] < 1:
             raise ValueError("--images needs 0 or more, --batch needs 1 or more")
         look = {key: shared[key] for key in LOOK} | {"images": shared["images"] or None}
-        load: Callable[[Checkpoint], Problem] = partial(Checkpoint.problem, **look)
+        if shared["model_options"] is not None:
+            look["model_options"] = words.options(shared["model_options"])
+        masks: dict[str, None] = {}  # a line for each way in which one was found
+        load: Callable[[Checkpoint], Problem] = partial(
+            Checkpoint.problem, **look, note=masks.setdefault
+        )
         files, side = [checkpoint, *others], given.pop("shared", False)
         kinds = formats(shared["formats"], tables=tables(name, files, side, **given))
         todo = job(name, files, load, given, shared=side)
@@ -110,10 +78,10 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
         if todo.long:
             given["resume"] = unfinished
         if "expected" in hints and todo.checkpoint:
-            about = {key: look[key] for key in ("split", "images", "data")}
-            given.setdefault("expected", recorded(todo.checkpoint, **about))
+            given.setdefault("expected", recorded(todo.checkpoint, **look))
         if "std" in hints and todo.checkpoint:
-            given["std"] = datasets.load(shared["data"] or todo.checkpoint.data).std
+            data = shared["data"] or todo.checkpoint.data
+            given["std"] = None if words.own(data) else datasets.load(data).std
         with terminal.bar(name) as progress:
             if "progress" in hints:
                 given["progress"] = progress
@@ -122,10 +90,12 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
         for kept in (unfinished, *(later(unfinished, i) for i in range(len(files)))):
             kept.unlink(missing_ok=True)
         if shared["json"]:
-            print(dumps({**result.json(), "files": written}))
+            found = {"mask": list(masks)} if masks else {}
+            print(dumps({**result.json(), **found, "files": written}))
         else:
             terminal.table(name, result.table())
-            print(*result.remarks(), "wrote " + " ".join(written), sep="\n")
+            lines = [f"mask: {line}" for line in masks]
+            print(*result.remarks(), *lines, "wrote " + " ".join(written), sep="\n")
 
     others = []
     if name == "landscape":
@@ -145,14 +115,6 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
     return command
 
 
-def _settable(hint: Any) -> bool:
-    """Whether an option can be typed: a number, a word, or one of some words."""
-    if typing.get_origin(hint) is Literal or hint in PLAIN:
-        return True
-    args = typing.get_args(hint)
-    return type(None) in args and all(_settable(a) for a in args if a is not type(None))
-
-
 def info(
     checkpoint: CHECKPOINT,
     /,
@@ -169,17 +131,26 @@ def info(
 
     files = [checkpoint, *others]
     nets = dict(zip(names(files), map(Checkpoint.load, files), strict=True))
-    counted = census(nets) if others or out or nets[names(files)[0]].mask else None
+    masked = any(net.mask for net in nets.values())
+    if (others or out) and not masked and not all(net.model for net in nets.values()):
+        raise ValueError(f"there is no mask to count in {', '.join(map(str, files))}")
+    counted = census(nets) if others or out or masked else None
     written = output.write(counted, output.checked(out), kinds=["png"]) if counted and out else []
     about = {name: net.about() for name, net in nets.items()}
     if json:
         whole = about if others else next(iter(about.values()))
         print(dumps({**whole, "census": counted and counted.json()}))
         return
-    for file, told in zip(files, about.values(), strict=True):
+    if not others:
+        (net,), (told,) = nets.values(), about.values()
+        tensors = told.pop("tensors")
         del told["layers"]
-        if not others:
-            terminal.facts(str(file), told)
+        terminal.facts(str(checkpoint), told if net.model else net.made_by)
+        if not net.model:
+            rows = [
+                {"tensor": n, "shape": " x ".join(map(str, s)), "type": t} for n, s, t in tensors
+            ]
+            terminal.table("\ntensors", rows)
     if counted:
         terminal.table("\nmask", counted.layers())
         terminal.table("\nin all", counted.table())

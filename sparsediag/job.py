@@ -13,6 +13,7 @@ import sparsediag
 from sparsediag.between import principal, through
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.comparison import Comparison, compare
+from sparsediag.diagnostics.course import WORK, course
 from sparsediag.diagnostics.landscape import landscape
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.diagnostics.trajectory import checkpoints, trajectory
@@ -63,8 +64,11 @@ def job(
         out = first.with_name(f"{first.stem}-comparison.npz")
         return Job(partial(_shared, load=load), files, out, long)
     if first.is_dir():
-        if name not in ("spectrum", "landscape") or len(files) > 1:
+        if name not in ("spectrum", "landscape", *WORK) or len(files) > 1:
             raise ValueError(f"{first} is a folder; {name} needs one checkpoint of it")
+        if name in WORK:
+            work = partial(course, diagnostic=name, load=load)
+            return Job(work, first, first / f"{name}.npz")
         if name == "spectrum":
             return Job(partial(trajectory, load=load), first, first / "spectrum.npz", long=True)
         _only(given, "a run")
@@ -123,11 +127,12 @@ def _shared(
     return compare(found, tops=tops)
 
 
-def recorded(checkpoint: Checkpoint, *, split: str, images: int | None, data: str | None) -> float:
-    """The loss that the training recorded for a whole split, NaN where it did not."""
+def recorded(checkpoint: Checkpoint, *, split: str, **asked: Any) -> float:
+    """The loss that the training recorded for a whole split, NaN where something else is asked."""
     row = checkpoint.history[-1] if checkpoint.history else {}
     key = {"validation": "val_loss", "test": "test_loss"}.get(split, "")
-    return float("nan") if images or data else float(row.get(key, "nan"))
+    other = any(asked[option] for option in ("images", "data", "loss", "mask"))
+    return float("nan") if other else float(row.get(key, "nan"))
 
 
 def later(resume: Path, net: int) -> Path:

@@ -42,7 +42,7 @@ FAST = {
     "blocks": ["--by", "stage", "--tol", "0.3"],
     "trace": ["--tol", "0.5", "--sketch", "2"],
 }
-COMMANDS = ["info", *DIAGNOSTICS]
+OF_A_RUN = ("spectrum", "landscape", "activations", "gradflow", "signal")
 every_diagnostic = pytest.mark.parametrize("name", DIAGNOSTICS)
 Captured = pytest.CaptureFixture[str]
 
@@ -456,8 +456,8 @@ def test_nets_are_drawn_between_and_side_by_side(place: Path, run: Path, capsys:
     assert "--seed has no part in the plane through several nets" in capsys.readouterr().err
     assert main(["landscape", "run", "--axes", "gradient"]) == 2
     assert "--axes has no part in the plane through a run" in capsys.readouterr().err
-    assert main(["gradflow", "run"]) == 2
-    assert "is a folder; gradflow needs one checkpoint of it" in capsys.readouterr().err
+    assert main(["trace", "run"]) == 2
+    assert "is a folder; trace needs one checkpoint of it" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_said_and_is_exit_code_130(
@@ -512,7 +512,7 @@ def test_help_of_info(capsys: Captured) -> None:
     assert main(["info", "--help"]) == 0
     page = plain(capsys.readouterr().out)
     assert "--json Print one JSON object instead of a table." in page
-    assert "CHECKPOINT A file that a training wrote." in page
+    assert "CHECKPOINT A file that a training wrote, or weights that others saved." in page
     assert "More of them, to compare their masks." in page
     assert "Keep the count, .npz, and draw it, .png." in page
 
@@ -691,12 +691,14 @@ def test_an_option_that_the_diagnostic_refuses(
     ("command", "message"),
     [
         ("info", "empty is a folder; give a file in it"),
-        ("spectrum", "empty holds no checkpoint; give the folder that a training wrote"),
-        ("landscape", "empty holds no checkpoint; give the folder that a training wrote"),
+        *(
+            (name, "empty holds no checkpoint; give the folder that a training wrote")
+            for name in OF_A_RUN
+        ),
         *(
             (name, f"empty is a folder; {name} needs one checkpoint of it")
             for name in DIAGNOSTICS
-            if name not in ("spectrum", "landscape")
+            if name not in OF_A_RUN
         ),
     ],
 )
@@ -713,7 +715,7 @@ def test_the_current_folder_is_no_run(place: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("gradflow run", "run is a folder; gradflow needs one checkpoint of it"),
+        ("trace run", "run is a folder; trace needs one checkpoint of it"),
         ("blocks run", "run is a folder; blocks needs one checkpoint of it"),
         ("spectrum run --density", "a folder has one spectrum for each checkpoint; density needs"),
         ("spectrum run --top 0", "top=0 eigenvalues asked of a problem with"),

@@ -1,0 +1,100 @@
+"""Options: what the commands of the command line have in common."""
+
+from __future__ import annotations
+
+import typing
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+CHECKPOINT = Annotated[
+    Path, Parameter(help="A file that a training wrote, or weights that others saved.")
+]
+OTHERS = Annotated[
+    Path, Parameter(help="More of them: the line or plane through two or three nets.")
+]
+SHARE = Annotated[
+    bool, Parameter(negative="", help="Draw each net by itself on common axes, and compare.")
+]
+JSON = Annotated[bool, Parameter(negative="", help="Print one JSON object instead of a table.")]
+DEBUG = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
+SHARED: dict[str, tuple[Any, Any]] = {
+    "out": (
+        Annotated[
+            Path | None, Parameter(help="Result file, .npz (default: beside the checkpoint).")
+        ],
+        None,
+    ),
+    "formats": (
+        Annotated[str, Parameter(help="Also write these: png, pdf, svg, csv, vtk, by commas.")],
+        "png",
+    ),
+    "model": (
+        Annotated[
+            str | None,
+            Parameter(
+                help="What makes the net: file.py:make, package.module:Net, torchvision:NAME, "
+                "timm:NAME (default: what the checkpoint says)."
+            ),
+        ],
+        None,
+    ),
+    "model_options": (
+        Annotated[str | None, Parameter(help="Keywords for it, as in 'num_classes=10, width=8'.")],
+        None,
+    ),
+    "data": (
+        Annotated[
+            str | None,
+            Parameter(help="Another data set than the net's own, folder:PATH, or file.py:batches."),
+        ],
+        None,
+    ),
+    "loss": (
+        Annotated[
+            str | None,
+            Parameter(help="A loss of torch.nn.functional, such as mse_loss, or file.py:loss."),
+        ],
+        None,
+    ),
+    "mask": (
+        Annotated[
+            str | None,
+            Parameter(help="zeros: what is exactly 0 is dead; none: no mask; or a mask's file."),
+        ],
+        None,
+    ),
+    "split": (
+        Annotated[Literal["train", "validation", "test"], Parameter(help="Part of the data.")],
+        "train",
+    ),
+    "images": (Annotated[int, Parameter(help="Images to use; 0 for the whole split.")], 1000),
+    "batch": (Annotated[int, Parameter(help="Images at a time.")], 128),
+    "batch_norm": (
+        Annotated[Literal["eval", "train"], Parameter(help="Running statistics, or each batch's.")],
+        "eval",
+    ),
+    "device": (Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")], "auto"),
+    "json": (JSON, False),
+    "debug": (DEBUG, False),
+}
+LOOK = ("split", "batch", "data", "model", "loss", "mask", "batch_norm", "device")
+PLAIN = (int, float, str, bool)
+
+
+def typed(hint: Any) -> Any:
+    """What of an annotation can be typed, a number, a word or one of some words; None for nothing.
+
+    >>> typed(int | None), typed(Path | None)
+    (int | None, None)
+    """
+    if typing.get_origin(hint) is Literal or hint in PLAIN:
+        return hint
+    parts = [part for part in typing.get_args(hint) if part is NoneType or typed(part)]
+    if NoneType not in parts or len(parts) < 2:
+        return None
+    return reduce(or_, parts)
