@@ -15,6 +15,7 @@ from figures import claims, findings, items, store
 from figures.findings import Found
 from figures.scales import Scale
 from figures.tables import EMPTY
+from sparsediag import display
 from sparsediag.files import written
 
 STYLE = """
@@ -34,7 +35,6 @@ img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
 .wide { overflow-x: auto; } q { color: #444; } pre { white-space: pre-wrap; }
 details { font-size: .85rem; margin: .3rem 0; } summary { cursor: pointer; }
 nav { line-height: 1.9; } nav a { margin-left: .8rem; margin-right: .3rem; }
-
 """
 ENLARGED = 0.7  # pixels of the page for one of a picture at 200 dots an inch
 SIGNS = {"reproduced": "● ", "not reproduced": "✕ ", "not testable at this scale": "○ "}
@@ -89,14 +89,10 @@ def html(found: Found, others: list[Found], scale: Scale, out: Path, stamp: str)
         body.append(f"<h2>{TITLES[paper]}</h2>")
         for name in (n for n in rows if n.startswith(paper)):
             body += [*_item(name, scale, out), _claims(rows[name], heads), _runs(name, scale, out)]
-    title = f"sparsediag: figures at scale {escape(found['scale'])}"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="stamp" content="{stamp}"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>"
-        + "\n".join(body)
-        + "</main></body></html>\n"
-    )
+    title = f"sparsediag: figures at scale {found['scale']}"
+    head = f'<meta name="stamp" content="{stamp}">'
+    main = "\n".join(body)
+    return display.page(title, f"<main>{main}</main>", style=STYLE, head=head)
 
 
 def _rule() -> str:

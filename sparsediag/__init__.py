@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sparsediag.mask import Mask
     from sparsediag.planes import Plane, plane
     from sparsediag.problem import Problem
+    from sparsediag.reporting.report import report
     from sparsediag.result import Result
     from sparsediag.scope import prunable
     from sparsediag.subspace import overlap
@@ -59,6 +60,7 @@ _WHERE = {
     "plane": "planes",
     "principal": "between",
     "prunable": "scope",
+    "report": "reporting.report",
     "through": "between",
     "trajectory": "diagnostics.trajectory",
 }
@@ -102,6 +104,7 @@ __all__ = [
     "plane",
     "principal",
     "prunable",
+    "report",
     "signal",
     "spectrum",
     "through",

@@ -30,6 +30,11 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+app.command(
+    "sparsediag.reporting.command:command",
+    name="report",
+    help="all diagnostics of one or several nets, on one page",
+)
 app.command("sparsediag.cli:info", name="info", help="what a checkpoint holds, layer by layer")
 app.command("sparsediag.cli:join", name="join", help="the shards of a landscape in one")
 for _name, _summary in DIAGNOSTICS.items():

@@ -1,0 +1,153 @@
+"""Display: tables and pictures as HTML, legible on light and on dark, in a notebook or a page.
+
+Text, lines and grids take the colour of the text around them, so no theme has to be known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Collection, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = """
+.sd { overflow-x: auto; max-width: 100%; }
+.sd table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .4em 0;
+  background: none; color: inherit; }
+.sd caption { text-align: left; font-weight: 600; padding: .2em 0; color: inherit; }
+.sd th, .sd td { text-align: left; vertical-align: baseline; padding: .25em .75em .25em 0;
+  border: 0; border-bottom: 1px solid rgba(128, 128, 128, .3); background: none; }
+.sd thead th { border-bottom-color: rgba(128, 128, 128, .9); vertical-align: bottom; }
+.sd tbody th { font-weight: 400; }
+.sd .n { text-align: right; white-space: nowrap; }
+.sd .best { font-weight: 700; }
+.sd svg { display: block; max-width: 100%; height: auto; }
+"""
+OFFLINE = (  # what the browser keeps to: what is in the page, and nothing else (plotly evaluates)
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "img-src data: blob:"
+)
+NUMBER = re.compile(r"[-+±<>~\s\N{MINUS SIGN}]*(\d|\.\d|nan|inf|[?\N{EN DASH}]?$)")
+INK, GRID = "#000000", "#e6e6e6"  # of the house style; they follow the text around the picture
+
+
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    caption: str = "",
+    best: Collection[tuple[int, str]] = (),
+) -> str:
+    """Rows with the same keys as a table that can also be read aloud.
+
+    Columns of numbers are aligned to the right. The first column names the rows.
+
+    Args:
+        rows: Head of a column -> value, as in `Result.table`.
+        caption: What the table shows.
+        best: Rows and heads of the values to bring out.
+
+    >>> table([{"net": "a<b", "loss": 0.25}])[:57]
+    '<div class="sd" tabindex="0" role="region" aria-label="ta'
+    >>> "a&lt;b" in table([{"net": "a<b", "loss": 0.25}])
+    True
+    """
+    if not rows:
+        return ""
+    heads = list(rows[0])
+    numbers = {h for h in heads[1:] if all(NUMBER.match(str(row[h])) for row in rows)}
+    kind = {head: ' class="n"' if head in numbers else "" for head in heads}
+    top = "".join(f'<th scope="col"{kind[head]}>{escape(head)}</th>' for head in heads)
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(row[heads[0]]))}</th>'
+        + "".join(
+            f'<td class="n best">{escape(str(row[head]))}</td>'
+            if (i, head) in best
+            else f"<td{kind[head]}>{escape(str(row[head]))}</td>"
+            for head in heads[1:]
+        )
+        + "</tr>"
+        for i, row in enumerate(rows)
+    )
+    told = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="sd" tabindex="0" role="region" aria-label="{escape(caption or "table")}">'
+        f"<table>{told}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def picture(figure: Figure, *, alt: str) -> str:
+    """A figure as inline SVG that takes the font and the colour of the text around it.
+
+    Args:
+        figure: Of matplotlib, best made within `plotting.style()`.
+        alt: What it shows, in a sentence, for who cannot see it.
+
+    >>> from sparsediag import plotting
+    >>> picture(plotting.axes().figure, alt="nothing yet")[:44]
+    '<div class="sd"><svg role="img" aria-label="'
+    """
+    import matplotlib as mpl
+
+    from sparsediag import plotting
+
+    text = io.StringIO()
+    with plotting.style(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sparsediag"}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return f'<div class="sd">{_inline(text.getvalue(), alt)}</div>'
+
+
+def block(*parts: str) -> str:
+    """Tables and pictures as one piece of HTML for a notebook, with their style."""
+    return f"<style>{STYLE}</style>{''.join(parts)}"
+
+
+def page(title: str, body: str, *, style: str, head: str = "") -> str:
+    """A whole page that needs no network, and may not use one.
+
+    Args:
+        title: What a browser's tab says.
+        body: What the page shows, with its landmarks.
+        style: The page's own, after that of tables and pictures.
+        head: What else the head holds, before the style.
+
+    >>> page("results", "<main></main>", style="")[:31]
+    '<!doctype html>\\n<html lang="en"'
+    """
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{head}'
+        f'<meta http-equiv="Content-Security-Policy" content="{OFFLINE}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n"
+        f"<body>{body}</body></html>\n"
+    )
+
+
+def _inline(svg: str, alt: str) -> str:
+    """What matplotlib wrote as a file, for the inside of a page: names of its own, less of it."""
+    box = re.search(r'width="([\d.]+)pt" height="[\d.]+pt" (viewBox="[^"]*")', svg)
+    assert box
+    inside = svg[svg.index("</metadata>") + len("</metadata>") :]
+    inside = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inside, count=1, flags=re.DOTALL)
+    inside = re.sub(r'<g id="[^"]*"', "<g", inside)
+    inside = re.sub(r'font-family: [^;"]*;? ?', "", inside)
+    inside = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", inside)
+    inside = re.sub(r' d="[^"]*"', _rounded, inside)
+    inside = re.sub(r">\s+<", "><", inside)
+    inside = inside.replace(f"stroke: {GRID}", "stroke: currentColor; stroke-opacity: 0.13")
+    inside = inside.replace(INK, "currentColor")
+    own = f"p{hashlib.sha256((inside + alt).encode()).hexdigest()[:8]}-"
+    inside = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{own}", inside)
+    return (
+        f'<svg role="img" aria-label="{escape(alt)}" width="{box[1]}pt" {box[2]} '
+        'fill="currentColor" stroke-linejoin="round" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        + inside.strip()
+    )
+
+
+def _rounded(path: re.Match[str]) -> str:
+    return " " + " ".join(re.sub(r"(\.\d\d)\d+", r"\1", path[0]).split())

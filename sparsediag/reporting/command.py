@@ -1,0 +1,49 @@
+"""Command: `sparsediag report a.pt b.pt --out report.html`."""
+
+from __future__ import annotations
+
+import inspect
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from sparsediag.options import CHECKPOINT, LOOK, SHARED
+
+OTHERS = Annotated[Path, Parameter(help="More of them, on the same axes.")]
+OWN: dict[str, tuple[Any, Any]] = {
+    "out": (Annotated[Path, Parameter(help="The page, .html.")], Path("report.html")),
+    "points": (Annotated[int, Parameter(help="Points along each direction and eigenvector.")], 21),
+    "top": (Annotated[int, Parameter(help="Number of eigenpairs.")], 3),
+}
+
+
+def command(checkpoint: Path, *others: Path, **given: Any) -> None:
+    """One page with all diagnostics of one or several nets, that needs no network."""
+    from sparsediag import terminal, words
+    from sparsediag.reporting.report import report
+
+    asked = {key: given.get(key, default) for key, (_, default) in OPTIONS.items()}
+    if asked["images"] < 0 or asked["batch"] < 1:
+        raise ValueError("--images needs 0 or more, --batch needs 1 or more")
+    look = {key: asked[key] for key in (*LOOK, *OWN)} | {"images": asked["images"] or None}
+    if asked["model_options"] is not None:
+        look["model_options"] = words.options(asked["model_options"])
+    with terminal.bar("report") as progress:
+        path = report([checkpoint, *others], progress=progress, **look)
+    print(dumps({"files": [str(path)]}) if asked["json"] else f"wrote {path}")
+
+
+OPTIONS = OWN | {key: value for key, value in SHARED.items() if key not in ("out", "formats")}
+OPTIONS["images"] = (OPTIONS["images"][0], 500)
+_PARAMETERS = [
+    inspect.Parameter("checkpoint", inspect.Parameter.POSITIONAL_ONLY, annotation=CHECKPOINT),
+    inspect.Parameter("others", inspect.Parameter.VAR_POSITIONAL, annotation=OTHERS),
+    *(
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+        for key, (hint, default) in OPTIONS.items()
+    ),
+]
+command.__signature__ = inspect.Signature(_PARAMETERS)  # type: ignore[attr-defined]
+command.__annotations__ = {p.name: p.annotation for p in _PARAMETERS}

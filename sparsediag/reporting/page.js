@@ -1,0 +1,82 @@
+"use strict";
+{
+  const plots = [...document.querySelectorAll(".turn")];
+  const config = { responsive: true, displaylogo: false, displayModeBar: false };
+  const start = { x: 1.3, y: 1.3, z: 0.75 };
+  let eye = start, busy = false;
+
+  const looks = () => {
+    const style = getComputedStyle(document.body);
+    const gridcolor = style.getPropertyValue("--line").trim();
+    const axis = { color: style.color, gridcolor, showbackground: false };
+    return { xaxis: axis, yaxis: axis, zaxis: axis, font: style.fontFamily };
+  };
+
+  const draw = async (plot) => {
+    const given = JSON.parse(plot.querySelector("script").textContent), look = looks();
+    const scene = { camera: { eye, center: { x: 0, y: 0, z: -0.15 } }, aspectratio: { x: 1, y: 1, z: 0.75 } };
+    for (const axis of ["xaxis", "yaxis", "zaxis"]) {
+      scene[axis] = { ...given.scene[axis], ...look[axis] };
+    }
+    const layout = {
+      scene, margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)",
+      font: { family: look.font, size: 11 },
+    };
+    await Plotly.newPlot(plot, given.data, layout, config);
+    plot.on("plotly_relayout", (change) => {
+      if (change["scene.camera"]) turn(change["scene.camera"].eye, plot);
+    });
+  };
+
+  // all surfaces are seen from the same side
+  const turn = async (to, from) => {
+    if (busy) return;
+    busy = true;
+    eye = to;
+    await Promise.all(
+      plots.filter((plot) => plot !== from && plot.layout)
+        .map((plot) => Plotly.relayout(plot, { "scene.camera.eye": eye })),
+    );
+    busy = false;
+  };
+
+  const keys = { ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, 0.12], ArrowDown: [0, -0.12] };
+  for (const plot of plots) {
+    plot.addEventListener("keydown", (event) => {
+      if (!keys[event.key]) return;
+      event.preventDefault();
+      const [around, up] = keys[event.key], { x, y, z } = eye;
+      const flat = Math.hypot(x, y), angle = Math.atan2(y, x) + around;
+      const tilt = Math.min(1.5, Math.max(-1.5, Math.atan2(z, flat) + up)), reach = Math.hypot(flat, z);
+      turn({
+        x: reach * Math.cos(tilt) * Math.cos(angle),
+        y: reach * Math.cos(tilt) * Math.sin(angle),
+        z: reach * Math.sin(tilt),
+      });
+    });
+  }
+
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((e) => e.isIntersecting)) {
+      seen.unobserve(entry.target);
+      draw(entry.target);
+    }
+  });
+  plots.forEach((plot) => seen.observe(plot));
+
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    const { color, gridcolor } = looks().xaxis, change = {};
+    for (const axis of ["xaxis", "yaxis", "zaxis"]) {
+      change[`scene.${axis}.color`] = color;
+      change[`scene.${axis}.gridcolor`] = gridcolor;
+    }
+    plots.filter((plot) => plot.layout).forEach((plot) => Plotly.relayout(plot, change));
+  });
+
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((one) => { one.open = true; });
+  });
+  addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));
+}

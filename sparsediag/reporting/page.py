@@ -1,0 +1,57 @@
+"""Page: the report as one file: no network, one copy of plotly, a contour where nothing turns."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from sparsediag import display
+from sparsediag.reporting import scenes, sections, summary
+from sparsediag.reporting.charts import looks
+from sparsediag.reporting.measure import Measured
+
+HERE = Path(__file__).parent
+STILL = "<noscript><style>.turn, .turn-hint { display: none; }</style></noscript>"
+MAKERS = (
+    scenes.planes,
+    sections.training,
+    sections.masks,
+    sections.activity,
+    sections.gradients,
+    sections.curvature,
+    scenes.eigenvectors,
+)
+
+
+def page(found: Measured) -> str:
+    """The whole report."""
+    from plotly.offline import get_plotlyjs
+
+    look = looks(list(found.nets))
+    own = [make(found, look) for make in MAKERS]
+    parts = [summary.findings(found), *own, summary.provenance(found)]
+    links = "".join(f'<li><a href="#{p.id}">{escape(p.title)}</a></li>' for p in parts)
+    names = ", ".join(found.nets)
+    scripts = (get_plotlyjs(), (HERE / "page.js").read_text()) if found.landscape else ()
+    body = (
+        '<a class="skip" href="#main">Skip to the report</a>'
+        f'<header><p class="kind">sparsediag report</p><h1>{escape(names)}</h1>'
+        f"<p>{escape(_about(found))}</p></header>"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
+        f'<main id="main" tabindex="-1">{summary.summary(found, look)}'
+        + "".join(part.html() for part in parts)
+        + "</main>"
+        + "".join(f"<script>{script}</script>" for script in scripts)
+    )
+    style = (HERE / "page.css").read_text()
+    return display.page(f"{names} \N{EN DASH} sparsediag report", body, style=style, head=STILL)
+
+
+def _about(found: Measured) -> str:
+    """What was looked at, in a line."""
+    first = next(net for net in found.nets.values() if net.problem)
+    assert first.problem
+    models = dict.fromkeys(net.checkpoint.model or "a net" for net in found.nets.values())
+    data = dict.fromkeys(net.checkpoint.data for net in found.nets.values() if net.checkpoint.data)
+    on = f" on {', '.join(data)}" if data else ""
+    return f"{', '.join(models)}{on}, seen through {first.problem.samples:,} samples"

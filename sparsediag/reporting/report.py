@@ -1,0 +1,64 @@
+"""Report: every diagnostic of one or several nets, in one page."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.files import written
+from sparsediag.reporting.measure import Progress, measure
+from sparsediag.reporting.nets import Given, gather
+from sparsediag.reporting.page import page
+
+
+def report(
+    nets: Given,
+    *,
+    out: str | Path = "report.html",
+    points: int = 21,
+    top: int = 3,
+    images: int | None = 500,
+    progress: Progress | None = None,
+    **look: Any,
+) -> Path:
+    """One page with all diagnostics of one or several nets; returns its path.
+
+    What is done is kept in a hidden folder beside `out` until the page is written, so that a
+    report that was killed goes on where it was. A diagnostic that cannot be leaves a sentence.
+
+    Args:
+        nets: A checkpoint's file, several, or checkpoints or problems by name.
+        out: The page, .html.
+        points: Grid points along each direction of a landscape, and along each eigenvector.
+        top: Number of eigenpairs.
+        images: Images to use, None for the whole split.
+        progress: Called as `progress(passes, all)`.
+        look: Other keywords of `Checkpoint.problem`: split, data, model, loss, device and so on.
+
+    Raises:
+        ValueError: If `out` is no .html file, a net came twice, or no net has a problem.
+
+    >>> import tempfile
+    >>> import torch
+    >>> from sparsediag import Problem
+    >>> problem = Problem(torch.nn.Linear(3, 2), [(torch.eye(3), torch.tensor([0, 1, 0]))])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report({"linear": problem}, out=f"{folder}/net.html", points=3, top=1).name
+    'net.html'
+    """
+    out = Path(out)
+    if out.suffix != ".html":
+        raise ValueError(f"--out {out}: a report is written as .html; use that ending")
+    if points < 3 or top < 1:
+        raise ValueError(f"points={points}, top={top}: need 3 points and 1 eigenpair or more")
+    found = gather(nets, partial(Checkpoint.problem, images=images, **look))
+    kept = out.with_name(f".{out.stem}.unfinished")
+    kept.mkdir(parents=True, exist_ok=True)
+    measured = measure(found, points=points, top=top, kept=kept, progress=progress)
+    with written(out) as draft:
+        draft.write_text(page(measured), encoding="utf-8")
+    shutil.rmtree(kept)
+    return out

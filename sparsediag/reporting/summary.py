@@ -1,0 +1,174 @@
+"""Summary: one row a net, what there is to doubt, and where the numbers come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import numpy as np
+
+import sparsediag
+from sparsediag import display
+from sparsediag.reporting.charts import Looks
+from sparsediag.reporting.measure import Measured
+from sparsediag.reporting.parts import Section, numbers, sign, text
+from sparsediag.reporting.sections import own
+
+NONE = "\N{EN DASH}"
+BEST = "Bold: the best of its column."
+WHAT = (
+    "All but the test accuracy is measured on the samples. Gradient flow: mean over the layers. "
+    "Mean rise: over the landscape."
+)
+Value = Callable[[Measured, str], float]
+
+
+def _middle(found: Measured, name: str) -> float:
+    one = found.perturbation[name]
+    return float(one.accuracy[0, len(one.distance) // 2])
+
+
+def _rise(found: Measured, name: str) -> float:
+    one = found.landscape[name]
+    return float(one.loss[np.isfinite(one.loss)].mean() - one.centre)
+
+
+# head -> value, form, and whether the highest (1), the lowest (-1) or none (0) is the best
+COLUMNS: dict[str, tuple[Value, str, int]] = {
+    "test accuracy": (lambda f, n: own(f.nets[n].checkpoint)["test_accuracy"], ".2%", 1),
+    "sample accuracy": (_middle, ".2%", 0),
+    "sample loss": (lambda f, n: f.landscape[n].centre, ".3g", 0),
+    "density": (lambda f, n: f.census[n].alive.sum() / f.census[n].sizes.sum(), ".2%", 0),
+    "top eigenvalue": (lambda f, n: f.spectrum[n].eigenvalues[0], ".3g", -1),
+    "activations at 0": (lambda f, n: f.activations[n].zeros.mean(), ".1%", 0),
+    "gradient flow": (lambda f, n: f.gradflow[n].mean, ".3g", 0),
+    "mean rise of the loss": (_rise, ".3g", -1),
+}
+SAID = {  # diagnostic -> its section
+    "census": "masks",
+    "activations": "activations",
+    "gradflow": "gradients",
+    "spectrum": "curvature",
+    "perturbation": "eigenvectors",
+    "landscape": "landscape",
+}
+
+
+def summary(found: Measured, looks: Looks) -> str:
+    """One row a net; the best of a column is bold where there is a best."""
+    rows: list[dict[str, Any]] = [{"net": name} for name in found.nets]
+    best = set()
+    for head, (value, form, sense) in COLUMNS.items():
+        values = [_known(value, found, name) for name in found.nets]
+        if np.isnan(values).all():
+            continue
+        shown = [NONE if np.isnan(v) else f"{v:{form}}" for v in values]
+        for row, cell in zip(rows, shown, strict=True):
+            row[head] = cell
+        if sense and len(values) > 1:
+            top = shown[int(np.nanargmax(sense * np.array(values)))]
+            best |= {(i, head) for i, cell in enumerate(shown) if cell == top}
+    table = display.table(rows, caption="Summary", best=best)
+    for name in found.nets:
+        table = table.replace(
+            f'<th scope="row">{escape(name)}<',
+            f'<th scope="row">{sign(name, looks)} {escape(name)}<',
+        )
+    return f'<div class="summary">{table}{text(f"{BEST} {WHAT}" if best else WHAT)}</div>'
+
+
+def _known(value: Value, found: Measured, name: str) -> float:
+    try:
+        return float(value(found, name))
+    except KeyError:
+        return float("nan")
+
+
+def findings(found: Measured) -> Section:
+    """What a person should know before believing the rest, then every remark."""
+    items = [
+        f'<li><b>{escape(name)}</b>, <a href="#{SAID[what]}">{what}</a>: {escape(line)}</li>'
+        for name in found.nets
+        for what, line in _doubts(found, name)
+    ]
+    remarks = {
+        name: [
+            {"diagnostic": what, "remark": line}
+            for what, result in found.results(name).items()
+            for line in result.remarks()
+        ]
+        for name in found.nets
+    }
+    if found.compared:
+        said = found.compared.remarks()
+        remarks["together"] = [{"diagnostic": "comparison", "remark": line} for line in said]
+    told = f"<ul>{''.join(items)}</ul>" if items else text("Nothing speaks against these results.")
+    return Section("findings", "Findings", told + numbers(remarks, "All remarks"))
+
+
+def _doubts(found: Measured, name: str) -> list[tuple[str, str]]:
+    """Diagnostic and line for all that there is to doubt of one net."""
+    said = [(what, why[name]) for what, why in found.failed.items() if name in why]
+    if name in found.census:
+        said += [
+            ("census", line.removeprefix(f"{name}: ")) for line in found.census[name].remarks()
+        ]
+    if name in found.activations:
+        one = found.activations[name]
+        worst = int(one.dead.argmax())
+        if one.dead[worst] > 0:
+            line = f"{one.dead[worst]:.0%} of the channels of {one.names[worst]} are always 0"
+            said.append(("activations", line))
+    if name in found.spectrum:
+        said += [("spectrum", line) for line in found.spectrum[name].doubts]
+    if name in found.perturbation:
+        pairs = found.perturbation[name]
+        said += [
+            ("perturbation", line)
+            for line in pairs.remarks()
+            if line.startswith("second differences differ")
+        ]
+    if name in found.landscape:
+        said += [("landscape", line) for line in found.landscape[name].findings]
+    return said
+
+
+def provenance(found: Measured) -> Section:
+    """Files, digests, options and versions."""
+    rows = []
+    for name, net in found.nets.items():
+        problem, kept = net.problem, net.checkpoint
+        rows.append(
+            {
+                "net": name,
+                "file": net.file or "in memory",
+                "model": kept.model,
+                "data": kept.data or NONE,
+                "step": f"{kept.step:,} of {kept.steps:,}" if kept.steps else NONE,
+                "samples": f"{problem.samples:,}" if problem else NONE,
+                "live weights": f"{problem.size:,}" if problem else NONE,
+                "batch norm": problem.batch_norm if problem else NONE,
+                "device": str(problem.device) if problem else NONE,
+                "mask": net.note or NONE,
+                "problem": problem.digest[:16] if problem else NONE,
+                "made by": ", ".join(f"{k} {v}" for k, v in kept.made_by.items()),
+            }
+        )
+    options = {
+        name: [
+            {"diagnostic": what, "options": json.dumps(result.source.get("options", {}))}
+            for what, result in found.results(name).items()
+        ]
+        for name in found.nets
+    }
+    runs = {
+        f"The training of {name}": [
+            {"key": key, "value": json.dumps(value)} for key, value in net.checkpoint.run.items()
+        ]
+        for name, net in found.nets.items()
+    }
+    made = text(f"Made by sparsediag {sparsediag.__version__}.")
+    body = display.table(rows, caption="Nets") + numbers(options, "Options of the diagnostics")
+    return Section("provenance", "Provenance", body + numbers(runs, "Trainings") + made)
