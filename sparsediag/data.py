@@ -119,6 +119,14 @@ def load(name: str, *, device: torch.device | str = "cpu") -> Data:
     Looked for in `home()` and downloaded where missing; `digits` is always there. A tenth of the
     training images is held out for validation. A second call returns the same object.
 
+    Args:
+        name: Of the data set.
+        device: Where the images will be.
+
+    Raises:
+        ValueError: If there is no such data set.
+        OSError: If it is neither there nor to be had from the network.
+
     >>> len(load("digits").train)
     1170
     """

@@ -13,7 +13,15 @@ from sparsediag.mask import Mask
 
 
 def save(mask: Mask, path: str | Path) -> None:
-    """Write a mask to a file of its own, whole or not at all."""
+    """Write a mask to a file of its own, whole or not at all.
+
+    Args:
+        mask: What is alive; `load` gives it back.
+        path: The file, replaced if it is there.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     with written(path) as draft, draft.open("wb") as file:
         torch.save({"format": archive.FORMAT, "mask": mask.pack()}, file)
 

@@ -17,6 +17,9 @@ def prunable(net: nn.Module) -> list[str]:
     a while (ghost skips set `temporary = True`). The fused input projection of
     `nn.MultiheadAttention` belongs to no linear layer and stays dense.
 
+    Args:
+        net: Any module; it is left as it is.
+
     >>> prunable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)))
     ['0.weight']
     """

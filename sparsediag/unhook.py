@@ -19,6 +19,9 @@ def plain(net: nn.Module) -> tuple[nn.Module, Mask | None]:
     Masks of `torch.nn.utils.prune` and of parametrisations are taken out of the copy. Masks in
     buffers (`mask` or `weight_mask` beside `weight`) are read, and stay where they are.
 
+    Args:
+        net: Any module; it is left as it is.
+
     Raises:
         ValueError: If a mask does not fit its weight, or a parametrisation does more than mask.
 

@@ -2,9 +2,12 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Callable
 
 import pytest
+from docstring_parser import parse
 
 import sparsediag
 import training
@@ -20,6 +23,23 @@ MODULES = [
 @pytest.mark.parametrize("name", ["sparsediag", *MODULES])
 def test_examples_run(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+PUBLIC = [
+    (f"{where.__name__}.{name}", found)
+    for where in (sparsediag, sparsediag.data, sparsediag.maskfile, sparsediag.models)
+    for name in getattr(where, "__all__", vars(where))
+    if not name.startswith("_") and inspect.isfunction(found := getattr(where, name))
+    if found.__module__.startswith("sparsediag.") and name not in ("home", "written")
+]
+
+
+@pytest.mark.parametrize(("name", "function"), PUBLIC)
+def test_public_functions_explain_themselves(name: str, function: Callable[..., object]) -> None:
+    told = inspect.getdoc(function) or ""
+    explained = {p.arg_name.lstrip("*") for p in parse(told).params}
+    assert explained >= set(inspect.signature(function).parameters), "an argument is missing"
+    assert ">>>" in told or name.endswith(".save")
 
 
 def test_there_are_examples() -> None:

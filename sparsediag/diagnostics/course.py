@@ -139,7 +139,7 @@ def course(
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Course:
-    """A diagnostic of every checkpoint in a folder.
+    """A diagnostic of every checkpoint in a folder; of gradient flow, ToST's Figure 9b by layers.
 
     For "gradflow" the mask of each checkpoint is `before` of the next: where masks move, what has
     regrown since is shown.
@@ -153,6 +153,16 @@ def course(
 
     Raises:
         ValueError: If the folder holds no checkpoint, or an option cannot be.
+
+    >>> import tempfile
+    >>> from sparsediag import models
+    >>> about = {"model": "lenet300", "options": {"size": 8, "width": 4}, "data": "digits"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for epoch in (1, 2):
+    ...         kept = Checkpoint.of(models.build("lenet300", size=8, width=4), **about, step=epoch)
+    ...         kept.save(f"{folder}/epoch-{epoch}.pt")
+    ...     course(folder, "gradflow").of("flow").shape
+    (2, 3)
     """
     if diagnostic not in WORK:
         raise ValueError(unknown("diagnostic of a run", diagnostic, WORK))

@@ -111,6 +111,8 @@ def signal(
 ) -> Signal:
     """Sizes of outputs and gradients, and the angle between samples, module by module.
 
+    Sources: Glorot and Bengio, AISTATS 2010; Schoenholz et al., ICLR 2017, equations 5 and 8.
+
     The blocks of the built-in nets are their residual blocks or layers. In any other net they are
     its activation layers, or, where it has none, its convolutions and linear layers. All calls of
     a module in a pass count; the first dimension of an output is that of the samples.

@@ -128,6 +128,16 @@ def trajectory(
 
     Raises:
         ValueError: If the folder holds no checkpoint, or a density is asked for.
+
+    >>> import tempfile
+    >>> from sparsediag import models
+    >>> about = {"model": "lenet300", "options": {"size": 8, "width": 4}, "data": "digits"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for epoch in (1, 2):
+    ...         kept = Checkpoint.of(models.build("lenet300", size=8, width=4), **about, step=epoch)
+    ...         kept.save(f"{folder}/epoch-{epoch}.pt")
+    ...     trajectory(folder, top=1, tol=0.1).eigenvalues.shape
+    (2, 1)
     """
     if options.get("density"):
         raise ValueError("a folder has one spectrum for each checkpoint; density needs one file")

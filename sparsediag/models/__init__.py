@@ -36,15 +36,17 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 def build(name: str, **options: Any) -> nn.Module:
     """A new net with PyTorch's default initialisation, drawn from the global RNG.
 
-    Every net takes `classes`, `channels` (1 or 3), `width`, `activation` (relu, swish, mish or
-    ghost) and `skips` (a kind of ghost skip). `size`, the images' height and width, matters to
-    the perceptrons alone: the others pool globally and ignore it.
-
-    >>> sum(p.numel() for p in build("resnet20", classes=10, shortcut="A").parameters())
-    269722
+    Args:
+        name: A key of `MODELS`.
+        options: Every net takes `classes`, `channels` (1 or 3), `width`, `activation` (relu, swish,
+            mish or ghost) and `skips` (a kind of ghost skip). `size`, the images' height and width,
+            matters to the perceptrons alone: the others pool globally and ignore it.
 
     Raises:
         ValueError: If the name or an option is unknown.
+
+    >>> sum(p.numel() for p in build("resnet20", classes=10, shortcut="A").parameters())
+    269722
     """
     known = defaults(name)
     if "size" not in known:
@@ -56,6 +58,12 @@ def build(name: str, **options: Any) -> nn.Module:
 
 def defaults(name: str) -> dict[str, Any]:
     """The options that the net `name` takes, at their defaults.
+
+    Args:
+        name: A key of `MODELS`.
+
+    Raises:
+        ValueError: If there is no such net.
 
     >>> defaults("mlp")["size"]
     28
