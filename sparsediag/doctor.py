@@ -59,7 +59,9 @@ def _stale(plane: Plane, own: float) -> list[str]:
 
 
 def _samples(problem: Problem) -> list[str]:
-    z, labels = scores(problem.outputs()[0]), [y for _, y in problem.batches]
+    labels, (x, _) = [y for _, y in problem.batches], next(iter(problem.batches))
+    with problem.modes(), torch.no_grad():
+        z = scores(problem.call(problem.split(problem.weights), x))
     if not isinstance(z, Tensor) or z.dim() != 2 or not all(map(_classes, labels)):
         return []
     seen, classes = len(torch.cat(labels).unique()), z.shape[1]

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SIMPLE = (int, float, str)
+
 
 def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
     """Hex digest of some words and the bytes of tensors."""
@@ -18,6 +20,21 @@ def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
     for t in tensors:
         sha.update(t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
+
+
+def forwards(net: nn.Module) -> str:
+    """What a net computes, as far as the code and plain options of its own modules tell.
+
+    >>> forwards(nn.Linear(2, 1))  # torch's are known by what they print
+    '[]'
+    """
+    own = [m for m in net.modules() if not type(m).__module__.startswith("torch.")]
+    plain = [
+        sorted((k, v) for k, v in vars(m).items() if k != "training" and isinstance(v, SIMPLE))
+        for m in own
+    ]
+    codes = {type(m).__qualname__: content(type(m).forward.__code__) for m in own}
+    return str([codes, plain]) if own else "[]"
 
 
 def content(loss: Any) -> str:
@@ -38,7 +55,7 @@ def content(loss: Any) -> str:
     if isinstance(loss, Tensor):
         return fingerprint(str(tuple(loss.shape)), [loss])
     if isinstance(loss, nn.Module):
-        plain = sorted((k, v) for k, v in vars(loss).items() if isinstance(v, int | float | str))
+        plain = sorted((k, v) for k, v in vars(loss).items() if isinstance(v, SIMPLE))
         return f"{loss} {plain} {fingerprint('', loss.state_dict().values())}"
     plain_types = (int, float, str, bytes, tuple, type(None))
     return repr(loss) if isinstance(loss, plain_types) else type(loss).__qualname__

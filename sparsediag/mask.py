@@ -120,6 +120,23 @@ class Mask(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         return f"Mask({self.alive:,} of {self.size:,} weights alive, {len(self)} tensors)"
 
+    def _repr_html_(self) -> str:
+        """Every tensor's density as a bar, for a notebook."""
+        from sparsediag import display
+
+        rows = [*self.table(), ("all", self.alive, self.size)]
+        bars = [
+            {
+                "weight": name,
+                "alive": f"{alive:,}",
+                "of": f"{size:,}",
+                "density": f"{alive / max(size, 1):.2%}",
+                "": "█" * round(20 * alive / max(size, 1)),
+            }
+            for name, alive, size in rows
+        ]
+        return display.block(display.table(bars, caption=repr(self)))
+
     @property
     def size(self) -> int:
         """Number of weights that the mask covers."""

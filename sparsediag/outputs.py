@@ -25,6 +25,14 @@ def loss(outputs: Any, targets: Any) -> Tensor:
     """The loss that outputs carry, as those of Hugging Face do when they get labels; otherwise
     the cross-entropy of the scores, a mean over the batch.
 
+    Args:
+        outputs: Of a net.
+        targets: Indices of classes.
+
+    Raises:
+        ValueError: If the outputs carry none, and are not scores (N, C, ...) with two classes or
+            more for targets (N, ...), without a doubt which dimension is that of the classes.
+
     >>> loss({"logits": torch.zeros(4, 2)}, torch.tensor([0, 1, 0, 1]))
     tensor(0.6931)
     """  # noqa: D205
@@ -32,13 +40,28 @@ def loss(outputs: Any, targets: Any) -> Tensor:
     if isinstance(carried, Tensor):
         return carried
     z = scores(outputs)
-    if not (isinstance(z, Tensor) and isinstance(targets, Tensor)):
+    if not _classified(z, targets):
+        kinds = " and ".join(
+            f"{name} {tuple(t.shape)} of {t.dtype}"
+            if isinstance(t, Tensor)
+            else f"{name} {t!r:.50}"
+            for name, t in (("outputs", z), ("targets", targets))
+        )
         raise ValueError(
-            f"outputs {type(z).__name__} and targets {type(targets).__name__} have no loss of "
-            "their own; give one: loss=lambda outputs, targets: ..."
+            f"{kinds} are not scores (N, classes) and classes (N); give a loss, such as "
+            "torch.nn.functional.mse_loss, or any function of outputs and targets"
         )
     entropy: Tensor = F.cross_entropy(z, targets.to(z.device))
     return entropy
+
+
+def _classified(z: Any, targets: Any) -> bool:
+    """Whether there is a row of scores for each target; which are the classes must be plain."""
+    if not (isinstance(z, Tensor) and isinstance(targets, Tensor)) or z.dim() < 2:
+        return False
+    if targets.dtype not in (torch.int64, torch.uint8) or z.shape[1] < 2:
+        return False
+    return targets.shape == (len(z), *z.shape[2:]) and (z.dim() != 3 or z.shape[1] != z.shape[2])
 
 
 def hits(outputs: Any, targets: Any) -> Tensor:

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from sparsediag import trial
 from sparsediag.autodiff import Retained
 from sparsediag.batches import Batch, arguments, count, even, fixed, moved, separate, tensors
-from sparsediag.fingerprint import content, fingerprint
+from sparsediag.fingerprint import content, fingerprint, forwards
 from sparsediag.live import Live, added, still
 from sparsediag.mask import Mask
 from sparsediag.modes import exactly
@@ -131,14 +131,17 @@ class Problem:
     @cached_property
     def separable(self) -> bool:
         """Whether the loss is a mean over samples that do not see each other; some are tried."""
-        apart = all(map(even, self._batches)) and self.batch_norm != "train"
-        return apart and separate(self._batches, lambda some: self.gradient(batches=some))
+        if self.batch_norm == "train" or not all(map(even, self._batches)):
+            return False
+        return separate(self._batches, lambda some: self.gradient(batches=some))
 
     @cached_property
     def digests(self) -> dict[str, str]:
         """Hex fingerprints of what defines the function, part by part."""
         return {
-            "net": fingerprint(f"{self.net} {self.batch_norm} {list(self.live.shapes)}", []),
+            "net": fingerprint(
+                f"{self.net} {self.batch_norm} {list(self.live.shapes)} {forwards(self.net)}", []
+            ),
             "weights": fingerprint("", [self.weights]),
             "buffers": fingerprint("", self._still.values()),
             "mask": self.mask.digest if self.mask else "dense",

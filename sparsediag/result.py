@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import dataclass, fields
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -18,8 +19,10 @@ from sparsediag.problem import Problem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMAT = 1
+SHOWN = 40  # rows of a table in a notebook
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +52,21 @@ class Result:
     def remarks(self) -> list[str]:
         """What there is to say below the table, a line each."""
         return []
+
+    def _repr_html_(self) -> str:
+        """Table, remarks and picture, for a notebook."""
+        from sparsediag import display, plotting
+
+        kind, rows = type(self).__name__, self.table()
+        parts = [display.table(rows[:SHOWN], caption=kind)]
+        if len(rows) > SHOWN:
+            parts.append(f"<p>{len(rows) - SHOWN} more rows: <code>.table()</code></p>")
+        parts += [f"<p>{escape(remark)}</p>" for remark in self.remarks()]
+        if type(self).plot is not Result.plot:
+            with plotting.style():
+                drawn = self.plot().figure
+            parts.append(display.picture(cast("Figure", drawn), alt=f"{kind}, drawn"))
+        return display.block(*parts)
 
     def save(self, path: str | Path) -> Path:
         """Write one `.npz`, whole or not at all; returns its path."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,7 +56,9 @@ def check(problem: Problem) -> None:
         except Exception as error:
             raise _failed(f"the net failed on inputs {told(x)}", error) from error
         try:
-            first = float(problem.scalar(outputs, y))
+            with warnings.catch_warnings():  # shapes that broadcast give another loss
+                warnings.filterwarnings("error", message="Using a target size")
+                first = float(problem.scalar(outputs, y))
         except Exception as error:
             about = f"outputs {told(outputs)} and targets {told(y)}"
             raise _failed(f"the loss failed on {about}", error) from error

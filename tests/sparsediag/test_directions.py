@@ -160,7 +160,7 @@ def test_dead_weights_do_not_lengthen_a_filter() -> None:
     net = nn.Linear(3, 1, bias=False)
     net.weight.data.copy_(torch.tensor([[3.0, 100.0, 4.0]]))
     mask = Mask({"weight": torch.tensor([[True, False, True]])})
-    problem = Problem(net, [(torch.ones(2, 3), torch.tensor([0, 0]))], mask=mask)
+    problem = Problem(net, [(torch.ones(2, 3), torch.zeros(2, 1))], loss=nn.MSELoss(), mask=mask)
     assert lengths(problem).tolist() == [5, 5]
 
 

@@ -211,6 +211,17 @@ def test_a_pruned_net_is_refused_with_the_way_out() -> None:
         Problem(net, BATCHES)
 
 
+class Tokens(nn.Module):
+    """Four scores for each of some tokens."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.embed, self.length = nn.Embedding(9, 4), length
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.embed(tokens.abs())
+
+
 X, Y = BATCHES[0]
 WRONG: dict[str, tuple[Any, Any, str]] = {
     "no list around the pair": (plain(), (X, Y), "a batch is a Tensor; need pairs"),
@@ -220,9 +231,13 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
     "a keyword too many": (
         plain(), [{"x": X, "labels": Y}], r"the net failed on inputs \{'x': \(6, 4\), .*TypeError",
     ),
-    "no targets": (plain(), [(X, None)], "the loss failed on .*: outputs Tensor and targets None"),
+    "no targets": (plain(), [(X, None)], r"the loss failed on .* of .* targets None"),
+    "real targets": (plain(), [(X, X[:, :3])], "the loss failed on .* give a loss, such as"),
+    "one score": (nn.Linear(4, 1).double(), [(X, Y)], r".* are not scores \(N, classes\)"),
+    "tokens": (Tokens(3), [(X[:, :3].long(), X[:, :3].long())], ".* are not scores"),
+    "classes or tokens": (Tokens(4), [(X.long(), X.long())], ".* are not scores"),
     "targets too few": (
-        plain(), [(X, Y[:4])], r"the loss failed on outputs \(6, 3\) and targets \(4,\): Expected",
+        plain(), [(X, Y[:4])], r"the loss failed on .* targets \(4,\): .*not scores",
     ),
     "no shape yet": (nn.LazyLinear(3), [(X, Y)], "'weight' has no shape yet; run one batch"),
     "no values": (nn.Linear(4, 3, device="meta"), [(X, Y)], "'weight' is on the meta device"),
@@ -246,3 +261,51 @@ def test_a_mask_of_a_wrapped_net_has_the_names_inside() -> None:
         Problem(nn.DataParallel(net), BATCHES, mask=mask).size
         == Problem(net, BATCHES, mask=mask).size
     )
+
+
+def test_shapes_that_broadcast_are_refused() -> None:
+    net = nn.Linear(4, 1).double()
+    with pytest.raises(ValueError, match=r"targets \(6,\): UserWarning: Using a target size"):
+        Problem(net, [(X, X[:, 0])], loss=F.mse_loss)
+
+
+def test_scores_of_pixels_are_scores() -> None:
+    net = cases._net(lambda: nn.Conv2d(1, 3, 1))
+    x, y = torch.ones(2, 1, 4, 4).double(), torch.ones(2, 4, 4).long()
+    assert Problem(net, [(x, y)]).value() == pytest.approx(F.cross_entropy(net(x), y).item())
+
+
+def test_a_graph_is_not_cut() -> None:
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+            return edges @ self.fc(x)
+
+    edges = torch.rand(6, 6, generator=torch.Generator().manual_seed(2)).double()
+    problem = Problem(cases._net(Graph), [((X, edges), Y)])
+    assert not problem.separable
+    assert spectrum(problem, top=1).converged
+    assert landscape(problem, points=3).loss.shape == (3, 3)
+
+
+def test_another_forward_is_another_function() -> None:
+    def made(act: str, scale: float) -> nn.Module:
+        space: dict[str, Any] = {"nn": nn}
+        exec(
+            "class Net(nn.Linear):\n"
+            f"    scale = {scale}\n"
+            f"    def forward(self, x): return super(Net, self).forward(x).{act}() * self.scale",
+            space,
+        )
+        net = cases._net(lambda: space["Net"](4, 3))
+        net.scale = scale
+        return net
+
+    digests = [
+        Problem(made(a, s), BATCHES).digest for a, s in (("relu", 1), ("tanh", 1), ("relu", 2))
+    ]
+    assert len(set(digests)) == 3
+    assert digests[0] == Problem(made("relu", 1), BATCHES).digest

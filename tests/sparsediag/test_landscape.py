@@ -37,7 +37,8 @@ every_case = pytest.mark.parametrize("name", cases.CASES)
 
 def slope(dims: int = 2) -> Problem:
     """A loss that rises along direction 1 and is level along direction 2."""
-    like = Problem(nn.Linear(6, 1, bias=False).double(), [cases.regression((2,), (6,), 1)[0]])
+    batches = cases.regression((2,), (6,), 1)
+    like = Problem(nn.Linear(6, 1, bias=False).double(), batches, loss=nn.MSELoss())
     d1, d2 = (directions.random(like, seed=seed) for seed in (0, 1))
     x = d1 - (d1 @ d2) / (d2 @ d2) * d2
     pair = (x / (x @ d1), torch.zeros(1))

@@ -161,7 +161,7 @@ def test_directions_by_name() -> None:
 def test_what_would_revive_a_weight_is_cut_off_and_said() -> None:
     net = nn.Linear(2, 1)
     mask = Mask({"weight": torch.tensor([[True, False]])})
-    problem = Problem(net, [(torch.ones(1, 2), torch.tensor([0]))], mask=mask)
+    problem = Problem(net, [(torch.ones(1, 2), torch.zeros(1, 1))], loss=nn.MSELoss(), mask=mask)
     on = planes.own(problem, [{"weight": torch.tensor([[1.0, 3.0]])}])
     assert problem.split(on.directions[0])["weight"].tolist() == [[1, 0]]
     assert on.doubts == ["the directions left the mask: 90% of their square was cut off"]
