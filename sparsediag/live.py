@@ -142,3 +142,11 @@ def still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
         if name in frozen:
             kept[name].masked_fill_(~m.to(kept[name].device), 0)
     return kept
+
+
+def kinds(
+    weights: Mapping[str, Tensor], like: Tensor
+) -> dict[str, tuple[torch.device, torch.dtype]]:
+    """Where and how exact the weights are that are so otherwise than one vector of them all."""
+    own = {name: (w.device, w.dtype) for name, w in weights.items()}
+    return {name: kind for name, kind in own.items() if kind != (like.device, like.dtype)}

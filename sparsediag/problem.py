@@ -22,7 +22,7 @@ from sparsediag import trial
 from sparsediag.autodiff import Retained
 from sparsediag.batches import Batch, arguments, count, even, fixed, moved, separate, tensors
 from sparsediag.fingerprint import content, fingerprint, forwards
-from sparsediag.live import Live, added, still
+from sparsediag.live import Live, added, kinds, still
 from sparsediag.mask import Mask
 from sparsediag.modes import exactly
 from sparsediag.outputs import loss as suggested
@@ -84,6 +84,7 @@ class Problem:
     def __post_init__(self) -> None:
         if self.batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{self.batch_norm}': need 'eval' or 'train'")
+        trial.typed(self)
         object.__setattr__(self, "net", trial.bare(self.net))
         trial.usable(self.net)
         live = Live.of(self.net, self.mask, self.params)
@@ -96,10 +97,11 @@ class Problem:
             object.__setattr__(self, "live", live)
             object.__setattr__(self, "_still", still(self.net, live, self.mask))
             object.__setattr__(self, "weights", weights)
-            kind = (weights.device, weights.dtype)  # a net may have several
-            kinds = {n: (p.device, p.dtype) for n, p in own.items()}
-            object.__setattr__(self, "_kinds", {n: k for n, k in kinds.items() if k != kind})
+            object.__setattr__(self, "_kinds", kinds(own, weights))
             trial.check(self)
+
+    def __repr__(self) -> str:
+        return f"Problem({type(self.net).__name__}, {self.samples:,} samples, {self.size:,} live)"
 
     @property
     def size(self) -> int:

@@ -40,6 +40,12 @@ class Result:
 
     def __init_subclass__(cls) -> None:
         Result.kinds[cls.__name__] = cls
+        cls.__repr__ = Result.__repr__  # type: ignore[method-assign]  # the arrays are long
+
+    def __repr__(self) -> str:
+        from sparsediag import terminal
+
+        return "\n".join([terminal.text(type(self).__name__, self.table()), *self.remarks()])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw on `ax`, or on a new figure, and return the axes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,7 +22,7 @@ def bars(transient: bool = False) -> Progress:
     """
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
@@ -42,24 +44,43 @@ def bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
     """Print rows with the same keys as a table; keys become the heads of the columns."""
-    if not rows:
-        return
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for i, key in enumerate(rows[0]):
-        shown.add_column(key, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*(str(value) for value in row.values()))
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-    console.print(shown)
+        console.width = PIPE_WIDTH
+    if rows:
+        console.print(_table(title, rows))
+
+
+def text(title: str, rows: list[dict[str, Any]]) -> str:
+    """The table as words.
+
+    >>> print(text("net", [{"layer": "fc", "loss": 0.5}]))
+    net
+    layer  loss
+    fc      0.5
+    """
+    drawn = io.StringIO()
+    console = Console(width=PIPE_WIDTH, file=drawn, color_system=None)
+    console.print(_table(title, rows) if rows else title)
+    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    """Names are never broken; where there is no room, numbers are."""
+    shown = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
+    for i, key in enumerate(rows[0]):
+        side: Literal["left", "right"] = "left" if i == 0 else "right"
+        shown.add_column(escape(key), justify=side, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        shown.add_row(*(escape(str(value)) for value in row.values()))
+    return shown
 
 
 def facts(title: str, values: dict[str, Any]) -> None:
     """Print names and values, one a line."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(title, style="italic", markup=False)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console.print(title, style="italic")
     width = max(map(len, values))
     for name, value in values.items():
         shown = f"{value:.6g}" if isinstance(value, float) else value
-        console.print(f"{name:<{width}}  {shown}", markup=False)
+        console.print(f"{name:<{width}}  {shown}")

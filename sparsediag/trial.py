@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.utils import _pytree as pytree
 
+from sparsediag.mask import Mask
+
 if TYPE_CHECKING:
     from sparsediag.problem import Problem
 
@@ -25,6 +27,19 @@ def bare(net: nn.Module) -> nn.Module:
     """
     inner = net.module if isinstance(net, PARALLEL) else getattr(net, "_orig_mod", None)
     return bare(inner) if isinstance(inner, nn.Module) else net
+
+
+def typed(problem: Problem) -> None:
+    """Raise ValueError where a net, a loss or a mask is none."""
+    net, mask, loss = problem.net, problem.mask, problem.loss
+    for name, came, fits, need in (
+        ("net", net, isinstance(net, nn.Module), "an nn.Module; make one of a class first"),
+        ("mask", mask, isinstance(mask, Mask | None), "a Mask, as Mask.top(scores, density=0.1)"),
+        ("loss", loss, callable(loss), "a function of outputs and targets"),
+    ):
+        if not fits:
+            what = came.__name__ if isinstance(came, type) else type(came).__name__
+            raise ValueError(f"the {name} is {what!r}; need {need}")
 
 
 def usable(net: nn.Module) -> None:

@@ -111,12 +111,13 @@ class Spectrum(Result):
 
     def remarks(self) -> list[str]:
         """Whether the pairs can be trusted, and why not, in lines for a terminal."""
-        checks = self.checks
+        checks, told = self.checks, f"chance of a better one {self.checks['hidden']:.0%}"
+        hidden = told if checks["hidden"] < 0.5 else "too short a probe to tell of a better one"
         lines = [
             f"{'converged' if self.converged else 'NOT converged'}: {self.products} products and "
             f"{checks['products']:.0f} to check them, {self.seconds:.1f} s by {self.mode}",
-            f"orthogonal to {checks['orthogonality']:.0e}, noise {checks['noise']:.0e}, chance "
-            f"that a better one is hidden {checks['hidden']:.0%}, lowest value {self.lowest:.4g}",
+            f"orthogonal to {checks['orthogonality']:.0e}, noise {checks['noise']:.0e}, {hidden}, "
+            f"lowest value {self.lowest:.4g}",
         ]
         if self.source["options"]["dense"]:
             lines.append("dense view: weights that the mask calls dead were moved too")

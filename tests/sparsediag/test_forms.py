@@ -309,3 +309,20 @@ def test_another_forward_is_another_function() -> None:
     ]
     assert len(set(digests)) == 3
     assert digests[0] == Problem(made("relu", 1), BATCHES).digest
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"net": nn.Linear}, "the net is 'Linear'; need an nn.Module"),
+        ({"mask": {"0.weight": X}}, "the mask is 'dict'; need a Mask"),
+        ({"loss": "mse_loss"}, "the loss is 'str'; need a function"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Problem(**({"net": plain(), "batches": BATCHES} | wrong))
+
+
+def test_a_problem_tells_of_itself_in_a_line() -> None:
+    assert repr(Problem(plain(), BATCHES)) == "Problem(Sequential, 9 samples, 51 live)"

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from functools import cache
+from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cases
 import numpy as np
@@ -18,8 +19,17 @@ import pytest
 import torch
 
 import sparsediag
-from sparsediag import Activations, CheckpointError, Landscape, Result, Spectrum
+from sparsediag import (
+    Activations,
+    CheckpointError,
+    Gradflow,
+    Landscape,
+    Mask,
+    Result,
+    Spectrum,
+)
 from sparsediag.diagnostics import DIAGNOSTICS
+from sparsediag.result import SHOWN
 
 OPTIONS = {
     "landscape": {"points": 3, "seed": 2},
@@ -265,3 +275,43 @@ def test_kinds_have_the_names_of_their_diagnostics() -> None:
         name.capitalize() for name in DIAGNOSTICS
     ]
     assert Result.kinds["Activations"] is Activations
+
+
+# in a notebook, and at a prompt
+
+
+@every_kind
+def test_a_result_shows_its_table_its_remarks_and_its_picture(name: str) -> None:
+    result = found(name)
+    html, words = unescape(result._repr_html_()), repr(result)
+    assert html.count("<svg role=") == 1
+    assert len(html) < 200_000
+    for row in result.table()[:SHOWN]:
+        assert all(f">{value}</t" in html for value in row.values())
+    for remark in result.remarks():
+        assert f"<p>{remark}</p>" in html
+        assert remark in words
+    assert words.startswith(type(result).__name__)
+    assert len(words.splitlines()) == 2 + len(result.table()) + len(result.remarks())
+
+
+def test_a_long_table_is_cut_in_a_notebook_only() -> None:
+    counts = np.zeros(50)
+    result = replace(
+        cast(Gradflow, found("gradflow")), names=[f"<{i}>" for i in range(50)],
+        flow=counts, per_weight=counts, weight_norm=counts, counts=counts.astype(int),
+        dead_flow=counts, dead_per_weight=counts, dead_counts=counts.astype(int),
+        regrown_flow=counts, regrown_per_weight=counts, regrown_counts=counts.astype(int),
+    )  # fmt: skip
+    html = result._repr_html_()
+    assert "&lt;39&gt;" in html
+    assert "11 more rows" in html
+    assert "<49>" in repr(result)
+
+
+def test_a_mask_shows_every_tensor() -> None:
+    mask = Mask({"<b>": torch.tensor([True, False, False, False]), "c": torch.ones(4).bool()})
+    html = mask._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert html.count("█" * 20) == 1
+    assert all(text in html for text in ("25.00%", "100.00%", "62.50%"))
