@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sparsediag import plotting
+from sparsediag import depth, plotting
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.spectrum import Spectrum
 
@@ -63,7 +63,7 @@ def lines(
         size: Width and height, without the names of the places.
     """
     width, height = size
-    fig = plotting.figure(width, height + 0.055 * max(map(len, ticks), default=0))
+    fig = plotting.figure(width, height + room(ticks))
     ax = fig.add_subplot()
     for name, (x, y) in (dashed or {}).items():
         ax.plot(x, y, "--", lw=0.8, color=looks[name][0])
@@ -77,16 +77,28 @@ def lines(
         if rings and name in rings:
             at = int(np.argmin(np.abs(x - rings[name])))
             ax.plot(x[at], y[at], "o", ms=9, mfc="none", color=colour)
-    if log and _wide([y for _, y in solid.values()]):
+    if log and _wide([y for _, y in (*solid.values(), *(dashed or {}).values())]):
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("")
     ax.set(xlabel=across, ylabel=up, ylim=limits)
     if ticks:
-        ax.set_xticks(np.arange(len(ticks)), ticks, rotation=90, fontsize=6)
+        name_places(ax, ticks)
     elif all(x.dtype.kind == "i" for x, _ in solid.values()):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig
+
+
+def room(names: Sequence[str]) -> float:
+    """Inches that names below a picture need."""
+    return 0.055 * max(map(len, names), default=0)
+
+
+def name_places(ax: Axes, names: Sequence[str]) -> None:
+    """Name the places 0, 1, ... below `ax`, as many of them as there is room for."""
+    wide = ax.figure.get_figure(root=True).get_figwidth() - 0.8  # without what is beside it
+    shown = range(0, len(names), 1 + int(0.1 * len(names) / wide))
+    ax.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=6)
 
 
 def _wide(values: Sequence[np.ndarray]) -> bool:
@@ -103,6 +115,7 @@ def over_depth(
     looks: Looks,
     log: bool = False,
     limits: tuple[float, float] | None = None,
+    size: tuple[float, float] = HALF,
 ) -> Figure:
     """A value for every layer, from the input to the output; named where all nets have the same."""
     drawn: list[dict[str, Curve]] = [
@@ -112,12 +125,12 @@ def over_depth(
         }
         for some in (values, dashed or {})
     ]
-    layers = [[n.removesuffix(".weight") for n in names] for names, _ in values.values()]
+    layers = [depth.short(names) for names, _ in values.values()]
     same = all(names == layers[0] for names in layers)
     across = "" if same else f"{part}, from the input to the output"
     ticks = layers[0] if same else []
-    how: dict[str, Any] = {"looks": looks, "log": log, "ticks": ticks, "limits": limits}
-    return lines(*drawn, across=across, up=up, **how)
+    how: dict[str, Any] = {"looks": looks, "log": log, "limits": limits, "size": size}
+    return lines(*drawn, across=across, up=up, ticks=ticks, **how)
 
 
 @plotting.style()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from sparsediag.options import CHECKPOINT, LOOK, SHARED
+from sparsediag.options import CHECKPOINT, LOOK, SHARED, sizes
 
 OTHERS = Annotated[Path, Parameter(help="More of them, on the same axes.")]
 OWN: dict[str, tuple[Any, Any]] = {
@@ -25,9 +25,8 @@ def command(checkpoint: Path, *others: Path, **given: Any) -> None:
     from sparsediag.reporting.report import report
 
     asked = {key: given.get(key, default) for key, (_, default) in OPTIONS.items()}
-    if asked["images"] < 0 or asked["batch"] < 1:
-        raise ValueError("--images needs 0 or more, --batch needs 1 or more")
-    look = {key: asked[key] for key in (*LOOK, *OWN)} | {"images": asked["images"] or None}
+    sizes(asked["images"], asked["batch"])
+    look = {key: asked[key] for key in (*LOOK, *OWN)}
     if asked["model_options"] is not None:
         look["model_options"] = words.options(asked["model_options"])
     with terminal.bar("report") as progress:
@@ -36,7 +35,10 @@ def command(checkpoint: Path, *others: Path, **given: Any) -> None:
 
 
 OPTIONS = OWN | {key: value for key, value in SHARED.items() if key not in ("out", "formats")}
-OPTIONS["images"] = (OPTIONS["images"][0], 500)
+OPTIONS["images"] = (
+    Annotated[int | None, Parameter(help="Images to use; 0 for the whole split (default: 500).")],
+    None,
+)
 _PARAMETERS = [
     inspect.Parameter("checkpoint", inspect.Parameter.POSITIONAL_ONLY, annotation=CHECKPOINT),
     inspect.Parameter("others", inspect.Parameter.VAR_POSITIONAL, annotation=OTHERS),

@@ -16,6 +16,7 @@ from sparsediag.diagnostics.comparison import Comparison, compare
 from sparsediag.diagnostics.gradflow import Gradflow, gradflow
 from sparsediag.diagnostics.landscape import Landscape, landscape
 from sparsediag.diagnostics.perturbation import Perturbation, perturbation
+from sparsediag.diagnostics.signal import Signal, signal
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
 from sparsediag.errors import CheckpointError
 from sparsediag.fingerprint import fingerprint
@@ -32,6 +33,7 @@ COSTS: dict[str, Callable[[int, int], int]] = {
     "census": lambda points, top: 1,
     "activations": lambda points, top: 1,
     "gradflow": lambda points, top: 3,
+    "signal": lambda points, top: 4,
     "spectrum": lambda points, top: 5 * (10 * top + PROBES * STEPS),
     "perturbation": lambda points, top: top * (points + 27),  # points of the second difference
     "landscape": lambda points, top: points**2,
@@ -53,6 +55,7 @@ class Measured:
     census: dict[str, Census]
     activations: dict[str, Activations]
     gradflow: dict[str, Gradflow]
+    signal: dict[str, Signal]
     spectrum: dict[str, Spectrum]
     perturbation: dict[str, Perturbation]
     landscape: dict[str, Landscape]
@@ -164,7 +167,9 @@ def _new(
     if what == "activations":
         return activations(problem, progress=progress)
     if what == "gradflow":
-        return gradflow(problem)
+        return gradflow(problem, progress=progress)
+    if what == "signal":
+        return signal(problem, progress=progress)
     if what == "spectrum":
         density: dict[str, Any] = {"density": True, "probes": PROBES, "steps": STEPS}
         return spectrum(problem, top=min(top, problem.size), progress=progress, **density)

@@ -27,14 +27,14 @@ class Net:
         problem: Its loss over the samples, or None.
         reason: Why there is no problem.
         file: Where it was read from; empty for what was in memory.
-        note: Where its mask comes from, if it was searched for.
+        notes: Where its mask comes from, if it was searched for, and what was left out.
     """
 
     checkpoint: Checkpoint
     problem: Problem | None
     reason: str = ""
     file: str = ""
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def counted(self) -> Checkpoint:
@@ -55,7 +55,7 @@ def gather(given: Given, load: Load) -> dict[str, Net]:
 
     Args:
         given: One file, several, or what is in memory.
-        load: Makes a checkpoint's problem, and tells `note` where it found its mask.
+        load: Makes a checkpoint's problem, and tells `note` what it made of the file.
 
     Raises:
         ValueError: If none or one of them twice came, or no problem can be made of any.
@@ -86,6 +86,6 @@ def _of(kept: Checkpoint | Problem, load: Load, file: str = "") -> Net:
         return Net(Checkpoint(model=name, options={}, weights={}), kept)
     notes: list[str] = []
     try:
-        return Net(kept, load(kept, note=notes.append), "", file, " ".join(notes))
+        return Net(kept, load(kept, note=notes.append), "", file, tuple(notes))
     except ValueError as error:
         return Net(kept, None, str(error), file)

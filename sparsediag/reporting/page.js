@@ -56,10 +56,13 @@
     });
   }
 
+  // one after another, each on the screen before the next is begun
+  const frame = () => new Promise((done) => { requestAnimationFrame(() => setTimeout(done)); });
+  let last = frame();
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries.filter((e) => e.isIntersecting)) {
-      seen.unobserve(entry.target);
-      draw(entry.target);
+    for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+      seen.unobserve(target);
+      last = last.then(() => draw(target)).catch(console.error).then(frame);
     }
   });
   plots.forEach((plot) => seen.observe(plot));

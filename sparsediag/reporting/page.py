@@ -6,19 +6,22 @@ from html import escape
 from pathlib import Path
 
 from sparsediag import display
-from sparsediag.reporting import scenes, sections, summary
+from sparsediag.reporting import layers, scenes, summary
 from sparsediag.reporting.charts import looks
+from sparsediag.reporting.curvature import curvature
 from sparsediag.reporting.measure import Measured
+from sparsediag.reporting.training import training
 
 HERE = Path(__file__).parent
 STILL = "<noscript><style>.turn, .turn-hint { display: none; }</style></noscript>"
 MAKERS = (
     scenes.planes,
-    sections.training,
-    sections.masks,
-    sections.activity,
-    sections.gradients,
-    sections.curvature,
+    training,
+    layers.masks,
+    layers.activity,
+    layers.gradients,
+    layers.signals,
+    curvature,
     scenes.eigenvectors,
 )
 

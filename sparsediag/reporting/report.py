@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sparsediag import words
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.files import written
 from sparsediag.reporting.measure import Progress, measure
@@ -20,7 +21,7 @@ def report(
     out: str | Path = "report.html",
     points: int = 21,
     top: int = 3,
-    images: int | None = 500,
+    images: int | None = None,
     progress: Progress | None = None,
     **look: Any,
 ) -> Path:
@@ -34,7 +35,8 @@ def report(
         out: The page, .html.
         points: Grid points along each direction of a landscape, and along each eigenvector.
         top: Number of eigenpairs.
-        images: Images to use, None for the whole split.
+        images: Images to use; 0 for the whole split, None for 500, or what batches of one's own
+            take.
         progress: Called as `progress(passes, all)`.
         look: Other keywords of `Checkpoint.problem`: split, data, model, loss, device and so on.
 
@@ -54,6 +56,8 @@ def report(
         raise ValueError(f"--out {out}: a report is written as .html; use that ending")
     if points < 3 or top < 1:
         raise ValueError(f"points={points}, top={top}: need 3 points and 1 eigenpair or more")
+    if images is None and not words.own(look.get("data") or ""):
+        images = 500
     found = gather(nets, partial(Checkpoint.problem, images=images, **look))
     kept = out.with_name(f".{out.stem}.unfinished")
     kept.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def eigenvectors(found: Measured, looks: Looks) -> Section:
     body = [text(how), key(kept, looks), grid(*drawn, columns=3)] if kept else []
     body.append(numbers({name: one.table() for name, one in kept.items()}))
     body.append(missing(found.failed.get("perturbation", {})))
-    return Section("eigenvectors", "Along the eigenvectors", "".join(body))
+    return Section("eigenvectors", "Eigenvectors", "".join(body))
 
 
 def _limits(losses: list[np.ndarray]) -> tuple[float, float] | None:

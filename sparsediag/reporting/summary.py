@@ -14,7 +14,7 @@ from sparsediag import display
 from sparsediag.reporting.charts import Looks
 from sparsediag.reporting.measure import Measured
 from sparsediag.reporting.parts import Section, numbers, sign, text
-from sparsediag.reporting.sections import own
+from sparsediag.reporting.training import own
 
 NONE = "\N{EN DASH}"
 BEST = "Bold: the best of its column."
@@ -50,10 +50,13 @@ SAID = {  # diagnostic -> its section
     "census": "masks",
     "activations": "activations",
     "gradflow": "gradients",
+    "signal": "signal",
     "spectrum": "curvature",
     "perturbation": "eigenvectors",
     "landscape": "landscape",
+    "file": "provenance",
 }
+UNPROVED = ("held at 0", "--mask zeros", "is not of 0 and 1", "left out")  # conventions, fit
 
 
 def summary(found: Measured, looks: Looks) -> str:
@@ -111,16 +114,22 @@ def findings(found: Measured) -> Section:
 def _doubts(found: Measured, name: str) -> list[tuple[str, str]]:
     """Diagnostic and line for all that there is to doubt of one net."""
     said = [(what, why[name]) for what, why in found.failed.items() if name in why]
+    notes = found.nets[name].notes
+    said += [("file", line) for line in notes if any(words in line for words in UNPROVED)]
     if name in found.census:
         said += [
             ("census", line.removeprefix(f"{name}: ")) for line in found.census[name].remarks()
         ]
     if name in found.activations:
         one = found.activations[name]
-        worst = int(one.dead.argmax())
-        if one.dead[worst] > 0:
-            line = f"{one.dead[worst]:.0%} of the channels of {one.names[worst]} are always 0"
+        dead = np.nan_to_num(one.dead)
+        worst = int(dead.argmax())
+        if dead[worst] > 0:
+            line = f"{dead[worst]:.0%} of the channels of {one.names[worst]} are always 0"
             said.append(("activations", line))
+    if name in found.signal:
+        lines = found.signal[name].remarks()
+        said += [("signal", line) for line in lines if not line.startswith("from ")]
     if name in found.spectrum:
         said += [("spectrum", line) for line in found.spectrum[name].doubts]
     if name in found.perturbation:
@@ -144,18 +153,18 @@ def provenance(found: Measured) -> Section:
             {
                 "net": name,
                 "file": net.file or "in memory",
-                "model": kept.model,
+                "model": kept.model or (type(problem.net).__name__ if problem else NONE),
                 "data": kept.data or NONE,
                 "step": f"{kept.step:,} of {kept.steps:,}" if kept.steps else NONE,
                 "samples": f"{problem.samples:,}" if problem else NONE,
                 "live weights": f"{problem.size:,}" if problem else NONE,
                 "batch norm": problem.batch_norm if problem else NONE,
                 "device": str(problem.device) if problem else NONE,
-                "mask": net.note or NONE,
                 "problem": problem.digest[:16] if problem else NONE,
-                "made by": ", ".join(f"{k} {v}" for k, v in kept.made_by.items()),
+                "made by": ", ".join(f"{k} {v}" for k, v in kept.made_by.items() if k != "mask"),
             }
         )
+    notes = [{"net": name, "note": line} for name, net in found.nets.items() for line in net.notes]
     options = {
         name: [
             {"diagnostic": what, "options": json.dumps(result.source.get("options", {}))}
@@ -170,5 +179,11 @@ def provenance(found: Measured) -> Section:
         for name, net in found.nets.items()
     }
     made = text(f"Made by sparsediag {sparsediag.__version__}.")
-    body = display.table(rows, caption="Nets") + numbers(options, "Options of the diagnostics")
-    return Section("provenance", "Provenance", body + numbers(runs, "Trainings") + made)
+    body = [
+        display.table(rows, caption="Nets"),
+        display.table(notes, caption="What was made of the files"),
+        numbers(options, "Options of the diagnostics"),
+        numbers(runs, "Trainings"),
+        made,
+    ]
+    return Section("provenance", "Provenance", "".join(body))

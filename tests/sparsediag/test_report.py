@@ -17,9 +17,14 @@ import torch.nn.functional as F
 from cyclopts import App
 from torch import nn
 
-from sparsediag import Checkpoint, Mask, Problem, landscape, spectrum
+from sparsediag import Checkpoint, Mask, Problem, activations, gradflow, landscape, signal, spectrum
+from sparsediag.reporting import classes, layers
+from sparsediag.reporting.charts import looks, told
+from sparsediag.reporting.measure import COSTS, Measured
+from sparsediag.reporting.nets import gather
 from sparsediag.reporting.report import report
-from sparsediag.reporting.sections import own
+from sparsediag.reporting.summary import findings, provenance
+from sparsediag.reporting.training import own
 from training.config import Run
 from training.loop import fit
 
@@ -31,6 +36,7 @@ SECTIONS = [
     "masks",
     "activations",
     "gradients",
+    "signal",
     "curvature",
     "eigenvectors",
     "provenance",
@@ -134,7 +140,7 @@ def test_a_surface_holds_its_landscape(page: str, files: list[Path]) -> None:
 
 def test_every_section_is_there_with_its_pictures(page: str) -> None:
     assert re.findall(r'<section id="(\w+)"', page) == SECTIONS
-    count = {"training": 3, "activations": 2, "gradients": 2, "curvature": 2, "eigenvectors": 2}
+    count = {"training": 3, "activations": 2, "gradients": 2, "signal": 3, "curvature": 2}
     for name, pictures in count.items():
         assert section(page, name).count('<svg role="img"') >= pictures
     assert section(page, "landscape").count('<svg role="img"') == 3  # two planes, and their rises
@@ -170,6 +176,84 @@ def test_an_alternative_text_says_where_the_extremes_are(page: str, files: list[
     }
     low = min(shares, key=lambda name: shares[name])
     assert f"last: lowest {shares[low]:.2f} at {low}" in section(page, "masks")
+
+
+def test_lines_through_depth_are_those_of_the_diagnostics(page: str, files: list[Path]) -> None:
+    problem = Checkpoint.load(files[1]).problem(images=60, device="cpu")
+    flow, wave = gradflow(problem), signal(problem)
+    said = section(page, "gradients")
+    for live, dead in ((flow.flow, flow.dead_flow), (flow.per_weight, flow.dead_per_weight)):
+        assert told({"last": (flow.names, live)}, ".2g") in said
+        assert told({"last, dead": (flow.names, dead)}, ".2g") in said
+    for values, form in ((wave.rms, ".3g"), (wave.cosine, ".2f"), (wave.gradient, ".2g")):
+        assert told({"last": (wave.names, values)}, form) in section(page, "signal")
+
+
+# what sleeps, and what is doubtful
+
+
+def only(**found: Any) -> Measured:
+    """A part of what is measured."""
+    rest: dict[str, Any] = {what: {} for what in COSTS}
+    joint: dict[str, Any] = {"nets": {}, "together": None, "compared": None, "failed": {}}
+    return Measured(**{**rest, **joint, **found})
+
+
+def three(weight: torch.Tensor) -> Problem:
+    """Three classes of one sample, and what the two channels make of each."""
+    net = nn.Sequential(nn.Linear(3, 2, bias=False), nn.ReLU(), nn.Linear(2, 3))
+    net[0].weight = nn.Parameter(weight)
+    return Problem(net, [(torch.eye(3), torch.arange(3))])
+
+
+def test_channels_that_sleep_for_a_class_are_shown() -> None:
+    one = {"net": activations(three(torch.eye(3)[:2]))}
+    assert 'aria-label="Asleep for a class, net. At most 100.0%, in 1 for class 2"' in (
+        classes.asleep(one)
+    )
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", classes.extremes(one))
+    assert cells == ["50.0% of 0", "100.0% of 2"] * 2
+
+
+def test_what_never_sleeps_or_has_no_classes_gets_no_heat_map() -> None:
+    awake = activations(three(torch.ones(2, 3)))
+    assert classes.asleep({"awake": awake}) == ""
+    none = activations(toy(nn.ReLU()))
+    assert classes.asleep({"none": none}) == classes.extremes({"none": none}) == ""
+
+
+def test_a_net_without_dead_weights_has_no_dashed_flow() -> None:
+    body = layers.gradients(only(gradflow={"whole": gradflow(toy())}), looks(["whole"])).body
+    assert "dead" not in body.lower()
+
+
+def test_a_signal_that_ends_is_drawn_and_told() -> None:
+    still = three(torch.zeros(2, 3))
+    found = only(nets=gather({"still": still}, Checkpoint.problem), signal={"still": signal(still)})
+    assert "nothing comes out of 1" in findings(found).body
+    assert layers.signals(found, looks(["still"])).body.count('<svg role="img"') == 3
+
+
+@pytest.mark.parametrize(
+    ("dead", "kept", "doubt"),
+    [
+        (0.0, True, ""),
+        (7.0, True, "in the file 0 of them were 0, they are held at 0 here"),
+        (0.0, False, "50% of the weights are exactly 0: --mask zeros"),
+    ],
+)
+def test_a_mask_that_does_not_prove_itself_is_among_the_findings(
+    tmp_path: Path, dead: float, kept: bool, doubt: str
+) -> None:
+    alive = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    state = {"weight": torch.where(alive > 0, 3.0, dead), "bias": torch.ones(2)}
+    torch.save(state | ({"weight_mask": alive} if kept else {}), tmp_path / "net.pt")
+    own = {"model": lambda: nn.Linear(2, 2), "data": [(torch.eye(2), torch.arange(2))]}
+    found = only(nets=gather(tmp_path / "net.pt", lambda c, **how: c.problem(**own, **how)))
+    (line,) = found.nets["net"].notes
+    assert line in unescape(provenance(found).body)
+    assert doubt in line
+    assert (line in unescape(findings(found).body)) == bool(doubt)
 
 
 # any net
@@ -265,7 +349,7 @@ def test_a_killed_report_goes_on(tmp_path: Path) -> None:
         report({"net": steep()}, out=out, progress=stop_at(0.99), **how)
     hidden = tmp_path / ".report.unfinished"
     kept = sorted(file.name.split("-")[0] for file in hidden.glob("*.npz"))
-    assert kept == ["activations", "gradflow", "perturbation", "spectrum"]
+    assert kept == ["activations", "gradflow", "perturbation", "signal", "spectrum"]
     assert not out.exists()
     next(hidden.glob("activations-*.npz")).write_bytes(b"cut")
     seen: list[tuple[int, int]] = []

@@ -32,20 +32,25 @@ FLAGS = [
     "--enable-logging=stderr",
     "--v=0",
     "--window-size=1200,6000",
-    "--virtual-time-budget=4000",
+    "--virtual-time-budget=8000",
     "--dump-dom",
 ]
 PROBE = """<script>
-  const turns = [...document.querySelectorAll(".turn")];
-  const note = (name) => {
-    const eyes = turns.map((plot) => plot.layout.scene.camera.eye);
-    document.body.setAttribute(`data-${name}`, JSON.stringify(eyes));
-  };
-  setTimeout(() => {
-    note("before");
+  const turns = [...document.querySelectorAll(".turn")], begun = [], make = Plotly.newPlot;
+  let shown = 0;
+  const note = (name, what) => document.body.setAttribute(`data-${name}`, JSON.stringify(what));
+  const eyes = () => turns.map((plot) => plot.layout.scene.camera.eye);
+  const act = () => {
+    note("begun", begun);
+    note("before", eyes());
     turns[0].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
-  }, 2000);
-  setTimeout(() => { note("after"); dispatchEvent(new Event("beforeprint")); }, 3000);
+    setTimeout(() => { note("after", eyes()); dispatchEvent(new Event("beforeprint")); }, 1000);
+  };
+  Plotly.newPlot = async (...given) => {
+    begun.push(shown);
+    await make(...given);
+    requestAnimationFrame(() => { shown += 1; if (shown === turns.length) setTimeout(act, 500); });
+  };
 </script>"""
 DRIVER = ("GL Driver Message", "willReadFrequently")  # what a software WebGL says of itself
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
@@ -104,12 +109,16 @@ def seen(page: Path) -> Seen:
 
 def test_a_browser_draws_all_of_it_and_asks_for_nothing(seen: Seen) -> None:
     shown = re.sub(r"<script.*?</script>", "", seen.dom, flags=re.DOTALL)
-    assert shown.count('<svg role="img"') == 11
+    assert shown.count('<svg role="img"') == 14
     turned = re.findall(r'<div class="turn js-plotly-plot".*?</figure>', shown, flags=re.DOTALL)
     assert len(turned) == 2
     assert all("<canvas" in plot for plot in turned)
     assert seen.console == []
     assert seen.asked == []
+
+
+def test_a_surface_is_on_the_screen_before_the_next_is_begun(seen: Seen) -> None:
+    assert re.findall(r'data-begun="(.*?)"', seen.dom) == ["[0,1]"]
 
 
 def test_an_arrow_key_turns_all_surfaces(seen: Seen) -> None:

@@ -1,0 +1,63 @@
+"""Training: what was recorded epoch by epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsediag.checkpoint import Checkpoint
+from sparsediag.reporting import charts
+from sparsediag.reporting.charts import Curve, Looks, told
+from sparsediag.reporting.measure import Measured
+from sparsediag.reporting.parts import Section, figure, grid, key, missing, text
+
+RATES = {
+    "Loss": ("val_loss", "train_loss", ".3g"),
+    "Accuracy": ("val_accuracy", "train_accuracy", ".1%"),
+    "Learning rate": ("lr", "", ".2g"),
+}
+
+
+def training(found: Measured, looks: Looks) -> Section:
+    """What each training recorded, epoch by epoch."""
+    kept = {name: net.checkpoint for name, net in found.nets.items() if net.checkpoint.history}
+    pictures = []
+    for title, (first, second, form) in RATES.items():
+        solid = {name: curve for name, c in kept.items() if (curve := _recorded(c, first))}
+        dashed = {name: curve for name, c in kept.items() if (curve := _recorded(c, second))}
+        solid, dashed = (solid, dashed) if solid else (dashed, {})
+        if not solid:
+            continue
+        rings = {name: float(row["epoch"]) for name in solid if (row := own(kept[name]))}
+        drawn = charts.lines(
+            solid,
+            dashed,
+            across="epoch",
+            up=title.lower(),
+            looks=looks,
+            log=title == "Loss",
+            rings=rings,
+            size=charts.THIRD,
+        )
+        pictures.append(figure(title, drawn, alt=told(solid, form)))
+    if not kept:
+        return Section("training", "Training", text("No history of a training came with the nets."))
+    without = {n: "it holds no history of a training" for n in found.nets if n not in kept}
+    how = "Solid: validation images. Dashed: training images. Ringed: the epoch of the checkpoint."
+    body = [text(how), key(kept, looks), grid(*pictures, columns=3)] if pictures else []
+    return Section("training", "Training", "".join([*body, missing(without)]))
+
+
+def _recorded(checkpoint: Checkpoint, what: str) -> Curve | None:
+    """Epochs and values of what a training recorded."""
+    rows = [(i, row[what]) for i, row in enumerate(checkpoint.history) if row.get(what) is not None]
+    return (np.array([i for i, _ in rows]), np.array([v for _, v in rows], float)) if rows else None
+
+
+def own(checkpoint: Checkpoint) -> dict[str, float]:
+    """The row of the history that the checkpoint's weights belong to; empty where it is unknown."""
+    history = checkpoint.history
+    epochs = checkpoint.run.get("optim", {}).get("epochs", len(history))
+    if not history or not checkpoint.steps:
+        return {}
+    row = round(checkpoint.step * epochs / checkpoint.steps) - 1
+    return {"epoch": row} | history[row] if 0 <= row < len(history) else {}
