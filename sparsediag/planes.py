@@ -126,7 +126,7 @@ def own(problem: Problem, tensors: Sequence[Mapping[str, Tensor]]) -> Plane:
     """Directions given as tensors by name in the net's shapes; what would revive a weight is cut.
 
     >>> net = torch.nn.Linear(1, 1)
-    >>> problem = Problem(net, [(torch.ones(1, 1), torch.tensor([0]))])
+    >>> problem = Problem(net, [(torch.ones(1, 1), torch.zeros(1, 1))], loss=torch.nn.MSELoss())
     >>> own(problem, [{"bias": torch.ones(1)}]).directions
     tensor([[0., 1.]])
     """
