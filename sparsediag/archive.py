@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,9 @@ def _read(path: Path) -> Any:
                 f"{path}: not a torch checkpoint (it starts with {start[:5]!r}); "
                 "give a file that `python -m training` wrote, torch.save or safetensors"
             )
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*[Ss]parse")  # they will be made dense
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         what = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
@@ -84,6 +87,11 @@ def _checked(path: Path) -> None:
     with zipfile.ZipFile(path) as file:
         if file.testzip():  # torch compares no checksum
             raise ValueError("a checksum does not fit")
+        if any(name.endswith("/constants.pkl") for name in file.namelist()):
+            raise CheckpointError(
+                f"{path} is a TorchScript program; save the weights of the net that it was made "
+                "from: torch.save(net.state_dict(), path)"
+            )
         if "header.npy" in file.namelist():
             raise CheckpointError(f"{path} is a result; give the checkpoint it was made from")
 

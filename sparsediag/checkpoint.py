@@ -114,13 +114,13 @@ class Checkpoint:
         """Read a file of `save`, or the weights in a file of others. Nothing in it is ever run.
 
         Others' files are those of `torch.save` and safetensors: a state dict by itself or under
-        `state_dict`, `model`, `net` or `model_state_dict`, those of Lightning too. Masks that lie
-        beside the weights are found (see `conventions`) and applied; `made_by` says which.
+        `state_dict`, `model` and the like, those of Lightning too. Masks that lie beside the
+        weights are found (see `conventions`) and applied; `made_by` says which, and why one
+        cannot be used: then `build` and `problem` raise, unless `mask` says what to do.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CheckpointError: If it holds no weights, is damaged, or is of a newer format, or if its
-                masks contradict its weights.
+            CheckpointError: If it holds no weights, is damaged, or is of a newer format.
         """
         path = Path(path)
         payload = archive.contents(path)
@@ -129,15 +129,17 @@ class Checkpoint:
                 return cls._unpacked(payload)
             except Exception:
                 raise CheckpointError(f"{path} is no whole checkpoint; write it again") from None
+        masks = f"{path} holds masks and no weights; give it as --mask {path}"
+        if payload.keys() == {"format", "mask"}:
+            raise CheckpointError(masks)
         try:
-            kind, found = foreign.read(payload)
+            made_by, found = foreign.read(payload)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if not found.weights:
-            hint = f"masks and no weights; give it as --mask {path}" if found.mask else "no weights"
-            raise CheckpointError(f"{path} holds {hint}")
-        kind = "safetensors" if path.suffix == ".safetensors" else kind
-        made_by = {"file": kind, "mask": found.line}
+            raise CheckpointError(masks if found.mask else f"{path} holds no weights")
+        if path.suffix == ".safetensors":
+            made_by["file"] = "safetensors"
         return cls(model="", options={}, weights=found.weights, mask=found.mask, made_by=made_by)
 
     @classmethod
@@ -200,9 +202,9 @@ class Checkpoint:
     def problem(
         self,
         *,
-        split: str = "train",
-        images: int | None = 1000,
-        batch: int = 128,
+        split: str | None = None,
+        images: int | None = None,
+        batch: int | None = None,
         data: str | Callable[..., Any] | Iterable[Any] | None = None,
         model: words.Model | None = None,
         model_options: Mapping[str, Any] | None = None,
@@ -216,9 +218,10 @@ class Checkpoint:
         """The loss of this net over fixed, un-augmented samples.
 
         Args:
-            split: train, validation or test.
-            images: Number of images, drawn once by `seed`; None for the whole split.
-            batch: Images at a time.
+            split: train, validation or test; None for train, or what batches of one's own take.
+            images: Number of images, drawn once by `seed`; 0 for the whole split, None for 1000, or
+                what batches of one's own take.
+            batch: Images at a time; None for 128, or what batches of one's own take.
             data: Another data set than the one it was trained on, or batches of one's own; see
                 `words.batches`.
             model: What makes the net, as in `build`.
@@ -229,16 +232,17 @@ class Checkpoint:
             batch_norm: Running statistics, or those of each batch; see `Problem`.
             device: auto, cpu, cuda or cuda:N.
             seed: Seed of the sample of images.
-            note: Is told where the mask comes from, if it was searched for.
+            note: Is told where the mask comes from, if it was searched for, and what was left out.
 
         Raises:
             ValueError: If model, data, loss or mask cannot be had, or do not go together.
         """
         where = pick(device)
-        net, alive, line = rebuild.net(self, model, model_options, mask)
+        net, alive, lines = rebuild.net(self, model, model_options, mask)
         asked = {"split": split, "images": images, "batch": batch}
         batches = rebuild.batches(self, net.to(where), data, model, seed=seed, **asked)
-        if note and line:
-            note(line)
+        for line in lines:
+            if note:
+                note(line)
         compare = words.loss(loss) if isinstance(loss, str) else loss or outputs.loss
         return rebuild.problem(net, batches, loss=compare, mask=alive, batch_norm=batch_norm)

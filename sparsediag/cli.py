@@ -6,7 +6,6 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable
-from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,7 @@ from docstring_parser import parse
 
 import sparsediag
 from sparsediag.diagnostics import DIAGNOSTICS
-from sparsediag.options import CHECKPOINT, DEBUG, JSON, LOOK, OTHERS, SHARE, SHARED, typed
+from sparsediag.options import CHECKPOINT, DEBUG, JSON, LOOK, OTHERS, SHARE, SHARED, sizes, typed
 from sparsediag.process import settle
 
 if TYPE_CHECKING:
@@ -66,17 +65,20 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
         from sparsediag.output import checked, formats, write
 
         shared = {key: given.pop(key, default) for key, (_, default) in SHARED.items()}
-        if shared["images"] < 0 or shared["batch"] < 1:
-            raise ValueError("--images needs 0 or more, --batch needs 1 or more")
-        look = {key: shared[key] for key in LOOK} | {"images": shared["images"] or None}
+        sizes(shared["images"], shared["batch"])
+        look = {key: shared[key] for key in LOOK}
         if shared["model_options"] is not None:
             look["model_options"] = words.options(shared["model_options"])
-        masks: dict[str, None] = {}  # a line for each way in which one was found
-        load: Callable[[Checkpoint], Problem] = partial(
-            Checkpoint.problem, **look, note=masks.setdefault
-        )
+        notes: dict[str, None] = {}  # each line once
+
+        def load(kept: Checkpoint, name: str = "") -> Problem:
+            before = f"{name}: " if name else ""
+            return kept.problem(**look, note=lambda line: notes.setdefault(before + line))
+
         files, side = [checkpoint, *others], given.pop("shared", False)
         kinds = formats(shared["formats"], tables=tables(name, files, side, **given))
+        if shared["out"]:
+            checked(shared["out"])
         todo = job(name, files, load, given, shared=side)
         out = checked(shared["out"] or todo.out)
         unfinished = out.with_name(f".{out.stem}.unfinished")
@@ -95,12 +97,11 @@ def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None
         for kept in (unfinished, *(later(unfinished, i) for i in range(len(files)))):
             kept.unlink(missing_ok=True)
         if shared["json"]:
-            found = {"mask": list(masks)} if masks else {}
+            found = {"notes": list(notes)} if notes else {}
             print(dumps({**result.json(), **found, "files": written}))
         else:
             terminal.table(name, result.table())
-            lines = [f"mask: {line}" for line in masks]
-            print(*result.remarks(), *lines, "wrote " + " ".join(written), sep="\n")
+            print(*result.remarks(), *notes, "wrote " + " ".join(written), sep="\n")
 
     others = []
     if name == "landscape":
@@ -134,13 +135,15 @@ def info(
     from sparsediag.diagnostics.census import census
     from sparsediag.job import names
 
+    if out:
+        output.checked(out)
     files = [checkpoint, *others]
     nets = dict(zip(names(files), map(Checkpoint.load, files), strict=True))
     masked = any(net.mask for net in nets.values())
     if (others or out) and not masked and not all(net.model for net in nets.values()):
         raise ValueError(f"there is no mask to count in {', '.join(map(str, files))}")
     counted = census(nets) if others or out or masked else None
-    written = output.write(counted, output.checked(out), kinds=["png"]) if counted and out else []
+    written = output.write(counted, out, kinds=["png"]) if counted and out else []
     about = {name: net.about() for name, net in nets.items()}
     if json:
         whole = about if others else next(iter(about.values()))
@@ -200,9 +203,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError" or "--debug" in words:
+    except (MemoryError, RuntimeError) as error:
+        gpu = type(error).__name__ == "OutOfMemoryError"
+        short = gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        if not short or "--debug" in words:
             raise
-        print("the GPU has too little memory; use a smaller --batch", file=sys.stderr)
+        where = "the GPU has" if gpu else "there is"
+        print(f"{where} too little memory; use a smaller --batch, or less points", file=sys.stderr)
         return 2
     return 0

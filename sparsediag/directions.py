@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsediag.chance import stream
 from sparsediag.errors import unknown
 from sparsediag.problem import Problem
+from sparsediag.scope import upright
 
 Norm = Literal["filter", "layer", "weight", "none"]
 
@@ -76,7 +77,7 @@ def normalised(
     Args:
         problem: Whose weights.
         direction: (size,).
-        norm: "filter" gives every filter (row of outputs) the norm of the net's own filter,
+        norm: "filter" gives every filter (all weights of an output) the norm of the net's own,
             "layer" every layer that of its layer, "weight" multiplies each number by the size of
             its weight; what is empty stays 0. "none" keeps the direction.
         vectors: Whether tensors of one dimension, biases and batch norm, move too, each scaled as
@@ -89,9 +90,12 @@ def normalised(
         raise ValueError(unknown("norm", norm, get_args(Norm)))
     move = norm == "none" if vectors is None else vectors
     weights, drawn = problem.split(problem.weights), problem.split(direction)
+    turned = upright(problem.net)
     return problem.join(
         {
-            name: torch.zeros_like(w) if w.dim() < 2 and not move else _scaled(drawn[name], w, norm)
+            name: torch.zeros_like(w)
+            if w.dim() < 2 and not move
+            else turned(name, _scaled(turned(name, drawn[name]), turned(name, w), norm))
             for name, w in weights.items()
         }
     )
@@ -124,18 +128,23 @@ def lengths(problem: Problem) -> Tensor:
 
     >>> net = torch.nn.Linear(2, 1, bias=False)
     >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 4.0]]))
-    >>> lengths(Problem(net, [(torch.ones(1, 2), torch.tensor([0]))]))
+    >>> pair = (torch.ones(1, 2), torch.zeros(1, 1))
+    >>> lengths(Problem(net, [pair], loss=torch.nn.MSELoss()))
     tensor([5., 5.])
     """
-    weights = problem.split(problem.weights)
+    weights, turned = problem.split(problem.weights), upright(problem.net)
     return problem.join(
         {
-            name: torch.zeros_like(w)
-            if w.dim() < 2
-            else w.flatten(1).norm(dim=1).view(-1, *[1] * (w.dim() - 1)).expand_as(w)
+            name: torch.zeros_like(w) if w.dim() < 2 else turned(name, _filters(turned(name, w)))
             for name, w in weights.items()
         }
     )
+
+
+def _filters(weight: Tensor) -> Tensor:
+    """The norm of each filter in all its places."""
+    norms: Tensor = weight.flatten(1).norm(dim=1)
+    return norms.view(-1, *[1] * (weight.dim() - 1)).expand_as(weight)
 
 
 def _scaled(direction: Tensor, weight: Tensor, norm: Norm) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,36 +13,78 @@ from sparsediag import conventions
 from sparsediag.conventions import Found
 from sparsediag.mask import Mask
 
-NESTED = ("state_dict", "model", "net", "model_state_dict")
+NESTED = ("state_dict", "model", "net", "model_state_dict", "model_state", "params")
 MASKS = ("mask", "masks")
 WRAPPERS = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
 
 
-def read(payload: Mapping[Any, Any]) -> tuple[str, Found]:
-    """What kind of file it is, and the weights and the mask in it; either may be missing.
+def read(payload: Mapping[Any, Any]) -> tuple[dict[str, str], Found]:
+    """What is told of a file, and the weights and the mask in it; either may be missing.
 
     Args:
         payload: The dict that was read from a file.
 
     Raises:
-        ValueError: If the mask does not go with the weights.
+        ValueError: If the weights of several nets are there, and none is known to be the one.
 
-    >>> kind, found = read({"epoch": 3, "model": {"module.bias": torch.tensor([0.5])}})
-    >>> kind, found.weights
-    ("state dict, under 'model'", {'bias': tensor([0.5000])})
+    >>> told, found = read({"epoch": 3, "model": {"module.bias": torch.tensor([0.5])}})
+    >>> told, found.weights
+    ({'file': "state dict, under 'model'", 'mask': 'none'}, {'bias': tensor([0.5000])})
     """
-    inner, where = payload, ""
-    for key in NESTED:
-        if isinstance(inner.get(key), Mapping):
-            inner, where = inner[key], f", under '{key}'"
-    state = unwrapped(inner)
-    masks = {n: m for key in MASKS for n, m in _masks(key, payload.get(key)).items()}
+    inner, where, beside = _inside(payload)
+    state, fault = unwrapped(inner), ""
+    masks: dict[str, Tensor] = {}
+    for key in MASKS:
+        try:
+            masks |= _masks(key, payload.get(key))
+        except ValueError as error:
+            fault = str(error)
     found = conventions.read(state, masks if state else None)
+    if fault:
+        found = replace(found, mask=None, line="none that can be used", fault=fault)
     if found.mask is None and _all_masks(state):
         kept = {n.removesuffix("_mask"): m.bool() for n, m in {**state, **masks}.items()}
-        return "masks", Found({}, Mask(kept) if kept else None, found.line, found.doubts)
+        found = replace(found, weights={}, mask=Mask(kept) if kept else None, fault="")
     version = payload.get("pytorch-lightning_version")
-    return (f"Lightning {version}" if version else "state dict") + where, found
+    file = (f"Lightning {version}" if version else "state dict") + where
+    told = {"file": file, "mask": found.line, "beside": ", ".join(beside), "fault": found.fault}
+    return {what: line for what, line in told.items() if line}, found
+
+
+def _inside(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, list[str]]:
+    """The state dict in a file, the key that it is under, and the keys of others beside it."""
+    inner, where, beside = payload, "", []
+    while states := {k: _tensors(v) for k, v in inner.items() if _may_hold(k, v)}:
+        nets = [k for k, found in states.items() if any(map(_weight, found))]
+        known = [k for k in NESTED if states.get(k)]
+        here = any(isinstance(t, Tensor) and t.dim() for t in inner.values())
+        if not known and (here or not nets):
+            break
+        if not known and len(nets) > 1:
+            names = ", ".join(f"'{k}'" for k in nets)
+            raise ValueError(f"the weights of several nets are in it, {names}; save one of them")
+        key = (known or nets)[0]
+        beside += [f"'{k}'" for k in nets if k != key]
+        inner, where = inner[key], f", under '{key}'"
+    return inner, where, beside
+
+
+def _may_hold(key: Any, value: Any) -> bool:
+    """Whether a net may be under a key; what optimisers keep looks like one."""
+    named = isinstance(key, str) and key not in MASKS and "optim" not in key
+    return named and isinstance(value, Mapping)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors that have a name."""
+    if isinstance(value, Tensor):
+        return [value]
+    inner = value.items() if isinstance(value, Mapping) else ()
+    return [t for key, v in inner if isinstance(key, str) for t in _tensors(v)]
+
+
+def _weight(t: Tensor) -> bool:
+    return t.dim() > 0 and t.is_floating_point()
 
 
 def unwrapped(tensors: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -51,9 +94,9 @@ def unwrapped(tensors: Mapping[Any, Any]) -> dict[str, Tensor]:
     ['a']
     """
     state = {
-        str(n): t.detach()
+        str(n): (t if t.layout == torch.strided else t.to_dense()).detach()
         for n, t in tensors.items()
-        if isinstance(t, Tensor) and t.layout == torch.strided
+        if isinstance(t, Tensor)
     }
     while inner := {n: t for n, t in state.items() if n.startswith(WRAPPERS)}:
         if any(t.dim() for n, t in state.items() if n not in inner):

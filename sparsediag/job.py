@@ -19,7 +19,7 @@ from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.diagnostics.trajectory import checkpoints, trajectory
 from sparsediag.problem import Problem
 
-Load = Callable[[Checkpoint], Problem]
+Load = Callable[..., Problem]  # of a checkpoint, and its name where there are several
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def job(
     Args:
         name: A diagnostic.
         files: Checkpoints, or the folder of a run.
-        load: Makes a checkpoint's problem.
+        load: Makes the problem of a checkpoint; gets its name too where there are several.
         given: The options that were typed.
         shared: Draw several nets each by itself and compare them.
 
@@ -73,8 +73,8 @@ def job(
             return Job(partial(trajectory, load=load), first, first / "spectrum.npz", long=True)
         _only(given, "a run")
         kept = checkpoints(first)
-        nets = [load(Checkpoint.load(file)) for file in kept]
         stems = [file.stem for file in kept]
+        nets = _loaded(kept, stems, load)
         dims = given.pop("dims", 2)
         plane = principal(nets, stems, dims=max(1, min(dims, len(nets) - 1)))
         return Job(diagnostic, plane, first / f"landscape{part}.npz", long)
@@ -85,8 +85,13 @@ def job(
     if name != "landscape":
         raise ValueError(f"{len(files)} checkpoints came; {name} needs one")
     _only(given, "several nets", "dims")
-    plane = through([load(Checkpoint.load(file)) for file in files], names=names(files))
+    told = names(files)
+    plane = through(_loaded(files, told, load), names=told)
     return Job(diagnostic, plane, first.with_name(f"{first.stem}-between{part}.npz"), long)
+
+
+def _loaded(files: list[Path], names: list[str], load: Load) -> list[Problem]:
+    return [load(Checkpoint.load(f), name) for f, name in zip(files, names, strict=True)]
 
 
 def _only(given: dict[str, Any], nets: str, *more: str) -> None:
@@ -116,7 +121,7 @@ def _shared(
     """Landscapes of several nets on the same directions and axes, compared."""
     found, tops = {}, {}
     for i, (name, file) in enumerate(zip(names(files), files, strict=True)):
-        problem = load(Checkpoint.load(file))
+        problem = load(Checkpoint.load(file), name)
         found[name] = landscape(
             problem,
             resume=later(resume, i),
@@ -127,11 +132,11 @@ def _shared(
     return compare(found, tops=tops)
 
 
-def recorded(checkpoint: Checkpoint, *, split: str, **asked: Any) -> float:
+def recorded(checkpoint: Checkpoint, *, split: str | None, **asked: Any) -> float:
     """The loss that the training recorded for a whole split, NaN where something else is asked."""
     row = checkpoint.history[-1] if checkpoint.history else {}
-    key = {"validation": "val_loss", "test": "test_loss"}.get(split, "")
-    other = any(asked[option] for option in ("images", "data", "loss", "mask"))
+    key = {"validation": "val_loss", "test": "test_loss"}.get(split or "train", "")
+    other = asked["images"] != 0 or any(asked[option] for option in ("data", "loss", "mask"))
     return float("nan") if other else float(row.get(key, "nan"))
 
 

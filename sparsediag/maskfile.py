@@ -61,6 +61,8 @@ def load(path: str | Path, *, zeros: bool = False) -> Mask:
             _, found = foreign.read(payload)
         except ValueError as error:
             raise CheckpointError(f"{error}; {path} holds no mask") from None
+        if found.fault:
+            raise CheckpointError(f"{found.fault}; {path} holds no mask")
         mask, weights, doubts = found.mask, found.weights, found.doubts
     holes = None if mask else conventions.zeros(weights)
     if mask is None and zeros:

@@ -69,11 +69,19 @@ SHARED: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "split": (
-        Annotated[Literal["train", "validation", "test"], Parameter(help="Part of the data.")],
-        "train",
+        Annotated[
+            Literal["train", "validation", "test"] | None,
+            Parameter(help="Part of the data (default: train)."),
+        ],
+        None,
     ),
-    "images": (Annotated[int, Parameter(help="Images to use; 0 for the whole split.")], 1000),
-    "batch": (Annotated[int, Parameter(help="Images at a time.")], 128),
+    "images": (
+        Annotated[
+            int | None, Parameter(help="Images to use; 0 for the whole split (default: 1000).")
+        ],
+        None,
+    ),
+    "batch": (Annotated[int | None, Parameter(help="Images at a time (default: 128).")], None),
     "batch_norm": (
         Annotated[Literal["eval", "train"], Parameter(help="Running statistics, or each batch's.")],
         "eval",
@@ -82,8 +90,14 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "json": (JSON, False),
     "debug": (DEBUG, False),
 }
-LOOK = ("split", "batch", "data", "model", "loss", "mask", "batch_norm", "device")
+LOOK = ("split", "images", "batch", "data", "model", "loss", "mask", "batch_norm", "device")
 PLAIN = (int, float, str, bool)
+
+
+def sizes(images: int | None, batch: int | None) -> None:
+    """Raise ValueError where a number of images cannot be; None was not typed."""
+    if (images is not None and images < 0) or (batch is not None and batch < 1):
+        raise ValueError("--images needs 0 or more, --batch needs 1 or more")
 
 
 def typed(hint: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -36,9 +37,20 @@ def formats(words: str, *, tables: Sequence[str] = ()) -> list[str]:
 
 
 def checked(out: Path) -> Path:
-    """The result's file, if its name says so; a picture beside it must not take its place."""
+    """The result's file, if its name says so and its folder can be written.
+
+    Another ending could be that of the picture beside it.
+    """
     if out.suffix != ".npz":
         raise ValueError(f"--out {out}: results are written as .npz; use that ending")
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):  # the folders on the way come with the result
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{out} cannot be written: {error.strerror}: {there}; use --out with another folder"
+        ) from None
     return out
 
 

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -52,7 +52,7 @@ def running(words: str) -> Iterator[None]:
         with redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             yield
-    except torch.OutOfMemoryError:
+    except (MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -72,6 +72,17 @@ def taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str,
         return dict(offered)
     named = {n for n, p in known.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     return {key: value for key, value in offered.items() if key in named}
+
+
+def needed(function: Callable[..., Any], offered: Iterable[str]) -> list[str]:
+    """Those of some keywords that a function cannot do without.
+
+    >>> needed(lambda batch, images=20: None, ["images", "batch"])
+    ['batch']
+    """
+    named = taken(function, dict.fromkeys(offered))
+    known = inspect.signature(function).parameters if named else {}
+    return [key for key in named if key in known and known[key].default is inspect.Parameter.empty]
 
 
 @lru_cache

@@ -22,6 +22,7 @@ from torch.func import functional_call
 from sparsediag.mask import Mask
 from sparsediag.models import Ghost
 from sparsediag.modes import exactly
+from sparsediag.scope import upright
 
 # where torch keeps the modules that are taken out: norms and activations
 TAKEN_OUT = ("batchnorm", "instancenorm", "normalization", "activation")
@@ -103,11 +104,18 @@ def _levelled(module: nn.Module, args: Any, output: Any) -> Any:
     return output / torch.where(peak > 0, peak, 1)
 
 
-def dead_units(mask: Mapping[str, Tensor], name: str) -> tuple[int, int]:
-    """Filters (rows) of a weight without a live entry, and channels (columns)."""
+def dead_units(
+    mask: Mapping[str, Tensor], name: str, net: nn.Module | None = None
+) -> tuple[int, int]:
+    """Filters of a weight without a live entry, and channels.
+
+    Without a net they are its rows and its columns. The net tells which weights lie the other way:
+    those of transposed convolutions, and GPT-2's.
+    """
     if mask[name].dim() < 2:
         return int((~mask[name]).sum()), 0
-    alive = mask[name].flatten(2) if mask[name].dim() > 2 else mask[name][:, :, None]
+    whole = upright(net)(name, mask[name]) if net else mask[name]
+    alive = whole.flatten(2) if whole.dim() > 2 else whole[:, :, None]
     alive = alive.any(2)
     return int((~alive.any(1)).sum()), int((~alive.any(0)).sum())
 

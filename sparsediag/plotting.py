@@ -78,6 +78,15 @@ def axes() -> Axes:
         return figure().add_subplot()
 
 
+def literal(name: str) -> str:
+    """A name of a file or a layer as text for a picture, where dollars would be formulas.
+
+    >>> print(literal("$x$.pt"))
+    \\$x\\$.pt
+    """
+    return name.replace("$", r"\$")
+
+
 def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **about: str) -> None:
     """Write `stem.png` and so on, each whole or not at all; `about` goes into the PNG's text."""
     for form in formats:

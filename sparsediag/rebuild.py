@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sparsediag import data as datasets
-from sparsediag import fit, models, words
+from sparsediag import fit, models, trial, words
 from sparsediag.errors import CheckpointError, unknown
 from sparsediag.mask import Mask
 from sparsediag.problem import Problem
@@ -25,8 +27,8 @@ def net(
     model: words.Model | None,
     options: Mapping[str, Any] | None,
     mask: str | Path | None = None,
-) -> tuple[nn.Module, Mask | None, str]:
-    """The net in evaluation mode, the mask that is asked for, and a line about where it is from.
+) -> tuple[nn.Module, Mask | None, list[str]]:
+    """The net in evaluation mode, the mask that is asked for, and lines about what was found.
 
     Args:
         kept: The weights, and the options of a net that is built in.
@@ -39,7 +41,7 @@ def net(
     """
     if model is not None:
         name = words.called(model)
-        made, _ = plain(words.net(model, options, recorded=kept.options))
+        made = _of_its_own(name, partial(words.net, model, options, recorded=kept.options))
     elif options is not None:
         raise ValueError("options of a model came without one; give --model too")
     elif kept.model not in models.MODELS:
@@ -54,8 +56,33 @@ def net(
                 made = models.build(name, **kept.options)
             except TypeError as error:
                 raise CheckpointError(f"{name} cannot be built: {error}") from None
-    alive, line = fit.fill(made, kept.weights, kept.mask, asked=mask, name=name)
-    return made.eval(), alive, line or kept.made_by.get("mask", "")
+    about = kept.made_by
+    if mask is None and "fault" in about:
+        raise CheckpointError(f"{about['fault']}; to leave the mask out: --mask none")
+    line = about.get("mask", "")
+    alive, lines = fit.fill(made, kept.weights, kept.mask, asked=mask, line=line, name=name)
+    if "beside" in about:
+        lines.append(f"file: {about['file']}; not read: {about['beside']}")
+    return made.eval(), alive, lines
+
+
+def _of_its_own(name: str, make: Callable[[], nn.Module]) -> nn.Module:
+    """A net that nobody else holds, without hooks and parametrisations that mask."""
+    made = make()
+    for n, t in (*made.named_parameters(), *made.named_buffers()):
+        if is_lazy(t):
+            raise ValueError(f"'{n}' of {name} has no shape yet; give the layer its input size")
+    try:
+        return plain(made)[0]
+    except (ValueError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a lock, a generator: no copy of it can be made
+        again = make()
+        if {*map(id, made.modules())} & {*map(id, again.modules())}:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{name} cannot be copied: {what}; give what makes it") from error
+        trial.usable(again)
+        return again
 
 
 def batches(
@@ -75,7 +102,7 @@ def batches(
         data: A name, or see `words.batches`.
         model: What made the net; None for one that is built in, which says what images it takes.
         seed: Of the sample.
-        **asked: split, images and batch.
+        **asked: split, images (0 for all) and batch, each None where it was not asked for.
 
     Raises:
         ValueError: If there is no such data set, or it does not fit the net.
@@ -85,6 +112,9 @@ def batches(
         raise CheckpointError("the checkpoint names no data set; pass one with --data")
     if words.own(name):
         return words.batches(name, **asked)
+    given: dict[str, Any] = dict(words.DEFAULTS)
+    given |= {key: value for key, value in asked.items() if value is not None}
+    given["images"] = given["images"] or None
     weight = next(net.parameters())
     loaded = datasets.load(str(name), device=weight.device)
     known = models.defaults(kept.model) if model is None else {}
@@ -95,14 +125,14 @@ def batches(
                 f"{name} has {option} = {has}, the net was built for {built}; "
                 f"use the data set it was trained on ({kept.data or 'not recorded'})"
             )
-    return [(x.to(weight.dtype), y) for x, y in loaded.batches(**asked, seed=seed)]
+    return [(x.to(weight.dtype), y) for x, y in loaded.batches(**given, seed=seed)]
 
 
 def problem(net: nn.Module, batches: Iterable[Any], **options: Any) -> Problem:
     """The problem, or one line where a loader of one's own fails."""
     try:
         return Problem(net, batches, **options)
-    except (ValueError, OSError, torch.OutOfMemoryError):
+    except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())

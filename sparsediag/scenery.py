@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @plotting.style()
 def picture(landscape: Landscape, ax: Axes | None = None) -> Axes:
     """A curve, curves with their band, or filled contours with the nets on them."""
-    ax = ax or plotting.axes()
+    ax, labels = ax or plotting.axes(), map(plotting.literal, landscape.labels)
     if len(landscape.axes) == 1:
         _curves(landscape, ax)
-        ax.set(xlabel=f"{landscape.labels[0]} ({landscape.unit})", ylabel="loss")
+        ax.set(xlabel=f"{next(labels)} ({landscape.unit})", ylabel="loss")
         return ax
     x, y = landscape.axes
     scale = plotting.contours(ax, x, y, landscape.loss)
@@ -33,7 +33,7 @@ def picture(landscape: Landscape, ax: Axes | None = None) -> Axes:
         _stops(landscape, ax, scale)
     else:
         ax.plot(0, 0, "+", color="white", ms=8)
-    right, up = (f"{label}\n({landscape.unit})" for label in landscape.labels)
+    right, up = (f"{label}\n({landscape.unit})" for label in labels)
     ax.set(xlabel=right, ylabel=up, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     return ax
 
@@ -49,7 +49,8 @@ def _curves(landscape: Landscape, ax: Axes) -> None:
         ax.plot(0, landscape.centre, "+", color="black", ms=7)
     for name, (at,), own in zip(landscape.stops, landscape.places, landscape.losses, strict=True):
         ax.plot(at, own, "o", mfc="white", mec="black", ms=4)
-        ax.annotate(name, (at, own), xytext=(3, 4), textcoords="offset points", fontsize=6)
+        told = plotting.literal(name)
+        ax.annotate(told, (at, own), xytext=(3, 4), textcoords="offset points", fontsize=6)
     if len(loss) > 1:
         ax.legend()
 
@@ -73,7 +74,7 @@ def _stops(landscape: Landscape, ax: Axes, scale: ContourSet) -> None:
         away = landscape.away[i]
         off = f"\n{away:.2g} off" if away > 0.005 * landscape.lengths.max() else ""
         ax.annotate(
-            landscape.stops[i] + off,
+            plotting.literal(landscape.stops[i]) + off,
             (x[i], y[i]),
             xytext=(4 * right, 4 * up),
             ha="left" if right > 0 else "right",
@@ -106,7 +107,8 @@ def panels(comparison: Comparison) -> Figure:
     """Planes with common axes and colours, and below how each compares with the first."""
     if len(comparison.axes) != 2:
         raise ValueError("panels show planes; need dims=2")
-    names, losses, (x, y) = comparison.names, comparison.losses, comparison.axes
+    losses, (x, y) = comparison.losses, comparison.axes
+    names = [plotting.literal(name) for name in comparison.names]
     right, up = (f"{label}\n({comparison.unit})" for label in comparison.labels)
     levels = plotting.loss_levels(*losses)
     positive = bool((losses > 0).all())

@@ -1,11 +1,14 @@
-"""Scope: which weights of a net a mask covers, where nobody says."""
+"""Scope: which weights of a net a mask covers, where nobody says, and which way they lie."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 CONV1D = "Conv1D"  # GPT-2's linear layers in Hugging Face's library
+FUSED = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)  # with weights of their own
 
 
 def prunable(net: nn.Module) -> list[str]:
@@ -31,6 +34,53 @@ def prunable(net: nn.Module) -> list[str]:
     names = {id(p): name for name, p in net.named_parameters() if id(p) not in embedded}
     owned = dict.fromkeys(id(_weight(m)) for m in layers)
     return [names[key] for key in owned if key in names]
+
+
+def matrices(net: nn.Module) -> list[str]:
+    """Names of the weights that are looked at where there is no mask.
+
+    The prunable ones. In a net with recurrent or attention modules, whose own weights belong to no
+    linear layer: all weights of two dimensions or more but embeddings and norms.
+
+    >>> matrices(nn.Sequential(nn.LSTM(2, 3), nn.Linear(3, 2)))
+    ['0.weight_ih_l0', '0.weight_hh_l0', '1.weight']
+    """
+    modules = list(net.modules())
+    if not any(isinstance(m, FUSED) for m in modules):
+        return prunable(net)
+    kinds = (*EMBEDDINGS, nn.LayerNorm)
+    aside = [m for m in modules if isinstance(m, kinds) or getattr(m, "temporary", False)]
+    left = {id(p) for m in aside for p in m.parameters()}
+    return [
+        name
+        for name, p in net.named_parameters()
+        if p.dim() > 1 and "weight" in name and id(p) not in left
+    ]
+
+
+def upright(net: nn.Module) -> Callable[[str, Tensor], Tensor]:
+    """What stands a weight, given by its name, upright: (outputs, inputs, ...); twice lays it back.
+
+    Transposed convolutions have (inputs, outputs / groups, ...) and GPT-2's layers have (inputs,
+    outputs); all others stand.
+
+    >>> upright(nn.ConvTranspose1d(2, 3, 1))("weight", nn.ConvTranspose1d(2, 3, 1).weight).shape
+    torch.Size([3, 2, 1])
+    """
+    lying = {
+        id(_weight(m)): getattr(m, "groups", 1)
+        for m in net.modules()
+        if isinstance(m, nn.modules.conv._ConvTransposeNd) or type(m).__name__ == CONV1D
+    }
+    groups = {name: lying[id(p)] for name, p in net.named_parameters() if id(p) in lying}
+
+    def turned(name: str, weight: Tensor) -> Tensor:
+        if name not in groups:
+            return weight
+        grouped: Tensor = weight.unflatten(0, (groups[name], -1))
+        return grouped.transpose(1, 2).flatten(0, 1)
+
+    return turned
 
 
 def _weight(layer: nn.Module) -> nn.Parameter | None:

@@ -14,11 +14,13 @@ from torch.overrides import TorchFunctionMode
 
 from sparsediag.batches import tensors
 from sparsediag.errors import unknown
+from sparsediag.scope import CONV1D
 
 See = Callable[[str, Tensor, int], None]  # module, what came out of it, number of its call
 
 # in the names of activations, whoever wrote them: nn.GELU, NewGELUActivation, Swish, F.relu
-WORDS = ("elu", "silu", "swish", "mish", "tanh")
+WORDS = ("elu", "silu", "swish", "mish", "tanh", "sigmoid", "softplus", "glu")
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)  # with their activations inside
 
 
 def named(net: nn.Module, modules: str) -> list[str]:
@@ -43,34 +45,30 @@ def blocks(net: nn.Module) -> dict[str, bool]:
     """Where to look if nobody says: name -> whether it ends a stage.
 
     The blocks of the built-in nets are their residual blocks or layers, after the addition. In
-    any other net they are its activation layers, by the names of their classes; there may be
-    functions too, see `tapped`.
+    any other net they are its activation layers, by the names of their classes, and its recurrent
+    layers; there may be functions too, see `tapped`.
     """
-    stages = getattr(net, "stages", None)
+    stages, known = getattr(net, "stages", None), dict(net.named_modules())
     if isinstance(stages, list) and all(isinstance(stage, list) for stage in stages):
-        return {name: name == stage[-1] for stage in stages for name in stage}
-    leaves = [(name, m) for name, m in net.named_modules() if not any(m.children())]
-    return {n: False for n, m in leaves if any(word in type(m).__name__.lower() for word in WORDS)}
+        ends = [(name, i + 1 == len(stage)) for stage in stages for i, name in enumerate(stage)]
+        if ends and all(isinstance(name, str) and name in known for name, _ in ends):
+            return dict(ends)
+    leaves = {name: m for name, m in known.items() if not any(m.children())}
+    return {
+        name: False
+        for name, m in leaves.items()
+        if isinstance(m, RECURRENT) or any(word in type(m).__name__.lower() for word in WORDS)
+    }
 
 
 def layers(net: nn.Module) -> list[str]:
     """The convolutions and linear layers."""
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    return [name for name, m in net.named_modules() if isinstance(m, kinds)]
-
-
-def channels(net: nn.Module) -> Callable[[Tensor], int]:
-    """Which dimension of an output is that of its units.
-
-    The second of images, volumes and vectors (N, C, ...). The last of three, as tokens have it
-    (N, T, C), unless the net has convolutions of one dimension (N, C, T).
-
-    >>> import torch
-    >>> channels(nn.Linear(2, 2))(torch.zeros(5, 7, 2))
-    2
-    """
-    convolves = any(isinstance(m, nn.Conv1d | nn.ConvTranspose1d) for m in net.modules())
-    return lambda a: 2 if a.dim() == 3 and not convolves else 1
+    return [
+        name
+        for name, m in net.named_modules()
+        if isinstance(m, kinds) or type(m).__name__ == CONV1D
+    ]
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 PIPE_WIDTH = 160  # columns of a table that no terminal cuts
+AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}  # names may hold [bold] or :fire:
 
 
 def bars(transient: bool = False) -> Progress:
@@ -44,7 +44,7 @@ def bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
     """Print rows with the same keys as a table; keys become the heads of the columns."""
-    console = Console(markup=False, emoji=False)
+    console = Console(**AS_IT_IS)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     if rows:
@@ -60,25 +60,25 @@ def text(title: str, rows: list[dict[str, Any]]) -> str:
     fc      0.5
     """
     drawn = io.StringIO()
-    console = Console(width=PIPE_WIDTH, file=drawn, color_system=None)
+    console = Console(**AS_IT_IS, width=PIPE_WIDTH, file=drawn, color_system=None)
     console.print(_table(title, rows) if rows else title)
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     """Names are never broken; where there is no room, numbers are."""
-    shown = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for i, key in enumerate(rows[0]):
         side: Literal["left", "right"] = "left" if i == 0 else "right"
-        shown.add_column(escape(key), justify=side, overflow="fold", no_wrap=i == 0)
+        shown.add_column(key, justify=side, overflow="fold", no_wrap=i == 0)
     for row in rows:
-        shown.add_row(*(escape(str(value)) for value in row.values()))
+        shown.add_row(*(str(value) for value in row.values()))
     return shown
 
 
 def facts(title: str, values: dict[str, Any]) -> None:
     """Print names and values, one a line."""
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = Console(**AS_IT_IS, highlight=False, soft_wrap=True)
     console.print(title, style="italic")
     width = max(map(len, values))
     for name, value in values.items():

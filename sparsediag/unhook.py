@@ -36,6 +36,8 @@ def plain(net: nn.Module) -> tuple[nn.Module, Mask | None]:
     # what hooks have computed cannot be copied with the rest
     copied = copy.deepcopy(net, {id(t): t.detach().clone() for t in tensors if not t.is_leaf})
     found = conventions.read({n: t for n, t in net.state_dict().items() if isinstance(t, Tensor)})
+    if found.fault:
+        raise ValueError(found.fault)
     for name, module in copied.named_modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):

@@ -23,13 +23,20 @@ class Wave:
         self.sums: dict[Any, Tensor] = {}  # of directions, by call and shape
         self.directions: dict[Any, Tensor | int] = {}  # their numbers
 
-    def forward(self, output: Tensor, call: int, samples: int) -> None:
-        """Add what came out of a call, and wait for the gradient."""
+    def forward(self, output: Tensor, call: int, samples: int, *, apart: bool) -> None:
+        """Add what came out of a call, and wait for the gradient.
+
+        Args:
+            output: Of the module.
+            call: Its number in this pass.
+            samples: Their number.
+            apart: Whether each row of the output is one sample's.
+        """
         self.numbers += output.numel()
-        self.apart &= len(output) % samples == 0
+        self.apart &= apart
         a = output.detach()
         a = a if a.dtype in (torch.float32, torch.float64) else a.float()
-        rows = a.reshape(samples if self.apart else len(a), -1)
+        rows = a.reshape(len(a), -1)
         norms = rows.norm(dim=1)
         self.squares = self.squares + norms.double().square().sum()
         key = (call, rows.shape[1])

@@ -15,7 +15,7 @@ from torch import nn
 
 from sparsediag import models
 from sparsediag.errors import unknown
-from sparsediag.own import OWN, running, taken, thing
+from sparsediag.own import OWN, needed, running, taken, thing
 
 Model = str | Callable[..., nn.Module] | nn.Module
 Loss = Callable[[Any, Any], Any]
@@ -74,23 +74,31 @@ def own(data: Any) -> bool:
 def batches(data: str | Callable[..., Any] | Iterable[Any], **asked: Any) -> Iterable[Any]:
     """The batches that a name, a function, or a list or loader stands for.
 
+    A function gets what was asked for, and `DEFAULTS` only where it needs something. All images
+    are `images=None` to it.
+
     Args:
-        data: A function gets those of `asked` that it takes.
-        **asked: split, images and batch.
+        data: What gives them.
+        **asked: split, images (0 for all) and batch, each None where it was not asked for.
 
     Raises:
         ValueError: If there is no such thing, it fails, or it does not take what was asked for.
 
     >>> import torch
-    >>> batches(lambda batch: [torch.ones(batch, 2)], split="train", images=1000, batch=3)[0].shape
-    torch.Size([3, 2])
+    >>> batches(lambda batch=3: [torch.ones(batch, 2)], images=None, batch=4)[0].shape
+    torch.Size([4, 2])
     """
     name = called(data)
     found = thing(data) if isinstance(data, str) else data
-    gets = taken(found, asked) if callable(found) else {}
-    for key, value in asked.items():
-        if key not in gets and value != DEFAULTS[key]:
+    wanted = {key: value for key, value in asked.items() if value is not None}
+    gets = taken(found, wanted) if callable(found) else {}
+    for key, value in wanted.items():
+        if key not in gets:
             raise ValueError(f"{name} takes no {key}, and {value} came; leave it out")
+    if callable(found):
+        gets = {key: DEFAULTS[key] for key in needed(found, DEFAULTS)} | gets
+    if gets.get("images") == 0:
+        gets["images"] = None
     if callable(found):
         with running(name):
             found = found(**gets)

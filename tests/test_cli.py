@@ -635,6 +635,7 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
         ("landscape small.pt --images -1", "--images needs 0 or more"),
         ("landscape small.pt --batch 0", "--batch needs 1 or more"),
         ("landscape small.pt --device cuda", "use --device cpu"),
+        ("landscape small.pt --points 9999999999999", "there is too little memory; use a smaller"),
         ("landscape small.pt --device gpu", "device 'gpu': need auto, cpu, cuda or cuda:N"),
         ("landscape small.pt --out new/x.png", "--out new/x.png: results are written as .npz"),
         ("landscape small.pt --out x", "--out x: results are written as .npz"),
@@ -748,6 +749,70 @@ def test_a_result_that_cannot_be_written(place: Path, capsys: Captured) -> None:
     (place / "file").write_text("in the way")
     assert main(["gradflow", "small.pt", "--out", "file/x.npz"]) == 2
     assert "file" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(
+    place: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "file").write_text("in the way")
+    monkeypatch.setattr(Checkpoint, "load", pytest.fail)
+    for command in ("landscape", "info"):
+        words = [command, "small.pt", "--out", "file/new/x.npz"]
+        refused(place, capsys, words, "file/new/x.npz cannot be written: Not a directory: ")
+
+
+def test_names_are_shown_as_they_are(place: Path, capsys: Captured) -> None:
+    nets = ["run[lr=0.1].pt", "x[bold] :fire:.pt"]
+    for net in nets:
+        shutil.copy("small.pt", net)
+    assert main(["info", *nets]) == 0
+    out = capsys.readouterr().out
+    assert all(net.removesuffix(".pt") in out for net in nets)
+    weights = {"a[red].weight": torch.rand(3, 3), "x[/bold].weight": torch.rand(3, 3)}
+    torch.save(weights, "[i]markup.pt")
+    assert main(["info", "[i]markup.pt"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in (*weights, "[i]markup.pt"))
+
+
+def test_dollars_in_names_are_no_formulas(place: Path) -> None:
+    nets = [r"$\frac{1$.pt", "$x$.pt"]
+    for i, net in enumerate(nets):
+        noisy = Checkpoint.load("small.pt")
+        bias = noisy.weights["fc.bias"] + i
+        replace(noisy, weights={**noisy.weights, "fc.bias": bias}).save(net)
+    words = ["landscape", *nets, "--points", "3", "--images", "20"]
+    assert main([*words, "--out", "line.npz"]) == 0
+    assert main([*words, "--shared", "--out", "shared.npz"]) == 0
+    assert {f"{name}.png" for name in ("line", "shared", "shared-panels")} <= {*os.listdir()}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 745. GiB for an array"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: not enough memory"
+        ),
+    ],
+)
+def test_too_little_memory_is_said(
+    place: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Checkpoint, "load", full)
+    refused(place, capsys, ["gradflow", "small.pt"], "there is too little memory; use a smaller")
+    with pytest.raises(type(error)):
+        main(["gradflow", "small.pt", "--debug"])
+
+
+@pytest.mark.usefixtures("place")
+def test_another_runtime_error_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Checkpoint, "load", lambda _: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        main(["gradflow", "small.pt"])
 
 
 def test_debug_shows_the_traceback(place: Path) -> None:

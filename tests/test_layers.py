@@ -67,7 +67,7 @@ ORDER = [
         "sparsediag.tally",
         "sparsediag.wave",
     ],
-    ["sparsediag.choice"],
+    ["sparsediag.choice", "sparsediag.axis"],
     ["sparsediag.curvature"],
     ["sparsediag.solvers"],
     ["sparsediag.planes"],

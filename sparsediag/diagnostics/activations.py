@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsediag import axis
 from sparsediag.batches import count
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.tally import Tally, classes
-from sparsediag.taps import blocks, channels, named, tapped
+from sparsediag.taps import blocks, named, tapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,11 +33,13 @@ class Activations(Result):
         small: Share with |a| <= threshold, (modules,).
         faint: Share with |a| <= relative times the largest |a| of the same sample in the same call
             of the module; nan where its outputs cannot be told apart by samples, (modules,).
-        dead: Share of channels that are 0 at every place of every sample, (modules,).
-        units: Number of channels, (modules,).
+        dead: Share of channels that are 0 at every place of every sample; nan where it is not clear
+            which dimension of the outputs they are in, (modules,).
+        units: Number of channels; 0 where it is not clear, (modules,).
         rms: Root of the mean square of the outputs, (modules,).
         classes: The targets, where they are indices of classes.
-        class_zeros: As `zeros`, over the samples of each class, (classes, modules).
+        class_zeros: As `zeros`, over the samples of each class; nan as `faint` is,
+            (classes, modules).
         class_dead: As `dead`, over the samples of each class, (classes, modules).
         stage_last: True for the last block of a stage: the layers of ToST, Table 1.
         threshold: What counts as small.
@@ -62,11 +65,11 @@ class Activations(Result):
         rows = [
             {
                 "block": name + (" *" if last else ""),
-                "channels": str(units),
+                "channels": str(units or ""),
                 "exactly 0": f"{zero:.2%}",
                 f"|a| <= {self.threshold:g}": f"{small:.2%}",
                 f"|a| <= {self.relative:g} max": "" if np.isnan(faint) else f"{faint:.2%}",
-                "dead channels": f"{dead:.2%}",
+                "dead channels": "" if np.isnan(dead) else f"{dead:.2%}",
                 "rms": f"{rms:.3g}",
             }
             for name, last, units, zero, small, faint, dead, rms in zip(
@@ -124,10 +127,10 @@ def activations(
 
     The blocks of the built-in nets are their residual blocks or layers, after the addition. In
     any other net they are its activations, layers or functions such as `F.relu`, which go by the
-    module that calls them. All calls in a pass count.
+    module that calls them, and its recurrent layers. All calls in a pass count.
 
-    Outputs are (samples, channels, ...). Those of three dimensions are (samples, tokens, channels)
-    unless the net has convolutions of one dimension.
+    Samples are told apart where an output has one row for each, and channels are where the layer
+    that ran last has put them; see `axis`.
 
     Args:
         problem: The net and the samples.
@@ -154,16 +157,15 @@ def activations(
     options = {"threshold": threshold, "relative": relative}
     batches, weights = list(problem.batches), problem.split(problem.weights)
     known = classes([y for _, y in batches])
-    channel = channels(problem.net)
-    tallies: dict[str, Tally] = defaultdict(
-        partial(Tally, **options, classes=len(known), channel=channel)
-    )
+    tallies: dict[str, Tally] = defaultdict(partial(Tally, **options, classes=len(known)))
     with problem.modes(), torch.no_grad():
         for i, (x, y) in enumerate(batches):
             labels = torch.searchsorted(known, y.long()) if len(known) else known
-            add = _adding(tallies, count((x, y)), labels)
-            with tapped(problem.net, names, add, functions=functions):
-                problem.call(weights, x)
+            apart = axis.samples_first(problem.net, count((x, y)))
+            with axis.units(problem.net) as units:
+                add = _adding(tallies, labels, apart, units)
+                with tapped(problem.net, names, add, functions=functions):
+                    problem.call(weights, x)
             if progress:
                 progress(i + 1, len(batches))
     if not tallies and modules is None:
@@ -191,6 +193,11 @@ def activations(
 
 
 def _adding(
-    tallies: dict[str, Tally], samples: int, labels: Tensor
+    tallies: dict[str, Tally],
+    labels: Tensor,
+    apart: Callable[[Tensor], bool],
+    axis: Callable[[Tensor], int | None],
 ) -> Callable[[str, Tensor, int], None]:
-    return lambda name, output, _: tallies[name].add(output, samples, labels)
+    return lambda name, output, _: tallies[name].add(
+        output, labels, apart=apart(output), axis=axis(output)
+    )

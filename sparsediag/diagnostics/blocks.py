@@ -82,7 +82,7 @@ class Blocks(Result):
             self.eigenvalues[:, 0], place, c=colours, edgecolors=plotting.COLOURS[0], s=16, zorder=3
         )
         ax.set(xlabel="top eigenvalue", yticks=place)
-        ax.set_yticklabels(self.names)
+        ax.set_yticklabels(map(plotting.literal, self.names))
         ax.invert_yaxis()
         return ax
 

@@ -35,8 +35,8 @@ class Census(Result):
         alive: Live entries, (nets, weights).
         used: Live entries on a path from the input to the output, (nets, weights); NaN where the
             net is not known.
-        filters: Rows (filters, or outputs) without a live entry, (nets, weights).
-        channels: Columns (channels, or inputs) without one, (nets, weights).
+        filters: Filters, or outputs, without a live entry, (nets, weights).
+        channels: Channels, or inputs, without one, (nets, weights).
         shared: Entries alive in both of two nets, (nets, nets, weights).
         log_paths: Decimal logarithm of the number of paths, (nets,); NaN where it is not known.
     """
@@ -155,7 +155,9 @@ class Census(Result):
         return list(enumerate(self.names)) if len(self.names) > 1 else []
 
 
-def census(nets: Mapping[str, Checkpoint]) -> Census:
+def census(
+    nets: Mapping[str, Checkpoint], *, built: Mapping[str, torch.nn.Module] | None = None
+) -> Census:
     """Count what the masks of checkpoints keep, and compare them.
 
     Weights on a path are those of Vysogorets and Kempe's effective sparsity (JMLR 24, 2023).
@@ -163,6 +165,7 @@ def census(nets: Mapping[str, Checkpoint]) -> Census:
     Args:
         nets: Name -> checkpoint. A dense one counts as a mask of everything, and so does a weight
             that only others' masks cover.
+        built: The nets of one's own: they tell which way their weights lie; see `dead_units`.
 
     Raises:
         ValueError: If there is none, or their masks do not cover the same weights.
@@ -181,7 +184,8 @@ def census(nets: Mapping[str, Checkpoint]) -> Census:
     first = next(iter(masks))
     weights = list(masks[first])
     found = {name: _paths(nets[name], mask, weights) for name, mask in masks.items()}
-    units = [[dead_units(mask, w) for w in weights] for mask in masks.values()]
+    known = built or {}
+    units = [[dead_units(m, w, known.get(n)) for w in weights] for n, m in masks.items()]
     return Census(
         names=list(nets),
         weights=weights,

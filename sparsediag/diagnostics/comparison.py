@@ -96,7 +96,8 @@ class Comparison(Result):
         ax = ax or plotting.axes()
         for i, (name, rise) in enumerate(zip(self.names, self.rises, strict=True)):
             colour = plotting.COLOURS[i % len(plotting.COLOURS)]
-            ax.plot(self.radii, rise, color=plotting.COLOUR_OF.get(name, colour), label=name)
+            colour, label = plotting.COLOUR_OF.get(name, colour), plotting.literal(name)
+            ax.plot(self.radii, rise, color=colour, label=label)
         ax.set(xlabel=f"distance ({self.unit})", ylabel="mean rise of the loss")
         ax.legend()
         return ax

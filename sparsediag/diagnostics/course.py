@@ -13,7 +13,7 @@ from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.activations import activations
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.signal import signal
-from sparsediag.diagnostics.trajectory import checkpoints
+from sparsediag.diagnostics.trajectory import checkpoints, epochs
 from sparsediag.errors import unknown
 from sparsediag.mask import Mask
 from sparsediag.problem import Problem
@@ -152,7 +152,8 @@ def course(
         **options: Those of the diagnostic.
 
     Raises:
-        ValueError: If the folder holds no checkpoint, or an option cannot be.
+        ValueError: If the folder holds no checkpoint, their order cannot be told, or an option
+            cannot be.
 
     >>> import tempfile
     >>> from sparsediag import models
@@ -169,13 +170,13 @@ def course(
     if "before" in options:
         raise ValueError("in a run every checkpoint is the one before the next; leave out before")
     files = checkpoints(Path(run))
-    found, epochs, before = [], [], None
+    found, trained, before = [], [], None
     for i, file in enumerate(files):
         kept = Checkpoint.load(file)
         problem = load(kept)
         earlier: dict[str, Mask] = {"before": before} if before and diagnostic == "gradflow" else {}
         found.append(WORK[diagnostic](problem, **earlier, **options))
-        epochs.append(len(kept.history))
+        trained.append(epochs(file, kept))
         before = problem.mask
         if progress:
             progress(i + 1, len(files))
@@ -188,7 +189,7 @@ def course(
     return Course(
         diagnostic=diagnostic,
         files=[file.name for file in files],
-        epochs=np.array(epochs),
+        epochs=np.array(trained),
         names=names,
         measures=measures,
         values=values,

@@ -20,7 +20,7 @@ from sparsediag.live import added
 from sparsediag.mask import Mask
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
-from sparsediag.scope import prunable
+from sparsediag.scope import matrices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,8 @@ class Gradflow(Result):
     """Norms of the gradient on the live, the dead and the regrown weights of every layer.
 
     Attributes:
-        names: The layers: the masked weights, or all that a mask could cover.
+        names: The layers: the masked weights; without a mask all that one could cover, and those of
+            recurrent and attention modules.
         flow: |m * dL/dw| of each layer, (layers,).
         per_weight: The same over the square root of the layer's live weights, (layers,).
         weight_norm: |w| of each layer; with batch norm the gradient scales as 1 / |w|, (layers,).
@@ -133,7 +134,7 @@ def gradflow(
     if earlier:
         earlier.check(problem.net)
     weights = problem.split(problem.weights)
-    names = [name for name in problem.mask or prunable(problem.net) if name in weights]
+    names = [name for name in problem.mask or matrices(problem.net) if name in weights]
     if not names:
         raise ValueError("no convolution or linear layer is trainable, so there is no flow to show")
     gradient = _gradient(problem, progress)

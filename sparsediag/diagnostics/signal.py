@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import grad
 
+from sparsediag.axis import samples_first
 from sparsediag.batches import count
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
@@ -36,10 +37,13 @@ class Signal(Result):
         rms: Root of the mean square of the outputs, (modules,).
         gains: `rms` over that of the module before; nan for the first, (modules,).
         cosine: Mean cosine between the outputs of two samples, over all pairs: 1 where samples are
-            no longer told apart; nan where there are no two outputs with a direction, (modules,).
+            no longer told apart; nan where there are no two outputs with a direction, or an output
+            has not one row for each sample, (modules,).
         gradient: Root of the mean square of dl/da, where l is the loss of one sample and a the
             output; nan where no weight of the net comes before, (modules,).
         gradient_gains: `gradient` over that of the module after; nan for the last, (modules,).
+        separable: Whether the loss is a mean over samples that do not see each other, so that there
+            is a loss of one sample.
     """
 
     names: list[str]
@@ -48,6 +52,7 @@ class Signal(Result):
     cosine: np.ndarray
     gradient: np.ndarray
     gradient_gains: np.ndarray
+    separable: bool = True  # as files of before say nothing of it
 
     def table(self) -> list[dict[str, Any]]:
         """One row a module."""
@@ -63,7 +68,7 @@ class Signal(Result):
         """What the depth does to the signal."""
         there, back = self.rms[[0, -1]], self.gradient[[-1, 0]]
         told = []
-        if there[0] > 0 and back[0] > 0:
+        if len(self.names) > 1 and there[0] > 0 and back[0] > 0:
             told.append(
                 f"from {self.names[0]} to {self.names[-1]} the outputs change "
                 f"x {there[1] / there[0]:.3g}, the gradient on its way back "
@@ -77,6 +82,11 @@ class Signal(Result):
             told.append(
                 f"{self.names[closed[0]]} hardly tells samples apart: "
                 f"mean cosine {self.cosine[closed[0]]:.4f}"
+            )
+        if not self.separable and (self.gradient > 0).any():
+            told.append(
+                "the loss is no mean over separate samples, so the gradient is not that of a "
+                "sample's loss; if it is a sum, it is too large by the samples of a batch"
             )
         return told
 
@@ -114,8 +124,8 @@ def signal(
     Sources: Glorot and Bengio, AISTATS 2010; Schoenholz et al., ICLR 2017, equations 5 and 8.
 
     The blocks of the built-in nets are their residual blocks or layers. In any other net they are
-    its activation layers, or, where it has none, its convolutions and linear layers. All calls of
-    a module in a pass count; the first dimension of an output is that of the samples.
+    its activation and recurrent layers, or, where none is in use, its convolutions and linear
+    layers. All calls of a module in a pass count.
 
     Args:
         problem: The net, the samples and the loss.
@@ -133,19 +143,11 @@ def signal(
     >>> found.rms.round(2).tolist()[0], found.cosine.tolist()[0], found.gradient.tolist()[0]
     (0.71, 0.0, 0.0)
     """
-    names = list(blocks(problem.net)) or layers(problem.net)
-    names = names if modules is None else named(problem.net, modules)
-    waves: dict[str, Wave] = defaultdict(Wave)
-    batches = list(problem.batches)
-    with problem.modes(), torch.enable_grad():
-        for i, batch in enumerate(batches):
-            weights, still = _leaves(problem)
-            with tapped(problem.net, names, _seeing(waves, count(batch))):
-                outputs = problem.call(weights, batch[0], still=still)
-            moving = [t for t in (*weights.values(), *still.values()) if t.requires_grad]
-            grad(problem.scalar(outputs, batch[1]), moving, allow_unused=True)
-            if progress:
-                progress(i + 1, len(batches))
+    if modules is None:
+        waves = _waves(problem, list(blocks(problem.net)), progress)
+        waves = waves or _waves(problem, layers(problem.net), progress)
+    else:
+        waves = _waves(problem, named(problem.net, modules), progress)
     if not waves:
         raise ValueError("no module to look at gives numbers; name some that are in use")
     rms, cosine, gradient = np.array([wave.found for wave in waves.values()]).T
@@ -158,8 +160,29 @@ def signal(
         cosine=cosine,
         gradient=gradient,
         gradient_gains=np.array([*back, np.nan]),
+        separable=problem.separable,
         source=source(problem, modules=modules),
     )
+
+
+def _waves(
+    problem: Problem, names: list[str], progress: Callable[[int, int], None] | None
+) -> dict[str, Wave]:
+    """Those of the modules that are in use, in the order of their first calls."""
+    waves: dict[str, Wave] = defaultdict(Wave)
+    batches = list(problem.batches) if names else []
+    with problem.modes(), torch.enable_grad():
+        for i, batch in enumerate(batches):
+            weights, still = _leaves(problem)
+            with tapped(problem.net, names, _seeing(waves, problem.net, count(batch))):
+                outputs = problem.call(weights, batch[0], still=still)
+            if not waves:
+                break
+            moving = [t for t in (*weights.values(), *still.values()) if t.requires_grad]
+            grad(problem.scalar(outputs, batch[1]), moving, allow_unused=True)
+            if progress:
+                progress(i + 1, len(batches))
+    return waves
 
 
 def _leaves(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -171,5 +194,10 @@ def _leaves(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return weights, still
 
 
-def _seeing(waves: dict[str, Wave], samples: int) -> Callable[[str, Tensor, int], None]:
-    return lambda name, output, call: waves[name].forward(output, call, samples)
+def _seeing(
+    waves: dict[str, Wave], net: nn.Module, samples: int
+) -> Callable[[str, Tensor, int], None]:
+    apart = samples_first(net, samples)
+    return lambda name, output, call: waves[name].forward(
+        output, call, samples, apart=apart(output)
+    )

@@ -1,8 +1,8 @@
 """Residual nets for small images (He et al., CVPR 2016), in the two CIFAR families.
 
-`resnet18/34/50`: four stages of 64 to 512 channels, as in the ToST code. `resnet20/32/56/104/110`:
-three stages of 16 to 64 channels, 6n + 2 layers. Neither has a max-pool after the stem, and both
-pool globally, so any image size fits.
+`resnet10/18/34/50`: four stages of 64 to 512 channels, as in the ToST code.
+`resnet20/32/56/104/110`: three stages of 16 to 64 channels, 6n + 2 layers. Neither has a max-pool
+after the stem, and both pool globally, so any image size fits.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ class ResNet(nn.Module):
 _activation = activation  # the constructor's keyword has the same name
 
 NETS = {
+    "resnet10": partial(ResNet, (1, 1, 1, 1)),
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
     "resnet34": partial(ResNet, (3, 4, 6, 3)),
     "resnet50": partial(ResNet, (3, 4, 6, 3), bottleneck=True),

@@ -98,13 +98,13 @@ def test_nothing_in_is_all_zero() -> None:
 
 
 def test_relu_of_a_uniform_input() -> None:
-    a = of(Through(nn.ReLU()), FLAT[:, None])
+    a = of(Through(nn.ReLU()), FLAT[:, None].expand(-1, 2))
     assert a.small == pytest.approx(0.505, abs=2e-5)
     assert a.zeros == pytest.approx(0.5, abs=2e-5)
 
 
 def test_swish_of_a_gaussian_input() -> None:
-    a = of(Through(nn.SiLU()), BELL[:, None])
+    a = of(Through(nn.SiLU()), BELL[:, None].expand(-1, 2))
     assert a.small == pytest.approx(0.0160, abs=5e-5)
     assert a.zeros == 0
 
@@ -465,3 +465,151 @@ def test_functions_count_as_modules_do(inplace: bool) -> None:
 def test_functions_are_not_among_modules_that_were_asked_for() -> None:
     net = nn.Sequential(Called(), nn.Linear(4, 3))
     assert of(net, torch.randn(3, 2), modules="0.a,1").names == ["0.a", "1"]
+
+
+@pytest.mark.parametrize("act", [nn.Sigmoid(), nn.Softplus(), nn.GLU(), nn.Hardsigmoid()])
+def test_gates_count(act: nn.Module) -> None:
+    x = torch.randn(5, 2)
+    assert of(nn.Sequential(nn.Linear(2, 4), act, Wide()), x).names == ["1"]
+    assert of(nn.Sequential(nn.Linear(2, 4), Gated(act)), x).names == [f"1.{NAMES[type(act)]}"]
+
+
+NAMES = {
+    nn.Sigmoid: "sigmoid",
+    nn.Softplus: "softplus",
+    nn.GLU: "glu",
+    nn.Hardsigmoid: "hardsigmoid",
+}
+
+
+class Wide(nn.Module):
+    """Two scores, whatever comes in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :2]
+
+
+class Gated(Wide):
+    """An activation that is a function."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.function = getattr(nn.functional, NAMES[type(act)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.function(x))
+
+
+# whatever way samples and units lie
+
+
+class Sequence(nn.Module):
+    """A transformer's layer on (samples, time, 8), inside with the time first or second."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=batch_first)
+        self.batch_first, self.fc = batch_first, nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = x if self.batch_first else x.transpose(0, 1)
+        a = self.layer(a)
+        return self.fc((a if self.batch_first else a.transpose(0, 1)).mean(1))
+
+
+@pytest.mark.parametrize("time", [4, 8, 5])
+def test_the_time_is_not_taken_for_the_samples(time: int) -> None:
+    torch.manual_seed(0)
+    first, second = Sequence(True), Sequence(False)
+    second.load_state_dict(first.state_dict())
+    x, y = torch.randn(4, time, 8), torch.tensor([0, 1, 1, 0])
+    rows, columns = (
+        activations(Problem(net, [(x, y)]), modules="*.linear1,*.linear2,fc")
+        for net in (first, second)
+    )
+    assert np.isfinite(rows.faint).all()
+    assert np.isnan(columns.faint).tolist() == [True, True, False]
+    assert np.isnan(columns.class_zeros).any(0).tolist() == [True, True, False]
+    for field in ("zeros", "small", "dead", "units", "rms"):
+        assert getattr(rows, field) == pytest.approx(getattr(columns, field))
+
+
+class ChannelsLast(nn.Module):
+    """A linear layer on images (samples, 5, 5, 16), of whose 32 units 16 are dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear, self.act = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 32), nn.ReLU()
+        self.linear.bias.data[:16] = -100
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.linear(self.conv(x).permute(0, 2, 3, 1))).mean((1, 2))
+
+
+def test_units_of_images_with_their_channels_last() -> None:
+    a = of(ChannelsLast(), torch.randn(4, 3, 20, 20))
+    assert (a.units, a.dead) == (32, 0.5)
+
+
+def test_units_of_signals_and_of_tokens_in_one_net() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.one = nn.Conv1d(2, 6, 3), nn.ReLU()
+            self.linear, self.two = nn.Linear(6, 7), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.linear(self.one(self.conv(x)).transpose(1, 2))).mean(1)
+
+    assert of(Both(), torch.randn(4, 2, 11)).units.tolist() == [6, 7]
+
+
+def test_units_of_a_vision_net_of_others() -> None:
+    convnext = pytest.importorskip("torchvision.models.convnext")
+    torch.manual_seed(0)
+    config = [convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)]
+    net = convnext._convnext(config, 0.0, None, False, num_classes=3)
+    assert of(net, torch.randn(2, 3, 32, 32)).units.tolist() == [32, 64]
+
+
+def test_units_that_cannot_be_told_are_left_out() -> None:
+    class Heads(Through):
+        def __init__(self) -> None:
+            super().__init__(nn.ReLU())
+            self.layer = nn.Linear(6, 12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(self.layer(x).view(-1, 5, 3, 4)).mean((2, 3))
+
+    x, y = torch.randn(4, 5, 6), torch.tensor([0, 1, 2, 3])
+    a = activations(Problem(Heads(), [(x, y)]))
+    assert (a.units, np.isnan(a.dead), np.isnan(a.class_dead).all()) == (0, True, True)
+    assert np.isfinite([*a.class_zeros.ravel(), *a.faint]).all()
+    assert (a.table()[0]["channels"], a.table()[0]["dead channels"]) == ("", "")
+    assert a.plot().get_lines()
+
+
+def test_stages_that_are_no_names() -> None:
+    for stages in ([[64, 2], [128, 2]], [["act"], ["nowhere"]], []):
+        net = Through(nn.ReLU())
+        net.stages = stages  # type: ignore[assignment]
+        assert of(net, torch.randn(3, 2)).names == ["act"]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_places_to_look_at(kind: type[nn.RNNBase]) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(3, 5, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)[0][:, -1]
+
+    net, x = Last(), torch.randn(4, 6, 3)
+    a = of(net, x)
+    with torch.no_grad():
+        out = net.layer(x)[0]
+    assert (a.names, a.units) == (["layer"], 5)
+    assert a.rms == pytest.approx(float(out.square().mean().sqrt()))
+    assert np.isfinite(a.faint)

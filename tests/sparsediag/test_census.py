@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsediag import Checkpoint, Mask, Result, plotting, prunable
 from sparsediag.diagnostics.census import Census, census
@@ -369,3 +369,15 @@ def test_more_nets_than_colours_are_drawn_all() -> None:
     found = census({f"{i}": kept for i in range(len(plotting.COLOURS) + 1)})
     drawn = _labelled(found.plot())
     assert [name for name in drawn if name != "on a path"] == found.names
+
+
+def test_a_net_of_ones_own_tells_which_way_its_weights_lie() -> None:
+    net = nn.Sequential(nn.ConvTranspose2d(4, 3, 2), nn.Conv2d(3, 2, 1))
+    first = torch.ones(4, 3, 2, 2, dtype=torch.bool)
+    first[:, 0] = False
+    mask = Mask({"0.weight": first, "1.weight": torch.ones(2, 3, 1, 1, dtype=torch.bool)})
+    mask.apply_(net)
+    kept = Checkpoint.of(net, mask=mask, model="own", options={})
+    told = census({"own": kept}, built={"own": net})
+    assert (told.filters.tolist(), told.channels.tolist()) == ([[1, 0]], [[0, 0]])
+    assert census({"own": kept}).channels.tolist() == [[1, 0]]

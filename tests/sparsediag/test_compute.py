@@ -41,20 +41,19 @@ def test_values_come_as_they_are_computed() -> None:
         assert len(seen) == 1
 
 
-def test_two_processes_give_the_same_bytes() -> None:
+def test_two_processes_give_the_same_bytes_and_end_when_stopped() -> None:
     on = plane(cases.masked_cnn())
     found = []
     for jobs in (1, 2):
-        with computing(on, jobs=jobs, statistics="estimate") as compute:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            computing(on, jobs=jobs, statistics="estimate") as compute,
+        ):
             found.append([np.array([*compute(p)]).tobytes() for p in (PLACES, PLACES[:3])])
+            for _ in compute(PLACES):
+                raise KeyboardInterrupt
+    assert len(found) == 2
     assert found[0] == found[1]
-    assert multiprocessing.active_children() == []
-
-
-def test_a_stop_ends_the_processes() -> None:
-    with pytest.raises(KeyboardInterrupt), computing(plane(cases.tanh_mlp()), jobs=2) as compute:
-        for _ in compute(PLACES):
-            raise KeyboardInterrupt
     assert multiprocessing.active_children() == []
 
 

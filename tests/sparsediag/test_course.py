@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sparsediag import Checkpoint, Result, activations, gradflow
 from sparsediag.cli import main
@@ -205,3 +206,17 @@ def test_an_unknown_diagnostic(fixed: Path, tmp_path: Path) -> None:
         course(fixed, "trace", load=LOAD)
     with pytest.raises(ValueError, match="holds no checkpoint"):
         course(tmp_path, "signal", load=LOAD)
+
+
+def test_a_folder_of_others_has_a_row_for_each_file(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        net = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(net.weight, float(epoch))
+        torch.save(net.state_dict(), tmp_path / f"epoch-{epoch}.pt")
+    batches = [(torch.ones(2, 2), torch.tensor([0, 1]))]
+    load: Any = partial(
+        Checkpoint.problem, model=lambda: torch.nn.Linear(2, 2), data=batches, device="cpu"
+    )
+    c = course(tmp_path, "gradflow", load=load)
+    assert c.epochs.tolist() == [1, 2, 3]
+    assert c.of("weight_norm")[:, 0] == pytest.approx([2, 4, 6])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cases
 import pytest
 import torch
@@ -288,3 +290,18 @@ def test_a_direction_in_the_plane_of_the_others_is_refused() -> None:
     for last in (2 * one - other, 0 * one):
         with pytest.raises(ValueError, match="a direction lies in the plane of the others"):
             orthogonal(torch.stack([one, other, last]))
+
+
+# weights that lie the other way
+
+
+def test_filters_of_a_transposed_convolution_are_those_of_its_outputs() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ConvTranspose1d(4, 6, 2, groups=2), nn.Flatten(), nn.Linear(12, 2))
+    problem = Problem(net.double(), [(torch.ones(2, 4, 1).double(), torch.tensor([0, 1]))])
+    weight = net[0].weight.detach()
+    d, came = (problem.split(v)["0.weight"] for v in (random(problem), lengths(problem)))
+    for group, out in itertools.product(range(2), range(3)):
+        own, of, length = (t[2 * group : 2 * group + 2, out] for t in (d, weight, came))
+        torch.testing.assert_close(own.norm(), of.norm())
+        torch.testing.assert_close(length, of.norm().expand_as(of))

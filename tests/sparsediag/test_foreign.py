@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import re
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from sparsediag import Checkpoint, CheckpointError, Mask, Problem, maskfile
+from sparsediag import Checkpoint, CheckpointError, Mask, Problem, conventions, maskfile
 from sparsediag.unhook import plain
 
 X = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(2))
@@ -233,8 +236,8 @@ def test_zeros_are_a_mask_only_when_asked(tmp_path: Path) -> None:
     for asked, expected in {None: None, "none": None, "zeros": mask}.items():
         problem = kept.problem(model=make, data=BATCH, mask=asked, device="cpu", note=told.append)
         assert problem.mask == expected
-    assert told[1] == "none, as asked"
-    assert told[2].startswith("exact zeros of 2 tensors")
+    assert told[1] == "mask: none, as asked"
+    assert told[2].startswith("mask: exact zeros of 2 tensors")
 
 
 def test_few_zeros_are_no_hint_and_none_are_no_mask(tmp_path: Path) -> None:
@@ -257,8 +260,8 @@ def test_a_mask_of_another_file(tmp_path: Path) -> None:
     )
     assert problem.digest == Problem(masked(net, mask), BATCH, mask=mask).digest
     assert told == [
-        f"{tmp_path / 'mask.pt'} of 2 tensors; {mask.size - mask.alive} of {mask.size} weights "
-        "dead; in the file 0 of them were 0, they are held at 0 here"
+        f"mask: {tmp_path / 'mask.pt'} of 2 tensors; {mask.size - mask.alive} of {mask.size} "
+        "weights dead; in the file 0 of them were 0, they are held at 0 here"
     ]
     maskfile.save(Mask({"5.weight": mask["4.weight"]}), tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"other.pt does not fit the net: unknown weight"):
@@ -280,6 +283,43 @@ def test_keys_and_wrappers(tmp_path: Path, key: str | None, before: str, old: bo
     assert kept.mask == mask
     assert kept.made_by["file"] == ("state dict" + (f", under '{key}'" if key else ""))
     assert torch.equal(kept.build(model=make)(X), masked(net, mask)(X))
+
+
+@pytest.mark.parametrize("key", ["params", "model_state", "generator"])
+def test_other_keys(tmp_path: Path, key: str) -> None:
+    payload = {
+        key: dense().state_dict(),
+        "optimizer": {"state": {"4.weight": {"exp_avg": torch.ones(4, 12)}}},
+        "rng": {"torch": torch.get_rng_state()},
+        "step": torch.tensor(3.0),
+    }
+    kept = Checkpoint.load(written(tmp_path / "net.pt", payload))
+    assert kept.made_by == {"file": f"state dict, under '{key}'", "mask": "none"}
+    assert torch.equal(kept.build(model=make)(X), dense()(X))
+
+
+def test_another_net_beside_it_is_told(tmp_path: Path) -> None:
+    state, lines = dense().state_dict(), list[str]()
+    ema = {n: t + 1 for n, t in state.items()}
+    kept = Checkpoint.load(written(tmp_path / "net.pt", {"model_ema": ema, "model": state}))
+    kept.problem(model=make, data=BATCH, device="cpu", note=lines.append)
+    assert lines == ["mask: none", "file: state dict, under 'model'; not read: 'model_ema'"]
+    message = refused(written(tmp_path / "gan.pt", {"generator": state, "discriminator": ema}))
+    assert "several nets are in it, 'generator', 'discriminator'; save one of them" in message
+
+
+def test_sparse_tensors_are_made_dense(tmp_path: Path) -> None:
+    net = masked(dense(), coins(dense()))
+    state = net.state_dict()
+    state["4.weight"] = state["4.weight"].to_sparse()
+    kept = Checkpoint.load(written(tmp_path / "net.pt", state))
+    assert torch.equal(kept.build(model=make)(X), net(X))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_torchscript_program_says_what_it_is(tmp_path: Path) -> None:
+    torch.jit.trace(dense(), X).save(tmp_path / "net.pt")
+    assert "is a TorchScript program; save the weights" in refused(tmp_path / "net.pt")
 
 
 def test_an_average_of_weights(tmp_path: Path) -> None:
@@ -356,6 +396,145 @@ def test_tied_weights_stay_tied_and_one_name_is_enough(tmp_path: Path) -> None:
     built = Checkpoint.load(written(tmp_path / "net.pt", one)).build(model=tied)
     assert built["a"].weight is built["b"].weight
     assert torch.equal(built["a"].weight, one["b.weight"])
+
+
+def embedding() -> nn.ModuleDict:
+    net = nn.ModuleDict({"e": nn.Linear(3, 3, bias=False), "h": nn.Linear(3, 3, bias=False)})
+    net["h"].weight = net["e"].weight
+    return net
+
+
+def test_tied_weights_that_differ_are_refused(tmp_path: Path) -> None:
+    state = {"e.weight": torch.rand(3, 3), "h.weight": torch.rand(3, 3)}
+    kept = Checkpoint.load(written(tmp_path / "net.pt", state))
+    message = "'e.weight' and 'h.weight' are one tensor in embedding, and differ in the file"
+    with pytest.raises(CheckpointError, match=message):
+        kept.build(model=embedding)
+    nan = torch.full((3, 3), torch.nan)
+    kept = Checkpoint.load(written(tmp_path / "net.pt", dict.fromkeys(state, nan)))
+    assert kept.build(model=embedding)["e"].weight.isnan().all()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["beside", "file"])
+def test_a_mask_by_another_name_of_a_tied_weight(tmp_path: Path, own: bool) -> None:
+    values, alive = torch.arange(1.0, 10.0).view(3, 3), torch.eye(3).bool()
+    state = {"e.weight": values, "h.weight": values}
+    payload = {"model": state, "masks": {"h.weight": alive}}
+    kept = Checkpoint.load(written(tmp_path / "net.pt", payload if own else state))
+    maskfile.save(Mask({"h.weight": alive}), tmp_path / "mask.pt")
+
+    class Net(nn.ModuleDict):
+        def forward(self, x: Tensor) -> Any:
+            return self["h"](self["e"](x))
+
+    data = [(torch.eye(3), torch.arange(3))]
+    asked = None if own else tmp_path / "mask.pt"
+    problem = kept.problem(
+        model=lambda: Net(embedding()), data=data, mask=asked, loss=None, device="cpu"
+    )
+    assert problem.mask == Mask({"e.weight": alive})
+    assert torch.equal(problem.net["h"].weight, values * alive)
+
+
+def test_a_mask_outside_of_the_net_is_told(tmp_path: Path) -> None:
+    """Of a whole net with a backbone and a neck, the backbone alone is filled."""
+    whole = nn.ModuleDict({"backbone": dense(), "neck": nn.Linear(2, 2)})
+    neck = torch.eye(2).bool()
+    for mask in ({}, {f"backbone.{n}": m for n, m in coins(dense()).items()}):
+        payload = {"model": whole.state_dict(), "masks": {**mask, "neck.weight": neck}}
+        kept, lines = Checkpoint.load(written(tmp_path / "net.pt", payload)), list[str]()
+        problem = kept.problem(model=make, data=BATCH, device="cpu", note=lines.append)
+        assert problem.mask == (coins(dense()) if mask else None)
+        dead, size = (coins(dense()).size - coins(dense()).alive, coins(dense()).size)
+        inner = f"the file's mask of 2 tensors; {dead} of {size} weights dead" if mask else "none"
+        left = "left out, as they are outside of 'backbone.': 'neck.weight'"
+        assert lines == [f"mask: {inner}; {left}"]
+
+
+@pytest.mark.parametrize("change", [{"4.weight": None}, {"4.weight": torch.ones(4, 5)}])
+def test_a_mask_file_for_weights_that_do_not_fit(
+    tmp_path: Path, change: dict[str, Tensor | None]
+) -> None:
+    state = {n: t for n, t in {**dense().state_dict(), **change}.items() if t is not None}
+    kept = Checkpoint.load(written(tmp_path / "net.pt", state))
+    maskfile.save(coins(dense()), tmp_path / "mask.pt")
+    with pytest.raises(CheckpointError, match=r"^weights do not fit make: .*'4.weight'"):
+        kept.problem(model=make, data=BATCH, mask=tmp_path / "mask.pt", device="cpu")
+
+
+def test_buffers_of_other_versions_are_left_out(tmp_path: Path) -> None:
+    others = {
+        "embeddings.position_ids": torch.arange(4)[None],
+        "h.0.attn.bias": torch.ones(1, 1, 4, 4).tril(),
+        "h.0.attn.masked_bias": torch.tensor(-1e4),
+        "rotary_emb.inv_freq": torch.ones(2) / 3,
+    }
+    kept = Checkpoint.load(written(tmp_path / "net.pt", {**dense().state_dict(), **others}))
+    lines: list[str] = []
+    kept.problem(model=make, data=BATCH, device="cpu", note=lines.append)
+    assert lines[1:] == [
+        "file: left out, as make has no place for it: 'embeddings.position_ids' and 3 more"
+    ]
+    weight = {"h.0.attn.bias": torch.ones(4)}
+    kept = Checkpoint.load(written(tmp_path / "net.pt", {**dense().state_dict(), **weight}))
+    with pytest.raises(CheckpointError, match=r"the model has no 'h.0.attn.bias'"):
+        kept.build(model=make)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_numbers_of_16_bits_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    net = dense().to(dtype)
+    kept, lines = Checkpoint.load(written(tmp_path / "net.pt", net.state_dict())), list[str]()
+    assert kept.weights["4.weight"].dtype == dtype
+    problem = kept.problem(model=make, data=BATCH, device="cpu", note=lines.append)
+    assert lines[1:] == ["file: its numbers of 16 bits are float32 here"]
+    assert torch.equal(problem.net(X), net.float()(X))
+
+
+# what makes the net
+
+
+def locked() -> nn.Module:
+    net = make()
+    net.lock = threading.Lock()  # type: ignore[assignment]
+    return net
+
+
+def test_a_net_that_cannot_be_copied(tmp_path: Path) -> None:
+    kept = Checkpoint.load(written(tmp_path / "net.pt", dense().state_dict()))
+    assert torch.equal(kept.build(model=locked)(X), dense()(X))
+    net = locked()
+    before = copy.deepcopy(net.state_dict())
+    for model in (net, lambda: net, lambda: nn.Sequential(net)):
+        with pytest.raises(ValueError, match="cannot be copied: TypeError: cannot pickle"):
+            kept.build(model=model)
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+
+
+def test_a_net_that_a_function_gives_again_stays_as_it_was(tmp_path: Path) -> None:
+    kept, net = Checkpoint.load(written(tmp_path / "net.pt", dense().state_dict())), make()
+    before = copy.deepcopy(net.state_dict())
+    assert kept.build(model=lambda: net) is not net
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_net_without_shapes(tmp_path: Path) -> None:
+    kept = Checkpoint.load(written(tmp_path / "net.pt", {"0.weight": torch.full((2, 3), 2.0)}))
+    with pytest.raises(ValueError, match=r"^'0.weight' of <lambda> has no shape yet; give the"):
+        kept.build(model=lambda: nn.Sequential(nn.LazyLinear(2, bias=False)))
+
+
+def test_many_parametrisations_are_read_at_once() -> None:
+    two = torch.ones(2, 2)
+    state = {
+        f"{i}.parametrizations.weight.{n}": two for i in range(3000) for n in ("original", "0.mask")
+    }
+    start = time.perf_counter()
+    found = conventions.read(state)
+    assert time.perf_counter() - start < 1  # each against all took two seconds and more
+    assert found.mask is not None
+    assert len(found.mask) == 3000
 
 
 def test_precision_and_frozen_weights_are_kept(tmp_path: Path) -> None:
@@ -452,12 +631,14 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Mask], Payload], str]] = {
         "upside down: every weight that it keeps is 0, 19 that it drops are not; need 1 for alive",
     ),
     "another shape": (
-        lambda net, mask: net.state_dict() | {"4.weight_mask": torch.ones(4, 1)},
-        "the mask '4.weight_mask' is (4, 1), '4.weight' is (4, 12)",
+        lambda net, mask: {"model": net.state_dict(), "masks": {"4": torch.ones(4, 1)}},
+        "the mask 'of 4' is (4, 1), '4.weight' is (4, 12)",
     ),
     "not binary": (
-        lambda net, mask: net.state_dict() | {"4.weight_mask": torch.full((4, 12), 0.5)},
-        "the mask '4.weight_mask' holds other values than 0 and 1",
+        lambda net, mask: {
+            n: 0.5 * t if "mask" in n else t for n, t in pruned(net, mask).state_dict().items()
+        },
+        "the mask '0.weight_mask' holds other values than 0 and 1",
     ),
     "disagreement": (
         lambda net, mask: {
@@ -474,7 +655,6 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Mask], Payload], str]] = {
         lambda net, mask: {"model": net.state_dict(), "mask": list(mask.values())},
         "'mask' is a list; need a dict of name -> tensor",
     ),
-    "no weights": (lambda net, mask: dict(mask), "masks and no weights; give it as --mask"),
 }
 
 
@@ -482,8 +662,60 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Mask], Payload], str]] = {
 def test_a_mask_that_cannot_be(
     tmp_path: Path, make_it: Callable[[nn.Module, Mask], Payload], message: str
 ) -> None:
+    """The file can be read, and used without the mask; who asks for the mask is told."""
     net, mask = dense(), coins(dense())
-    assert message in refused(written(tmp_path / "net.pt", make_it(net, mask)))
+    path = written(tmp_path / "net.pt", make_it(net, mask))
+    kept = Checkpoint.load(path)
+    assert message in kept.made_by["fault"]
+    assert (kept.mask, kept.made_by["mask"]) == (None, "none that can be used")
+    for use in (kept.build, lambda **how: kept.problem(data=BATCH, device="cpu", **how)):
+        with pytest.raises(CheckpointError, match=f"{re.escape(message)}.*: --mask none$"):
+            use(model=make)
+    problem = kept.problem(model=make, data=BATCH, mask="none", device="cpu")
+    weights = {n.removesuffix("_orig"): t for n, t in net.state_dict().items()}
+    assert all(torch.equal(t, weights[n]) for n, t in problem.net.state_dict().items())
+    with pytest.raises(CheckpointError, match=f"{re.escape(message)}.* holds no mask$"):
+        maskfile.load(path)
+
+
+def test_masks_alone_are_no_net(tmp_path: Path) -> None:
+    mask = coins(dense())
+    assert "masks and no weights; give it as --mask" in refused(
+        written(tmp_path / "others.pt", dict(mask))
+    )
+    maskfile.save(mask, tmp_path / "ours.pt")
+    assert "masks and no weights; give it as --mask" in refused(tmp_path / "ours.pt")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"4.weight_mask": torch.ones(3)}, {"x": torch.ones(4, 4), "x_mask": torch.ones(4)}],
+    ids=["shape", "attention"],
+)
+def test_what_is_named_like_a_mask_and_is_none(tmp_path: Path, odd: Payload) -> None:
+    path = written(tmp_path / "net.pt", {**dense().state_dict(), **odd})
+    kept = Checkpoint.load(path)
+    (at,) = (name for name in odd if name.endswith("mask"))
+    assert kept.made_by["mask"].startswith(f"none; '{at}' is not of 0 and 1 in the shape of '")
+    assert "fault" not in kept.made_by
+    odd.pop("x", None)
+    lines: list[str] = []
+    kept = Checkpoint.load(written(path, {**dense().state_dict(), **odd}))
+    assert torch.equal(kept.build(model=make)(X), dense()(X))
+    kept.problem(model=make, data=BATCH, device="cpu", note=lines.append)
+    assert lines[-1] == f"file: left out, as make has no place for it: '{at}'"
+
+
+def test_a_dict_of_masks_without_what_stands_before_the_weights(tmp_path: Path) -> None:
+    net, mask = dense(), coins(dense())
+    state = {f"model.{n}": t for n, t in net.state_dict().items()}
+    payload = {"state_dict": state, "masks": dict(mask)}
+    kept = Checkpoint.load(written(tmp_path / "net.ckpt", payload))
+    assert list(kept.mask or ()) == [f"model.{n}" for n in mask]
+    assert torch.equal(kept.build(model=make)(X), masked(net, mask)(X))
+    twice = {"state_dict": state | {f"ema.{n}": t for n, t in net.state_dict().items()}}
+    kept = Checkpoint.load(written(tmp_path / "two.ckpt", twice | {"masks": dict(mask)}))
+    assert kept.made_by["fault"] == "the mask names '0.weight', which is no weight in the file"
 
 
 def test_a_buffer_of_the_name_mask_is_not_taken_for_one(tmp_path: Path) -> None:

@@ -263,3 +263,32 @@ def test_the_net_is_left_alone() -> None:
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
     assert torch.equal(torch.get_rng_state(), rng)
     assert seen == [(1, 2), (2, 2)]
+
+
+class Sequence(nn.Module):
+    """Tokens through an embedding, a recurrent layer, attention and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.place = nn.Parameter(torch.zeros(1, 5, 4))
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True, bias=False)
+        self.norm, self.fc = nn.LayerNorm((5, 4)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.lstm(self.embed(x) + self.place)[0]
+        return self.fc(self.norm(self.attend(a, a, a)[0]).mean(1))
+
+
+def test_recurrent_and_attention_modules_have_flow() -> None:
+    torch.manual_seed(0)
+    net, (x, y) = Sequence().double(), (torch.randint(7, (6, 5)), torch.tensor([0, 1, 2] * 2))
+    g = gradflow(Problem(net, [(x, y)]))
+    lstm, attend = ("weight_ih_l0", "weight_hh_l0"), ("in_proj_weight", "out_proj.weight")
+    named = [*(f"lstm.{n}" for n in lstm), *(f"attend.{n}" for n in attend), "fc.weight"]
+    assert g.names == named
+    F.cross_entropy(net(x), y).backward()
+    assert g.flow == pytest.approx([float(net.get_parameter(n).grad.norm()) for n in named])
+    mask = Mask({"fc.weight": torch.ones(3, 4).bool()})
+    assert gradflow(Problem(net, [(x, y)], mask=mask)).names == ["fc.weight"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,26 +243,31 @@ def test_a_landscape_goes_on_where_it_stopped(resume: Path, dims: int, at: int) 
 
 def test_a_landscape_that_was_killed_again_and_again_has_the_same_bytes(tmp_path: Path) -> None:
     code = """
-import sys
+import os, signal, sys, time
 from pathlib import Path
+import torch
 sys.path.insert(0, "tests")
 import cases
 from sparsediag import landscape
-found = landscape(cases.masked_cnn(), points=25, resume=Path(sys.argv[1]))
-found.save(sys.argv[2])
+
+torch.set_num_threads(1)
+begun, out, record, *ends = [Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])]
+for end in ends:
+    child = os.fork()
+    if not child:
+        landscape(cases.masked_cnn(), points=25, resume=begun).save(out)
+        os._exit(0)
+    while not (begun.exists() and begun.stat().st_size > end * record):
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not out.exists()
+landscape(cases.masked_cnn(), points=25, resume=begun).save(out)
 """
     out = tmp_path / "killed.npz"
-    command = [sys.executable, "-c", code, str(tmp_path / "unfinished"), str(out)]
-    begun = tmp_path / "unfinished"
-    for ends in np.sort(np.random.default_rng(0).integers(20, 500, 3)).tolist():
-        process = subprocess.Popen(command, cwd=ROOT)
-        while process.poll() is None:
-            if begun.exists() and begun.stat().st_size > ends * RECORD.itemsize:
-                process.kill()
-            time.sleep(0.001)
-        assert process.returncode == -signal.SIGKILL
-        assert not out.exists()
-    subprocess.run(command, cwd=ROOT, check=True)
+    ends = np.sort(np.random.default_rng(0).integers(20, 500, 3))
+    words = [tmp_path / "unfinished", out, RECORD.itemsize, *ends]
+    subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, check=True)
     whole = landscape(cases.masked_cnn(), points=25).save(tmp_path / "whole.npz")
     assert out.read_bytes() == whole.read_bytes()
 

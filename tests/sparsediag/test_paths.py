@@ -382,3 +382,13 @@ def test_an_empty_branch_beside_a_shortcut_hides_no_path() -> None:
     mask = Mask(every | {"a.weight": torch.zeros(3, 4, dtype=torch.bool)})
     found = paths(net, mask, torch.Size([3]))
     assert found.used == {"stem.weight": 12, "a.weight": 0, "b.weight": 0, "fc.weight": 8}
+
+
+def test_dead_units_of_weights_that_lie_the_other_way() -> None:
+    transposed = nn.ConvTranspose2d(4, 3, 2)
+    alive = torch.ones(4, 3, 2, 2, dtype=torch.bool)
+    alive[:, :2] = False  # two outputs
+    mask = {"weight": alive}
+    assert dead_units(mask, "weight") == (0, 2)
+    assert dead_units(mask, "weight", transposed) == (2, 0)
+    assert dead_units(mask, "weight", nn.Conv2d(3, 4, 2)) == (0, 2)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torchvision
 from torch import nn
 
 from sparsediag.models import build
-from sparsediag.scope import prunable
+from sparsediag.scope import matrices, prunable, upright
 
 
 class Tied(nn.Module):
@@ -83,3 +84,44 @@ def test_prunable_has_linear_layers_where_there_are_more_of_them(
     parts = [nn.Conv2d(1, 1, 1) for _ in range(convolutions)]
     net = nn.Sequential(*parts, *(nn.Linear(2, 2) for _ in range(layers)))
     assert prunable(net) == [f"{i}.weight" for i in range(covered)]
+
+
+def _gpt2(into: int, out: int) -> nn.Module:
+    return pytest.importorskip("transformers.pytorch_utils").Conv1D(out, into)
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (nn.Linear(4, 6), (4,)),
+        (nn.Conv2d(4, 6, 2, groups=2), (4, 3, 3)),
+        (nn.ConvTranspose2d(4, 6, 2), (4, 3, 3)),
+        (nn.ConvTranspose1d(4, 6, 2, groups=2), (4, 3)),
+        (nn.ConvTranspose1d(4, 4, 2, groups=4), (4, 3)),
+        (_gpt2(4, 6), (4,)),
+    ],
+)
+def test_a_row_of_an_upright_weight_is_what_its_output_sees(
+    layer: nn.Module, size: tuple[int, ...]
+) -> None:
+    turned, weight = upright(nn.Sequential(layer)), layer.weight
+    places = torch.arange(weight.numel()).view_as(weight)
+    rows = turned("0.weight", places)
+    out = layer(torch.rand(1, *size) + 1)
+    assert len(rows) == out.shape[1]
+    for row, one in zip(rows, out[0], strict=True):
+        (slope,) = torch.autograd.grad(one.sum(), weight, retain_graph=True)
+        assert row.flatten().sort().values.tolist() == places[slope != 0].tolist()
+    assert torch.equal(turned("0.weight", rows), places)
+    assert turned("0.bias", layer.bias) is layer.bias
+
+
+def test_matrices_are_the_prunable_weights_of_most_nets() -> None:
+    for net in (_cnn(), Tied(), build("resnet20", width=4, skips="conv1x1_bn")):
+        assert matrices(net) == prunable(net)
+
+
+def test_matrices_of_attention_beside_convolutions() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.MultiheadAttention(4, 2), nn.Linear(4, 2))
+    names = ["0.weight", "1.in_proj_weight", "1.out_proj.weight", "2.weight"]
+    assert matrices(net) == names

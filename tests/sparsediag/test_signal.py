@@ -324,3 +324,66 @@ def test_table_and_picture() -> None:
     (above,) = [other for other in ax.figure.axes if other is not ax]
     assert above.get_lines()[0].get_xdata().tolist() == s.cosine.tolist()
     assert (ax.get_xscale(), ax.yaxis_inverted()) == ("log", True)
+
+
+# whatever way samples lie, and whatever is in use
+
+
+def test_the_time_is_not_taken_for_the_samples() -> None:
+    class Sequence(nn.Module):
+        def __init__(self, batch_first: bool) -> None:
+            super().__init__()
+            self.layer = nn.GRU(3, 4, batch_first=batch_first)
+            self.fc, self.batch_first = nn.Linear(4, 2), batch_first
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.layer(x if self.batch_first else x.transpose(0, 1))[0]
+            return self.fc(a[:, -1] if self.batch_first else a[-1])
+
+    torch.manual_seed(0)
+    first, second = Sequence(True), Sequence(False)
+    second.load_state_dict(first.state_dict())
+    for time in (4, 8, 5):
+        x, y = torch.randn(4, time, 3), torch.tensor([0, 1, 1, 0])
+        rows, columns = (signal(Problem(net, [(x, y)]), modules="*") for net in (first, second))
+        with torch.no_grad():
+            assert rows.cosine[0] == pytest.approx(mean_cosine(first.layer(x)[0]), abs=1e-6)
+        assert np.isnan(columns.cosine).tolist() == [True, False]
+        assert columns.cosine[1] == pytest.approx(rows.cosine[1], rel=1e-4)
+        assert columns.rms == pytest.approx(rows.rms, rel=1e-5)
+    assert signal(Problem(first, [(x, y)])).names == ["layer"]
+
+
+def test_layers_where_the_activations_are_not_in_use() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = linear(turned(4, 0), turned(4, 1))
+            self.act = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(F.relu(self.one(x)))
+
+    found = of(Unused(), inputs(), modules=None)
+    assert found.names == ["one", "two"]
+    assert found.rms.tolist() == of(Unused(), inputs(), modules="one,two").rms.tolist()
+
+
+def test_layers_of_gpt2_count() -> None:
+    layer = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    net = nn.Sequential(layer(5, 4), nn.Linear(5, 3)).double()
+    assert of(net, inputs(), modules=None).names == ["0", "1"]
+
+
+def test_a_loss_that_is_a_sum_is_told() -> None:
+    net, batches = nn.Linear(4, 3).double(), [(inputs(), torch.tensor([0, 1, 2] * 2))]
+    mean, total = (
+        signal(Problem(net, batches, loss=nn.CrossEntropyLoss(reduction=kind)))
+        for kind in ("mean", "sum")
+    )
+    assert total.gradient == pytest.approx(6 * mean.gradient)
+    assert (mean.separable, total.separable) == (True, False)
+    assert mean.remarks() == []
+    assert [line[:43] for line in total.remarks()] == [
+        "the loss is no mean over separate samples, "
+    ]

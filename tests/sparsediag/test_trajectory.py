@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sparsediag import Checkpoint, Result, Spectrum, Trajectory, overlap, spectrum, trajectory
-from sparsediag.diagnostics.trajectory import checkpoints
+from sparsediag.diagnostics.trajectory import checkpoints, epochs
 from training.config import Run
 from training.loop import fit
 
@@ -248,3 +248,40 @@ def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
     torch.save({"format": 1}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt"):
         trajectory(tmp_path, load=LOAD, **OPTIONS)
+
+
+# checkpoints of others
+
+
+def _foreign(folder: Path, *names: str) -> list[str]:
+    for i, name in enumerate(names):
+        torch.save({"weight": torch.full((2, 3), i + 0.5)}, folder / name)
+    return list(names)
+
+
+def test_files_that_record_no_step_are_in_order_of_their_numbers(tmp_path: Path) -> None:
+    _foreign(tmp_path, "epoch-10.pt", "epoch-2.pt", "epoch-003-best.pt")
+    files = checkpoints(tmp_path)
+    assert [file.name for file in files] == ["epoch-2.pt", "epoch-003-best.pt", "epoch-10.pt"]
+    assert [epochs(file, Checkpoint.load(file)) for file in files] == [2, 3, 10]
+
+
+def test_a_single_file_needs_no_number(tmp_path: Path) -> None:
+    _foreign(tmp_path, "last.pt")
+    assert checkpoints(tmp_path) == [tmp_path / "last.pt"]
+
+
+@pytest.mark.parametrize(
+    "names", [["epoch-1.pt", "last.pt"], ["epoch-1.pt", "epoch-01.pt"], ["epoch-a.pt", "best.pt"]]
+)
+def test_an_order_that_cannot_be_told_is_refused(tmp_path: Path, names: list[str]) -> None:
+    _foreign(tmp_path, *names)
+    with pytest.raises(ValueError, match=r"records no step, and its name has no number of its own"):
+        checkpoints(tmp_path)
+
+
+def test_numbers_are_not_compared_with_steps(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "last.pt", tmp_path / "last.pt")
+    _foreign(tmp_path, "epoch-1.pt")
+    with pytest.raises(ValueError, match=r"epoch-1\.pt records no step and others do"):
+        checkpoints(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,18 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder: user.py, and net.pt, a regressor pruned by torch."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     Path("user.py").write_text(USER)
     Path("inner.py").write_text("from torch.nn import Linear as Layer\nshift = 0.25\n")
-    monkeypatch.delitem(sys.modules, "inner", raising=False)
     torch.save(net().state_dict(), "net.pt")
     plain = {n.removesuffix("_orig"): t for n, t in net().state_dict().items() if "mask" not in n}
     torch.save(plain, "plain.pt")
-    return tmp_path
+    yield tmp_path
+    for module in ("user", "inner"):
+        sys.modules.pop(module, None)
 
 
 def net() -> nn.Module:
@@ -160,10 +162,11 @@ def test_json_is_one_object_whatever_the_file_prints(capsys: Captured) -> None:
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert found["source"]["samples"] == 10
-    assert [line.split()[0] for line in found["mask"]] == ["weight_orig"]
+    assert [line.split()[:2] for line in found["notes"]] == [["mask:", "weight_orig"]]
     assert err == "imported\n"
     assert main(["gradflow", "plain.pt", *WORDS, "--json", "--mask", "net.pt"]) == 0
-    assert json.loads(capsys.readouterr().out)["mask"][0].startswith("net.pt of 1 tensor; 9 of 18")
+    (line,) = json.loads(capsys.readouterr().out)["notes"]
+    assert line.startswith("mask: net.pt of 1 tensor; 9 of 18")
 
 
 @pytest.mark.usefixtures("place")
@@ -229,6 +232,48 @@ def test_info_needs_no_net(capsys: Captured) -> None:
         "file  state dict",
         "mask  none",
     ]
+
+
+def sample(split: str = "val", images: int = 7, batch: int = 5) -> list[tuple[Any, ...]]:
+    return [(torch.ones(batch, 1), split, images)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ({}, (5, "val", 7)),
+        ({"split": None, "images": None, "batch": None}, (5, "val", 7)),
+        ({"split": "test", "images": 1000, "batch": 128}, (128, "test", 1000)),
+        ({"images": 0}, (5, "val", None)),
+    ],
+)
+def test_batches_have_defaults_of_their_own(asked: dict[str, Any], got: tuple[Any, ...]) -> None:
+    ((x, *rest),) = words.batches(sample, **asked)
+    assert (len(x), *rest) == got
+
+
+@pytest.mark.parametrize("asked", [{}, {"batch": None}])
+def test_batches_get_what_they_need(asked: dict[str, Any]) -> None:
+    ((x, images),) = words.batches(lambda batch, images: [(torch.ones(batch), images)], **asked)
+    assert (len(x), images) == (128, 1000)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_report_of_batches_that_take_no_images(capsys: Captured) -> None:
+    typed = [*WORDS[:2], "--data", "user.py:ready", *WORDS[4:], "--points", "3", "--top", "1"]
+    assert main(["report", "net.pt", *typed]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "wrote report.html"
+    assert main(["report", "net.pt", *typed, "--images", "500"]) == 2
+    assert "user.py:ready takes no images, and 500 came" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
+def test_several_checkpoints_say_which_mask_is_whose(capsys: Captured) -> None:
+    typed = ["--points", "3", "--batch", "20"]
+    assert main(["landscape", "net.pt", "plain.pt", *WORDS, *typed]) == 0
+    first, second = capsys.readouterr().out.splitlines()[-3:-1]
+    assert first.startswith("net: mask: weight_orig and weight_mask (torch.nn.utils.prune) of 1")
+    assert second == "plain: mask: none"
 
 
 @pytest.mark.usefixtures("place")
@@ -307,6 +352,8 @@ BAD = {
     f"{MODEL}broken.py:make": "broken.py:make raised SyntaxError: invalid syntax",
     f"{DATA}user.py:number": "user.py:number gave a int; need a list or loader of batches",
     f"{DATA}user.py:fixed --images 5": "user.py:fixed takes no images, and 5 came; leave it out",
+    f"{DATA}user.py:fixed --images 1000": "user.py:fixed takes no images, and 1000 came; leave it",
+    f"{DATA}user.py:ready --split train": "user.py:ready takes no split, and train came; leave it",
     f"{DATA}user.py:ready --split test": "user.py:ready takes no split, and test came; leave it",
     f"{DATA}user.py:reads": "the batches can be read only once; give a list or a loader",
     f"{DATA}user.py:torn": "the batches cannot be used: KeyError: 'no\\nmore'; --debug",
