@@ -158,7 +158,7 @@ def separate(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]
     except Exception:
         return False
     close = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + parts.norm())
-    return bool((whole - parts).norm() < close)
+    return bool((whole - parts).norm() <= close)
 
 
 def _cat(one: Any, two: Any) -> Any:

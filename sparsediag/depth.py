@@ -31,7 +31,8 @@ def label(ax: Axes, names: Sequence[str]) -> None:
     """Name the rows 0, 1, ... of `ax`, as many of them as there is room for, and turn it over."""
     tall = ax.get_window_extent().height / ax.figure.dpi
     shown = np.arange(0, len(names), 1 + int(0.7 * ROW * len(names) / tall))
-    ax.set_yticks(shown, np.array(short(names))[shown])
+    told = [plotting.literal(name) for name in short(names)]
+    ax.set_yticks(shown, np.array(told)[shown])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
 

@@ -177,6 +177,6 @@ def _group(problem: Problem, name: str, by: By) -> str:
         return name.rpartition(".")[0] or name
     stages = getattr(problem.net, "stages", [])
     for i, modules in enumerate(stages if isinstance(stages, list) else []):
-        if any(name.startswith(f"{module}.") for module in modules):
+        if isinstance(modules, list) and any(name.startswith(f"{module}.") for module in modules):
             return f"stage {i + 1}"
     return name.partition(".")[0]

@@ -131,7 +131,7 @@ class Census(Result):
         connected = 100 * self.used / self.sizes
         for i, (name, colour) in enumerate(zip(self.names, cycle(plotting.COLOURS), strict=False)):
             live = np.where(shares[i] > 0, shares[i], np.nan)
-            ax.plot(depth, live, "o-", ms=3, color=colour, label=name)
+            ax.plot(depth, live, "o-", ms=3, color=colour, label=plotting.literal(name))
             if (connected[i] < shares[i]).any():
                 on_path = np.where(connected[i] > 0, connected[i], np.nan)
                 ax.plot(depth, on_path, ":", color=colour)

@@ -103,7 +103,8 @@ def measure(
     several: dict[str, dict[str, Any]] = {"together": {}, "compared": {}}
     if len(found["census"]) > 1:
         masks = {name: nets[name].counted for name in found["census"]}
-        _attempt("together", ALL, several, failed, lambda: census(masks))
+        built = {name: net.problem.net for name, net in nets.items() if net.problem}
+        _attempt("together", ALL, several, failed, lambda: census(masks, built=built))
     if len(found["landscape"]) > 1:
         tops = {name: float(one.eigenvalues[0]) for name, one in found["spectrum"].items()}
         _attempt("compared", ALL, several, failed, lambda: compare(found["landscape"], tops=tops))
@@ -142,7 +143,8 @@ def _result(
 ) -> Result:
     """One diagnostic of one net, from `kept` if it is there."""
     if what == "census":
-        return census({name: net.counted})
+        built = {name: net.problem.net} if net.problem else None
+        return census({name: net.counted}, built=built)
     if net.problem is None:
         raise ValueError(net.reason)
     about = f"{net.problem.digest} {points} {top} {sparsediag.__version__}"
