@@ -88,7 +88,7 @@ def make():
 """ + IMAGES,
 }  # fmt: skip
 DIAGNOSTICS: dict[str, dict[str, Any]] = {
-    "spectrum": {"top": 1, "tol": 0.5},
+    "spectrum": {"top": 1, "tol": 0.5, "max-products": 8},
     "activations": {},
     "gradflow": {},
     "landscape": {"points": 3},
@@ -134,7 +134,7 @@ def test_five_diagnostics_in_python_and_on_the_command_line(
     words += ["--loss", "user.py:loss"] if loss else []
     for name, options in DIAGNOSTICS.items():
         diagnostic: Callable[..., sd.Result] = getattr(sd, name)
-        found = diagnostic(problem, **options)
+        found = diagnostic(problem, **{key.replace("-", "_"): v for key, v in options.items()})
         assert found.table()
         typed = [w for key, value in options.items() for w in (f"--{key}", str(value))]
         assert main([name, "net.pt", *words, *typed, "--json"]) == 0

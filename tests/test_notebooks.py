@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is stored without outputs."""
+"""Every notebook runs from top to bottom, is stored without outputs, and shows its results."""
 
 from pathlib import Path
 
@@ -9,12 +9,27 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all of them: what one has trained, another finds."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+def test_there_are_three() -> None:
+    names = [path.stem for path in NOTEBOOKS]
+    assert names == ["01_train_and_prune", "02_diagnose", "03_your_own_model"]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
-def test_notebook_runs(path: Path, tmp_path: Path) -> None:
+def test_notebook_runs(path: Path, place: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code
     assert not any(cell.outputs or cell.execution_count for cell in code)
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
-    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": place}}).execute()
+    shown = [output.get("data", {}).get("text/html", "") for c in code for output in c.outputs]
+    rich = [html for html in shown if "<table>" in html]
+    assert len(rich) >= 2
+    assert any("<svg" in html for html in rich)
+    assert max(map(len, shown)) < 200_000

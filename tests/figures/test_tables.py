@@ -59,7 +59,9 @@ def activations(shift: float) -> Activations:
     small = np.array([0.9, 0.1, 0.9, 0.2, 0.9, 0.3, 0.9, 0.4]) + shift
     return Activations(
         names=[f"b{i}" for i in range(8)], zeros=small / 2, small=small, dead=small,
-        stage_last=[False, True] * 4, threshold=0.01, source={},
+        stage_last=[False, True] * 4, threshold=0.01, source={}, faint=small, rms=small,
+        units=np.full(8, 4), relative=0.01, classes=[], class_zeros=np.zeros((0, 8)),
+        class_dead=np.zeros((0, 8)),
     )  # fmt: skip
 
 

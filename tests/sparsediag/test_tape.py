@@ -428,10 +428,6 @@ def _fc(inputs: int, outputs: int) -> nn.Module:
     return nn.Linear(inputs, outputs)
 
 
-def _normed(layer: nn.Module) -> nn.Module:
-    return nn.utils.parametrizations.weight_norm(layer)
-
-
 NETS: dict[str, Callable[[], nn.Module]] = {
     "resnet block": lambda: Lambda(_resnet, _fc(4, 4), nn.BatchNorm1d(4), _fc(4, 3)),
     "in-place relu": lambda: nn.Sequential(_fc(4, 5), nn.ReLU(inplace=True), _fc(5, 3)),
@@ -441,7 +437,6 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "used twice": lambda: Lambda(lambda x, a, b: b(a(a(x).tanh()).tanh()), _fc(4, 4), _fc(4, 3)),
     "attention": lambda: Lambda(_attention, _fc(1, 6), _fc(2, 3)),
     "layer norm": lambda: nn.Sequential(_fc(4, 5), nn.LayerNorm(5), nn.GELU(), _fc(5, 3)),
-    "weight norm": lambda: nn.Sequential(_normed(_fc(4, 5)), nn.Tanh(), _fc(5, 3)),
     "convolutions": lambda: nn.Sequential(
         nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 4, 2), nn.GroupNorm(2, 4), nn.Flatten(), _fc(12, 3)
     ),
