@@ -38,8 +38,9 @@ bench: $(READY)  ## measure speed against the floor and other tools [PART=speed|
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m tests.bench $(PART)
 
-notebooks: $(READY)  ## execute the notebooks
-	@$(BIN)/python -m pytest tests/test_notebooks.py
+notebooks: $(READY)  ## run the notebooks from top to bottom; nothing is opened or written into them
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebook]'
+	@$(BIN)/jupyter execute notebooks/*.ipynb
 
 clean:  ## remove what was computed (out/), caches and .venv
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache

@@ -18,6 +18,7 @@ from training.schedule import epoch_at
 from training.tweaks.rescale import Rescale
 
 NETS = {
+    "resnet10": "ResNet-10",
     "resnet18": "ResNet-18",
     "resnet32": "ResNet-32",
     "resnet34": "ResNet-34",
@@ -187,7 +188,7 @@ SCALES = {
                 name: StandIn(model, 2, frozenset({0.1} | rounds(11)))
                 for name, model in {
                     **dict.fromkeys(
-                        ("resnet18", "resnet32", "resnet34", "resnet50"), Model("resnet18", 2)
+                        ("resnet18", "resnet32", "resnet34", "resnet50"), Model("resnet10", 2)
                     ),
                     **dict.fromkeys(("vgg16", "vgg16_bn"), Model("vgg16_bn", 2)),
                     "mlp": Model("mlp"),

@@ -40,7 +40,7 @@ FAST = {
     "perturbation": ["--points", "3"],
     "spectrum": ["--top", "2"],
     "blocks": ["--by", "stage", "--tol", "0.3"],
-    "trace": ["--tol", "0.5", "--sketch", "2"],
+    "trace": ["--tol", "0.5", "--sketch", "2", "--max-products", "20"],
 }
 OF_A_RUN = ("spectrum", "landscape", "activations", "gradflow", "signal")
 every_diagnostic = pytest.mark.parametrize("name", DIAGNOSTICS)
@@ -58,8 +58,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = Checkpoint.of(net, mask=mask, model="lenet300", options=SMALL, data="digits")
     small.save(folder / "small.pt")
     options = {"width": 4, "channels": 1}
-    net = models.build("resnet18", **options)
-    Checkpoint.of(net, model="resnet18", options=options, data="digits").save(folder / "conv.pt")
+    net = models.build("resnet10", **options)
+    Checkpoint.of(net, model="resnet10", options=options, data="digits").save(folder / "conv.pt")
     return folder
 
 

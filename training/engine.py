@@ -62,6 +62,24 @@ def _alone(jobs: int, parent: int, turn: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class Here(Executor):
+    """This process itself, for one task at a time: none has to be started."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Do a task; its error comes back with the future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def local(jobs: int) -> Executor:
+    """What does `jobs` tasks at a time on this machine."""
+    return Local(jobs) if jobs > 1 else Here()
+
+
 class Ray(Executor):
     """Tasks on the Ray cluster that RAY_ADDRESS names, or on one that starts here.
 
@@ -109,4 +127,4 @@ def _tried(fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Excepti
         return None, error
 
 
-ENGINES: dict[str, Callable[[int], Executor]] = {"local": Local, "ray": Ray}
+ENGINES: dict[str, Callable[[int], Executor]] = {"local": local, "ray": Ray}

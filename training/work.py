@@ -39,7 +39,7 @@ class Work:
         running: dict[Future[Any], str] = {}
         if not waiting:
             return errors
-        with ENGINES[engine](jobs) as pool:
+        with ENGINES[engine](min(jobs, len(waiting))) as pool:
             try:
                 while waiting or running:
                     ready = [n for n in waiting if self.after.get(n, set()) <= finished]

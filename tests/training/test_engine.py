@@ -10,8 +10,10 @@ from training.engine import ENGINES
 from training.work import Work
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_keeps_the_order_and_brings_errors_back(engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("engine", "jobs"), [("local", 1), *((name, 2) for name in ENGINES)])
+def test_every_engine_keeps_the_order_and_brings_errors_back(
+    engine: str, jobs: int, tmp_path: Path
+) -> None:
     if engine == "ray":
         pytest.importorskip("ray")
     a, b, c = (tmp_path / name for name in "abc")
@@ -19,12 +21,28 @@ def test_every_engine_keeps_the_order_and_brings_errors_back(engine: str, tmp_pa
     tasks |= {"bad": (int, ("no number",)), "after bad": (Path.touch, (a,))}
     work = Work(tasks, {"c": {"b"}, "b": {"a"}, "after bad": {"bad"}})
     told: list[str] = []
-    errors = work.do(jobs=2, engine=engine, done=told.append)
+    errors = work.do(jobs=jobs, engine=engine, done=told.append)
     assert list(tmp_path.iterdir()) == [c]
     assert sorted(told) == ["a", "b", "bad", "c"]
     assert list(errors) == ["bad"]
     assert isinstance(errors["bad"], ValueError)
     assert "no number" in str(errors["bad"])
+
+
+def test_a_single_task_needs_no_other_process() -> None:
+    seen: list[int] = []
+    assert not Work({"a": (lambda: seen.append(os.getpid()), ())}, {}).do(jobs=4, done=str)
+    assert seen == [os.getpid()]
+
+
+def test_an_interruption_ends_the_work_at_once(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    work = Work({"a": (interrupt, ()), "b": (Path.touch, (tmp_path / "b",))}, {})
+    with pytest.raises(KeyboardInterrupt):
+        work.do(jobs=1, done=str)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ while kills < 10:
     if not child:
         loop.fit(run, out=out, device="cpu")
         os._exit(0)
-    time.sleep(chance.uniform(0.1, 1.0))
+    time.sleep(chance.uniform(0.1, 0.5))
     os.kill(child, signal.SIGKILL)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL:
         break  # it was done

@@ -18,7 +18,7 @@ from training.__main__ import changes, main
 from training.config import RECIPES, Run
 from training.engine import cores
 from training.masks import METHODS
-from training.progress import together, watched
+from training.progress import watched
 from training.tweaks import TWEAKS
 
 TINY = """
@@ -202,33 +202,31 @@ def test_an_interruption_says_how_to_go_on(
 # several runs
 
 
-def test_seeds_side_by_side_are_the_runs_one_by_one(
+def test_seeds_side_by_side_are_the_runs_one_by_one_but_for_one_that_fails(
     tiny: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    words = (tiny, "--seed", "3", "--seeds", "2", "--mask.method", "magnitude")
-    assert _main(*words, "--mask.density", "0.5", "--jobs", "2", out=tmp_path / "two") == 0
-    found = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [Checkpoint.load(path).run["seed"] for path in found] == [3, 4]
+    words = (tiny, "--seed", "3", "--seeds", "3", "--mask.method", "magnitude")
+    words += ("--mask.density", "0.5")
+    run = Run.load(tiny, changes([*words[1:3], *words[5:]]))
+    bad = replace(run, seed=4).id
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores() // 2))  # as each of two has
-    try:
-        assert _main(*words, "--mask.density", "0.5", out=tmp_path / "one") == 0
-    finally:
-        torch.set_num_threads(threads)
-    for path in found:
-        alone = tmp_path / "one" / path.relative_to(tmp_path / "two")
-        assert path.read_bytes() == alone.read_bytes()
-
-
-def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
-    good = Run.of({"data": "digits", "model": {"name": "mlp"}, "optim": {"epochs": 1}})
-    bad = replace(good, data="folder:/nowhere")
-    for jobs in (1, 2):
-        out = tmp_path / str(jobs)
-        errors = together([bad, good], out=out, device="cpu", jobs=jobs)
-        assert list(errors) == [bad.id]
-        assert "/nowhere" in str(errors[bad.id])
-        assert (out / "runs" / good.id / "finished").exists()
+    found: list[list[Path]] = []
+    for jobs in ("2", "1"):
+        broken = tmp_path / jobs / "runs" / bad / "last.pt"
+        broken.parent.mkdir(parents=True)
+        broken.write_text("not a checkpoint")
+        torch.set_num_threads(max(1, cores() // 2))  # as each of two has
+        try:
+            assert _main(*words, "--jobs", jobs, out=tmp_path / jobs) == 2
+        finally:
+            torch.set_num_threads(threads)
+        shown = capsys.readouterr()
+        assert f"{bad}: {broken} is no" in shown.err
+        found.append([Path(line) for line in shown.out.splitlines()])
+    assert [Checkpoint.load(path).run["seed"] for path in found[0]] == [3, 5]
+    for side_by_side, alone in zip(*found, strict=True):
+        assert side_by_side != alone
+        assert side_by_side.read_bytes() == alone.read_bytes()
 
 
 @pytest.mark.parametrize("words", [("--seeds", "0"), ("--jobs", "0")], ids=str)
