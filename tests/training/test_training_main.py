@@ -221,7 +221,7 @@ def test_seeds_side_by_side_are_the_runs_one_by_one_but_for_one_that_fails(
         finally:
             torch.set_num_threads(threads)
         shown = capsys.readouterr()
-        assert f"{bad}: {broken} is no" in shown.err
+        assert f"{bad}: {broken}: not a torch checkpoint" in shown.err
         found.append([Path(line) for line in shown.out.splitlines()])
     assert [Checkpoint.load(path).run["seed"] for path in found[0]] == [3, 5]
     for side_by_side, alone in zip(*found, strict=True):
