@@ -172,7 +172,7 @@ class Checkpoint:
             "steps": self.steps,
             "epochs": len(self.history),
             "validation accuracy": last.get("val_accuracy"),
-            "best epoch": best.get("epoch"),
+            "best epoch": best["epoch"] + 1 if best else None,  # people count from 1
             "test accuracy at the best epoch": best.get("test_accuracy"),
             "made by": self.made_by,
             "layers": self.mask.table() if self.mask else [],

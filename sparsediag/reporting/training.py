@@ -50,14 +50,16 @@ def training(found: Measured, looks: Looks) -> Section:
 def _recorded(checkpoint: Checkpoint, what: str) -> Curve | None:
     """Epochs and values of what a training recorded."""
     rows = [(i, row[what]) for i, row in enumerate(checkpoint.history) if row.get(what) is not None]
-    return (np.array([i for i, _ in rows]), np.array([v for _, v in rows], float)) if rows else None
+    if not rows:
+        return None
+    return np.array([i + 1 for i, _ in rows]), np.array([v for _, v in rows], float)
 
 
 def own(checkpoint: Checkpoint) -> dict[str, float]:
-    """The row of the history that the checkpoint's weights belong to; empty where it is unknown."""
+    """The row of the history that the weights belong to, with epochs counted from 1; or nothing."""
     history = checkpoint.history
     epochs = checkpoint.run.get("optim", {}).get("epochs", len(history))
     if not history or not checkpoint.steps:
         return {}
     row = round(checkpoint.step * epochs / checkpoint.steps) - 1
-    return {"epoch": row} | history[row] if 0 <= row < len(history) else {}
+    return history[row] | {"epoch": row + 1} if 0 <= row < len(history) else {}

@@ -400,7 +400,7 @@ def test_about_is_plain_and_complete() -> None:
     assert (about["model"], about["data"]) == ("lenet300", "digits")
     assert (about["step"], about["steps"], about["epochs"]) == (20, 40, 2)
     assert about["validation accuracy"] == 0.3
-    assert (about["best epoch"], about["test accuracy at the best epoch"]) == (0, 0.4)
+    assert (about["best epoch"], about["test accuracy at the best epoch"]) == (1, 0.4)
     assert about["numbers"] == sum(p.numel() for p in checkpoint.build().parameters())
     assert checkpoint.mask is not None
     assert about["density"] == checkpoint.mask.density
