@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sparsediag.scope import CONV1D
+from sparsediag.scope import linear
 from sparsediag.taps import tapped
 
 # layers with units in the second and in the last dimension of what they give
 SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
-LAST = (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+LAST = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 def samples_first(net: nn.Module, samples: int) -> Callable[[Tensor], bool]:
@@ -77,7 +77,7 @@ def _place(layer: nn.Module) -> int | None:
     """The dimension of a layer's units; None where it says nothing of them."""
     if isinstance(layer, SECOND):
         return 1
-    if isinstance(layer, LAST) or type(layer).__name__ == CONV1D:
+    if isinstance(layer, LAST) or linear(layer):
         return -1
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and len(layer.normalized_shape) == 1:
         # others' may turn images over, and back again

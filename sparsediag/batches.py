@@ -167,18 +167,17 @@ def _cat(one: Any, two: Any) -> Any:
 
 def _alike(one: Batch, two: Batch) -> bool:
     """Whether two batches can be joined."""
-    (a, form), (b, other) = pytree.tree_flatten(one), pytree.tree_flatten(two)
-    return form == other and all(
-        isinstance(t, Tensor) and t.shape[1:] == u.shape[1:] and t.dtype == u.dtype
-        if isinstance(u, Tensor)
-        else t == u
-        for t, u in zip(a, b, strict=True)
-    )
+    return _match(one, two, lambda t, u: t.shape[1:] == u.shape[1:] and t.dtype == u.dtype)
 
 
 def _equal(one: Batch, two: Batch) -> bool:
+    return _match(one, two, lambda t, u: torch.equal(t.cpu(), u.cpu()))
+
+
+def _match(one: Batch, two: Batch, same: Callable[[Tensor, Tensor], bool]) -> bool:
+    """Whether two batches have the same form, the same tensors in it, and all else equal."""
     (a, form), (b, other) = pytree.tree_flatten(one), pytree.tree_flatten(two)
     return form == other and all(
-        isinstance(t, Tensor) and torch.equal(t.cpu(), u.cpu()) if isinstance(u, Tensor) else t == u
+        isinstance(t, Tensor) and same(t, u) if isinstance(u, Tensor) else t == u
         for t, u in zip(a, b, strict=True)
     )

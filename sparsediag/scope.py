@@ -28,12 +28,17 @@ def prunable(net: nn.Module) -> list[str]:
     """
     kept = lasting(net)
     convolutions = [m for _, m in kept if isinstance(m, nn.modules.conv._ConvNd)]
-    linear = [m for _, m in kept if isinstance(m, nn.Linear) or type(m).__name__ == CONV1D]
-    layers = convolutions if len(convolutions) >= len(linear) else [*convolutions, *linear]
+    others = [m for _, m in kept if linear(m)]
+    layers = convolutions if len(convolutions) >= len(others) else [*convolutions, *others]
     embedded = {id(_weight(m)) for m in net.modules() if isinstance(m, EMBEDDINGS)}
     names = {id(p): name for name, p in net.named_parameters() if id(p) not in embedded}
     owned = dict.fromkeys(id(_weight(m)) for m in layers)
     return [names[key] for key in owned if key in names]
+
+
+def linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer, of torch or of Hugging Face's GPT-2."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == CONV1D
 
 
 def matrices(net: nn.Module) -> list[str]:

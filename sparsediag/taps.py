@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from sparsediag.batches import tensors
 from sparsediag.errors import unknown
-from sparsediag.scope import CONV1D
+from sparsediag.scope import linear
 
 See = Callable[[str, Tensor, int], None]  # module, what came out of it, number of its call
 
@@ -63,11 +63,10 @@ def blocks(net: nn.Module) -> dict[str, bool]:
 
 def layers(net: nn.Module) -> list[str]:
     """The convolutions and linear layers."""
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
     return [
         name
         for name, m in net.named_modules()
-        if isinstance(m, kinds) or type(m).__name__ == CONV1D
+        if isinstance(m, nn.modules.conv._ConvNd) or linear(m)
     ]
 
 
