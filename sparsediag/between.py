@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsediag import directions
 from sparsediag.errors import unknown
+from sparsediag.modes import full_precision
 from sparsediag.planes import Plane
 from sparsediag.problem import Problem
 
@@ -61,6 +62,7 @@ def together(
     return first, [first.join(p.split(p.weights)) for p in problems]
 
 
+@full_precision()
 def through(
     problems: Sequence[Problem], *, names: Sequence[str] = (), masks: Masks = "union"
 ) -> Plane:
@@ -107,6 +109,7 @@ def through(
     )
 
 
+@full_precision()
 def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 2) -> Plane:
     """The plane in which the checkpoints of a run move most, the last one at its centre.
 

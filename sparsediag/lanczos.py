@@ -18,6 +18,7 @@ from torch import Tensor
 from sparsediag.chance import stream
 from sparsediag.errors import unknown
 from sparsediag.krylov import Krylov, Matvec
+from sparsediag.modes import full_precision
 
 HIDDEN = 0.08  # chance of a hidden eigenvalue at which a probe is content
 Which = Literal["largest", "smallest", "magnitude"]
@@ -74,6 +75,7 @@ class Probe:
     count: int = 0
 
 
+@full_precision()
 def eigenpairs(
     matvec: Matvec,
     like: Tensor,

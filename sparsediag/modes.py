@@ -1,10 +1,10 @@
-"""Modes: how a net is set while it is measured, and how exact the arithmetic is."""
+"""Modes: how a network is set while it is measured, and how exact the arithmetic is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -27,9 +27,61 @@ def measuring(net: nn.Module, *, share: float) -> Iterator[None]:
             m.training, m.momentum = training, momentum
 
 
+OPERATIONS = [(b, op) for b in ("cuda", "mkldnn") for op in ("matmul", "conv", "rnn")]
+# an operation set to "none" has the precision of its parent; so parents are read and set first
+PARENTS = [("generic", "all"), ("cuda", "all"), ("mkldnn", "all")]
+OLDER: list[tuple[Callable[[], Any], Callable[[Any], None], Any]] = [
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+    (torch._C._get_cudnn_allow_tf32, torch._C._set_cudnn_allow_tf32, False),
+]
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in the precision of the tensors: no TF32, no bfloat16 products, no autocast.
+
+    It is also a decorator. What the caller has set, in torch's older interface or its newer one
+    (`fp32_precision`), comes back at the end.
+
+    >>> x = torch.ones(2, 2)
+    >>> with torch.autocast("cpu", torch.bfloat16), full_precision():
+    ...     (x @ x).dtype
+    torch.float32
+    """
+    autocast = {device: torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
+    older = [(set_, own, full) for get, set_, full in OLDER if (own := _read(get)) is not None]
+    newer: dict[tuple[str, str], str] = {}
+    try:
+        for owner in PARENTS + OPERATIONS:
+            newer[owner] = torch._C._get_fp32_precision_getter(*owner)
+            torch._C._set_fp32_precision_setter(*owner, "none")
+        for set_, _, full in older:  # or a network that reads them would meet an error
+            set_(full)
+        for owner in OPERATIONS:
+            torch._C._set_fp32_precision_setter(*owner, "ieee")
+        for device in autocast:
+            torch.set_autocast_enabled(device, False)
+        yield
+    finally:
+        for device, enabled in autocast.items():
+            torch.set_autocast_enabled(device, enabled)
+        for set_, own, _ in older:
+            set_(own)
+        for owner, precision in newer.items():
+            torch._C._set_fp32_precision_setter(*owner, precision)
+
+
+def _read(get: Callable[[], Any]) -> Any:
+    """Return a setting of the older interface; None where the newer one says otherwise."""
+    try:
+        return get()
+    except RuntimeError:
+        return None
+
+
 @contextmanager
 def exactly(net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval") -> Iterator[None]:
-    """`net` in evaluation mode and full float32 inside the block; all is put back at its end.
+    """`net` in evaluation mode and in full precision inside the block; all is put back at its end.
 
     Args:
         net: Its modules' modes are changed.
@@ -43,20 +95,18 @@ def exactly(net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval") ->
     True
     """
     before = {m: m.training for m in net.modules()}
-    precision = torch.get_float32_matmul_precision()
     recurrent = any(isinstance(m, nn.RNNBase) for m in before)  # cudnn's have no gradient here
     cudnn, fused = torch.backends.cudnn, torch.backends.mha.get_fastpath_enabled()
+    enabled, deterministic = cudnn.enabled, cudnn.deterministic
     try:
         for m in before:
             m.training = batch_norm == "train" and isinstance(m, nn.modules.batchnorm._BatchNorm)
-        torch.set_float32_matmul_precision("highest")
         torch.backends.mha.set_fastpath_enabled(False)  # rounds otherwise than what has a gradient
-        # the default for convolutions on a GPU, TF32, leaves ten bits
-        enabled = cudnn.enabled and not recurrent
-        with cudnn.flags(enabled, cudnn.benchmark, deterministic=True, allow_tf32=False):
+        cudnn.enabled, cudnn.deterministic = enabled and not recurrent, True
+        with full_precision():
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        cudnn.enabled, cudnn.deterministic = enabled, deterministic
         torch.backends.mha.set_fastpath_enabled(fused)
         for m, training in before.items():
             m.training = training

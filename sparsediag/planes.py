@@ -17,6 +17,7 @@ from sparsediag import directions
 from sparsediag.curvature import Curvature
 from sparsediag.directions import Norm
 from sparsediag.errors import unknown
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.solvers import lanczos
 
@@ -109,6 +110,7 @@ class Plane:
         }
 
 
+@full_precision()
 def along(problem: Problem, vectors: Tensor, labels: Sequence[str], **about: Any) -> Plane:
     """Directions of your own, seen from -1 to 1.
 
@@ -122,6 +124,7 @@ def along(problem: Problem, vectors: Tensor, labels: Sequence[str], **about: Any
     return Plane(problem, vectors, list(labels), np.zeros(dims), np.ones(dims), **about)
 
 
+@full_precision()
 def own(problem: Problem, tensors: Sequence[Mapping[str, Tensor]]) -> Plane:
     """Directions given as tensors by name in the net's shapes; what would revive a weight is cut.
 
@@ -141,6 +144,7 @@ def own(problem: Problem, tensors: Sequence[Mapping[str, Tensor]]) -> Plane:
     return along(problem, vectors, labels, doubts=doubts)
 
 
+@full_precision()
 def plane(
     problem: Problem,
     axes: Axes = "random",

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from sparsediag.chance import stream
 from sparsediag.krylov import Krylov, Matvec
+from sparsediag.modes import full_precision
 
 
+@full_precision()
 def quadrature(
     matvec: Matvec,
     like: Tensor,
@@ -66,6 +68,7 @@ def quadrature(
     return nodes, weights
 
 
+@full_precision()
 def density(
     nodes: np.ndarray, weights: np.ndarray, places: np.ndarray, width: float
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 
 if TYPE_CHECKING:
     from sparsediag.diagnostics.spectrum import Spectrum
 
 
+@full_precision()
 def overlap(a: Spectrum, b: Spectrum) -> np.ndarray:
     """Cosines of the principal angles between the spaces that two spectra's vectors span.
 

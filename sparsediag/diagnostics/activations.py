@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsediag import axis
 from sparsediag.batches import count
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.tally import Tally, classes
@@ -115,6 +116,7 @@ class Activations(Result):
         return ax
 
 
+@full_precision()
 def activations(
     problem: Problem,
     *,

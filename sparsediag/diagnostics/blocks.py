@@ -13,6 +13,7 @@ from sparsediag.choice import Mode
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.errors import unknown
 from sparsediag.lanczos import Which
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.tape import Matrix
@@ -87,6 +88,7 @@ class Blocks(Result):
         return ax
 
 
+@full_precision()
 def blocks(
     problem: Problem,
     *,

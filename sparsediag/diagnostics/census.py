@@ -14,6 +14,7 @@ from sparsediag import models
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.errors import CheckpointError
 from sparsediag.mask import Mask
+from sparsediag.modes import full_precision
 from sparsediag.paths import dead_units, paths
 from sparsediag.result import Result
 from sparsediag.scope import prunable
@@ -155,6 +156,7 @@ class Census(Result):
         return list(enumerate(self.names)) if len(self.names) > 1 else []
 
 
+@full_precision()
 def census(
     nets: Mapping[str, Checkpoint], *, built: Mapping[str, torch.nn.Module] | None = None
 ) -> Census:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
 from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.modes import full_precision
 from sparsediag.result import Result
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Comparison(Result):
         return ax
 
 
+@full_precision()
 def compare(
     landscapes: Mapping[str, Landscape],
     *,

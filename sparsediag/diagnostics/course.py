@@ -16,6 +16,7 @@ from sparsediag.diagnostics.signal import signal
 from sparsediag.diagnostics.trajectory import checkpoints, epochs
 from sparsediag.errors import unknown
 from sparsediag.mask import Mask
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 
@@ -131,6 +132,7 @@ class Course(Result):
         return ax
 
 
+@full_precision()
 def course(
     run: str | Path,
     diagnostic: str,

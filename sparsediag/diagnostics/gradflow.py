@@ -18,6 +18,7 @@ from torch.autograd import grad
 from sparsediag import maskfile
 from sparsediag.live import added
 from sparsediag.mask import Mask
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.scope import matrices
@@ -103,6 +104,7 @@ class Gradflow(Result):
         return ax
 
 
+@full_precision()
 def gradflow(
     problem: Problem,
     *,

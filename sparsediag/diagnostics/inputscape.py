@@ -18,6 +18,7 @@ from sparsediag.chance import stream
 from sparsediag.errors import unknown
 from sparsediag.lanczos import eigenpairs
 from sparsediag.layout import Layout
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.sweep import CHUNK
@@ -109,6 +110,7 @@ class Inputscape(Result):
         return plotting.surface(self.axes, self.mean, self.labels)
 
 
+@full_precision()
 def inputscape(
     problem: Problem,
     *,

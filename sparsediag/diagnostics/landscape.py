@@ -12,6 +12,7 @@ import numpy as np
 from sparsediag import doctor
 from sparsediag.directions import Norm
 from sparsediag.fingerprint import fingerprint
+from sparsediag.modes import full_precision
 from sparsediag.planes import Axes, Plane, plane
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
@@ -160,6 +161,7 @@ def _row(name: str, loss: float, place: Iterable[float]) -> dict[str, Any]:
     return {"": name, "loss": f"{loss:.4g}", "at": at}
 
 
+@full_precision()
 def landscape(
     problem: Problem | Plane,
     *,

@@ -11,6 +11,7 @@ import torch
 
 from sparsediag import directions, planes
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.sweep import Sweep
@@ -131,6 +132,7 @@ class Perturbation(Result):
         return ax
 
 
+@full_precision()
 def perturbation(
     problem: Problem,
     *,

@@ -19,6 +19,7 @@ from torch.autograd import grad
 
 from sparsediag.axis import samples_first
 from sparsediag.batches import count
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.taps import blocks, layers, named, tapped
@@ -113,6 +114,7 @@ class Signal(Result):
         return ax
 
 
+@full_precision()
 def signal(
     problem: Problem,
     *,

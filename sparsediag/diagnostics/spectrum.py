@@ -15,6 +15,7 @@ from sparsediag.choice import Mode
 from sparsediag.curvature import Curvature
 from sparsediag.errors import unknown
 from sparsediag.lanczos import ORDER, Which
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.quadrature import density as smoothed
 from sparsediag.quadrature import quadrature
@@ -132,6 +133,7 @@ class Spectrum(Result):
         return density_of(self, ax) if self.nodes.size else lollipops(self, ax)
 
 
+@full_precision()
 def spectrum(
     problem: Problem,
     *,

@@ -17,6 +17,7 @@ from sparsediag.chance import stream
 from sparsediag.choice import Mode
 from sparsediag.curvature import Curvature
 from sparsediag.errors import unknown
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.tape import Matrix
@@ -90,6 +91,7 @@ class Trace(Result):
         return ax
 
 
+@full_precision()
 def trace(
     problem: Problem,
     *,

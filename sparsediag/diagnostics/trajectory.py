@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.subspace import overlap
@@ -108,6 +109,7 @@ class Trajectory(Result):
         return ax
 
 
+@full_precision()
 def trajectory(
     run: str | Path,
     *,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sparsediag.modes import exactly
+import sparsediag as sd
+from sparsediag.diagnostics import DIAGNOSTICS
+from sparsediag.modes import OLDER, OPERATIONS, PARENTS, exactly, full_precision
 
 
 @pytest.fixture
@@ -79,3 +85,163 @@ def test_one_within_another(net: nn.Module) -> None:
             assert not any(_modes(net))
         assert _modes(net) == inner
     assert _modes(net) == modes
+
+
+# precision: torch has an older and a newer interface, and reading the older one fails when mixed
+
+cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+BEFORE: dict[str, Callable[[], Any]] = {
+    "nothing": lambda: None,
+    "all tf32": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "all ieee": lambda: setattr(torch.backends, "fp32_precision", "ieee"),
+    "matmul tf32": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "cudnn tf32": lambda: setattr(cudnn, "fp32_precision", "tf32"),
+    "conv ieee": lambda: setattr(cudnn.conv, "fp32_precision", "ieee"),
+    "rnn ieee": lambda: setattr(cudnn.rnn, "fp32_precision", "ieee"),
+    "mkldnn bf16": lambda: setattr(mkldnn.matmul, "fp32_precision", "bf16"),
+    "older high": lambda: torch.set_float32_matmul_precision("high"),
+    "older medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "older off": lambda: setattr(cudnn, "allow_tf32", False),
+    "both": lambda: (
+        torch.set_float32_matmul_precision("high"),
+        setattr(torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+    ),
+}
+
+
+def _settings() -> list[Any]:
+    """Everything that decides on precision, as it can be read."""
+    readings: list[Any] = [torch._C._get_fp32_precision_getter(*o) for o in PARENTS + OPERATIONS]
+    for get, _, _ in OLDER:
+        try:
+            readings.append(get())
+        except RuntimeError:
+            readings.append("mixed")
+    autocast = [torch.is_autocast_enabled(d) for d in ("cpu", "cuda")]
+    return [*readings, *autocast, cudnn.enabled, cudnn.deterministic, cudnn.benchmark]
+
+
+@pytest.fixture
+def clean() -> Iterator[None]:
+    older = [get() for get, _, _ in OLDER]
+    newer = {o: torch._C._get_fp32_precision_getter(*o) for o in PARENTS + OPERATIONS}
+    yield
+    for (_, set_, _), own in zip(OLDER, older, strict=True):
+        set_(own)
+    for owner, precision in newer.items():
+        torch._C._set_fp32_precision_setter(*owner, precision)
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", BEFORE)
+def test_whatever_was_set_is_ieee_inside_and_back_after(before: str, fails: bool) -> None:
+    BEFORE[before]()
+    settings = _settings()
+    try:
+        with exactly(nn.Linear(1, 1)):
+            inside = {torch._C._get_fp32_precision_getter(*o) for o in OPERATIONS}
+            if fails:
+                raise KeyError("no luck")
+    except KeyError:
+        assert fails
+    assert inside == {"ieee"}
+    assert _settings() == settings
+    torch.backends.fp32_precision = "none"  # what is inherited must still be inherited
+    inherited = [torch._C._get_fp32_precision_getter(*o) for o in OPERATIONS]
+    BEFORE[before]()
+    torch.backends.fp32_precision = "none"
+    assert inherited == [torch._C._get_fp32_precision_getter(*o) for o in OPERATIONS]
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("before", BEFORE)
+def test_a_spectrum_can_be_taken_whatever_was_set(before: str) -> None:
+    problem = _float_problem()
+    expected = sd.spectrum(problem, top=1).eigenvalues
+    BEFORE[before]()
+    assert np.array_equal(sd.spectrum(problem, top=1).eigenvalues, expected)
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("before", BEFORE)
+def test_a_network_that_switches_cudnn_off_by_itself_can_be_measured(before: str) -> None:
+    class Own(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with cudnn.flags(enabled=False):
+                return super().forward(x)
+
+    BEFORE[before]()
+    try:
+        Own(2, 2)(torch.ones(1, 2))
+    except RuntimeError:
+        pytest.skip("it cannot be called outside either")
+    problem = sd.Problem(Own(2, 2), [(torch.ones(1, 2), torch.tensor([0]))])
+    assert sd.gradflow(problem).mean > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_is_off_inside_and_on_again_after(dtype: torch.dtype) -> None:
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype):
+        with full_precision():
+            assert (x @ x).dtype == torch.float32
+        assert (x @ x).dtype == dtype
+        with pytest.raises(KeyError), full_precision():
+            raise KeyError("no luck")
+        assert (x @ x).dtype == dtype
+
+
+def _float_problem() -> sd.Problem:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 3, 8, 8, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)
+        )
+    return sd.Problem(net, [(x, torch.randint(0, 10, (64,), generator=generator))])
+
+
+SHORT: dict[str, dict[str, Any]] = {
+    "spectrum": {"top": 2, "density": True},
+    "blocks": {"top": 1},
+    "landscape": {"points": 3},
+    "inputscape": {"points": 3},
+    "perturbation": {"points": 3},
+}
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_no_diagnostic_is_less_exact_within_autocast_and_low_precision(name: str) -> None:
+    """An outer autocast made a gradient 6 % wrong; "medium" is bfloat16 on some processors."""
+    problem = _float_problem()
+    measure = getattr(sd, name)
+    expected = measure(problem, **SHORT.get(name, {}))
+    torch.set_float32_matmul_precision("medium")
+    with torch.autocast("cpu", torch.bfloat16):
+        result = measure(problem, **SHORT.get(name, {}))
+    arrays = {k: v for k, v in vars(expected).items() if isinstance(v, np.ndarray)}
+    assert arrays
+    for key, value in arrays.items():
+        assert np.array_equal(getattr(result, key), value, equal_nan=value.dtype.kind == "f"), key
+
+
+@pytest.mark.parametrize("kind", ["gradient", "eigenvectors"])
+def test_no_plane_is_less_exact_within_autocast(kind: str) -> None:
+    problem = _float_problem()
+    expected = sd.plane(problem, kind).directions
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(sd.plane(problem, kind).directions, expected)
+
+
+def test_the_loss_its_gradient_and_its_products_are_as_exact_within_autocast() -> None:
+    problem = _float_problem()
+    expected = problem.value(), problem.gradient(), problem.hvp()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = problem.value(), problem.gradient(), problem.hvp()
+        again = _float_problem()  # made inside
+    assert inside[0] == expected[0] == again.value()
+    assert torch.equal(inside[1], expected[1])
+    assert torch.equal(inside[2], expected[2])
