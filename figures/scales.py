@@ -199,7 +199,6 @@ SCALES = {
             points=5,
             images=100,
             probe=100,
-            compute=CHANNELS_LAST,
         ),
         Scale(
             "laptop",

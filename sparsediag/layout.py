@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsediag.batches import even, moved, rows, tensors
 from sparsediag.problem import Problem
 
 PROBE = 4  # samples that show whether a net runs in a layout
+FEWEST_CHANNELS = 8  # of a strided 1x1 convolution with channels last on a CPU
+
+
+def corrupts_memory(weight: torch.Size, stride: Sequence[int]) -> bool:
+    """Return whether a convolution with channels last may not be differentiated on a CPU.
+
+    The backward pass of oneDNN's AVX2 kernel for strided 1x1 convolutions writes beyond its buffer
+    where there are fewer input channels than numbers in a register, and the process crashes
+    (torch 2.10 to 2.15).
+    """
+    _, channels, *kernel = weight
+    return max(kernel) == 1 < max(stride) and channels < FEWEST_CHANNELS
+
+
+def may_train_channels_last(net: nn.Module) -> bool:
+    """Return whether no convolution of `net` corrupts memory with channels last on a CPU.
+
+    >>> may_train_channels_last(nn.Conv2d(4, 8, 1, stride=2))
+    False
+    """
+    convolutions = (m for m in net.modules() if isinstance(m, nn.Conv2d))
+    return not any(corrupts_memory(m.weight.shape, m.stride) for m in convolutions)
+
+
+class _Convolutions(TorchDispatchMode):
+    """Note whether a convolution that is run, in whatever way, corrupts memory."""
+
+    corrupt = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled in here, and shutting the compiler out takes 2 s
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if operation is torch.ops.aten.convolution.default:
+            self.corrupt |= corrupts_memory(args[1].shape, args[3])
+        return operation(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -36,11 +77,11 @@ class Layout:
             return cls(layout.shapes, False)
         weights = layout.weights(problem.split(problem.weights))
         try:
-            with torch.no_grad(), problem.modes():
+            with torch.no_grad(), problem.modes(), _Convolutions() as seen:
                 problem.call(dict(zip(layout.shapes, weights, strict=True)), layout.inputs(x))
         except RuntimeError:
             return cls(layout.shapes, False)
-        return layout
+        return cls(layout.shapes, not seen.corrupt)
 
     def images(self, x: Tensor) -> Tensor:
         """A tensor in this layout."""

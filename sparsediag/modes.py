@@ -30,18 +30,22 @@ def measuring(net: nn.Module, *, share: float) -> Iterator[None]:
 OPERATIONS = [(b, op) for b in ("cuda", "mkldnn") for op in ("matmul", "conv", "rnn")]
 # an operation set to "none" has the precision of its parent; so parents are read and set first
 PARENTS = [("generic", "all"), ("cuda", "all"), ("mkldnn", "all")]
-OLDER: list[tuple[Callable[[], Any], Callable[[Any], None], Any]] = [
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
-    (torch._C._get_cudnn_allow_tf32, torch._C._set_cudnn_allow_tf32, False),
+# read, write, and the settings for full precision and for TF32
+OLDER: list[tuple[Callable[[], Any], Callable[[Any], None], tuple[Any, Any]]] = [
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, ("highest", "high")),
+    (torch._C._get_cudnn_allow_tf32, torch._C._set_cudnn_allow_tf32, (False, True)),
 ]
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision(*, tf32: bool = False) -> Iterator[None]:
     """Compute in the precision of the tensors: no TF32, no bfloat16 products, no autocast.
 
     It is also a decorator. What the caller has set, in torch's older interface or its newer one
     (`fp32_precision`), comes back at the end.
+
+    Args:
+        tf32: Let a GPU round the factors of float32 products to TF32's ten bits.
 
     >>> x = torch.ones(2, 2)
     >>> with torch.autocast("cpu", torch.bfloat16), full_precision():
@@ -49,16 +53,17 @@ def full_precision() -> Iterator[None]:
     torch.float32
     """
     autocast = {device: torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
-    older = [(set_, own, full) for get, set_, full in OLDER if (own := _read(get)) is not None]
+    older = [(set_, own, values) for get, set_, values in OLDER if (own := _read(get)) is not None]
     newer: dict[tuple[str, str], str] = {}
     try:
         for owner in PARENTS + OPERATIONS:
             newer[owner] = torch._C._get_fp32_precision_getter(*owner)
             torch._C._set_fp32_precision_setter(*owner, "none")
-        for set_, _, full in older:  # or a network that reads them would meet an error
-            set_(full)
+        for set_, _, values in older:  # or a network that reads them would meet an error
+            set_(values[tf32])
         for owner in OPERATIONS:
-            torch._C._set_fp32_precision_setter(*owner, "ieee")
+            fast = tf32 and owner[0] == "cuda"
+            torch._C._set_fp32_precision_setter(*owner, "tf32" if fast else "ieee")
         for device in autocast:
             torch.set_autocast_enabled(device, False)
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.errors import ConfigError
-from sparsediag.modes import exactly
+from sparsediag.layout import may_train_channels_last
+from sparsediag.modes import exactly, full_precision
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -33,22 +34,36 @@ def repeatable() -> Iterator[None]:
 class Compute:
     """The ways of a training's forward pass.
 
-    Weights, their gradients, the optimiser, what is measured and a teacher stay in float32.
+    Weights, their gradients, the optimiser, what is measured and a teacher are float32 numbers.
 
     Attributes:
-        precision: "bf16" computes the forward pass and its derivative under autocast.
-        layout: How images and convolutions lie in memory; "auto" is channels_last on a GPU.
+        precision: "float32" means it, on a GPU too. "tf32" lets a GPU round the factors of products
+            to ten bits, which is fast; elsewhere it is float32. "bf16" computes the forward pass
+            and its derivative under autocast, and other products in TF32.
+        layout: How images and convolutions lie in memory; "auto" is channels_last on a GPU. On a
+            CPU a network that torch cannot train that way stays contiguous, with a warning.
         compile: Through `torch.compile`. The outputs of one batch must be those of the net as it
             is, up to rounding, before the first step is made with it.
     """
 
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: bool = False
 
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """Return the block in which the precision of float32 products is the one asked for."""
+        return full_precision(tf32=self.precision != "float32")
+
     def place(self, net: nn.Module, device: torch.device) -> None:
         """Lay the weights of `net` out in memory, in place."""
-        if self._format(device) is torch.channels_last:
+        asked = self.layout == "channels_last"
+        if device.type == "cpu" and asked and not may_train_channels_last(net):
+            warnings.warn(
+                "compute.layout: a 1x1 convolution with a stride and few channels would crash with "
+                "channels last on a CPU, so the network stays contiguous",
+                stacklevel=2,
+            )
+        if self._format(net, device) is torch.channels_last:
             net.to(memory_format=torch.channels_last)
 
     def forward(self, net: nn.Module, sample: Tensor) -> Forward:
@@ -61,12 +76,13 @@ class Compute:
         Raises:
             ConfigError: If the net cannot be compiled, or its outputs are not the net's.
         """
-        eager = self._forward(net, sample.device)
+        layout = self._format(net, sample.device)
+        eager = self._forward(net, sample.device, layout)
         if not self.compile:
             return eager
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from within the compiler
-            compiled = self._forward(torch.compile(net), sample.device)
+            compiled = self._forward(torch.compile(net), sample.device, layout)
             try:
                 with exactly(net), torch.no_grad():
                     expected, came = eager(sample), compiled(sample)
@@ -82,8 +98,10 @@ class Compute:
             )
         return compiled
 
-    def _forward(self, net: Callable[[Tensor], Tensor], device: torch.device) -> Forward:
-        layout, half = self._format(device), self.precision == "bf16"
+    def _forward(
+        self, net: Callable[[Tensor], Tensor], device: torch.device, layout: torch.memory_format
+    ) -> Forward:
+        half = self.precision == "bf16"
 
         def forward(x: Tensor) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -91,6 +109,9 @@ class Compute:
 
         return forward
 
-    def _format(self, device: torch.device) -> torch.memory_format:
-        fast = self.layout == "channels_last" or (self.layout == "auto" and device.type == "cuda")
+    def _format(self, net: nn.Module, device: torch.device) -> torch.memory_format:
+        if device.type == "cpu":
+            fast = self.layout == "channels_last" and may_train_channels_last(net)
+        else:
+            fast = self.layout != "contiguous"
         return torch.channels_last if fast else torch.contiguous_format

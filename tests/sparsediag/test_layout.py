@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import cases
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag import Problem
-from sparsediag.layout import Layout
+from sparsediag.layout import Layout, corrupts_memory, may_train_channels_last
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 
@@ -121,3 +125,74 @@ def test_the_net_says_the_same_in_its_layout(name: str) -> None:
         for x, _ in problem.batches:
             came, expected = problem.call(views, layout.images(x)), problem.call(weights, x)
             torch.testing.assert_close(came, expected, rtol=0, atol=1e-13)
+
+
+# oneDNN's AVX2 kernel for strided 1x1 convolutions of few channels writes beyond its buffer
+
+
+class Functional(nn.Module):
+    """A strided 1x1 convolution that is no module."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, stride=2).mean((2, 3))
+
+
+@pytest.mark.parametrize("channels", [3, 7, 8, 16])
+@pytest.mark.parametrize("make", [Functional, lambda n: nn.Sequential(Functional(n))])
+def test_few_channels_of_a_strided_pointwise_convolution_do_not_lie_last(
+    make: Callable[[int], nn.Module], channels: int
+) -> None:
+    problem = Problem(make(channels), [(torch.randn(4, channels, 8, 8), torch.zeros(4).long())])
+    assert Layout.of(problem).last == (channels >= 8)
+
+
+@pytest.mark.parametrize(
+    ("conv", "safe"),
+    [
+        (nn.Conv2d(2, 4, 1, stride=2), False),
+        (nn.Conv2d(4, 12, 1, stride=(1, 2)), False),
+        (nn.Conv2d(8, 16, 1, stride=2), True),
+        (nn.Conv2d(2, 4, 1), True),
+        (nn.Conv2d(2, 4, 3, stride=2), True),
+        (nn.Conv2d(2, 4, (1, 3), stride=2), True),
+    ],
+    ids=str,
+)
+def test_which_convolutions_corrupt_memory(conv: nn.Conv2d, safe: bool) -> None:
+    assert corrupts_memory(conv.weight.shape, conv.stride) != safe
+    assert may_train_channels_last(nn.Sequential(nn.ReLU(), conv)) == safe
+
+
+NARROW = """
+import tempfile, warnings
+from pathlib import Path
+import torch
+import sparsediag as sd
+from training.config import Run
+from training.loop import fit
+
+warnings.simplefilter("ignore", UserWarning)  # that the network stays contiguous
+data = sd.data.load("digits")
+problem = sd.Problem(sd.models.build("resnet18", width=2, channels=1), data.batches(images=256))
+for mode in ("tape", "retained"):
+    hessian = sd.Curvature(problem, mode=mode)
+    for _ in range(4):
+        hessian(torch.ones(problem.size))
+sd.landscape(problem, points=3)
+changes = {"optim.epochs": 2, "mask.method": "random", "model.width": 2}
+run = Run.load("digits", changes | {"compute.layout": "channels_last"})
+with tempfile.TemporaryDirectory() as out:
+    fit(run, out=Path(out), device="cpu")
+print("fine")
+"""
+
+
+def test_narrow_networks_survive_on_a_processor_with_avx2_alone() -> None:
+    avx2 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", NARROW]
+    ended = subprocess.run(command, env=avx2, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "fine\n"), ended.stderr

@@ -23,7 +23,7 @@ from training.loop import fit
 CPU = torch.device("cpu")
 TABLE: dict[str, Any] = {
     "data": "digits",
-    "model": {"name": "resnet18", "width": 6},
+    "model": {"name": "resnet18", "width": 8},
     "mask": {"method": "random", "density": 0.1},
     "optim": {"epochs": 2, "batch": 390, "lr": 0.01},
 }
@@ -31,7 +31,7 @@ TABLE: dict[str, Any] = {
 
 def _net(name: str = "resnet18") -> nn.Module:
     torch.manual_seed(0)
-    return models.build(name, width=4).train()
+    return models.build(name, width=8 if name == "resnet18" else 4).train()
 
 
 def _gradient(compute: Compute, name: str) -> tuple[Tensor, list[Tensor]]:
@@ -59,6 +59,31 @@ def test_outputs_and_gradients_are_those_of_float32(
     for a, b in zip(theirs, slopes, strict=True):
         assert a.dtype == torch.float32
         assert (a - b).norm() <= 3 * rough * b.norm() + 1e-5
+
+
+def test_a_narrow_network_stays_contiguous_on_a_cpu() -> None:
+    """A strided 1x1 convolution of few channels crashes with channels last; see test_layout."""
+    net, compute = models.build("resnet18", width=4), Compute(layout="channels_last")
+    with pytest.warns(UserWarning, match="stays contiguous"):
+        compute.place(net, CPU)
+    assert all(w.is_contiguous() for w in net.parameters())
+    seen = []
+    net.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous()))
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    compute.forward(net, x)(x)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_float32_means_float32_and_tf32_is_asked_for(precision: Any) -> None:
+    get = torch._C._get_fp32_precision_getter
+    operations = [("cuda", op) for op in ("matmul", "conv", "rnn")]
+    before = [get(*o) for o in operations]
+    with Compute(precision=precision).arithmetic():
+        assert {get(*o) for o in operations} == {"ieee" if precision == "float32" else "tf32"}
+        assert {get("mkldnn", op) for op in ("matmul", "conv", "rnn")} == {"ieee"}
+        assert torch.backends.cudnn.allow_tf32 == (precision != "float32")
+    assert [get(*o) for o in operations] == before
 
 
 def test_a_compiled_net_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
