@@ -10,12 +10,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
 import torch
 
 from sparsediag.planes import Plane
+from sparsediag.process import cause_of_death
 from sparsediag.sweep import Sweep
 
 Values = tuple[float, float]
@@ -51,12 +53,19 @@ def computing(plane: Plane, *, jobs: int = 1, **options: Any) -> Iterator[Comput
     context = multiprocessing.get_context("spawn")
     threads, turn = max(1, torch.get_num_threads() // jobs), context.Value("i", 0)
     with ProcessPoolExecutor(jobs, context, _start, (packed, threads, turn)) as pool:
+        started: set[BaseProcess] = set()
+
+        def compute(places: np.ndarray) -> Iterable[Values]:
+            values = pool.map(_at, places)
+            started.update((pool._processes or {}).values())
+            return values
+
         try:
-            yield lambda places: pool.map(_at, places)
+            yield compute
         except BrokenProcessPool:
             raise ValueError(
-                f"one of {jobs} processes died: out of memory, or a script without "
-                "`if __name__ == '__main__':`, or a net that it cannot import; try jobs=1"
+                f"one of {jobs} processes died: {cause_of_death(started)}. A script needs "
+                "`if __name__ == '__main__':`, and a net must be one that it can import; try jobs=1"
             ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -41,7 +41,9 @@ def may_train_channels_last(net: nn.Module) -> bool:
 class _Convolutions(TorchDispatchMode):
     """Note whether a convolution that is run, in whatever way, corrupts memory."""
 
-    corrupt = False
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.corrupt = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

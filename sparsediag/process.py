@@ -1,11 +1,15 @@
-"""Process: settings of a command's own process, made before torch loads."""
+"""Process: settings of a command's own process, made before torch loads, and how others ended."""
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
+import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of mallopt, in glibc's malloc.h
 
@@ -19,8 +23,28 @@ def settle() -> None:
     Hessian-vector product.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if sys.__stderr__ and not faulthandler.is_enabled():  # a crash tells where it was
+        with suppress(OSError, ValueError):
+            faulthandler.enable(sys.__stderr__)
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another libc
             libc = ctypes.CDLL("libc.so.6")
             libc.mallopt(MMAP_THRESHOLD, 2**30)
             libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def cause_of_death(processes: Iterable[BaseProcess]) -> str:
+    """Return how the first process ended that did not end by itself, and what to do about it."""
+    codes = []
+    for process in processes:
+        process.join(5)
+        codes.append(process.exitcode or 0)
+    code = next((c for c in codes if c not in (0, -signal.SIGTERM)), 0)  # others are terminated
+    if code == -signal.SIGKILL:
+        return "it was killed (SIGKILL), most likely because the memory ran out; use fewer jobs"
+    if code < 0:
+        return (
+            f"it crashed with {signal.Signals(-code).name} in compiled code, which is no lack of "
+            "memory; another version of torch, or other sizes, may not crash"
+        )
+    return f"it ended with exit code {code}" if code else "its end left no trace"

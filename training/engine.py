@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from sparsediag.process import settle
+from sparsediag.process import cause_of_death, settle
 
 
 def cores() -> int:
@@ -34,12 +35,23 @@ class Local(ProcessPoolExecutor):
         turn = context.Value("i", 0)
         super().__init__(jobs, context, _alone, (jobs, os.getpid(), turn))
 
+        self._started: set[BaseProcess] = set()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start a task."""
+        future = super().submit(fn, *args, **kwargs)
+        self._started |= set((self._processes or {}).values())
+        return future
+
+    def cause_of_death(self) -> str:
+        """Return what ended the first process that died."""
+        return cause_of_death(self._started)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """With `cancel_futures`, what runs is stopped too: it goes on from its files next time."""
-        processes = list((self._processes or {}).values())
         super().shutdown(wait and not cancel_futures, cancel_futures=cancel_futures)
         if cancel_futures:
-            for process in processes:
+            for process in self._started:
                 process.terminate()
 
 

@@ -35,7 +35,7 @@ def together(
         others are finished.
 
     Raises:
-        ValueError: If the system has killed a process.
+        ValueError: If a process died.
     """
     errors: dict[str, BaseException] = {}
     if jobs == 1:

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
-from training.engine import ENGINES
+from training.engine import ENGINES, Local
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -32,7 +32,7 @@ class Work:
             engine: What runs them: see `training.engine`.
 
         Raises:
-            ValueError: If the system has killed a process.
+            ValueError: If a process died, with the signal that ended it.
         """
         waiting, errors = dict(self.tasks), dict[str, BaseException]()
         finished: set[str] = set()
@@ -50,15 +50,17 @@ class Work:
                         break
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         name = running.pop(future)
-                        if error := future.exception():
+                        error = future.exception()
+                        if isinstance(error, BrokenExecutor):
+                            raise error
+                        if error:
                             errors[name] = error
                         else:
                             finished.add(name)
                         done(name)
             except BrokenExecutor as error:
-                raise ValueError(
-                    f"a process was killed, for want of memory perhaps; use less than --jobs {jobs}"
-                ) from error
+                cause = pool.cause_of_death() if isinstance(pool, Local) else str(error)
+                raise ValueError(f"one of {jobs} processes died: {cause}") from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -1,6 +1,7 @@
 """What runs the tasks of a work."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -49,3 +50,12 @@ def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match="pip install 'sparsediag"):
         ENGINES["ray"](2)
+
+
+@pytest.mark.parametrize(
+    ("by", "told"), [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGKILL, "memory ran out")], ids=str
+)
+def test_a_crash_is_told_apart_from_a_lack_of_memory(by: signal.Signals, told: str) -> None:
+    work = Work({"a": (signal.raise_signal, (by,)), "b": (os.getpid, ())}, {"b": {"a"}})
+    with pytest.raises(ValueError, match=told):
+        work.do(jobs=2, done=str)
