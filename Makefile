@@ -1,12 +1,13 @@
 PYTHON ?= python3
 SCALE  ?= laptop
-JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+JOBS   ?=
 ONLY   ?=
 PART   ?=
 DATA   ?=
 
 BIN   := .venv/bin
 READY := .venv/ready
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv figures test lint bench notebooks clean
@@ -24,10 +25,10 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 figures: $(READY)  ## draw the papers' figures [SCALE=smoke|laptop|hour|paper] [ONLY=tost/fig09a] [JOBS=2] [DATA=folder:PATH]
-	@$(BIN)/python -m figures $(ONLY) --scale $(SCALE) --jobs $(JOBS) $(if $(DATA),--data $(DATA))
+	@$(BIN)/python -m figures $(ONLY) --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
 
 test: $(READY)  ## run the test suite
-	@$(BIN)/python -m pytest -n $(JOBS)
+	@$(BIN)/python -m pytest -n $(or $(JOBS),$(CORES))
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from figures.scales import SCALES, Scale
 from sparsediag import terminal
 from sparsediag.data import DATASETS
 from sparsediag.errors import unknown
-from training.engine import ENGINES, cores
+from training.engine import ENGINES, fitting
 from training.stages import fetch
 
 
@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], help="the same", metavar="ITEM")
     parser.add_argument("--scale", default="laptop", help=f"one of {', '.join(SCALES)}")
     parser.add_argument("--data", help="what stands for every data set: a name, or folder:PATH")
-    parser.add_argument("--jobs", type=int, default=cores(), help="processes")
+    parser.add_argument(
+        "--jobs", type=int, help="processes (default: one a core, and at most 4 on each GPU)"
+    )
     parser.add_argument("--engine", default="local", help=f"one of {', '.join(ENGINES)}")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
     parser.add_argument("--plan", action="store_true", help="list what is missing, do nothing")
@@ -51,6 +53,8 @@ def _understood(options: argparse.Namespace) -> tuple[list[str], Scale]:
         raise ValueError(unknown("scale", options.scale, SCALES))
     if options.engine not in ENGINES:
         raise ValueError(unknown("engine", options.engine, ENGINES))
+    if options.jobs is None:
+        options.jobs = fitting()
     if options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs}: need 1 or more")
     wanted: list[str] = []

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsediag.device import numbered
 from sparsediag.errors import unknown
 from sparsediag.images import (
     File,
@@ -134,11 +135,11 @@ def load(name: str, *, device: torch.device | str = "cpu") -> Data:
     if not own and name not in DATASETS:
         raise ValueError(f"{unknown('data set', name, DATASETS)} Your own images: folder:PATH.")
     root = Path(name.removeprefix("folder:")).expanduser() if own else home()
-    return _load(name, str(device), root, listing(root) if own else ())
+    return _load(name, numbered(device), root, listing(root) if own else ())
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, device: str, root: Path, files: tuple[File, ...]) -> Data:
+def _load(name: str, device: torch.device, root: Path, files: tuple[File, ...]) -> Data:
     source = DATASETS.get(name) or Source(partial(class_folders, files), 0, (), "images")
     # some torchvisions report downloads on stdout; numpy 2.4.0 to 2.4.4 warns of CIFAR's pickles
     with redirect_stdout(sys.stderr), warnings.catch_warnings(action="ignore"):

@@ -32,6 +32,17 @@ def pick(name: str = "auto") -> torch.device:
     return device
 
 
+def numbered(device: torch.device | str) -> torch.device:
+    """Return the device with the number of its GPU: "cuda" is the current one.
+
+    >>> numbered("cpu")
+    device(type='cpu')
+    """
+    if str(device) == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device(device)
+
+
 def free(device: torch.device) -> float:
     """Bytes of memory that are free now.
 

@@ -12,7 +12,12 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import torch
+
+from sparsediag.device import pick
 from sparsediag.process import cause_of_death, settle
+
+JOBS_A_GPU = 4  # each process has a CUDA context of its own, some 0.5 GB
 
 
 def cores() -> int:
@@ -22,19 +27,33 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def fitting(device: str = "auto") -> int:
+    """Return how many tasks to do at a time: one a core, but not more than the GPUs have room for.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+    """
+    where = pick(device)
+    if where.type == "cpu":
+        return cores()
+    gpus = torch.cuda.device_count() if where.index is None else 1
+    return min(cores(), JOBS_A_GPU * gpus)
+
+
 class Local(ProcessPoolExecutor):
     """Processes that share the cores of this machine, and take its GPUs in turn.
 
     Args:
         jobs: Number of processes.
+        device: auto, cpu, cuda or cuda:N; on a CPU no process touches a GPU.
     """
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, device: str = "auto") -> None:
         settle()  # processes inherit it
+        where = pick(device)
         context = multiprocessing.get_context("spawn")
         turn = context.Value("i", 0)
-        super().__init__(jobs, context, _alone, (jobs, os.getpid(), turn))
-
+        super().__init__(jobs, context, _alone, (jobs, os.getpid(), turn, where))
         self._started: set[BaseProcess] = set()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -55,16 +74,13 @@ class Local(ProcessPoolExecutor):
                 process.terminate()
 
 
-def _alone(jobs: int, parent: int, turn: Any) -> None:
+def _alone(jobs: int, parent: int, turn: Any, device: torch.device) -> None:
     """A worker takes its share of the cores, and ends when whoever started it is gone."""
-    import torch
-
     settle()
     torch.set_num_threads(max(1, cores() // jobs))
     with turn.get_lock():
         place, turn.value = turn.value, turn.value + 1
-    if gpus := torch.cuda.device_count():
-        torch.cuda.set_device(place % gpus)
+    _take(device, place)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -72,6 +88,13 @@ def _alone(jobs: int, parent: int, turn: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _take(device: torch.device, place: int) -> None:
+    """Make a GPU the current one of this process: the one that is named, or each in turn."""
+    if device.type == "cuda":
+        named = device.index is not None
+        torch.cuda.set_device(device.index if named else place % torch.cuda.device_count())
 
 
 class Here(Executor):
@@ -87,9 +110,9 @@ class Here(Executor):
         return future
 
 
-def local(jobs: int) -> Executor:
+def local(jobs: int, device: str = "auto") -> Executor:
     """What does `jobs` tasks at a time on this machine."""
-    return Local(jobs) if jobs > 1 else Here()
+    return Local(jobs, device) if jobs > 1 else Here()
 
 
 class Ray(Executor):
@@ -99,12 +122,13 @@ class Ray(Executor):
 
     Args:
         jobs: Tasks at a time, over the whole cluster; each takes its share of cores and GPUs.
+        device: With "cpu" they take no GPU.
 
     Raises:
         ValueError: If ray is not installed.
     """
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, device: str = "auto") -> None:
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError:
@@ -112,7 +136,7 @@ class Ray(Executor):
         ray.init(ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
         there = ray.cluster_resources()
         share: dict[str, float] = {"num_cpus": max(1, int(there.get("CPU", 1)) // jobs)}
-        if gpus := there.get("GPU", 0):
+        if device != "cpu" and (gpus := there.get("GPU", 0)):
             share["num_gpus"] = min(1.0, gpus / jobs)
         self._task = ray.remote(**share)(_tried)
 
@@ -139,4 +163,4 @@ def _tried(fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Excepti
         return None, error
 
 
-ENGINES: dict[str, Callable[[int], Executor]] = {"local": local, "ray": Ray}
+ENGINES: dict[str, Callable[[int, str], Executor]] = {"local": local, "ray": Ray}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsediag.chance import stream
 from sparsediag.data import Data
-from training.augment import crop_flip
+from training.augment import crop_flip, draw
 from training.config import Run
 
 
@@ -20,17 +20,21 @@ def feed(
     """Shuffled, augmented and normalised batches; all chance is in (purpose, seed, epoch).
 
     The last, smaller batch is kept, unless it is a single image, of which batch norm has no
-    statistics.
+    statistics. All that is drawn is copied to the device before the first batch, so that no step
+    waits for it.
     """
     augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
     chance, images = stream(purpose, run.seed, epoch), data.train
-    order = torch.randperm(len(images), generator=chance).to(images.labels.device)
-    for chosen in order.split(run.optim.batch):
-        if len(chosen) == 1 < run.optim.batch:
-            continue
+    batch, device = run.optim.batch, images.labels.device
+    order = torch.randperm(len(images), generator=chance).to(device).split(batch)
+    if len(order[-1]) == 1 < batch:
+        order = order[:-1]
+    if augments:
+        crops = draw(map(len, order), chance).to(device).split(batch, 1)
+    for i, chosen in enumerate(order):
         pixels = images.pixels[chosen]
         if augments:
-            pixels = crop_flip(pixels, chance)
+            pixels = crop_flip(pixels, crops[i])
         yield data.normalise(pixels), images.labels[chosen]
 
 

@@ -51,7 +51,7 @@ def together(
         plan(run, out, work, device=device)
     with terminal.bars() as bars:
         task = bars.add_task("trainings", total=len(work.tasks))
-        return work.do(jobs=jobs, done=lambda _: bars.advance(task))
+        return work.do(jobs=jobs, device=device, done=lambda _: bars.advance(task))
 
 
 def _one(run: Run, *, bars: Progress, out: Path, device: str) -> Path:

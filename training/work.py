@@ -20,7 +20,12 @@ class Work:
     after: dict[str, set[str]]
 
     def do(
-        self, *, jobs: int, done: Callable[[str], None], engine: str = "local"
+        self,
+        *,
+        jobs: int,
+        done: Callable[[str], None],
+        engine: str = "local",
+        device: str = "auto",
     ) -> dict[str, BaseException]:
         """Do all tasks, `jobs` at a time; returns the errors by name.
 
@@ -30,6 +35,7 @@ class Work:
             jobs: Tasks at a time.
             done: Told each task that has ended.
             engine: What runs them: see `training.engine`.
+            device: Where they compute: auto, cpu, cuda or cuda:N.
 
         Raises:
             ValueError: If a process died, with the signal that ended it.
@@ -39,7 +45,7 @@ class Work:
         running: dict[Future[Any], str] = {}
         if not waiting:
             return errors
-        with ENGINES[engine](min(jobs, len(waiting))) as pool:
+        with ENGINES[engine](min(jobs, len(waiting)), device) as pool:
             try:
                 while waiting or running:
                     ready = [n for n in waiting if self.after.get(n, set()) <= finished]

@@ -6,7 +6,7 @@ rebuilds the network as it was. At strength 0 it *is* the plain network, bit for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -112,10 +112,7 @@ class GhostSkip(Ghost):
             learned: Tensor = self.norm(self.conv(x))
             return learned
         if self.kind == "interpolate":
-            size = (self.outs, *(-(-n // self.stride) for n in x.shape[2:]))
-            mode = "trilinear" if x.dim() == 4 else "linear"
-            resized: Tensor = F.interpolate(x[:, None], size=size, mode=mode)[:, 0]
-            return resized
+            return interpolate(x, (self.outs, *(-(-n // self.stride) for n in x.shape[2:])))
         if x.dim() == 4:
             if self.stride > 1:
                 x = F.avg_pool2d(x, self.stride, ceil_mode=True)
@@ -128,6 +125,21 @@ class GhostSkip(Ghost):
             dims = tuple(range(1, x.dim()))
             return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + 1e-5)
         return x
+
+
+def interpolate(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize every axis but the first by linear interpolation between the centres of its cells.
+
+    The numbers are those of `F.interpolate` up to rounding, but its gradient on a GPU adds up in
+    any order. A product with a small matrix for each axis gives the same bytes every time.
+    """
+    for axis, (old, new) in enumerate(zip(x.shape[1:], size, strict=True), 1):
+        if old != new:
+            start, end = (torch.arange(n, device=x.device, dtype=torch.float64) for n in (old, new))
+            centres = ((end + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+            weights = (1 - (centres - start[:, None]).abs()).clamp_min(0)  # (old, new)
+            x = (x.movedim(axis, -1) @ weights.to(x.dtype)).movedim(-1, axis)
+    return x
 
 
 class NoSkip(nn.Module):

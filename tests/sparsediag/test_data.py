@@ -17,6 +17,7 @@ from torchvision import datasets
 
 from sparsediag import data, images
 from sparsediag.data import DATASETS, Images, home, load
+from sparsediag.device import numbered
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +126,18 @@ def test_split_stays_the_same_and_leaves_the_global_rng_alone():
 
 def test_second_load_is_the_same_object():
     assert load("digits") is load("digits", device=torch.device("cpu"))
+
+
+def test_a_gpu_is_the_same_with_its_number_and_without(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert numbered("cuda") == numbered("cuda:1") == torch.device("cuda:1")
+    assert numbered("cuda:0") == torch.device("cuda:0")
+    seen = []
+    with monkeypatch.context() as spy:
+        spy.setattr(data, "_load", lambda name, device, *_: seen.append(device))
+        for device in ("cuda", "cuda:1", torch.device("cuda"), "cuda:0"):
+            load("digits", device=device)
+    assert seen == [torch.device("cuda:1")] * 3 + [torch.device("cuda:0")]
 
 
 def test_normalise_closed_form():

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsediag.models import MODELS, SKIPS, Ghost, GhostReLU, GhostSkip, build
-from sparsediag.models.ghost import activation
+from sparsediag.models.ghost import activation, interpolate
 from sparsediag.models.resnet import Block, PaddedShortcut
 from sparsediag.scope import prunable
 
@@ -310,11 +311,20 @@ def test_minima_of_swish_and_mish(name: str, lowest: float, at: float) -> None:
 # ghost skips: shapes and closed forms
 
 
+class _Operations(TorchDispatchMode):
+    """The names of all operations that are made inside, backward ones too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.add(func._schema.name.partition("::")[2])
+        return func(*args, **(kwargs or {}))
+
+
 def _mixed(ghost: GhostSkip, z: Tensor, x: Tensor) -> Tensor:
     """What a skip gives, in its own words."""
-    if ghost.kind == "interpolate":
-        resized = F.interpolate(x[:, None], size=tuple(z.shape[1:]), mode="trilinear")[:, 0]
-        return z + ghost.strength * resized
     added = z + ghost.strength * ghost.path(x)
     return added / (1 + ghost.strength) if ghost.kind == "average" else added
 
@@ -365,7 +375,7 @@ def test_the_interpolating_skip_is_trilinear(
     ghost = GhostSkip(ins, outs, stride, "interpolate")
     ghost.fade(strength)
     resized = F.interpolate(x[:, None], size=tuple(z.shape[1:]), mode="trilinear")[:, 0]
-    assert torch.equal(ghost(z, x), z + strength * resized)
+    torch.testing.assert_close(ghost(z, x), z + strength * resized)
     flat = torch.full_like(x, 3.0)
     torch.testing.assert_close(ghost(z, flat), z + 3 * strength)
 
@@ -386,7 +396,31 @@ def test_interpolation_to_the_same_shape_is_the_identity(shape: tuple[int, ...])
 def test_the_interpolating_skip_of_a_perceptron_is_linear() -> None:
     x, ghost = _images(3, 6), GhostSkip(6, 9, 1, "interpolate")
     resized = F.interpolate(x[:, None], size=9, mode="linear")[:, 0]
-    assert torch.equal(ghost(torch.zeros(3, 9), x), resized)
+    torch.testing.assert_close(ghost(torch.zeros(3, 9), x), resized)
+
+
+@pytest.mark.parametrize("new", [(5, 4, 4), (2, 3, 1), (3, 7, 9), (9, 14, 8), (1, 1, 1)])
+@pytest.mark.parametrize("old", [(3, 7, 8), (8, 5, 5), (1, 2, 1)])
+def test_interpolation_is_that_of_torch_with_its_gradient(
+    old: tuple[int, ...], new: tuple[int, ...]
+) -> None:
+    x = _images(2, *old).double().requires_grad_()
+    ours = interpolate(x, new)
+    theirs = F.interpolate(x[:, None], size=new, mode="trilinear")[:, 0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(theirs.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    slopes = (torch.autograd.grad(y, x, weights)[0] for y in (ours, theirs))
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_interpolation_has_two_derivatives_and_no_kernel_that_adds_in_any_order() -> None:
+    x = _images(2, 3, 5, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: interpolate(x, (4, 3, 7)), x)
+    assert torch.autograd.gradgradcheck(lambda x: interpolate(x, (4, 3, 7)), x)
+    with _Operations() as seen:
+        interpolate(x, (4, 3, 7)).sum().backward()
+    assert seen.names & {"mm", "bmm"}
+    assert not [n for n in seen.names if "upsample" in n or "index" in n or "scatter" in n]
 
 
 @pytest.mark.parametrize("kind", ["average", "interpolate"])

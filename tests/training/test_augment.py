@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.augment import crop_flip
+from sparsediag import data as datasets
+from sparsediag.chance import stream
+from training.augment import crop_flip, draw
+from training.config import Run
+from training.feed import feed
 
 
 def _coordinates(n: int, height: int, width: int, dtype: torch.dtype = torch.uint8) -> Tensor:
@@ -17,7 +21,8 @@ def _coordinates(n: int, height: int, width: int, dtype: torch.dtype = torch.uin
 
 
 def _draw(pixels: Tensor, seed: int = 0, padding: int = 4) -> Tensor:
-    return crop_flip(pixels, torch.Generator().manual_seed(seed), padding)
+    crops = draw([len(pixels)], torch.Generator().manual_seed(seed), padding)
+    return crop_flip(pixels, crops.to(pixels.device), padding)
 
 
 def _windows(image: Tensor, padding: int) -> Tensor:
@@ -78,9 +83,30 @@ def test_the_generator_alone_decides() -> None:
     assert torch.equal(pixels, before)
 
 
-def test_a_generator_goes_on_from_batch_to_batch() -> None:
-    pixels, generator = _coordinates(20, 8, 8), torch.Generator().manual_seed(0)
-    assert not torch.equal(crop_flip(pixels, generator), crop_flip(pixels, generator))
+def test_every_batch_of_an_epoch_has_other_crops() -> None:
+    one, two = draw([20, 20], torch.Generator().manual_seed(0)).split(20, 1)
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("batch", [1170, 500, 167, 7, 1])  # 1170 = 7 * 167 + 1
+def test_crops_are_drawn_batch_by_batch_behind_the_order(batch: int) -> None:
+    run = Run.of({"data": "digits", "augment": "crop_flip", "optim": {"batch": batch}, "seed": 3})
+    data = datasets.load("digits")
+    chance = stream("epoch", 3, 5)
+    order = torch.randperm(1170, generator=chance).split(batch)
+    batches = list(feed(run, data, 5))
+    assert len(batches) == len(order) - (len(order[-1]) == 1 < batch)
+    for (x, y), chosen in list(zip(batches, order, strict=False))[:200]:
+        n = len(chosen)
+        top, left = torch.randint(0, 9, (2, n, 1), generator=chance)
+        flips = torch.randint(0, 2, (n, 1), generator=chance)
+        padded = F.pad(data.train.pixels[chosen], (4,) * 4)
+        crops = torch.stack(
+            [image[:, i : i + 8, j : j + 8] for image, i, j in zip(padded, top, left, strict=True)]
+        )
+        turned = torch.where(flips[..., None, None] > 0, crops.flip(-1), crops)
+        assert torch.equal(x, data.normalise(turned))
+        assert torch.equal(y, data.train.labels[chosen])
 
 
 @pytest.mark.gpu

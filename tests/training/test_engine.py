@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from training.engine import ENGINES
+from sparsediag.device import pick
+from training import engine
+from training.engine import ENGINES, cores, fitting
 from training.work import Work
 
 
@@ -49,7 +52,59 @@ def test_an_interruption_ends_the_work_at_once(tmp_path: Path) -> None:
 def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match="pip install 'sparsediag"):
-        ENGINES["ray"](2)
+        ENGINES["ray"](2, "auto")
+
+
+def test_a_device_that_is_not_there_starts_no_process() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="CUDA was asked for"):
+            Work({"a": (str, ()), "b": (str, ())}, {}).do(jobs=2, done=str, device="cuda")
+
+
+def _gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
+    """Let there be so many GPUs; the list of those that are made the current one."""
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    return taken
+
+
+def test_processes_take_gpus_in_turn_or_the_one_that_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = _gpus(monkeypatch, 2)
+    for place in range(3):
+        engine._take(pick("auto"), place)
+    engine._take(pick("cuda:1"), 0)
+    assert taken == [0, 1, 0, 1]
+
+
+def test_a_process_of_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a GPU was touched")
+
+    for name in ("is_available", "device_count", "current_device", "set_device", "init"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    engine._take(pick("cpu"), 0)
+    assert fitting("cpu") == cores()
+    told: list[str] = []
+    work = Work({"a": (str, ()), "b": (str, ())}, {})
+    assert not work.do(jobs=2, device="cpu", done=told.append)
+    assert sorted(told) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "most"),
+    [(0, "auto", 64), (1, "auto", 4), (1, "cpu", 64), (8, "cuda", 32), (8, "cuda:3", 4)],
+)
+def test_as_many_jobs_as_fit_the_device(
+    gpus: int, device: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _gpus(monkeypatch, gpus)
+    for there in (64, 2):
+        monkeypatch.setattr(engine, "cores", lambda there=there: there)
+        assert fitting(device) == min(most, there)
 
 
 @pytest.mark.parametrize(

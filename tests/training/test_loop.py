@@ -327,9 +327,9 @@ def test_the_smaller_last_batch_is_trained_on(
 ) -> None:
     sizes: list[int] = []
 
-    def spy(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def spy(pixels: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
-        return crop_flip(pixels, generator)
+        return crop_flip(pixels, crops)
 
     monkeypatch.setattr("training.feed.crop_flip", spy)
     _fit(_run(1, augment="crop_flip", optim={"batch": 500}), tmp_path)
