@@ -1,4 +1,4 @@
-"""Feed: the training images of an epoch, in batches, as the net gets them."""
+"""Feed: the training images of an epoch, in batches, as the network gets them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from training.augment import crop_flip, draw
 from training.config import Run
 
 
-def feed(
+def picks(
     run: Run, data: Data, epoch: int, *, purpose: str = "epoch"
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented and normalised batches; all chance is in (purpose, seed, epoch).
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield what `load` makes each batch of: numbers of images, and crops where there are any.
 
-    The last, smaller batch is kept, unless it is a single image, of which batch norm has no
-    statistics. All that is drawn is copied to the device before the first batch, so that no step
-    waits for it.
+    Randomness depends only on (purpose, seed, epoch). All of it is drawn and copied to the device
+    before the first batch, so that no step waits for it. The last, smaller batch is kept, unless it
+    is a single image, of which batch norm has no statistics.
     """
     augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
     chance, images = stream(purpose, run.seed, epoch), data.train
@@ -29,16 +29,39 @@ def feed(
     order = torch.randperm(len(images), generator=chance).to(device).split(batch)
     if len(order[-1]) == 1 < batch:
         order = order[:-1]
-    if augments:
-        crops = draw(map(len, order), chance).to(device).split(batch, 1)
-    for i, chosen in enumerate(order):
-        pixels = images.pixels[chosen]
-        if augments:
-            pixels = crop_flip(pixels, crops[i])
-        yield data.normalise(pixels), images.labels[chosen]
+    if not augments:
+        yield from zip(order)
+        return
+    crops = draw(map(len, order), chance).to(device).split(batch, 1)
+    yield from zip(order, crops, strict=False)
+
+
+def load(data: Data, chosen: Tensor, crops: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the normalised images and the labels of a training batch.
+
+    Args:
+        data: The data set.
+        chosen: Numbers of its training images, (n,).
+        crops: Where each is cut out, (3, n); see `training.augment.draw`.
+    """
+    pixels = data.train.pixels[chosen]
+    if crops is not None:
+        pixels = crop_flip(pixels, crops)
+    return data.normalise(pixels), data.train.labels[chosen]
+
+
+def feed(
+    run: Run, data: Data, epoch: int, *, purpose: str = "epoch"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch: shuffled, augmented and normalised images with their labels.
+
+    See `picks`.
+    """
+    for pick in picks(run, data, epoch, purpose=purpose):
+        yield load(data, *pick)
 
 
 def endless(run: Run, data: Data, *, purpose: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch of it."""
+    """Yield the batches of one epoch after another, without end."""
     for epoch in count():
         yield from feed(run, data, epoch, purpose=purpose)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sparsediag.mask import Mask
 
+CHECK_EVERY = 50  # steps between two checks of the dead weights
+
 
 class Keeper:
     """An optimiser under a mask: `step()` takes the place of `optimiser.step()`.
 
     With masked gradients a dead weight, its momentum and its Adam moments start at 0 and stay
-    there by arithmetic. Every step adds up on the device what is not 0; `report` reads the sum.
+    there by arithmetic. Every `CHECK_EVERY` steps the device adds up what is not 0, and what has
+    moved stays so; `report` checks once more and reads the sum.
 
     Args:
         net: Its dead weights are set to 0 at once.
@@ -32,9 +35,13 @@ class Keeper:
     0.0
     """
 
+    why_eager: ClassVar[str] = ""  # why no step can be replayed, if so
+
     def __init__(self, net: nn.Module, mask: Mask | None, optimiser: torch.optim.Optimizer) -> None:
         self.net, self.optimiser = net, optimiser
         self.moved: Tensor | float = 0.0
+        self.unchecked = 0  # steps since the last check
+        self.alive: list[Tensor] = []
         self.change(mask)
 
     def change(self, mask: Mask | None) -> None:
@@ -46,10 +53,11 @@ class Keeper:
         weights = dict(self.net.named_parameters())
         self.weights = [weights[name] for name in mask or ()]
         alive = mask.values() if mask else ()
-        # in the layout of the weights, or they would be multiplied at a fraction of the speed
-        self.alive = [
-            torch.empty_like(w).copy_(m) for m, w in zip(alive, self.weights, strict=True)
-        ]
+        # in the layout of the weights, or they would be multiplied at a fraction of the speed; in
+        # the same place as before, where a recorded step finds them
+        self.alive = self.alive or [torch.empty_like(w) for w in self.weights]
+        for a, m in zip(self.alive, alive, strict=True):
+            a.copy_(m)
         self.dead = [1 - a for a in self.alive]
         for w, m in zip(self.weights, alive, strict=True):
             for state in self._states(w):
@@ -60,9 +68,24 @@ class Keeper:
 
     def step(self) -> None:
         """Called after every backward pass: one step of the optimiser under the mask."""
+        self.update()
+        self.count()
+
+    def update(self) -> None:
+        """Do what a step computes on the device; `step` does so too."""
         self.mask_gradients()
         self.optimiser.step()
-        self.check()
+
+    def count(self) -> None:
+        """Count a step, and check the dead weights now and then; `step` does so too."""
+        self.unchecked += 1
+        if self.unchecked >= CHECK_EVERY:
+            self.check()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the next step computes the same on the device as the steps around it."""
+        return not self.why_eager
 
     @contextmanager
     def settled(self) -> Iterator[None]:
@@ -81,6 +104,8 @@ class Keeper:
 
         A weight that is not a number is left to the check of the loss.
         """
+        if self.unchecked:
+            self.check()
         moved, self.moved = float(self.moved), 0.0
         if moved > 0:
             raise RuntimeError(
@@ -100,7 +125,8 @@ class Keeper:
 
     @torch.no_grad()
     def check(self) -> None:
-        """Add up the dead weights and optimiser states that are not 0; `step` does so too."""
+        """Add up the dead weights and optimiser states that are not 0."""
+        self.unchecked = 0
         if not self.weights:
             return
         held: list[Tensor] = []

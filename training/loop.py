@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,13 +18,14 @@ from sparsediag.checkpoint import Checkpoint
 from sparsediag.data import Data
 from sparsediag.device import pick
 from sparsediag.files import written
-from training.compute import Forward, repeatable
+from training.captured import Captured
+from training.compute import repeatable
 from training.config import Run
-from training.feed import feed
-from training.keeper import Keeper
+from training.feed import load, picks
 from training.records import Flow, Row, costs, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
 from training.start import finished, halfway, start
+from training.step import Step
 from training.tweaks import Objective, cross_entropy
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints to go on from
@@ -66,10 +68,21 @@ def fit(
     folder = out / "runs" / run.id
     if finished(folder):
         return folder / "best.pt"
-    where = pick(device)
-    data = datasets.load(run.data, device=where)
     for earlier in run.before():
         fit(earlier, out=out, device=device)
+    with run.compute.arithmetic(), repeatable():
+        return _fit(run, out=out, folder=folder, where=pick(device), on_epoch=on_epoch)
+
+
+def _fit(
+    run: Run,
+    *,
+    out: Path,
+    folder: Path,
+    where: torch.device,
+    on_epoch: Callable[[Row], None] | None,
+) -> Path:
+    data = datasets.load(run.data, device=where)
     kept = halfway(run, folder)
     begun = start(run, data, out=out, device=where, kept=kept)
     net, history = begun.net, begun.history
@@ -113,11 +126,14 @@ def fit(
         draft.write_text(run.toml())
     best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
     if kept and kept.resume:
-        optimiser.load_state_dict(kept.resume["optimiser"])
+        run.optim.resume(optimiser, kept.resume["optimiser"])
         keeper.load(kept.resume["keeper"])
         best = tuple(kept.resume["best"])
 
     forward = run.compute.forward(net, probe[0][0][: run.optim.batch])
+    flow = Flow(net, keeper.mask) if run.record.gradient_flow else None
+    step = Step(partial(load, data), forward, keeper, flow)
+    captured = Captured.on(where, step, compiled=run.compute.compile)
     saved = time.monotonic()
     for epoch in range(len(history), epochs):
         began = time.perf_counter()
@@ -127,10 +143,13 @@ def fit(
             loss = tweak.loss(loss, epoch, epochs, begun.kept[name])
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
-        flow = Flow(net, keeper.mask) if run.record.gradient_flow else None
-        train_loss, train_accuracy, fine = _epoch(
-            run, epoch, net, forward, data, loss, keeper, flow
-        )
+        net.train()
+        step.begin(loss)
+        phases = [tweak.phase(epoch, epochs) for tweak in run.tweaks.values()]
+        captured.begin((run.optim.rate(epoch), *phases))
+        for batch in picks(run, data, epoch):
+            captured(*batch)
+        train_loss, train_accuracy, fine = step.end()
         speed = len(data.train) / (time.perf_counter() - began)
         with keeper.settled():
             val_loss, val_accuracy = evaluate(net, data, data.validation)
@@ -155,7 +174,7 @@ def fit(
                     "val_accuracy": val_accuracy,
                     **ghosts(net),
                     **sparsity(net),
-                    **(flow.row() if flow else {}),
+                    **(flow.row(step.steps) if flow else {}),
                     **instruments(run.record, net, keeper.mask, probe, epoch),
                 }
             )
@@ -183,40 +202,6 @@ def fit(
     with keeper.settled():
         _finish(folder, net, data, checkpoint())
     return folder / "best.pt"
-
-
-def _epoch(
-    run: Run,
-    epoch: int,
-    net: nn.Module,
-    forward: Forward,
-    data: Data,
-    loss: Objective,
-    keeper: Keeper,
-    flow: Flow | None = None,
-) -> tuple[float, float, int]:
-    """One pass over the training images; mean loss and accuracy, and the steps that went well, all
-    read once at the end.
-    """  # noqa: D205
-    total, correct, fine = torch.zeros(3, dtype=torch.float64, device=data.train.labels.device)
-    seen = 0
-    net.train()
-    with repeatable():
-        for x, labels in feed(run, data, epoch):
-            keeper.draw()
-            outputs = forward(x)
-            value = loss(outputs, labels, x)
-            keeper.optimiser.zero_grad()
-            value.backward()
-            keeper.step()
-            if flow:
-                flow.add()
-            seen += len(labels)
-            total += value.detach() * len(labels)
-            fine += total.isfinite()
-            correct += (outputs.detach().argmax(1) == labels).sum()
-    keeper.report()
-    return float(total) / seen, float(correct) / seen, int(fine)
 
 
 def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -51,17 +51,25 @@ class Optim:
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         """A new optimiser for all parameters of `net`."""
+        options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        options |= self.kernels(next(net.parameters()).device)
         if self.name == "adam":
-            return torch.optim.Adam(
-                net.parameters(), lr=self.lr, weight_decay=self.weight_decay, foreach=True
-            )
-        return torch.optim.SGD(
-            net.parameters(),
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            foreach=True,
-        )
+            return torch.optim.Adam(net.parameters(), **options)
+        return torch.optim.SGD(net.parameters(), momentum=self.momentum, **options)
+
+    def kernels(self, device: torch.device) -> dict[str, bool]:
+        """Return how a step is computed: on a GPU by one kernel, which a graph can record."""
+        if device.type != "cuda":
+            return {"foreach": True}
+        fused = {"fused": True, "foreach": False}
+        return fused | {"capturable": True} if self.name == "adam" else fused
+
+    def resume(self, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Load the state of an optimiser that may have been another device's."""
+        for saved, own in zip(state["param_groups"], optimiser.param_groups, strict=True):
+            kernels = ("foreach", "fused", "capturable")
+            saved.update({key: own[key] for key in kernels if key in own})
+        optimiser.load_state_dict(state)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""

@@ -81,20 +81,26 @@ class Flow:
     """
 
     def __init__(self, net: nn.Module, mask: Mask | None) -> None:
-        names = list(mask or prunable(net))
-        self.weights = [net.get_parameter(name) for name in names]
-        alive = [int(mask[n].sum()) for n in names] if mask else [w.numel() for w in self.weights]
-        self.alive = self.weights[0].new_tensor(alive).clamp_min(1)
-        self.total, self.steps = torch.zeros_like(self.alive), 0
+        self.names = list(mask or prunable(net))
+        self.weights = [net.get_parameter(name) for name in self.names]
+        self.total = torch.zeros(len(self.names), device=self.weights[0].device)
+        self.begin(mask)
+
+    def begin(self, mask: Mask | None) -> None:
+        """Begin an epoch."""
+        self.total.zero_()
+        sizes = {n: w.numel() for n, w in zip(self.names, self.weights, strict=True)}
+        alive = {n: int(m.sum()) for n, m in mask.items()} if mask else sizes
+        self.alive = self.total.new_tensor([max(1, alive[n]) for n in self.names])
 
     def add(self) -> None:
         """Count the gradients that are there."""
         norms = torch._foreach_norm([g for w in self.weights if (g := w.grad) is not None])
-        self.total, self.steps = self.total + torch.stack(norms), self.steps + 1
+        self.total += torch.stack(norms)
 
-    def row(self) -> Row:
-        """What the history says of it."""
-        flow = self.total / self.steps
+    def row(self, steps: int) -> Row:
+        """What the history says of it, after so many steps."""
+        flow = self.total / steps
         return {
             "training_flow": float(flow.mean()),
             "training_flow_per_weight": float((flow / self.alive.sqrt()).mean()),

@@ -90,6 +90,8 @@ class Gates(Keeper):
         chances: M by name, half at first.
     """
 
+    why_eager = "every step draws new gates"
+
     def __init__(
         self,
         net: nn.Module,
@@ -125,9 +127,8 @@ class Gates(Keeper):
             w.masked_fill_(~gates, 0)
 
     @torch.no_grad()
-    def step(self) -> None:
+    def update(self) -> None:
         """A step of theta and of M, which stays in [0, 1]."""
-        self.taken += 1
         rows = zip(self.gated, self.theta, self.chances.values(), self.open, strict=True)
         for w, theta, m, gates in rows:
             slope = torch.zeros_like(w) if w.grad is None else w.grad
@@ -137,6 +138,9 @@ class Gates(Keeper):
         self.optimiser.step()
         for m in self.chances.values():
             m.clamp_(0, 1)
+
+    def count(self) -> None:
+        self.taken += 1
 
     @contextmanager
     def settled(self) -> Iterator[None]:

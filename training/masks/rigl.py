@@ -91,14 +91,22 @@ class Mover(Keeper):
         self.method, self.steps, self.seed, self.taken = method, steps, seed, taken
         super().__init__(net, mask, optimiser)
 
-    def step(self) -> None:
+    @property
+    def share(self) -> float:
+        """Share of the living weights that the next step moves."""
+        return self.method.share(self.taken, self.steps) if self.mask else 0.0
+
+    @property
+    def repeats(self) -> bool:
+        return not self.share
+
+    def update(self) -> None:
         """A step of the optimiser, or a move of the mask by the gradients of all weights."""
-        taken, self.taken = self.taken, self.taken + 1
-        share = self.method.share(taken, self.steps)
+        share = self.share
         if not share or self.mask is None:
-            super().step()
+            super().update()
             return
-        chance = stream("growth", self.seed, taken)
+        chance = stream("growth", self.seed, self.taken)
         weights: dict[str, Tensor] = dict(zip(self.mask, self.weights, strict=True))
         scores = {
             name: self.method.growth(torch.zeros_like(w) if w.grad is None else w.grad, chance)
@@ -107,9 +115,13 @@ class Mover(Keeper):
         if self.method.replaces_step:
             self.mask_gradients()
         else:
-            super().step()
+            super().update()
         self.change(moved(self.mask, weights, scores, share))
         self.check()
+
+    def count(self) -> None:
+        self.taken += 1
+        super().count()
 
     def state(self) -> dict[str, Any]:
         return {"taken": self.taken}

@@ -42,6 +42,9 @@ class Distillation(Tweak):
         """The teacher, in evaluation mode."""
         return scene.trained[0].build(next(scene.net.parameters()).device)
 
+    def phase(self, epoch: int, epochs: int) -> None:
+        """The teacher does not change."""
+
     def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
         def distilled(outputs: Tensor, labels: Tensor, inputs: Tensor, **options: Any) -> Tensor:
             with torch.no_grad():

@@ -60,6 +60,9 @@ class GhostNeurons(Tweak):
             return float(self.last_beta**share)
         return 1 + (self.last_beta - 1) * share
 
+    def phase(self, epoch: int, epochs: int) -> float:
+        return self.beta(epoch, epochs)
+
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
         for module in net.modules():
             if isinstance(module, GhostReLU):
@@ -120,6 +123,9 @@ class GhostSkips(Tweak):
         if self.schedule == "cosine":
             return round((1 + math.cos(math.pi * epoch / end)) / 2, 12)
         return (1 - epoch / end) ** (3 if self.schedule == "cubic" else 1)
+
+    def phase(self, epoch: int, epochs: int) -> float:
+        return self.gate(epoch, epochs)
 
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
         for module in net.modules():

@@ -59,6 +59,9 @@ class Rescale(Tweak):
     def first(cls) -> Rescale:
         return cls(ghosts=True)
 
+    def phase(self, epoch: int, epochs: int) -> None:
+        """Only the first weights are scaled."""
+
     def start(self, scene: Scene) -> dict[str, float]:
         """Scale the weights of a new net, in place; returns the scales by name."""
         if scene.resumed:

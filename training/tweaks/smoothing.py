@@ -38,6 +38,9 @@ class Smoothing(Tweak):
             return self.alpha
         return self.alpha * max(0.0, 1 - epoch / max(epoch_at(self.fade, epochs), 1))
 
+    def phase(self, epoch: int, epochs: int) -> float:
+        return self.strength(epoch, epochs)
+
     def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
         alpha = self.strength(epoch, epochs)
         return partial(loss, label_smoothing=alpha) if alpha else loss

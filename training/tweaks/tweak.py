@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,13 @@ class Tweak:
     def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
         """The training loss of an epoch, given the one so far."""
         return loss
+
+    def phase(self, epoch: int, epochs: int) -> Hashable:
+        """Return what tells the steps of an epoch from those of another; equal means the same.
+
+        Steps on a GPU are recorded anew when it changes.
+        """
+        return epoch
 
     def over(self, epochs: int) -> int:
         """The first epoch whose net is the plain architecture again."""

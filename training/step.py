@@ -1,0 +1,90 @@
+"""Step: what is done with one batch of a training, all of it on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from training.compute import Forward
+from training.keeper import Keeper
+from training.records import Flow
+from training.tweaks import Objective, cross_entropy
+
+
+class Step:
+    """One step of training; sums are kept on the device, so that no step waits for it.
+
+    Args:
+        load: From what picks a batch to its images and labels; see `training.feed`.
+        forward: From images to outputs.
+        keeper: The optimiser under its mask.
+        flow: What counts the gradients of every step, if any.
+
+    Attributes:
+        sums: Of the epoch so far: losses and hits over the images, and steps until the first loss
+            that is not finite; (3,) in float64.
+        images: Number of images of the epoch so far.
+        steps: Number of steps of the epoch so far.
+    """
+
+    def __init__(
+        self,
+        load: Callable[..., tuple[Tensor, Tensor]],
+        forward: Forward,
+        keeper: Keeper,
+        flow: Flow | None = None,
+    ) -> None:
+        self.load, self.forward, self.keeper, self.flow = load, forward, keeper, flow
+        self.loss: Objective = cross_entropy
+        device = next(keeper.net.parameters()).device
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.images = self.steps = 0
+
+    def begin(self, loss: Objective) -> None:
+        """Begin an epoch with this loss."""
+        self.loss, self.images, self.steps = loss, 0, 0
+        self.sums.zero_()
+        if self.flow:
+            self.flow.begin(self.keeper.mask)
+
+    def __call__(self, *pick: Tensor) -> None:
+        """Train on one batch."""
+        self.compute(*pick)
+        self.count(len(pick[0]))
+
+    def compute(self, *pick: Tensor) -> None:
+        """Do the part of a step that the device does."""
+        x, labels = self.load(*pick)
+        self.keeper.draw()
+        outputs = self.forward(x)
+        value = self.loss(outputs, labels, x)
+        self.keeper.optimiser.zero_grad()
+        value.backward()
+        self.keeper.update()
+        if self.flow:
+            self.flow.add()
+        total, correct, fine = self.sums.unbind()
+        total += value.detach() * len(labels)
+        fine += total.isfinite()
+        correct += (outputs.detach().argmax(1) == labels).sum()
+
+    def count(self, images: int) -> None:
+        """Count a step."""
+        self.images, self.steps = self.images + images, self.steps + 1
+        self.keeper.count()
+
+    def written(self) -> list[Tensor]:
+        """Return every tensor that `compute` writes into and that outlives it."""
+        net, optimiser = self.keeper.net, self.keeper.optimiser
+        states = [s for state in optimiser.state.values() for s in state.values()]
+        kept = [self.sums] if self.flow is None else [self.sums, self.flow.total]
+        tensors = [*net.parameters(), *net.buffers(), *states, *kept]
+        return [t.detach() for t in tensors if isinstance(t, Tensor)]
+
+    def end(self) -> tuple[float, float, int]:
+        """End an epoch: check the dead weights; return mean loss, accuracy and the finite steps."""
+        self.keeper.report()
+        total, correct, fine = self.sums.tolist()
+        return total / self.images, correct / self.images, int(fine)
