@@ -1,7 +1,7 @@
 """What users type stays: names, flags, keys, identities of runs and files, as they once were.
 
-`tests/golden/` was written by `python tests/test_golden.py` from version 0.1.0, and is never written
-anew: what it holds may gain company, but must keep its meaning.
+`tests/golden/` was written by `python tests/test_golden.py` from version 0.1.0, once and for all:
+what it holds may gain company, but must keep its meaning.
 """
 
 from __future__ import annotations
