@@ -144,6 +144,22 @@ def still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
     return kept
 
 
+def writable(net: nn.Module, *, batch_norm: str) -> set[str]:
+    """Return the names of the buffers and frozen weights that a pass may write into.
+
+    Torch's own layers write none in evaluation mode; batch norms in training mode do. Of other
+    classes nothing is known.
+    """
+    ids = {
+        id(t)
+        for m in net.modules()
+        if not type(m).__module__.startswith("torch.nn.modules.")
+        or (batch_norm == "train" and isinstance(m, nn.modules.batchnorm._BatchNorm))
+        for t in [*m.parameters(recurse=False), *m.buffers(recurse=False)]
+    }
+    return {n for n, t in [*net.named_parameters(), *net.named_buffers()] if id(t) in ids}
+
+
 def kinds(
     weights: Mapping[str, Tensor], like: Tensor
 ) -> dict[str, tuple[torch.device, torch.dtype]]:
