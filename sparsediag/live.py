@@ -104,10 +104,12 @@ class Live:
         like = next(iter(tensors.values()))
         dtype = reduce(torch.promote_types, [t.dtype for t in tensors.values()])
         flat = torch.zeros(self._numel, dtype=dtype, device=like.device)
-        places = flat.split([shape.numel() for shape in self.shapes.values()])
-        for (name, shape), place in zip(self.shapes.items(), places, strict=True):
-            if name in tensors:
-                place.view(shape).copy_(tensors[name].detach().to_dense())  # sparse: of embeddings
+        parts = flat.split([shape.numel() for shape in self.shapes.values()])
+        places = {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
+        torch._foreach_copy_(
+            [places[name] for name in tensors],
+            [t.detach().to_dense() for t in tensors.values()],  # sparse: of embeddings
+        )
         return flat if self.index is None else flat[self.index]
 
     def bits(self) -> np.ndarray:
@@ -130,8 +132,9 @@ class Live:
 def added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
     """The total (None: nothing yet) and a share of the parts."""
     if total is None:
-        return [p * share for p in parts]
-    return [t.add_(p, alpha=share) for t, p in zip(total, parts, strict=True)]
+        return list(torch._foreach_mul(parts, share))
+    torch._foreach_add_(total, parts, alpha=share)
+    return total
 
 
 def still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
