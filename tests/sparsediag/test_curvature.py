@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import hashlib
 import itertools
+import warnings
 import weakref
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -112,6 +113,20 @@ def test_forward_mode_is_right_or_says_that_it_cannot(name: str) -> None:
     _close(curvature(v), hessian @ v)
     _close(curvature.gradient, cases.dense_gradient(problem))
     assert curvature.nbytes == 0
+
+
+@pytest.mark.parametrize("kind", [FutureWarning, DeprecationWarning])
+def test_forward_mode_lets_the_warnings_of_a_loss_through(kind: type[Warning]) -> None:
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        warnings.warn("of the caller's", kind, stacklevel=1)
+        return F.cross_entropy(z, y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        problem = dataclasses.replace(cases.tanh_mlp(), loss=loss)
+        curvature = Curvature(problem, mode="forward")
+    with pytest.warns(kind, match="of the caller's"):
+        curvature(_vector(problem))
 
 
 @both_modes
@@ -459,7 +474,7 @@ def test_units_of_filters_do_not_see_the_scale_of_a_filter() -> None:
     def made(factor: float) -> Problem:
         net = cases._net(
             lambda: nn.Sequential(
-                nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5, eps=0), nn.Tanh(), nn.Linear(5, 3)
+                nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5, eps=1e-30), nn.Tanh(), nn.Linear(5, 3)
             )
         )
         with torch.no_grad():
