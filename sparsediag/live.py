@@ -132,8 +132,8 @@ class Live:
 def added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
     """The total (None: nothing yet) and a share of the parts."""
     if total is None:
-        return list(torch._foreach_mul(parts, share))
-    torch._foreach_add_(total, parts, alpha=share)
+        return list(torch._foreach_mul(list(parts), share))
+    torch._foreach_add_(total, list(parts), alpha=share)
     return total
 
 
