@@ -53,7 +53,7 @@ class Captured:
         self, record: Record, function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
     ) -> str:
         """Record the function at another place than `x`; return what is wrong with it there."""
-        place = x.flip(0)
+        place = -x.detach()
         replay, output, self.nbytes = record(lambda: function(place))
         self._graph = place, replay, output
         off, size = float((self._again(x) - y).norm()), float(y.norm())
@@ -63,7 +63,7 @@ class Captured:
 
     def _again(self, x: Tensor) -> Tensor:
         place, replay, output = self._graph
-        place.copy_(x)
+        place.copy_(x.detach())
         replay()
         return output.clone()
 

@@ -49,7 +49,8 @@ class Curvature:
             samples. "auto" takes the tape where there are convolutions, whose double backward is
             slow, and "retained" elsewhere; "fastest" measures, so its rounding may vary.
         memory: GiB that may be kept between products; None for half of what is free.
-        chunk: Samples at a time, where the loss is a mean over samples.
+        chunk: Samples at a time, where the loss is a mean over samples; None for what fills a CPU,
+            or fits on a GPU.
 
     Attributes:
         mode: The one in use.
@@ -160,8 +161,8 @@ class Curvature:
                 if size == 1 or not self.problem.separable:
                     raise short(self.problem.device, size) from error
             # here the error is gone, and all that it held
-            self._kept, self._chunks = [], chunked(self._chunks, size // 2)
-            self._budget /= 2
+            self._kept, self._captured = [], Captured(0, None)
+            self._chunks, self._budget = chunked(self._chunks, size // 2), self._budget / 2
 
     def _keep(self) -> Tensor:
         """Engines for as many chunks as the budget allows, and the gradient on the way."""

@@ -95,6 +95,34 @@ def test_products_replayed(memory: float, mode: str, matrix: str, norm: str) -> 
     assert replayed.nbytes == computed.nbytes + 100
 
 
+@pytest.mark.parametrize("memory", [0, 1])
+def test_no_recording_outlives_its_chunks(memory: float) -> None:
+    problem = cases.tanh_mlp()
+    v = problem.weights
+    expected = problem.hvp(v)
+    curvature = Curvature(problem, mode="tape", memory=memory, chunk=8)
+
+    def record(work: Callable[[], Tensor]) -> Recorded:
+        output, good = work(), [True]
+
+        def replay() -> None:
+            if not good:
+                output.zero_()
+                raise torch.OutOfMemoryError("no room for the product")
+            good.pop()
+            output.copy_(work())
+
+        return replay, output, 100
+
+    curvature._captured = Captured(1e9, record)
+    for _ in range(WARM):
+        curvature(v)
+    assert curvature.captured == "replayed"
+    for _ in range(2):
+        torch.testing.assert_close(curvature(v), expected, rtol=0, atol=1e-12)
+    assert curvature.captured != "replayed"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("matrix", ["hessian", "gauss-newton", "fisher"])
