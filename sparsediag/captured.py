@@ -31,14 +31,15 @@ class Captured:
     def __init__(self, room: float, record: Record | None) -> None:
         self.room, self.record = room, record
         self.calls = self.nbytes = 0
-        self.note = "called too few times" if record else "not on a GPU"
+        self.note = "called too few times" if room > 0 else "no memory for a CUDA graph"
+        self.note = self.note if record else "not on a GPU"
 
     def __call__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Return function(x); the function has to be the same at every call."""
         if self.note == "replayed":
             return self._again(x)
         y, self.calls = function(x), self.calls + 1
-        if self.record and self.calls == WARM:
+        if self.record and self.room > 0 and self.calls == WARM:
             try:
                 wrong = self._capture(self.record, function, x, y)
             except RuntimeError as error:

@@ -19,7 +19,8 @@ def few(batches: Sequence[Batch]) -> Batch:
     >>> len(few([(torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 2), torch.zeros(3))])[1])
     4
     """
-    return rows(chunked(batches[:PROBE], PROBE * max(map(count, batches)))[0], slice(PROBE))
+    some = [rows(batch, slice(PROBE)) for batch in batches[:PROBE]]
+    return rows(chunked(some, PROBE**2)[0], slice(PROBE))
 
 
 def short(device: torch.device, samples: int) -> torch.OutOfMemoryError:

@@ -175,8 +175,7 @@ class Curvature:
             fits = held + engine.nbytes <= self._budget
             held += engine.nbytes * fits
             self._kept.append(engine if fits else None)
-        room = self._budget - held
-        self._captured = Captured(room, graph if self._stream and room > 0 else None)
+        self._captured = Captured(self._budget - held, graph if self._stream else None)
         self.gradient = self._scaled(self.problem.joined(total))
         return self.gradient
 

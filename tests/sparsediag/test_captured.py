@@ -58,9 +58,10 @@ def test_a_recording_is_replayed() -> None:
         (_failing, 100, "operation not permitted when stream is capturing"),
         (_full, 100, "no room for the pool"),
         (_record, 99, "GiB"),
+        (_record, 0, "no memory"),
         (None, 100, "not on a GPU"),
     ],
-    ids=["frozen", "failing", "full", "too large", "none"],
+    ids=["frozen", "failing", "full", "too large", "no room", "none"],
 )
 def test_what_cannot_be_replayed_is_computed(
     record: Callable | None, room: float, note: str
