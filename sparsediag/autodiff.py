@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -65,6 +66,7 @@ class Forward:
     nbytes = 0
 
     def __init__(self, batch: Pass, weights: Tensors) -> None:
+        _forward_mode()
         self.weights = tuple(w.detach() for w in weights)
         self.slope = grad(lambda w: batch.loss(batch.outputs(w)))
         self.gradient = list(self.slope(self.weights))
@@ -73,9 +75,7 @@ class Forward:
         """The Hessian times a vector, both as a tensor for each weight."""
         if matrix != "hessian":
             raise CannotRecord("forward over reverse is for the Hessian only")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # from within torch, at the first call
-            return list(self._along(tuple(directions)))
+        return list(self._along(tuple(directions)))
 
     def _along(self, directions: tuple[Tensor, ...]) -> Any:
         return jvp(self.slope, (self.weights,), (directions,))[1]
@@ -90,6 +90,17 @@ class Compiled(Forward):
 
     def _along(self, directions: tuple[Tensor, ...]) -> Any:
         return self._compiled(directions)
+
+
+@cache
+def _forward_mode() -> None:
+    """Let torch set forward mode up, which it does at the first call, with warnings about itself.
+
+    No code of the caller's runs meanwhile, so no warning about that is lost.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jvp(torch.neg, (torch.zeros(()),), (torch.zeros(()),))
 
 
 def _slopes(output: Tensor, leaves: Tensors, weight: Tensor | None = None) -> Tensors:

@@ -39,11 +39,14 @@ def choose(batch: Pass, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix
 
     Raises:
         ValueError: If the mode fails on this net, or its product is not that of double backward.
+        torch.OutOfMemoryError: If the memory is too short for these samples.
     """
     draw = stream("curvature probe")
     along = [torch.randn(w.shape, generator=draw).to(w) for w in weights]
     try:
         expected, least = _timed(Retained(batch, weights), along, matrix)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, NotImplementedError) as error:
         why = " ".join(str(error).split())[:200]
         raise ValueError(f"the net cannot be differentiated twice: {why}") from error
@@ -54,6 +57,8 @@ def choose(batch: Pass, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix
             engine = ENGINES[name](batch, weights)
             came, seconds = _timed(engine, along, matrix)
             wrong = _unlike(came, expected)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             wrong = " ".join(str(error).split())[:200]
         if wrong and mode == name:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sparsediag.batches import Batch, chunked, count, fitting, rows
+from sparsediag.autodiff import Retained
+from sparsediag.batches import Batch, chunked, count
+from sparsediag.captured import Captured, graph, on, side
 from sparsediag.choice import ENGINES, Engine, Mode, choose
+from sparsediag.chunks import few, short, together
 from sparsediag.device import free
 from sparsediag.directions import lengths
 from sparsediag.errors import unknown
@@ -21,9 +24,6 @@ from sparsediag.tape import Matrix, Pass
 from sparsediag.twice import twice
 
 MATRICES = ("hessian", "gauss-newton", "fisher")
-# numbers of input at a time, 128 and 1024 images of 3 x 32 x 32: enough to fill the processor
-CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}
-PROBE = 4  # samples that decide on the mode
 
 
 class Curvature:
@@ -34,7 +34,8 @@ class Curvature:
 
     The data go through in chunks, each weighted by its number of samples. What a product needs of
     the forward and the backward pass is kept between products as far as `memory` allows, and
-    computed anew beyond it.
+    computed anew beyond it. Where memory runs out, chunks are halved. On a GPU the third and later
+    products are replayed from a CUDA graph, if that gives the same.
 
     Args:
         problem: The loss.
@@ -48,12 +49,12 @@ class Curvature:
             samples. "auto" takes the tape where there are convolutions, whose double backward is
             slow, and "retained" elsewhere; "fastest" measures, so its rounding may vary.
         memory: GiB that may be kept between products; None for half of what is free.
-        chunk: Samples at a time, where the loss is a mean over samples.
+        chunk: Samples at a time, where the loss is a mean over samples; None for what fills a CPU,
+            or fits on a GPU.
 
     Attributes:
         mode: The one in use.
         gradient: Of the mean loss, in the same units, (size,).
-        nbytes: Memory held between products.
         products: Number of products so far.
         doubts: What makes the matrix itself questionable.
 
@@ -92,63 +93,98 @@ class Curvature:
             raise ValueError(f"chunk={chunk}: need 1 sample or more at a time")
         self.problem, self.matrix, self.norm, self.products = problem, matrix, norm, 0
         self.doubts: list[str] = []
+        self._kept: list[Engine | None] = []
         self._lengths = lengths(problem) if norm == "filter" else None
-        kind = problem.device.type
         self._chunks = list(problem.batches)
-        if problem.separable:
-            most = max(map(count, self._chunks))
-            fits = fitting(self._chunks, CHUNK.get(kind, 2**18))
-            joined = 8 * most if kind == "cpu" else most  # the caller knows what fits on a GPU
-            self._chunks = chunked(self._chunks, chunk or min(fits, joined))
-        elif matrix == "fisher":
+        probe = few(self._chunks) if problem.separable else self._chunks[0]
+        if matrix == "fisher" and not problem.separable:
             raise ValueError("matrix='fisher' needs a loss that is a mean over separate samples")
-        elif problem.batch_norm == "eval" and len(set(map(count, problem.batches))) > 1:
+        uneven = problem.batch_norm == "eval" and len(set(map(count, self._chunks))) > 1
+        if uneven and not problem.separable:
             self.doubts.append(
                 "the loss is not a mean over samples, so uneven batches are not weighted right"
             )
-        self._layout = Layout.of(problem)
+        self._layout, self._stream = Layout.of(problem), side(problem.device)
+        room = free(problem.device) / 2
+        self._budget = room if memory is None else memory * 2**30
         with self._settings():
             self._weights = self._layout.weights(problem.split(problem.weights))
-            probe = self._chunks[0]
-            if problem.separable:
-                probe = rows(probe, slice(PROBE))
-            self.mode = choose(self._pass(probe), self._weights, mode=mode, matrix=matrix)
-            self._keep(free(problem.device) / 2 if memory is None else memory * 2**30)
+            try:
+                self.mode = choose(self._pass(probe), self._weights, mode=mode, matrix=matrix)
+                if problem.separable:
+                    room = min(room, self._budget or room)
+                    size = chunk or together(self._chunks, problem.device.type, room, self._held)
+                    self._chunks = chunked(self._chunks, size)
+            except torch.OutOfMemoryError as error:
+                raise short(problem.device, count(probe)) from error
+            self._fitted(self._keep)
 
     def __call__(self, vector: Tensor) -> Tensor:
         """The matrix times `vector`, (size,)."""
         self.problem.live.check(vector)
         self.products += 1
+        with self._settings():
+            return self._fitted(lambda: self._captured(self._product, vector))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held between products."""
+        held: int = sum(engine.nbytes for engine in self._kept if engine)
+        return held + self._captured.nbytes
+
+    @property
+    def captured(self) -> str:
+        """Return "replayed" where products come from a CUDA graph, else why they do not."""
+        return self._captured.note
+
+    def _product(self, vector: Tensor) -> Tensor:
+        if not self._kept:
+            self._keep()
         directions = self._layout.weights(self.problem.split(self._scaled(vector)))
         total: list[Tensor] | None = None
-        with self._settings():
-            for chunk, kept in zip(self._chunks, self._kept, strict=True):
-                engine = kept or self._engine(chunk)
-                share = count(chunk) / self.problem.samples
-                parts = engine.product(directions, self.matrix)
-                total = added(total, parts, share)
+        for chunk, kept in zip(self._chunks, self._kept, strict=True):
+            engine = kept or self._engine(chunk)
+            parts = engine.product(directions, self.matrix)
+            total = added(total, parts, count(chunk) / self.problem.samples)
         return self._scaled(self.problem.joined(total))
 
     def _scaled(self, vector: Tensor) -> Tensor:
         return vector if self._lengths is None else self._lengths * vector
 
-    def _keep(self, budget: float) -> None:
-        """Engines for as many chunks as fit in `budget` bytes, and the gradient on the way."""
-        self._kept: list[Engine | None] = []
-        self.nbytes = 0
-        total: list[Tensor] | None = None
+    def _fitted(self, work: Callable[[], Tensor]) -> Tensor:
+        """Return what `work` computes; while the memory is short, in chunks of half the size."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                size = max(map(count, self._chunks))
+                if size == 1 or not self.problem.separable:
+                    raise short(self.problem.device, size) from error
+            # here the error is gone, and all that it held
+            self._kept, self._captured = [], Captured(0, None)
+            self._chunks, self._budget = chunked(self._chunks, size // 2), self._budget / 2
+
+    def _keep(self) -> Tensor:
+        """Engines for as many chunks as the budget allows, and the gradient on the way."""
+        self._kept = []
+        held, total = 0, None
         for chunk in self._chunks:
             engine = self._engine(chunk)
             total = added(total, engine.gradient, count(chunk) / self.problem.samples)
             engine.gradient = None
-            fits = self.nbytes + engine.nbytes <= budget
-            self.nbytes += engine.nbytes * fits
+            fits = held + engine.nbytes <= self._budget
+            held += engine.nbytes * fits
             self._kept.append(engine if fits else None)
+        self._captured = Captured(self._budget - held, graph if self._stream else None)
         self.gradient = self._scaled(self.problem.joined(total))
+        return self.gradient
 
     def _engine(self, chunk: Batch) -> Engine:
         engine: Engine = ENGINES[self.mode](self._pass(chunk), self._weights)
         return engine
+
+    def _held(self, samples: Batch) -> float:
+        return Retained(self._pass(samples), self._weights).nbytes
 
     def _pass(self, chunk: Batch) -> Pass:
         x, y = chunk
@@ -156,5 +192,5 @@ class Curvature:
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
-        with self.problem.modes(), twice():
+        with self.problem.modes(), twice(), on(self._stream):
             yield

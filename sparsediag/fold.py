@@ -1,8 +1,8 @@
 """Folding: a convolution and the batch norm after it are one convolution with other weights.
 
 With g = scale / sqrt(var + eps), a batch norm by running statistics turns x * w into
-x * (w g) + (shift - mean g). Nothing is approximated: the folded weights are functions of the
-weights on the tape like everything else, and the tape passes over the images a few times less.
+x * (w g) + (shift - mean g). Nothing is approximated, and the tape passes over the images a few
+times less.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
+from torch import Tensor
 
 from sparsediag.record import Call
-from sparsediag.rules import Affine, Convolution, Local, Step
+from sparsediag.rules import Affine, Changes, Convolution, Step
 
 
 def foldable(calls: list[Call]) -> dict[int, Call]:
@@ -34,26 +35,55 @@ def foldable(calls: list[Call]) -> dict[int, Call]:
     }
 
 
-def fold(norm: Call, before: Call, free: int) -> list[Step]:
-    """The steps of both: folded weight, folded bias, convolution; values `free`, `free + 1`."""
-    w, scale, shift = (
-        t.detach().requires_grad_() for t in (before.args[1], norm.args[1], norm.args[2])
-    )
-    mean, var, eps = norm.args[3], norm.args[4], norm.args[7]
-    with torch.enable_grad():
-        g = scale * torch.rsqrt(var + eps)
-        weight = w * g.view(-1, *[1] * (w.dim() - 1))
-        bias = shift - mean * g
-    scale_from, shift_from = norm.active[1], norm.active[2]
+def fold(norm: Call, before: Call) -> Step:
+    """Return the step of both."""
     x_from = [before.active[0]] if 0 in before.active else []
-    args = [before.args[0], weight.detach(), bias.detach(), *before.args[3:]]
-    places = [*range(1 - len(x_from), 1), 1, 2]
-    return [
-        (free, Local([w, scale], weight), [before.active[1], scale_from]),
-        (free + 1, Local([scale, shift], bias), [scale_from, shift_from]),
-        (
-            norm.number,
-            Convolution(args, places, norm.outputs[0]),
-            [*x_from, free, free + 1],
-        ),
-    ]
+    inputs = [*x_from, before.active[1], norm.active[1], norm.active[2]]
+    return norm.number, Folded(norm, before), inputs
+
+
+class Folded(Convolution):
+    """z = x * W + b with W = w g, b = shift - mean g, and g = scale r, r = 1 / sqrt(var + eps).
+
+    With W' and b' the cotangents of W and b, those of w, scale and shift are W' g,
+    (<W', w> - <mean, b'>) r and b'. A product of w and scale, W is curved itself.
+    """
+
+    def __init__(self, norm: Call, before: Call) -> None:
+        x, w, _, *shape = before.args
+        _, scale, shift, mean, var, *_, eps = norm.args[:8]
+        r = torch.rsqrt(var + eps)
+        g = scale * r
+        self.column = [-1, *[1] * (w.dim() - 1)]
+        self.own, self.mean, self.r, self.g = w, mean, r, g.view(self.column)
+        places = [*range(1 - (0 in before.active), 1), 1, 2]
+        super().__init__([x, w * self.g, shift - mean * g, *shape], places, norm.outputs[0])
+
+    def backward(self, z: Tensor) -> list[Tensor]:
+        *image, self.slope, bias = super().backward(z)
+        return [*image, self.slope * self.g, self._gain(self.slope * self.own, bias), bias]
+
+    def push(self, dx: Changes) -> Tensor | None:
+        *image, w, scale, shift = dx
+        w = torch.zeros_like(self.own) if w is None else w
+        g = torch.zeros_like(self.r) if scale is None else scale * self.r
+        shift = torch.zeros_like(g) if shift is None else shift
+        column = g.view(self.column)
+        change = torch.addcmul(w * self.g, self.own, column)
+        self.moved = w, column, change  # for `pull`
+        return super().push([*image, change, torch.addcmul(shift, self.mean, g, value=-1)])
+
+    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+        w, column, change = self.moved
+        del self.moved
+        *image, slope, bias = super().pull(dz, [*dx[:-3], change, None], curved=curved)
+        weight, along = slope * self.g, slope * self.own
+        if curved:
+            weight.addcmul_(self.slope, column)
+            along.addcmul_(self.slope, w)
+        return [*image, weight, self._gain(along, bias), bias]
+
+    def _gain(self, along: Tensor, bias: Tensor) -> Tensor:
+        """The cotangent of the scale, from W' w and b'."""
+        total = along.sum(list(range(1, along.dim())))
+        return torch.addcmul(total, self.mean, bias, value=-1).mul_(self.r)

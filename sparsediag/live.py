@@ -104,10 +104,12 @@ class Live:
         like = next(iter(tensors.values()))
         dtype = reduce(torch.promote_types, [t.dtype for t in tensors.values()])
         flat = torch.zeros(self._numel, dtype=dtype, device=like.device)
-        places = flat.split([shape.numel() for shape in self.shapes.values()])
-        for (name, shape), place in zip(self.shapes.items(), places, strict=True):
-            if name in tensors:
-                place.view(shape).copy_(tensors[name].detach().to_dense())  # sparse: of embeddings
+        parts = flat.split([shape.numel() for shape in self.shapes.values()])
+        places = {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
+        torch._foreach_copy_(
+            [places[name] for name in tensors],
+            [t.detach().to_dense() for t in tensors.values()],  # sparse: of embeddings
+        )
         return flat if self.index is None else flat[self.index]
 
     def bits(self) -> np.ndarray:
@@ -130,8 +132,9 @@ class Live:
 def added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
     """The total (None: nothing yet) and a share of the parts."""
     if total is None:
-        return [p * share for p in parts]
-    return [t.add_(p, alpha=share) for t, p in zip(total, parts, strict=True)]
+        return list(torch._foreach_mul(list(parts), share))
+    torch._foreach_add_(total, list(parts), alpha=share)
+    return total
 
 
 def still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
@@ -142,6 +145,22 @@ def still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
         if name in frozen:
             kept[name].masked_fill_(~m.to(kept[name].device), 0)
     return kept
+
+
+def writable(net: nn.Module, *, batch_norm: str) -> set[str]:
+    """Return the names of the buffers and frozen weights that a pass may write into.
+
+    Torch's own layers write none in evaluation mode; batch norms in training mode do. Of other
+    classes nothing is known.
+    """
+    ids = {
+        id(t)
+        for m in net.modules()
+        if not type(m).__module__.startswith("torch.nn.modules.")
+        or (batch_norm == "train" and isinstance(m, nn.modules.batchnorm._BatchNorm))
+        for t in [*m.parameters(recurse=False), *m.buffers(recurse=False)]
+    }
+    return {n for n, t in [*net.named_parameters(), *net.named_buffers()] if id(t) in ids}
 
 
 def kinds(

@@ -22,7 +22,7 @@ from sparsediag import trial
 from sparsediag.autodiff import Retained
 from sparsediag.batches import Batch, arguments, count, even, fixed, moved, separate, tensors
 from sparsediag.fingerprint import content, fingerprint, forwards
-from sparsediag.live import Live, added, kinds, still
+from sparsediag.live import Live, added, kinds, still, writable
 from sparsediag.mask import Mask
 from sparsediag.modes import exactly
 from sparsediag.outputs import loss as suggested
@@ -79,6 +79,7 @@ class Problem:
     live: Live = field(init=False, repr=False)
     weights: Tensor = field(init=False, repr=False)
     _still: dict[str, Tensor] = field(init=False, repr=False)
+    _writable: set[str] = field(init=False, repr=False)
     _kinds: dict[str, tuple[torch.device, torch.dtype]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +97,8 @@ class Problem:
             object.__setattr__(self, "batches", self._batches)
             object.__setattr__(self, "live", live)
             object.__setattr__(self, "_still", still(self.net, live, self.mask))
+            may = writable(self.net, batch_norm=self.batch_norm)
+            object.__setattr__(self, "_writable", may)
             object.__setattr__(self, "weights", weights)
             object.__setattr__(self, "_kinds", kinds(own, weights))
             trial.check(self)
@@ -231,14 +234,17 @@ class Problem:
 
         `still` holds what does not move, buffers and frozen weights, where it is not the net's own.
         """
-        # a net may write into its buffers and its input: into copies
+        # a net may write into its input: into a copy
         still = self.still() if still is None else still
         weights = {**weights, **{n: weights[n].to(*kind) for n, kind in self._kinds.items()}}
         return functional_call(self.net, {**weights, **still}, *arguments(moved(x, Tensor.clone)))
 
     def still(self) -> dict[str, Tensor]:
-        """A copy of what does not move: buffers, and frozen weights, masked too."""
-        return {name: t.clone() for name, t in self._still.items()}
+        """Return what does not move: buffers, and frozen weights, masked too.
+
+        What a pass may write into is a copy; the rest is not to be written.
+        """
+        return {n: t.clone() if n in self._writable else t for n, t in self._still.items()}
 
     def _at(self, at: Tensor | None) -> dict[str, Tensor]:
         return self.split(self.weights if at is None else at)

@@ -118,7 +118,7 @@ class Sweep:
 
     def _measured(self) -> dict[str, Tensor]:
         """Batch norm's statistics of the samples at this place."""
-        norms = {name: t for name, t in self.problem.still().items() if name in self._norms}
+        norms = {n: t.clone() for n, t in self.problem.still().items() if n in self._norms}
         seen = 0
         for chunk in self._chunks:
             seen += count(chunk)

@@ -99,7 +99,7 @@ class Tape:
                     self._output_slope = slopes[value]
                 _collect(slopes, inputs, rule.backward(slopes.pop(value)))
         self.steps = used[::-1]
-        self.gradient = [slopes.get(i, torch.zeros_like(w)) for i, w in enumerate(self.weights)]
+        self.gradient = self._of_weights(slopes)
 
     @property
     def convolves(self) -> bool:
@@ -144,18 +144,22 @@ class Tape:
                     )
             if value in slopes:
                 _collect(slopes, inputs, rule.pull(slopes.pop(value), dx, curved=curved))
-        return [slopes.get(i, torch.zeros_like(w)) for i, w in enumerate(self.weights)]
+        return self._of_weights(slopes)
+
+    def _of_weights(self, slopes: dict[int, Tensor]) -> list[Tensor]:
+        return [
+            slopes[i] if i in slopes else torch.zeros_like(w) for i, w in enumerate(self.weights)
+        ]
 
 
 def _steps(recorder: Recorder, needed: set[int | None]) -> list[Step]:
     """The rules of all calls; convolutions take the batch norm after them into their weights."""
     pairs = {n: c for n, c in foldable(recorder.calls).items() if c.number not in needed}
     inside = {before.number for before in pairs.values()}
-    steps, free = [], len(recorder.alive)
+    steps: list[Step] = []
     for call in recorder.calls:
         if call.number in pairs:
-            steps += fold(call, pairs[call.number], free)
-            free += 2
+            steps.append(fold(call, pairs[call.number]))
         elif call.number not in inside:
             steps += _rules(call)
     return steps

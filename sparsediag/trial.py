@@ -67,7 +67,10 @@ def check(problem: Problem) -> None:
     ((x, y), *_), weights = problem.batches, problem.split(problem.weights)
     with problem.modes(), torch.no_grad():
         try:
-            outputs = problem.call(weights, x)
+            still = {name: t.clone() for name, t in problem._still.items()}
+            outputs = problem.call(weights, x, still=still)
+            written = (name for name, t in still.items() if t.is_inference() or t._version)
+            problem._writable.update(written)
         except Exception as error:
             raise _failed(f"the net failed on inputs {told(x)}", error) from error
         try:

@@ -8,16 +8,40 @@ struck out of it by hand.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsediag import Mask, Problem
 
 Batches = list[tuple[Tensor, Tensor]]
+
+
+class Calls(TorchDispatchMode):
+    """Count the operations that run inside, by name; on a GPU each is a launch or more."""
+
+    IDLE = ("view", "detach", "expand", "t", "unsqueeze", "squeeze", "split_with_sizes")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.names[operation._schema.name.removeprefix("aten::")] += 1
+        return operation(*args, **(kwargs or {}))
+
+    @property
+    def launches(self) -> int:
+        """Number of those that compute something."""
+        return sum(n for name, n in self.names.items() if name not in (*self.IDLE, "promote_types"))
 
 
 class Residual(nn.Module):

@@ -788,22 +788,26 @@ def test_dollars_in_names_are_no_formulas(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "where"),
     [
-        MemoryError("Unable to allocate 745. GiB for an array"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: not enough memory"
+        (MemoryError("Unable to allocate 745. GiB for an array"), "there is"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: not enough memory"
+            ),
+            "there is",
         ),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB"), "the GPU has"),
     ],
 )
 def test_too_little_memory_is_said(
-    place: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, error: Exception
+    place: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(Checkpoint, "load", full)
-    refused(place, capsys, ["gradflow", "small.pt"], "there is too little memory; use a smaller")
+    refused(place, capsys, ["gradflow", "small.pt"], f"{where} too little memory; use a smaller")
     with pytest.raises(type(error)):
         main(["gradflow", "small.pt", "--debug"])
 

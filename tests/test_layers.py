@@ -24,6 +24,7 @@ ORDER = [
         "sparsediag.options",
         "sparsediag.scope",
         "sparsediag.twice",
+        "sparsediag.captured",
     ],
     [
         "sparsediag.archive",
@@ -67,7 +68,7 @@ ORDER = [
         "sparsediag.tally",
         "sparsediag.wave",
     ],
-    ["sparsediag.choice", "sparsediag.axis"],
+    ["sparsediag.choice", "sparsediag.axis", "sparsediag.chunks"],
     ["sparsediag.curvature"],
     ["sparsediag.solvers"],
     ["sparsediag.planes"],

@@ -190,9 +190,9 @@ def _waves(
 def _leaves(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All weights, the frozen ones too, such that a gradient comes down to them; and buffers."""
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
-    frozen, still = dict(problem.net.named_parameters()), problem.still()
-    for name, t in still.items():
-        t.requires_grad_(name in frozen and t.is_floating_point())
+    frozen, still = dict(problem.net.named_parameters()), {}
+    for name, t in problem.still().items():
+        still[name] = t.detach().requires_grad_(name in frozen and t.is_floating_point())
     return weights, still
 
 

@@ -74,6 +74,21 @@ def measure(name: str) -> Rows:
     return rows
 
 
+def ranking(device: str, size: int = 11_000_000) -> Rows:
+    """Rows of the time to find the score that a tenth of the weights reaches, way by way."""
+    scores = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(device)
+    kept = size // 10
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "kthvalue": lambda: scores.kthvalue(size - kept + 1).values,
+        "sort": lambda: scores.sort().values[size - kept],
+        "topk": lambda: scores.topk(kept, sorted=False).values.min(),
+    }
+    assert len({float(way()) for way in ways.values()}) == 1
+    took = {label: seconds(lambda way=way: float(way())) for label, way in ways.items()}  # waits
+    took["a mask"] = seconds(lambda: sd.Mask.top({"scores": scores}, 0.1).alive)
+    return [(device, label, f"{1e3 * time:.1f} ms") for label, time in took.items()]
+
+
 def section() -> list[str]:
     rows = [row for name in NETS for row in measure(name)]
     heads = ("net", "mask", "time", "ratio", "to", "copies of the weights", "of that alone")

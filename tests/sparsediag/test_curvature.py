@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import hashlib
 import itertools
+import warnings
 import weakref
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -112,6 +113,20 @@ def test_forward_mode_is_right_or_says_that_it_cannot(name: str) -> None:
     _close(curvature(v), hessian @ v)
     _close(curvature.gradient, cases.dense_gradient(problem))
     assert curvature.nbytes == 0
+
+
+@pytest.mark.parametrize("kind", [FutureWarning, DeprecationWarning])
+def test_forward_mode_lets_the_warnings_of_a_loss_through(kind: type[Warning]) -> None:
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        warnings.warn("of the caller's", kind, stacklevel=1)
+        return F.cross_entropy(z, y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        problem = dataclasses.replace(cases.tanh_mlp(), loss=loss)
+        curvature = Curvature(problem, mode="forward")
+    with pytest.warns(kind, match="of the caller's"):
+        curvature(_vector(problem))
 
 
 @both_modes
@@ -371,6 +386,72 @@ def test_a_chunk_is_as_many_images_as_fill_the_processor() -> None:
     assert seen == [128, 2]
 
 
+class Limited(nn.Module):
+    """A net that runs out of memory with more than some samples, once that is set."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.most, self.seen = net, None, []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.most is not None and len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.seen.append(len(x))
+        return self.net(x)
+
+
+def _limited(**options: object) -> tuple[Problem, Limited]:
+    net = Limited(cases.tanh_mlp().net)
+    problem = Problem(net, cases.classes((16, 16), (4,), 3), **options)
+    return problem, net
+
+
+@pytest.mark.parametrize("memory", [0, None])
+@both_modes
+def test_chunks_are_halved_until_they_fit(mode: str, memory: float | None) -> None:
+    problem, net = _limited()
+    gradient, v = problem.gradient(), _vector(problem)
+    expected = problem.hvp(v)
+    assert problem.separable
+    net.most = 5
+    net.seen.clear()
+    curvature = Curvature(problem, mode=mode, memory=memory)
+    _close(curvature(v), expected)
+    _close(curvature.gradient, gradient)
+    assert 4 in net.seen
+    assert curvature.nbytes > 0 or memory == 0
+
+
+@both_modes
+def test_chunks_are_halved_in_a_product(mode: str) -> None:
+    problem, net = _limited()
+    v = _vector(problem)
+    curvature = Curvature(problem, mode=mode, memory=0)
+    before = curvature(v)
+    net.most = 3
+    _close(curvature(v), before)
+    assert net.seen[-1] == 2
+
+
+@pytest.mark.parametrize("most", [0, 3], ids=["nothing fits", "the probe does not"])
+def test_too_little_memory_for_a_probe_is_said(most: int) -> None:
+    problem, net = _limited()
+    assert problem.separable
+    net.most = most
+    net.train()
+    with pytest.raises(torch.OutOfMemoryError, match=r"cpu .* 4 samples .*--batch.*--memory"):
+        Curvature(problem)
+    assert net.training
+
+
+def test_a_batch_that_does_not_fit_and_cannot_be_parted_is_said() -> None:
+    problem, net = _limited(loss=summed)
+    assert not problem.separable
+    net.most = 15
+    with pytest.raises(torch.OutOfMemoryError, match=r"out of memory: cpu .* 16 samples"):
+        Curvature(problem)
+
+
 summed = partial(F.cross_entropy, reduction="sum")
 
 
@@ -459,7 +540,10 @@ def test_units_of_filters_do_not_see_the_scale_of_a_filter() -> None:
     def made(factor: float) -> Problem:
         net = cases._net(
             lambda: nn.Sequential(
-                nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5, eps=0), nn.Tanh(), nn.Linear(5, 3)
+                nn.Linear(4, 5, bias=False),
+                nn.BatchNorm1d(5, eps=1e-30),
+                nn.Tanh(),
+                nn.Linear(5, 3),
             )
         )
         with torch.no_grad():

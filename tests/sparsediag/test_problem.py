@@ -508,6 +508,50 @@ def test_a_buffer_that_is_written_in_evaluation_is_left_alone() -> None:
     assert net.calls == 0
 
 
+class Drifting(nn.Module):
+    """A net whose outputs depend on a buffer that it writes: its own, or that of a batch norm."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.fc, self.norm, self.own = nn.Linear(5, 4), nn.BatchNorm1d(4), own
+        self.register_buffer("most", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.fc(x)
+        written = self.most if self.own else self.norm.running_mean
+        written += z.detach().abs().amax(0)
+        return self.norm(z) * (1 + self.most)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_written_buffer_does_not_leak_into_the_next_pass(own: bool) -> None:
+    net = cases._net(lambda: Drifting(own))
+    before = _state(net)
+    problem = Problem(net, cases.classes((6, 5), (5,), 4))
+    first = problem.value(), problem.gradient(), problem.hvp(problem.weights)
+    again = problem.value(), problem.gradient(), problem.hvp(problem.weights)
+    assert first[0] == again[0]
+    assert torch.equal(first[1], again[1])
+    assert torch.equal(first[2], again[2])
+    assert _state(net) == before
+
+
+def test_a_problem_may_be_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        value = cases.residual_net().value()
+    assert value == cases.residual_net().value()
+
+
+@pytest.mark.parametrize(
+    ("policy", "copies"), [("eval", 1), ("train", 1 + 2 * 3)], ids=["eval", "train"]
+)
+def test_a_pass_copies_its_input_and_what_it_may_write(policy: str, copies: int) -> None:
+    problem = dataclasses.replace(cases.residual_net(), batch_norm=policy)
+    with cases.Calls() as calls:
+        problem.value()
+    assert calls.names["clone"] == copies * len(problem.batches)
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_reading_a_loader_leaves_the_generators_alone(shuffle: bool) -> None:
     net, loader = nn.Linear(5, 4).double(), DataLoader(Drawing(), 4, shuffle=shuffle)

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sparsediag import Curvature, Problem
+from sparsediag import Curvature, Problem, models
+from sparsediag.fold import Folded
 from sparsediag.rules import Add, Affine, Convolution, Local, Relu
 from sparsediag.tape import CannotRecord, Pass, Tape
 
@@ -124,6 +125,70 @@ def test_batch_norm_in_evaluation(dims: int, active: tuple[int, ...]) -> None:
         return F.batch_norm(x, mean, var, scale, shift, eps=0.01)
 
     assert Affine in _some(norm, [_drawn(4, 3, *[2] * dims), _drawn(3), _drawn(3, seed=1)], active)
+
+
+def _normed(op: Net, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """A convolution without a bias and the batch norm after it."""
+    z = op(x, w)
+    mean, var = (_drawn(z.shape[1], seed=i) for i in (4, 5))
+    return F.batch_norm(z, mean, var.square() + 0.5, scale, shift, eps=0.01)
+
+
+def _to_fold(dims: int, groups: int) -> list[Tensor]:
+    """Its image, weight, scale and shift."""
+    kernel = [4, 4 // groups, *[2] * dims]
+    return [_drawn(2, 4, *[4] * dims), _drawn(*kernel), _drawn(4, seed=2), _drawn(4, seed=3)]
+
+
+@pytest.mark.parametrize("active", [(0, 1, 2, 3), (1, 2, 3)], ids=["image", "no image"])
+@pytest.mark.parametrize("shape", [*SHAPES, "depthwise"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_folded_convolution(dims: int, shape: str, active: tuple[int, ...]) -> None:
+    options = {**SHAPES, "depthwise": {"groups": 4, "padding": 1}}[shape]
+    op = partial((F.conv1d, F.conv2d, F.conv3d)[dims - 1], **options)
+    rules = _some(partial(_normed, op), _to_fold(dims, options.get("groups", 1)), active)
+    assert Folded in rules
+    assert not rules & {Convolution, Affine}
+
+
+@pytest.mark.parametrize("still", _subsets(4), ids=str)
+def test_folded_convolution_whose_inputs_do_not_change(still: tuple[int, ...]) -> None:
+    tensors = _to_fold(2, 2)
+    op = partial(_normed, partial(F.conv2d, groups=2))
+
+    def way(*ts: Tensor) -> Tensor:  # the slope of a floor is 0
+        return op(*(torch.floor(3 * t) if i in still else t.exp() for i, t in enumerate(ts)))
+
+    assert Folded in _check(way, *tensors)
+
+
+@pytest.mark.parametrize("active", [a for a in _subsets(4) if not {1, 2, 3} <= {*a}], ids=str)
+def test_a_convolution_of_which_a_part_is_frozen_is_not_folded(active: tuple[int, ...]) -> None:
+    assert Folded not in _some(partial(_normed, F.conv2d), _to_fold(2, 1), active)
+
+
+def test_a_transposed_convolution_is_not_folded() -> None:
+    rules = _check(partial(_normed, F.conv_transpose2d), *_to_fold(2, 1))
+    assert {Convolution, Affine} <= rules
+
+
+def test_a_convolution_that_others_read_is_not_folded() -> None:
+    def way(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        z = F.conv2d(x, w)
+        return _normed(lambda *_: z, x, w, scale, shift) * z
+
+    assert Folded not in _check(way, *_to_fold(2, 1))
+
+
+def test_the_launches_of_a_product() -> None:
+    net = models.build("resnet20", width=4)
+    problem = Problem(net, [(torch.randn(2, 3, 32, 32), torch.arange(2))])
+    curvature, v = Curvature(problem, mode="tape"), torch.ones(problem.size)
+    with cases.Calls() as calls:
+        curvature(v)
+    folded, relus = 21, 19
+    assert calls.names["convolution"] + calls.names["convolution_backward"] == 5 * folded - 3
+    assert calls.launches <= 20 * folded + 2 * relus + 70
 
 
 def test_batch_norm_without_scale_and_shift() -> None:

@@ -1,0 +1,53 @@
+"""Chunks: the number of samples that go through a net at a time in a product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sparsediag.batches import Batch, chunked, count, fitting, rows
+
+# numbers of input at a time, 128 and 1024 images of 3 x 32 x 32: enough to fill the processor
+CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}
+PROBE = 4  # samples on which ways to a product are tried and measured
+
+
+def few(batches: Sequence[Batch]) -> Batch:
+    """Return the first samples.
+
+    >>> len(few([(torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 2), torch.zeros(3))])[1])
+    4
+    """
+    some = [rows(batch, slice(PROBE)) for batch in batches[:PROBE]]
+    return rows(chunked(some, PROBE**2)[0], slice(PROBE))
+
+
+def short(device: torch.device, samples: int) -> torch.OutOfMemoryError:
+    """Return the error of a device that cannot hold a pass over so many samples."""
+    return torch.OutOfMemoryError(
+        f"out of memory: {device} cannot hold the second derivatives of {samples} samples at a "
+        "time; need smaller batches (--batch), less kept between products (memory=, --memory), "
+        "or fewer weights (params=)"
+    )
+
+
+def together(
+    batches: Sequence[Batch], kind: str, room: float, held: Callable[[Batch], float]
+) -> int:
+    """Return the number of samples of a chunk: small batches are joined, large ones split.
+
+    Args:
+        batches: Those of the caller.
+        kind: Type of the device. A CPU is full with few samples; a GPU takes what fits.
+        room: Bytes that a chunk may hold on a GPU. Less than one batch is not taken for that.
+        held: Bytes that a pass over some samples holds.
+    """
+    most, fits = max(map(count, batches)), fitting(batches, CHUNK.get(kind, 2**18))
+    if kind == "cpu" or fits <= most:
+        return min(fits, 8 * most)
+    probe = few(batches)
+    n = count(probe)
+    half = n // 2
+    sample = (held(probe) - (held(rows(probe, slice(half))) if half else 0)) / (n - half)
+    return min(fits, max(most, int(room / max(sample, 1))))
