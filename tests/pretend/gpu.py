@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.pretend import cuda
@@ -30,9 +29,9 @@ GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 WAITS = {
     "_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "bincount",
     "_unique2", "unique_dim", "unique_consecutive", "repeat_interleave", "multinomial",
-    "linalg_eigh", "_linalg_eigh", "_linalg_svd", "linalg_qr", "_linalg_solve_ex", "linalg_cholesky_ex",
+    "_linalg_eigh", "_linalg_svd", "linalg_qr", "_linalg_solve_ex", "linalg_cholesky_ex",
 }  # fmt: skip
-INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 COPIES = {"_to_copy", "copy_"}
 ALIKE = {"cat", "stack"}  # take no number from the host either
 NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach"}
@@ -53,7 +52,15 @@ def put(tensor: Tensor) -> Tensor:
 
 def tensors(*tree: Any) -> list[Tensor]:
     """All tensors among arguments."""
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+    found: list[Tensor] = []
+    for leaf in tree:
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif isinstance(leaf, list | tuple):
+            found += tensors(*leaf)
+        elif isinstance(leaf, dict):
+            found += tensors(*leaf.values())
+    return found
 
 
 class Asked(TorchFunctionMode):
@@ -182,6 +189,10 @@ class Done(TorchDispatchMode):
     def __init__(self, asked: Asked, ledger: Ledger) -> None:
         super().__init__()
         self.asked, self.ledger = asked, ledger
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and torch need not load its compiler
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

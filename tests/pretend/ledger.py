@@ -52,9 +52,9 @@ def place() -> str:
     """Return the file and line of this repository that the call came from."""
     frame = sys._getframe(1)
     while frame:
-        file = frame.f_code.co_filename
-        ours = file.startswith(CODE) and (not file.startswith(OWN) or "scenarios" in file)
-        if ours:
+        file, handler = frame.f_code.co_filename, frame.f_code.co_name == "__torch_function__"
+        own = file.startswith(OWN) and "scenarios" not in file
+        if file.startswith(CODE) and not own and not handler:
             return f"{Path(file).relative_to(ROOT)}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"

@@ -6,18 +6,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from sparsediag import cli
 from sparsediag.choice import Mode
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.course import WORK
 from sparsediag.models import SKIPS
-from tests.pretend.ledger import Ledger, Mismatch
+from tests.pretend.ledger import Ledger
 from training import loop
 from training.config import Run
 from training.loop import fit
@@ -43,12 +47,22 @@ MASKS: dict[str, Table] = {  # options without which a method would do nothing h
     "set": {"density": 0.5, "every": 2},
 }
 QUICK: dict[str, list[str]] = {  # options of a diagnostic that make it short
-    "spectrum": ["--top", "2", "--tol", "0.1", "--max-products", "60"],
-    "blocks": ["--by", "stage", "--tol", "0.1", "--max-products", "30"],
+    "spectrum": ["--top", "2", "--tol", "0.1", "--max-products", "24"],
+    "blocks": ["--by", "stage", "--tol", "0.1", "--max-products", "8"],
+    "trace": ["--sketch", "1", "--max-products", "14"],
     "landscape": ["--points", "3"],
     "inputscape": ["--points", "3"],
-    "perturbation": ["--top", "1", "--points", "3"],
+    "perturbation": ["--top", "1", "--points", "3", "--tol", "0.2"],
 }
+WAYS: dict[str, list[str]] = {  # other ways of some of them, and through the solvers of others
+    "spectrum density": ["--density", "--probes", "2", "--steps", "4", *QUICK["spectrum"]],
+    "spectrum fisher": ["--matrix", "fisher", *QUICK["spectrum"]],
+    "spectrum pyhessian": ["--solver", "pyhessian", "--top", "1", "--tol", "0.5"],
+    "landscape eigenvectors": ["--axes", "eigenvectors", *QUICK["landscape"]],
+    "landscape gradient": ["--axes", "gradient", "--dims", "1", *QUICK["landscape"]],
+    "inputscape eigenvectors": ["--axes", "eigenvectors", "--count", "4", *QUICK["inputscape"]],
+}
+MODES = [mode for mode in get_args(Mode) if mode != "compiled"]  # a compiler is not pretended
 
 
 class Book:
@@ -83,7 +97,7 @@ def _sparsediag(*words: object) -> None:
     """One command, which must end well."""
     said = StringIO()
     with redirect_stdout(said), redirect_stderr(said):
-        code = cli.main([*map(str, words), "--device", "cuda", "--images", "64", "--batch", "32"])
+        code = cli.main([*map(str, words), "--device", "cuda", "--images", "64"])
     if code:
         raise RuntimeError(f"sparsediag {words}: {said.getvalue()}")
 
@@ -94,17 +108,24 @@ def diagnostics(book: Book, out: Path) -> None:
     for name in DIAGNOSTICS:
         with book.row(name):
             _sparsediag(name, folder / "last.pt", *QUICK.get(name, []))
+    for name, options in WAYS.items():
+        with book.row(name):
+            _sparsediag(name.partition(" ")[0], folder / "last.pt", *options)
+    for options in ([], ["--shared"]):
+        with book.row(" ".join(["landscape of two nets", *options])):
+            nets = folder / "last.pt", folder / "epoch-001.pt"
+            _sparsediag("landscape", *nets, *options, *QUICK["landscape"])
     for name in (*WORK, "spectrum", "landscape"):
         with book.row(f"{name} of a run"):
             _sparsediag(name, folder, *QUICK.get(name, []))
-    for mode in get_args(Mode):
+    for mode in MODES:
         with book.row(f"mode {mode}"):
-            _sparsediag("trace", folder / "last.pt", "--mode", mode, "--samples", "2")
+            _sparsediag("trace", folder / "last.pt", "--mode", mode, *QUICK["trace"])
 
 
 def masks(book: Book, out: Path) -> None:
     """Every pruning method."""
-    folder = train(out)
+    folder = train(out / "before")
     for name in METHODS:
         options = {"path": str(folder / "last.pt")} if name == "file" else {"density": 0.5}
         with book.row(name):
@@ -118,15 +139,15 @@ def tweaks(book: Book, out: Path) -> None:
             train(out, {"tweaks": {name: {"steps": 2} if name == "rescale" else {}}})
     for kind in SKIPS:
         layout = "contiguous" if kind == "conv1x1_bn" else "auto"
+        skips = {"ghost_skips": {"kind": kind, "site": "block_output"}}
         with book.row(f"skips {kind}"):
-            skips = {"ghost_skips": {"kind": kind}}
             train(out, {"tweaks": skips, "compute": {"layout": layout}})
 
 
 def records(book: Book, out: Path) -> None:
     """What is measured while a net trains, rewinding, going on, Adam, bfloat16."""
     with book.row("records"):
-        record = {"images": 64, "checkpoints": [1], "gradient_flow": True, "eigenvalue_every": 1}
+        record = {"images": 64, "checkpoints": [1], "gradient_flow": True, "eigenvalue_every": 2}
         train(out, {"record": record})
     magnitude = {"mask": {"method": "magnitude", "density": 0.5}, "rewind": 0.5}
     with book.row("rewinding"):
@@ -143,7 +164,7 @@ def records(book: Book, out: Path) -> None:
 
 
 def _resumed(out: Path, change: Table) -> bool:
-    """Whether a run that is stopped behind its first epoch ends with the files of one that is not."""
+    """Whether a run that is stopped after its first epoch ends with the files of a whole one."""
 
     class Stopped(Exception):
         pass
@@ -161,41 +182,39 @@ def _resumed(out: Path, change: Table) -> bool:
     return all((whole / f).read_bytes() == (parts / f).read_bytes() for f in files)
 
 
+TOST: Table = {"ghost_neurons": {}, "ghost_skips": {}, "smoothing": {}, "rescale": {"steps": 1}}
 STEPS: dict[str, Table] = {
     "dense": {"mask": {"method": "dense"}},
     "masked": {},
-    "ToST": {"tweaks": {"ghost_neurons": {}, "ghost_skips": {}, "smoothing": {}, "rescale": {"steps": 1}}},
+    "ToST": {"tweaks": TOST},
     "RigL": {"mask": {"method": "rigl", "density": 0.5, "every": 4}},
     "learned": {"mask": {"method": "learned"}},
     "distillation": {"tweaks": {"distillation": {}}},
-    "adam": {"optim": SMALL["optim"] | {"name": "adam", "lr": 0.001}},
+    "adam": {"optim": {"name": "adam", "lr": 0.001}},
     "gradient flow": {"record": {"images": 64, "gradient_flow": True}},
-}  # fmt: skip
+}
 
 
 def steps(book: Book, out: Path) -> None:
-    """Waits and copies from one optimiser's step to the next of the same epoch, crops included."""
+    """What happens between two steps of an optimiser, crops included; 10 steps an epoch."""
+    for name, change in STEPS.items():
+        _steps(book, name, out, change)
+
+
+def _steps(book: Book, name: str, out: Path, change: Table) -> None:
+    """Train; the row has (waits, copies, operations) between each step and the next."""
     seen: list[tuple[int, int, int]] = []
 
     def note(*_: Any) -> None:
         kept = book.ledger
         seen.append((kept.waits.total(), kept.copies.total(), kept.operations))
 
-    register_optimizer_step_post_hook(note)
-    for name, change in STEPS.items():
-        optim = SMALL["optim"] | change.get("optim", {}) | {"batch": 128}
-        train(out, change, {"optim": optim | {"epochs": 1}})  # and the runs that it stands on
-        seen.clear()
-        before = book.ledger.waits.copy()
-        with book.row(name) as row:
-            train(out, change, {"optim": optim})
-            gaps = [
-                [b - a for a, b in zip(*pair, strict=True)]
-                for pair in zip(seen, seen[1:], strict=False)
-            ]
-            row["steps"] = len(seen)
-            row["gaps"] = gaps
-            row["where"] = dict(book.ledger.waits - before)
+    hook, before = register_optimizer_step_post_hook(note), book.ledger.waits.copy()
+    with book.row(name) as row:
+        train(out, change, {"optim": SMALL["optim"] | {"batch": 128} | change.get("optim", {})})
+        row["between"] = [[b - a for a, b in zip(*pair, strict=True)] for pair in pairwise(seen)]
+        row["where"] = dict(book.ledger.waits - before)
+    hook.remove()
 
 
 def planted(book: Book, out: Path) -> None:
@@ -218,9 +237,10 @@ def planted(book: Book, out: Path) -> None:
     }
     for name, mistake in mistakes.items():
         with book.row(name) as row:
+            row |= {"mistake": True, "found": ""}
             try:
                 mistake()
-            except (Mismatch, TypeError, RuntimeError) as error:
+            except (RuntimeError, TypeError) as error:
                 row["found"] = str(error)
     waits: dict[str, Callable[[], Any]] = {
         "float": lambda: float(x[0]),
@@ -248,6 +268,13 @@ def planted(book: Book, out: Path) -> None:
     for name, call in fine.items():
         with book.row(f"fine: {name}"):
             call()
+
+    def look(*_: Any) -> None:
+        float(x[0])
+
+    hook = register_optimizer_step_pre_hook(look)
+    _steps(book, "a wait in each step", out, {})
+    hook.remove()
 
 
 SCENARIOS = {f.__name__: f for f in (diagnostics, masks, tweaks, records, steps, planted)}
