@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -62,7 +63,7 @@ WAYS: dict[str, list[str]] = {  # other ways of some of them, and through the so
     "landscape gradient": ["--axes", "gradient", "--dims", "1", *QUICK["landscape"]],
     "inputscape eigenvectors": ["--axes", "eigenvectors", "--count", "4", *QUICK["inputscape"]],
 }
-MODES = [mode for mode in get_args(Mode) if mode != "compiled"]  # a compiler is not pretended
+MODES = [mode for mode in get_args(Mode) if mode not in ("auto", "compiled")]  # no compiler here
 
 
 class Book:
@@ -82,7 +83,8 @@ class Book:
         after = kept.operations, kept.waits.total(), kept.copies.total()
         counts = (b - a for a, b in zip(before, after, strict=True))
         row |= dict(zip(("operations", "waits", "copies"), counts, strict=True))
-        self.rows[name] = row | {"seconds": round(time.monotonic() - began, 2)}
+        row["seconds"] = round(time.monotonic() - began, 2)
+        self.rows[name] = row
 
 
 def train(out: Path, *changes: Table, **options: Any) -> Path:
@@ -111,8 +113,8 @@ def diagnostics(book: Book, out: Path) -> None:
     for name, options in WAYS.items():
         with book.row(name):
             _sparsediag(name.partition(" ")[0], folder / "last.pt", *options)
-    for options in ([], ["--shared"]):
-        with book.row(" ".join(["landscape of two nets", *options])):
+    for options in ([], ["--shared", "--dims", "1"]):
+        with book.row(f"landscape of two nets{' shared' if options else ''}"):
             nets = folder / "last.pt", folder / "epoch-001.pt"
             _sparsediag("landscape", *nets, *options, *QUICK["landscape"])
     for name in (*WORK, "spectrum", "landscape"):
@@ -202,19 +204,20 @@ def steps(book: Book, out: Path) -> None:
 
 
 def _steps(book: Book, name: str, out: Path, change: Table) -> None:
-    """Train; the row has (waits, copies, operations) between each step and the next."""
-    seen: list[tuple[int, int, int]] = []
-
-    def note(*_: Any) -> None:
-        kept = book.ledger
-        seen.append((kept.waits.total(), kept.copies.total(), kept.operations))
-
-    hook, before = register_optimizer_step_post_hook(note), book.ledger.waits.copy()
+    """Train; the row has the waits and copies between each step and the next, by place."""
+    seen: list[Ledger] = []
+    hook = register_optimizer_step_post_hook(lambda *_: seen.append(deepcopy(book.ledger)))
     with book.row(name) as row:
         train(out, change, {"optim": SMALL["optim"] | {"batch": 128} | change.get("optim", {})})
-        row["between"] = [[b - a for a, b in zip(*pair, strict=True)] for pair in pairwise(seen)]
-        row["where"] = dict(book.ledger.waits - before)
     hook.remove()
+    row["between"] = [
+        {
+            "waits": two.waits - one.waits,
+            "copies": two.copies - one.copies,
+            "operations": two.operations - one.operations,
+        }
+        for one, two in pairwise(seen)
+    ]
 
 
 def planted(book: Book, out: Path) -> None:
