@@ -203,11 +203,10 @@ class Done(TorchDispatchMode):
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, given = func.overloadpacket.__name__, tensors(args, kwargs)
         there = [t for t in given if on_gpu(t)]
-        here = [t for t in given if not on_gpu(t)]
         if name in COPIES:
             return self._copy(func, args, kwargs)
-        if there and here:
-            self._mixed(name, args, there, here)
+        if 0 < len(there) < len(given):
+            self._mixed(name, args, there, [t for t in given if not on_gpu(t)])
         target = self.asked.target if self.asked.told or not given else bool(there)
         if there or target:
             self._count(func, name, args)
