@@ -98,10 +98,10 @@ def test_a_wait_in_each_step_is_found() -> None:
 def test_every_mistake_is_found() -> None:
     met = seen("planted")
     mistakes = {name: row["found"] for name, row in met["rows"].items() if "mistake" in row}
-    assert len(mistakes) == 11
+    assert len(mistakes) == 12
     assert {name: found for name, found in mistakes.items() if not found} == {}
     for mistake, token in {
-        "a sum of both devices": "add of cuda:0 (3,) and cpu (3,)",
+        "a sum of both devices": "add of cuda:0 (3,), cpu (3,)",
         "numpy": "can't convert cuda:0",
         "a host's generator": "rand: a generator on cpu draws for the GPU",
     }.items():

@@ -43,14 +43,14 @@ def install(ledger: Ledger) -> None:
     torch.cuda.synchronize = lambda *_: ledger.wait("synchronize")
     still = SimpleNamespace(is_capturing=lambda: False)
     torch.accelerator.current_stream = torch.cuda.current_stream = lambda *_: still
-    torch.cuda.set_device = _known
+    torch.cuda.set_device = known
     torch.cuda.device = Current
     torch.Generator = Generator
     torch.autocast = torch.amp.autocast = torch.amp.autocast_mode.autocast = Autocast
 
 
-def _known(device: Any) -> None:
-    """Raise for a GPU that is not there."""
+def known(device: Any) -> None:
+    """Raise for a GPU that is not there; -1 is none."""
     index = device if isinstance(device, int) else torch.device(device).index
     if index not in (None, 0, -1):
         raise RuntimeError(f"CUDA error: invalid device ordinal {index}")
@@ -60,7 +60,7 @@ class Current:
     """`torch.cuda.device`: a GPU that is the current one inside a block."""
 
     def __init__(self, device: Any) -> None:
-        _known(device)
+        known(device)
 
     def __enter__(self) -> None: ...
 

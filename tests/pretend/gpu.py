@@ -63,6 +63,14 @@ def tensors(*tree: Any) -> list[Tensor]:
     return found
 
 
+def is_gpu(device: Any) -> bool:
+    """Whether a device is the GPU; raises for a second one."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        cuda.known(device)
+    return device.type == "cuda"
+
+
 class Asked(TorchFunctionMode):
     """What Python asks for.
 
@@ -102,12 +110,10 @@ class Asked(TorchFunctionMode):
         if getattr(func, "__name__", "") in ("__get__", "__set__", "_parse_to"):
             return func(*args, **kwargs)
         device = kwargs.get("device")
-        if device is not None:
-            device = torch.device(device)
-            target = device.type == "cuda"
-            kwargs["device"] = CPU if target else device
-        else:
+        if device is None:
             target = any(map(on_gpu, tensors(args, kwargs)))
+        elif target := is_gpu(device):
+            kwargs["device"] = CPU
         self._check(kwargs.get("generator"), target, func)
         with self.making(target, told=device is not None):
             return func(*args, **kwargs)
@@ -139,12 +145,9 @@ class Asked(TorchFunctionMode):
             device, rest = GPU if on_gpu(other) else other.device, [other.dtype, *rest]
         elif rest and (rest[0] is None or isinstance(rest[0], str | int | torch.device)):
             device = rest.pop(0)
-        target = on_gpu(tensor)
-        if device is not None:
-            device = torch.device(device)
-            if device.type == "meta":
-                return to(tensor, device, *rest, **kwargs)
-            target = device.type == "cuda"
+        if torch.device(device or CPU).type == "meta":
+            return to(tensor, device, *rest, **kwargs)
+        target = on_gpu(tensor) if device is None else is_gpu(device)
         if target != on_gpu(tensor):
             rest, kwargs["copy"] = rest[:2], True
         with self.making(target, told=True):
@@ -166,7 +169,7 @@ class Asked(TorchFunctionMode):
         """A tensor made of Python's numbers, on the CPU, and copied."""
         device = kwargs.pop("device", None)
         if device is not None:
-            target = torch.device(device).type == "cuda"
+            target = is_gpu(device)
         out: Tensor = f(*args, **kwargs)
         if target:
             self.ledger.copy(f.__name__)
@@ -206,7 +209,7 @@ class Done(TorchDispatchMode):
         if name in COPIES:
             return self._copy(func, args, kwargs)
         if 0 < len(there) < len(given):
-            self._mixed(name, args, there, [t for t in given if not on_gpu(t)])
+            self._mixed(name, args, given)
         target = self.asked.target if self.asked.told or not given else bool(there)
         if there or target:
             self._count(func, name, args)
@@ -230,20 +233,16 @@ class Done(TorchDispatchMode):
         out = func(*args, **kwargs)
         return put(out) if target else out
 
-    def _mixed(
-        self, name: str, args: tuple[Any, ...], there: list[Tensor], here: list[Tensor]
-    ) -> None:
-        """Tensors of both devices: a number on the host may join in, and indices are copied."""
-        first, strays = tensors(args)[0], here
-        if name in INDEX:
-            strays = [t for t in tensors(args[2:3]) if not on_gpu(t)]
-            if any(t.dim() and not on_gpu(t) for t in tensors(args[1])):
-                self.ledger.copy("indices on the CPU")
-        changed = name.endswith("_") or name in INDEX
-        if any(t.dim() for t in strays) or name in ALIKE or (changed and not on_gpu(first)):
-            on = {"cuda:0": there, "cpu": here}
-            shapes = [f"{d} {', '.join(str(tuple(t.shape)) for t in on[d][:3])}" for d in on]
-            raise self.ledger.mismatch(f"{name} of {' and '.join(shapes)}")
+    def _mixed(self, name: str, args: tuple[Any, ...], given: list[Tensor]) -> None:
+        """Tensors of both devices: a number on the CPU may join in, and indices are copied."""
+        leads = name in INDEX or name.endswith("_")  # the first tensor says where it is done
+        wrong = name in ALIKE or (leads and not on_gpu(given[0]))
+        bound = tensors(args[2:3]) if name in INDEX else given
+        if name in INDEX and any(t.dim() and not on_gpu(t) for t in tensors(args[1])):
+            self.ledger.copy("indices on the CPU")
+        if wrong or any(t.dim() and not on_gpu(t) for t in bound):
+            told = ", ".join(f"{'cuda:0' if on_gpu(t) else 'cpu'} {tuple(t.shape)}" for t in given)
+            raise self.ledger.mismatch(f"{name} of {told}")
 
     def _count(self, func: Any, name: str, args: tuple[Any, ...]) -> None:
         if name in INDEX and any(i.dtype is torch.bool for i in tensors(args[1])):

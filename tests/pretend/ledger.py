@@ -13,7 +13,7 @@ OWN = str(Path(__file__).parent)
 
 
 class Mismatch(RuntimeError):
-    """Something that raises on a GPU, or would be slow without a word."""
+    """Something that raises on a GPU."""
 
 
 @dataclass

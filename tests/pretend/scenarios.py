@@ -59,11 +59,12 @@ WAYS: dict[str, list[str]] = {  # other ways of some of them, and through the so
     "spectrum density": ["--density", "--probes", "2", "--steps", "4", *QUICK["spectrum"]],
     "spectrum fisher": ["--matrix", "fisher", *QUICK["spectrum"]],
     "spectrum pyhessian": ["--solver", "pyhessian", "--top", "1", "--tol", "0.5"],
-    "landscape eigenvectors": ["--axes", "eigenvectors", *QUICK["landscape"]],
+    "landscape eigenvectors": ["--axes", "eigenvectors", "--dims", "1", *QUICK["landscape"]],
     "landscape gradient": ["--axes", "gradient", "--dims", "1", *QUICK["landscape"]],
     "inputscape eigenvectors": ["--axes", "eigenvectors", "--count", "4", *QUICK["inputscape"]],
 }
-MODES = [mode for mode in get_args(Mode) if mode not in ("auto", "compiled")]  # no compiler here
+# those that no row above has taken, and that need no compiler
+MODES = [mode for mode in get_args(Mode) if mode not in ("auto", "tape", "compiled")]
 
 
 class Book:
@@ -237,6 +238,7 @@ def planted(book: Book, out: Path) -> None:
         "a host's generator in place": lambda: x.normal_(generator=wrong),
         "a GPU's generator": lambda: torch.randperm(3, generator=right),
         "a GPU that is not there": lambda: torch.cuda.set_device(1),
+        "a tensor on it": lambda: torch.zeros(3, device="cuda:1"),
     }
     for name, mistake in mistakes.items():
         with book.row(name) as row:
