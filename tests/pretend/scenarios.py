@@ -48,7 +48,7 @@ MASKS: dict[str, Table] = {  # options without which a method would do nothing h
     "set": {"density": 0.5, "every": 2},
 }
 QUICK: dict[str, list[str]] = {  # options of a diagnostic that make it short
-    "spectrum": ["--top", "2", "--tol", "0.1", "--max-products", "24"],
+    "spectrum": ["--top", "2", "--tol", "0.1", "--max-products", "12"],
     "blocks": ["--by", "stage", "--tol", "0.1", "--max-products", "8"],
     "trace": ["--sketch", "1", "--max-products", "14"],
     "landscape": ["--points", "3"],
