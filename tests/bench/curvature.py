@@ -105,7 +105,7 @@ def judged(values: np.ndarray, vectors: np.ndarray, exact: Curvature) -> tuple[f
     The error is that against the Ritz values of the vectors in float64, which are themselves off
     by the square of the residual.
     """
-    found, u = (torch.tensor(a, dtype=torch.float64) for a in (values, vectors))
+    found, u = (torch.tensor(a.astype(float, "C")) for a in (values, vectors))
     products = torch.stack([exact(v.to(exact.problem.device)).cpu() for v in u])
     misses = (products - found[:, None] * u).norm(dim=1) / found.abs()
     root = torch.linalg.inv(torch.linalg.cholesky(u @ u.T))

@@ -36,7 +36,7 @@ def floors(problem: sd.Problem, chunks: Sequence[int] = CHUNKS) -> dict[str, Poi
     x = torch.cat([x for x, _ in problem.batches])
     found: dict[str, Point] = {}
     for layout in (torch.contiguous_format, torch.channels_last):
-        net = problem.net.to(memory_format=layout)  # type: ignore[call-overload]
+        net = copy.deepcopy(problem.net).to(memory_format=layout)  # type: ignore[call-overload]
         for chunk in (c for c in chunks if c <= len(x)):
             parts = [p.contiguous(memory_format=layout) for p in x.split(chunk)]
 
