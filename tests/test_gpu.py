@@ -63,7 +63,9 @@ def test_trainings_go_on_from_those_that_are_kept(dry: Path) -> None:
 
 def test_the_summary_replaces_its_section(dry: Path, tmp_path: Path) -> None:
     file, kept = tmp_path / "RESULTS.md", tmp_path / "kept.jsonl"
-    file.write_text("# Benchmarks\n\nBy hand.\n\n## speed\n\nfast\n\n## GPU\n\nold\n\n## last\n\nx\n")
+    file.write_text(
+        "# Benchmarks\n\nBy hand.\n\n## speed\n\nfast\n\n## GPU\n\nold\n\n## last\n\nx\n"
+    )
     summary.main(dry, file, kept)
     once = file.read_text(), kept.read_text()
     summary.main(dry, file, kept)
@@ -79,7 +81,12 @@ def test_the_summary_replaces_its_section(dry: Path, tmp_path: Path) -> None:
 def test_bars() -> None:
     name = "resnet18, 512, bf16, {}"
     rows = [
-        {"what": name.format("masked + ToST"), "status": "ok", "images/s": 50_000.0, "epoch s": 2.0},
+        {
+            "what": name.format("masked + ToST"),
+            "status": "ok",
+            "images/s": 50_000.0,
+            "epoch s": 2.0,
+        },
         {"what": name.format("dense"), "status": "ok", "images/s": 60_000.0},
         {"what": "resnet20, 512, bf16, masked", "status": "wrong", "images/s": 200_000.0},
     ]

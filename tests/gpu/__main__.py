@@ -22,11 +22,11 @@ GRACE = 5  # seconds from the end of a section's time to the end of its process
 SHARES = {  # of the time; what a section leaves over goes to the next one
     "ceilings": 20,
     "smoke": 45,
-    "checks": 105,
-    "throughput": 110,
-    "products": 50,
+    "checks": 120,
+    "throughput": 105,
+    "products": 45,
     "top": 45,
-    "landscapes": 35,
+    "landscapes": 30,
     "trainings": 30,
 }
 Row = dict[str, Any]
@@ -127,6 +127,7 @@ def _section(name: str, until: float, options: argparse.Namespace, report: Repor
             [sys.executable, "-m", "tests.gpu.section", *words],
             stdout=subprocess.PIPE,
             stderr=errors,
+            env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {})},
             text=True,
             start_new_session=True,
         )

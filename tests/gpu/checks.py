@@ -88,10 +88,10 @@ def measurements(place: Place) -> Measurements:
         yield from diagnosed.measurements(place, _recorded(place, straight))
         yield "a checkpoint of the device on a CPU", lambda: on_a_cpu(place, straight)
         yield "half-way on the device, ended on a CPU", lambda: ended_on_a_cpu(place, straight)
+        yield "two jobs at once", lambda: two_jobs(place, straight)
         for name, table in TWEAKS.items():
             run = run_of(place, SPARSE | table)
             yield f"tweak: {name}", lambda run=run: resumed(run, place, straight)
-        yield "two jobs at once", lambda: two_jobs(place, straight)
 
 
 def resumed(run: Run, place: Place, straight: Path) -> Row:
@@ -129,8 +129,7 @@ def _halfway(run: Run, out: Path, device: str) -> None:
 def from_a_file(place: Place, straight: Path) -> Row:
     """The mask of an earlier run, from its checkpoint."""
     before = straight / "runs" / run_of(place, SPARSE).id / "last.pt"
-    row = resumed(run_of(place, {"mask": f"file:{before}"}), place, straight)
-    return check(row, the_mask_of_the_file=True) if "note" not in row else row
+    return resumed(run_of(place, {"mask": f"file:{before}"}), place, straight)
 
 
 def as_on_a_cpu(run: Run, place: Place, straight: Path) -> Row:
@@ -202,11 +201,6 @@ def two_jobs(place: Place, straight: Path) -> Row:
         errors = together(runs, out=Path(folder), device=str(place.device), jobs=2)
         for error in errors.values():
             raise error
-        same = all(
-            Path(root, "runs", run.id, file).read_bytes()
-            == (straight / "runs" / run.id / file).read_bytes()
-            for root in (folder,)
-            for run in runs
-            for file in FILES
-        )
+        names = [Path("runs", run.id, file) for run in runs for file in FILES]
+        same = all((folder / n).read_bytes() == (straight / n).read_bytes() for n in names)
     return check({}, the_same_bytes=same)

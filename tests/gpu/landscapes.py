@@ -26,7 +26,7 @@ def measurements(place: Place) -> Measurements:
         def problem(net: str = net) -> sd.Problem:
             kept = learned.checkpoint(place, net, 0.1)
             named = sets.pixels(place.size(10_240, 64))
-            here = {"images": images, "batch": images, "device": str(place.device)}
+            here = {"images": images, "batch": place.size(1000, 32), "device": str(place.device)}
             return kept.problem(data=named, **here)
 
         label = f"{net}, {images} images"

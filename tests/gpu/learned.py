@@ -19,6 +19,7 @@ def checkpoint(place: Place, net: str, density: float) -> sd.Checkpoint:
             "model": {"name": net} | place.size({}, {"width": 8}),
             "mask": {"method": "random", "density": density} if density < 1 else {},
             "optim": {"epochs": place.size(2 if place.data else 8, 1), "lr": 0.05},
+            "compute": {"precision": "bf16" if place.cuda else "float32"},
             "record": {"images": 64},
         }
     )

@@ -18,7 +18,11 @@ import warnings
 from pathlib import Path
 from typing import TextIO
 
+import torch
+
+from sparsediag.device import pick
 from sparsediag.process import settle
+from tests.gpu.place import Place, Skip
 
 
 def main() -> None:
@@ -37,17 +41,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     settle()
 
-    from sparsediag.device import pick
-    from tests.gpu.place import Place
-
     device = pick(options.device)
     measure(options.name, Place(device, options.dry, options.data, options.out, until), rows)
 
 
-def measure(name: str, place, rows: TextIO) -> None:  # noqa: ANN001
+def measure(name: str, place: Place, rows: TextIO) -> None:
     """Every measurement of a section, each in a try of its own, until time is up."""
-    from tests.gpu.place import Skip
-
     missed: list[str] = []
     module = importlib.import_module(f"tests.gpu.{name}")
     for what, work in module.measurements(place):
@@ -77,8 +76,6 @@ def _tell(rows: TextIO, row: dict[str, object]) -> None:
 
 
 def _free(cuda: bool) -> None:
-    import torch
-
     gc.collect()
     if cuda:
         torch.cuda.empty_cache()

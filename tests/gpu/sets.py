@@ -32,8 +32,8 @@ def pictures(place: Place) -> str:
     def read(_: Path) -> tuple[Images, Images]:
         digits = data.load("digits")
         parts = [_enlarged(images) for images in (digits.train, digits.validation)]
-        shown, labels = (torch.cat(t) for t in zip(*((p.pixels, p.labels) for p in parts)))
-        return Images(shown, labels), _enlarged(digits.test)
+        shown, labels = [p.pixels for p in parts], [p.labels for p in parts]
+        return Images(torch.cat(shown), torch.cat(labels)), _enlarged(digits.test)
 
     if place.data:
         return place.data

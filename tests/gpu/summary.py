@@ -1,7 +1,8 @@
 """`python -m tests.gpu.summary [FOLDER]`: what `make gpu` found, into the repository.
 
 Writes the section "GPU" of `tests/bench/RESULTS.md` from the rows in FOLDER (out/gpu, or a copy of
-it that was fetched from another machine), and adds the finished trainings to `tests/gpu/kept.jsonl`.
+it that was fetched from another machine), and adds the finished trainings to
+`tests/gpu/kept.jsonl`.
 """
 
 from __future__ import annotations

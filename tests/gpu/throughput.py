@@ -66,12 +66,13 @@ def images(place: Place, precision: str) -> int:
 
 def ours(place: Place, net: str, batch: int, kind: str, precision: str) -> Row:
     """Epochs of `fit`, but for the first; ghosts are there for half of them, and change in each."""
+    epochs = 6 if "tweaks" in KINDS[kind] else place.size(3, 2)
     table = KINDS[kind] | {
         "data": sets.pixels(images(place, precision)),
         "model": _model(place, net),
         "augment": "crop_flip",
         "optim": {
-            "epochs": 6 if "tweaks" in KINDS[kind] else place.size(3, 2),
+            "epochs": epochs,
             "batch": batch,
             "lr": 0.01,
         },

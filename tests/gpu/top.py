@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 
@@ -26,7 +27,7 @@ FIRST = ("sparsediag", "scipy eigsh, retained graph", "PyHessian, tol 1e-6")
 def measurements(place: Place) -> Measurements:
     images = place.size(512, 16)
     nets = place.size([(n, d) for d in (1.0, 0.1) for n in learned.NETS], [("lenet300", 0.1)])
-    for names in (FIRST, tuple(CONTENDERS.keys() - set(FIRST))):
+    for names in (FIRST, [name for name in CONTENDERS if name not in FIRST]):
         for net, density in nets:
 
             @cache
@@ -34,7 +35,7 @@ def measurements(place: Place) -> Measurements:
                 return learned.problem(place, net, images=images, batch=images, density=density)
 
             @cache
-            def exact(problem=problem) -> Curvature:  # noqa: ANN001
+            def exact(problem: Callable[[], sd.Problem] = problem) -> Curvature:
                 return Curvature(double(problem()))
 
             for tool in names:

@@ -1,8 +1,8 @@
 """Trainings and measurements of `python -m figures --scale hour`, as far as time goes.
 
-A finished one becomes a line in `kept.jsonl` of the folder that is written to; those there and those
-in `tests/gpu/kept.jsonl` are not trained again. Weights are not kept, so a training that stands on
-others begins with them where they are not on this machine; shortest first, therefore.
+A finished one becomes a line in `kept.jsonl` of the folder that is written to; those there and
+those in `tests/gpu/kept.jsonl` are not trained again. Weights are not kept, so a training that
+stands on others begins with them where they are not on this machine; shortest first, therefore.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def measurements(place: Place) -> Measurements:
     todo = plan(items.at(scale), scale, place.out)
     known = {row["run"] for file in (KEPT, place.out / "kept.jsonl") for row in read(file)}
     missing = [run for run in todo.runs.values() if key(run) not in known]
-    yield "kept from earlier calls", lambda: {"trainings": len(todo.runs) - len(missing)}
+    yield "kept from earlier calls", lambda: {"trainings": len(known)}
     measured = {scale.run(need.run).id for need in todo.measurements.values()}
     missing.sort(key=lambda run: (len(stages(run)), run.id not in measured))
     for run in missing[: FEW if place.dry else None]:
