@@ -20,7 +20,7 @@ GRID = 51 * 51
 
 def measurements(place: Place) -> Measurements:
     images = place.size(10_000, 32)
-    for net in place.size(learned.NETS, learned.NETS[1:]):
+    for net in learned.nets(place):
 
         @cache
         def problem(net: str = net) -> sd.Problem:

@@ -8,7 +8,10 @@ from tests.gpu.place import Place
 from training.config import Run
 from training.loop import fit
 
-NETS = ("resnet18", "resnet20")
+
+def nets(place: Place) -> tuple[str, ...]:
+    """The nets that are measured."""
+    return place.size(("resnet18", "resnet20"), ("resnet10",))
 
 
 def checkpoint(place: Place, net: str, density: float) -> sd.Checkpoint:

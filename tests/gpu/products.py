@@ -21,7 +21,7 @@ from tests.gpu.precision import tf32
 
 def measurements(place: Place) -> Measurements:
     images = place.size(1024, 8)
-    for net in place.size(learned.NETS, learned.NETS[1:]):
+    for net in learned.nets(place):
 
         @cache
         def problem(net: str = net) -> sd.Problem:

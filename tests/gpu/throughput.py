@@ -29,7 +29,7 @@ Step = Callable[[Tensor, Tensor], object]
 def measurements(place: Place) -> Measurements:
     """The cells of the bars first, then the rest by how much they tell."""
     full = [("resnet18", 512), ("resnet20", 512), ("resnet18", 128), ("resnet20", 128)]
-    cells = place.size([*full, ("resnet32", 512), ("resnet32", 128)], [("resnet20", 32)])
+    cells = place.size([*full, ("resnet32", 512), ("resnet32", 128)], [("resnet10", 32)])
     for net, batch in cells:
         for kind in reversed(KINDS):
             yield from _ours(place, net, batch, kind, "bf16")

@@ -26,7 +26,9 @@ FIRST = ("sparsediag", "scipy eigsh, retained graph", "PyHessian, tol 1e-6")
 
 def measurements(place: Place) -> Measurements:
     images = place.size(512, 16)
-    nets = place.size([(n, d) for d in (1.0, 0.1) for n in learned.NETS], [("lenet300", 0.1)])
+    nets = place.size(
+        [(n, d) for d in (1.0, 0.1) for n in learned.nets(place)], [("lenet300", 0.1)]
+    )
     for names in (FIRST, [name for name in CONTENDERS if name not in FIRST]):
         for net, density in nets:
 
