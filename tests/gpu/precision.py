@@ -14,10 +14,12 @@ def tf32(on: bool = True) -> Iterator[None]:
 
     By PyTorch's older switches: `torch.compile` reads those, and they set the newer ones too.
     """
-    product, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = product.allow_tf32, cudnn.allow_tf32
-    product.allow_tf32, cudnn.allow_tf32 = on, on
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if on else "highest")
+    cudnn.allow_tf32 = on
     try:
         yield
     finally:
-        product.allow_tf32, cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
