@@ -2,6 +2,9 @@ PYTHON ?= python3
 SCALE  ?= laptop
 JOBS   ?=
 ONLY   ?=
+SECONDS = 440
+DRY    ?=
+DEVICE ?=
 PART   ?=
 DATA   ?=
 
@@ -10,7 +13,7 @@ READY := .venv/ready
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv figures test lint bench notebooks clean
+.PHONY: help venv figures test lint bench gpu notebooks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +41,12 @@ lint: $(READY)  ## check style and types
 bench: $(READY)  ## measure speed against the floor and other tools [PART=speed|products|warm|solvers|landscape]
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@$(BIN)/python -m tests.bench $(PART)
+
+# PYTHON where it is given; else .venv where it has been made
+HERE = $(if $(filter command,$(origin PYTHON)),$(PYTHON),$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)))
+
+gpu:  ## everything that needs a GPU, by a python that has torch [SECONDS=440] [DATA=folder:PATH] [DRY=1]
+	@$(HERE) -m tests.gpu $(if $(DRY),--dry,--seconds $(SECONDS)) $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
 
 notebooks: $(READY)  ## run the notebooks from top to bottom; nothing is opened or written into them
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebook]'

@@ -1,13 +1,13 @@
-"""What every test needs: one thread, since the nets are small, and profiles for hypothesis."""
+"""What every test needs: no GPU unless one is asked for, one thread, profiles for hypothesis."""
 
 import os
 
 import pytest
-import torch
 from hypothesis import settings
 
 LONG = (  # files that take longest; they come first, so that the processes end at the same time
     "test_figures.py",
+    "test_gpu.py",
     "test_notebooks.py",
     "test_foreign_nets.py",
     "test_readme.py",
@@ -17,11 +17,19 @@ LONG = (  # files that take longest; they come first, so that the processes end 
     "test_training_main.py",
 )
 
-torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for what the tests start
 settings.register_profile("fast", max_examples=25, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=500, deadline=None, database=None)
 settings.load_profile("fast")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide every GPU unless `-m gpu` asks for it: the suite is the same on every machine."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import torch  # only now: what it starts sees the same devices
+
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,22 +1,28 @@
 """`make bench`: speed against the floor and against others, on this machine, one job at a time.
 
 Ratios within a table are what to read. Writes a section of `tests/bench/RESULTS.md` for each part;
-`python -m tests.bench solvers` does that part alone.
+`python -m tests.bench solvers` does that part alone, `--device cuda` on a GPU, in sections of
+their own ("solvers, cuda").
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
-from pathlib import Path
+import argparse
 
-import torch
-
+from sparsediag.device import pick
 from sparsediag.process import settle
-from tests.bench import ablation, collapse, curvature, landscape, methods, scoring, speed, training
+from tests.bench import (
+    ablation,
+    collapse,
+    curvature,
+    landscape,
+    methods,
+    results,
+    scoring,
+    speed,
+    training,
+)
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
 PARTS = {
     "speed": speed.section,
     "products": curvature.product_section,
@@ -31,30 +37,21 @@ PARTS = {
 }
 
 
-def main(asked: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", allow_abbrev=False)
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all if none")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     settle()
-    kept = sections(RESULTS.read_text()) if RESULTS.exists() else {}
-    for part in asked or PARTS:
-        kept[part] = "\n".join([f"Measured on {hardware()}.", "", *PARTS[part]()])
-        text = "\n\n".join(f"## {name}\n\n{kept[name]}" for name in PARTS if name in kept)
-        RESULTS.write_text(f"# Benchmarks\n\nWritten by `make bench`.\n\n{text}\n")
-    print(RESULTS.read_text())
-
-
-def sections(text: str) -> dict[str, str]:
-    """The parts of an earlier file, by their headings."""
-    return {
-        name: body.strip()
-        for name, _, body in (part.partition("\n") for part in text.split("\n## ")[1:])
-    }
-
-
-def hardware() -> str:
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
-    )
+    device = pick(options.device)
+    for part in options.parts or PARTS:
+        name = part if device.type == "cpu" else f"{part}, {device}"
+        lines = [f"Measured on {results.hardware(device)}.", "", *PARTS[part](device)]
+        results.write(name, lines)
+        print(f"## {name}\n", *lines, sep="\n", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from sparsediag.models import SKIPS
 from tests.bench.accuracy import RESNET, shown, train
 from tests.bench.timing import Rows, table
@@ -38,9 +40,10 @@ def runs(mask: str, density: float, tweaks: str) -> list[Run]:
     return [Run.of(RESNET | table | {"seed": seed}) for seed in SEEDS]
 
 
-def section() -> list[str]:
+def section(device: torch.device) -> list[str]:
     cells = [(m, d) for m in MASKS for d in DENSITIES]
-    errors = train([run for cell in cells for tweaks in TWEAKS for run in runs(*cell, tweaks)])
+    wanted = [run for cell in cells for tweaks in TWEAKS for run in runs(*cell, tweaks)]
+    errors = train(wanted, device)
     rows: Rows = [
         (tweaks, *(shown(runs(*cell, tweaks), errors) for cell in cells)) for tweaks in TWEAKS
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats
 
 from sparsediag.checkpoint import Checkpoint
@@ -26,9 +27,9 @@ RESNET: dict[str, Any] = {
 }
 
 
-def train(runs: Sequence[Run]) -> dict[str, BaseException]:
+def train(runs: Sequence[Run], device: torch.device) -> dict[str, BaseException]:
     """Train what is missing; the errors by the run's id."""
-    return together(runs, out=OUT, jobs=cores())
+    return together(runs, out=OUT, device=str(device), jobs=cores())
 
 
 def accuracy(run: Run) -> float:

@@ -33,14 +33,14 @@ def fallen() -> Iterator[Fallen]:
                         yield tweaks, mask, f"{1 - density:.0%}", run
 
 
-def examine(run: Run) -> tuple[float, ...]:
+def examine(run: Run, device: torch.device) -> tuple[float, ...]:
     """Training accuracy by running and by batch statistics, in percent; in per cent of channels
     and outputs those that are constant and 0; the gradient flow.
     """  # noqa: D205
     kept = Checkpoint.load(OUT / "runs" / run.id / "last.pt")
-    batches = sd.data.load(run.data).batches("train", batch=BATCH)
+    batches = sd.data.load(run.data, device=device).batches("train", batch=BATCH)
     running, batch = (
-        Problem(kept.build(), batches, mask=kept.mask, batch_norm=mode)  # type: ignore[arg-type]
+        Problem(kept.build(device), batches, mask=kept.mask, batch_norm=mode)  # type: ignore[arg-type]
         for mode in ("eval", "train")
     )
     live = activations(batch)
@@ -76,11 +76,12 @@ def _constant(problem: Problem) -> float:
     return float(torch.cat(seen).double().mean())
 
 
-def section() -> list[str]:
-    train([run for m in MASKS for d in DENSITIES for t in TWEAKS for run in runs(m, d, t)])
+def section(device: torch.device) -> list[str]:
+    wanted = [run for m in MASKS for d in DENSITIES for t in TWEAKS for run in runs(m, d, t)]
+    train(wanted, device)
     groups: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
     for *cell, run in fallen():
-        groups.setdefault(tuple(map(str, cell)), []).append(examine(run))
+        groups.setdefault(tuple(map(str, cell)), []).append(examine(run, device))
     heads = (
         *("tweaks", "mask", "sparsity", "fallen", "train accuracy", "by batch statistics"),
         *("constant channels", "zeros", "gradient flow"),

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.contenders NAME NET DENSITY FOLDER`: one tool, one problem, one process.
+"""`python -m tests.bench.contenders NAME NET DENSITY FOLDER DEVICE`: one tool, problem, process.
 
 Writes the top five eigenvectors that the tool finds to FOLDER and prints what it took as JSON.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ import sparsediag as sd
 from sparsediag.peer import LiveNet
 from sparsediag.process import settle
 from tests.bench.nets import problem_of
-from tests.bench.timing import memory
+from tests.bench.timing import clock, memory
 
 TOP = 5
 Found = tuple[np.ndarray, np.ndarray, int]  # values, vectors as rows, products
@@ -45,10 +44,10 @@ def pyhessian(problem: sd.Problem) -> Found:
     from pyhessian import hessian
 
     (batch,) = problem.batches
-    judge = hessian(net_of(problem), problem.loss, data=batch, cuda=False)
+    judge = hessian(net_of(problem), problem.loss, data=batch, cuda=problem.device.type == "cuda")
     counted = _count(sys.modules["pyhessian.hessian"])
     values, vectors = judge.eigenvalues(maxIter=1000, tol=1e-6, top_n=TOP)
-    flat = np.stack([torch.cat([t.flatten() for t in v]).numpy() for v in vectors])
+    flat = np.stack([torch.cat([t.flatten() for t in v]).cpu().numpy() for v in vectors])
     return np.array(values), flat / np.linalg.norm(flat, axis=1, keepdims=True), counted[0]
 
 
@@ -68,7 +67,7 @@ def eigenthings(problem: sd.Problem) -> Found:
 
     operator = HessianOperator(net_of(problem), problem.batches, supervised_loss(problem.loss))
     found = lanczos(operator, k=TOP, max_iter=20, tol=1e-3, which="LA", seed=0)
-    return found.eigenvalues.numpy(), found.eigenvectors.numpy(), found.iterations
+    return found.eigenvalues.cpu().numpy(), found.eigenvectors.cpu().numpy(), found.iterations
 
 
 def curvlinops(problem: sd.Problem) -> Found:
@@ -88,10 +87,11 @@ def scipy_retained(problem: sd.Problem) -> Found:
     shapes = [w.shape for w in weights]
 
     def product(v: np.ndarray) -> np.ndarray:
-        parts = torch.from_numpy(v.astype(np.float32).ravel()).split([s.numel() for s in shapes])
+        flat = torch.from_numpy(v.astype(np.float32).ravel()).to(problem.device)
+        parts = flat.split([s.numel() for s in shapes])
         along = [p.view(s) for p, s in zip(parts, shapes, strict=True)]
         hv = torch.autograd.grad(slopes, weights, along, retain_graph=True)
-        return torch.cat([h.flatten() for h in hv]).numpy()
+        return torch.cat([h.flatten() for h in hv]).cpu().numpy()
 
     size = sum(s.numel() for s in shapes)
     return _arpack(LinearOperator((size, size), matvec=product, dtype=np.float32))
@@ -120,15 +120,16 @@ CONTENDERS: dict[str, Callable[[sd.Problem], Found]] = {
 }
 
 
-def main(name: str, net: str, density: str, folder: str) -> None:
+def main(name: str, net: str, density: str, folder: str, device: str) -> None:
     warnings.simplefilter("ignore")
     settle()  # all tools gain by it
-    problem = problem_of(net, float(density))
+    place = torch.device(device)
+    problem = problem_of(net, float(density), device=place)
     problem.net.eval()
     found: list[Found] = []
-    start = time.perf_counter()
-    needed = memory(lambda: found.append(CONTENDERS[name](problem)))
-    took = time.perf_counter() - start
+    start = clock()
+    needed = memory(lambda: found.append(CONTENDERS[name](problem)), place)
+    took = clock() - start
     values, vectors, products = found[0]
     np.savez(Path(folder) / f"{name}.npz", values=values, vectors=vectors)
     print(json.dumps({"products": products, "seconds": took, "memory": needed}))

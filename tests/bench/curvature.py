@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +17,22 @@ import sparsediag as sd
 from sparsediag.curvature import Curvature
 from sparsediag.krylov import Krylov
 from tests.bench.contenders import CONTENDERS, TOP
-from tests.bench.nets import KEPT, RECIPES, data_name, name_of, problem_of
+from tests.bench.nets import KEPT, RECIPES, data_name, problem_of
 from tests.bench.timing import Row, Rows, memory, seconds, table
 
 NETS = [(name, density) for name in RECIPES for density in (1.0, 0.1)]
 
-
+SIZES = (16, 32, 64, 128, 256)  # samples at a time
 BATCH = {"resnet20": 128, "resnet18": 64}  # so that passes over the weights count for little
 
 
-def gradients(problem: sd.Problem) -> dict[str, float]:
-    """Seconds of one gradient in each layout."""
+def gradients(problem: sd.Problem, sizes: Sequence[int] = SIZES) -> dict[str, float]:
+    """Seconds of one gradient in each layout, so many samples at a time."""
     (x, y) = problem.batches[0]
     took = {}
     for layout in (torch.contiguous_format, torch.channels_last):
-        net = sd.models.build(name_of(problem)).eval().to(memory_format=layout)
-        for size in (16, 32, 64, 128, 256):
+        net = copy.deepcopy(problem.net).eval().to(memory_format=layout)
+        for size in sizes:
             if size <= len(y):
                 took[f"{str(layout).removeprefix('torch.')}, {size} at a time"] = seconds(
                     lambda size=size, net=net, layout=layout: [
@@ -44,13 +46,13 @@ def gradients(problem: sd.Problem) -> dict[str, float]:
     return took
 
 
-def products() -> Rows:
+def products(device: torch.device) -> Rows:
     rows: Rows = []
     for name in RECIPES:
-        problem = problem_of(name, 1.0, images=BATCH[name])
+        problem = problem_of(name, 1.0, images=BATCH[name], device=device)
         took = gradients(problem)
         best = min(took, key=took.__getitem__)
-        v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0))
+        v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0)).to(device)
         for mode in ("tape", "retained"):
             hessian = Curvature(problem, mode=mode)
             one = seconds(lambda hessian=hessian, v=v: hessian(v))
@@ -59,17 +61,17 @@ def products() -> Rows:
     return rows
 
 
-def against_others() -> Rows:
+def against_others(device: torch.device) -> Rows:
     """A row for each net and tool; what an interrupted call measured is not measured again."""
-    kept = KEPT / "solvers.json"
+    kept = KEPT / f"solvers-{device.type}.json"
     rows: dict[str, Row] = json.loads(kept.read_text()) if kept.exists() else {}
     for name, density in NETS:
         missing = [tool for tool in CONTENDERS if f"{name} {density} {tool}" not in rows]
         if not missing:
             continue
-        exact = Curvature(double(problem_of(name, density)))
+        exact = Curvature(double(problem_of(name, density, device=device)))
         for tool in missing:
-            row = (name, f"{density:.0%}", tool, *one(tool, name, density, exact))
+            row = (name, f"{density:.0%}", tool, *one(tool, name, density, exact, device))
             rows[f"{name} {density} {tool}"] = row
             kept.write_text(json.dumps(rows))
             print(*row, sep=" | ", flush=True)
@@ -77,49 +79,53 @@ def against_others() -> Rows:
     return list(rows.values())
 
 
-def one(tool: str, name: str, density: float, exact: Curvature) -> Row:
-    """Products, time, memory, residual and error of one tool in a process of its own.
-
-    The error is that of its values against the Ritz values of its vectors in float64, which are
-    themselves off by the square of the residual.
-    """
+def one(tool: str, name: str, density: float, exact: Curvature, device: torch.device) -> Row:
+    """Products, time, memory, residual and error of one tool in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tests.bench.contenders", tool, name, str(density), folder]
+        asked = [tool, name, str(density), folder, str(device)]
+        command = [sys.executable, "-m", "tests.bench.contenders", *asked]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             return (done.stderr.strip().splitlines()[-1].replace("|", "/"), "", "", "", "")
         said = json.loads(done.stdout.splitlines()[-1])
         with np.load(Path(folder) / f"{tool}.npz") as file:
-            values, vectors = file["values"].astype(float), file["vectors"].astype(float)
-    u = torch.from_numpy(vectors)
-    products = torch.stack([exact(v) for v in u])
-    misses = (products - torch.from_numpy(values)[:, None] * u).norm(dim=1) / torch.from_numpy(
-        abs(values)
-    )
-    root = torch.linalg.inv(torch.linalg.cholesky(u @ u.T))
-    ritz = torch.linalg.eigvalsh(root @ (u @ products.T) @ root.T).flip(0).numpy()
+            residual, error = judged(file["values"], file["vectors"], exact)
     return (
         str(said["products"]),
         f"{said['seconds']:.1f} s",
         f"{said['memory']:.0f} MB",
-        f"{float(misses.max()):.1e}",
-        f"{float(np.abs(np.sort(values)[::-1] / ritz - 1).max()):.1e}",
+        f"{residual:.1e}",
+        f"{error:.1e}",
     )
+
+
+def judged(values: np.ndarray, vectors: np.ndarray, exact: Curvature) -> tuple[float, float]:
+    """The worst relative residual of some pairs and the worst relative error of the values.
+
+    The error is that against the Ritz values of the vectors in float64, which are themselves off
+    by the square of the residual.
+    """
+    found, u = (torch.tensor(a.astype(float, "C")) for a in (values, vectors))
+    products = torch.stack([exact(v.to(exact.problem.device)).cpu() for v in u])
+    misses = (products - found[:, None] * u).norm(dim=1) / found.abs()
+    root = torch.linalg.inv(torch.linalg.cholesky(u @ u.T))
+    ritz = torch.linalg.eigvalsh(root @ (u @ products.T) @ root.T).flip(0)
+    return float(misses.max()), float((found.sort(descending=True).values / ritz - 1).abs().max())
 
 
 def double(problem: sd.Problem) -> sd.Problem:
     """The same problem in float64."""
     pairs = [(x.double(), y) for x, y in problem.batches]
-    net = sd.models.build(name_of(problem)).double()
-    net.load_state_dict(problem.net.state_dict())
-    return sd.Problem(net, pairs, mask=problem.mask)
+    return sd.Problem(copy.deepcopy(problem.net).double(), pairs, mask=problem.mask)
 
 
-def counts() -> Rows:
+def counts(device: torch.device) -> Rows:
     """Products for one pair, and for the second checkpoint of a run."""
     rows: Rows = []
     for density in (1.0, 0.1):
-        first, second = (problem_of("resnet20", density, more=m) for m in (False, True))
+        first, second = (
+            problem_of("resnet20", density, more=m, device=device) for m in (False, True)
+        )
         for top in (1, TOP, 10):
             before = sd.spectrum(first, top=top)
             cold, warm = sd.spectrum(second, top=top), sd.spectrum(second, top=top, start=before)
@@ -144,24 +150,25 @@ def probed(s: sd.Spectrum) -> int:
     return int(s.checks["probe"])
 
 
-def basis(density: float) -> float:
+def basis(density: float, device: torch.device) -> float:
     """MB that a process needs for 50 vectors of a ResNet-18's live weights."""
-    code = f"from tests.bench.curvature import grow; grow({density})"
+    code = f"from tests.bench.curvature import grow; grow({density}, {device.type!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
-def grow(density: float) -> None:
+def grow(density: float, kind: str) -> None:
     size = int(11_173_962 * density)
-    slope = torch.linspace(0, 1, size)
+    device = torch.device(kind)
+    slope = torch.linspace(0, 1, size, device=device)
     krylov = Krylov(lambda v: slope * v, slope, torch.Generator().manual_seed(0))
     krylov.grow(krylov.random(1))
-    print(memory(lambda: [krylov.grow(krylov.last()) for _ in range(49)]))
+    print(memory(lambda: [krylov.grow(krylov.last()) for _ in range(49)], device))
 
 
-def product_section() -> list[str]:
-    rows = products()
-    dense, sparse = basis(1.0), basis(0.1)
+def product_section(device: torch.device) -> list[str]:
+    rows = products(device)
+    dense, sparse = basis(1.0, device), basis(0.1, device)
     return [
         f"One product with the Hessian on {data_name()}, "
         f"{' and '.join(f'{n} images ({name})' for name, n in BATCH.items())}, float32,",
@@ -174,24 +181,24 @@ def product_section() -> list[str]:
     ]
 
 
-def solver_section() -> list[str]:
+def solver_section(device: torch.device) -> list[str]:
     heads = ("net", "density", "tool", "products", "time", "memory", "worst residual", "error")
     return [
         f"Top {TOP} eigenpairs on {measured()}, set-up included, one process each, live weights",
         "only for all. Residual and error are recomputed in float64, the error against the Ritz",
         "values of the tool's own vectors; our time has the certificate.",
         "",
-        *table(heads, against_others()),
+        *table(heads, against_others(device)),
     ]
 
 
-def warm_section() -> list[str]:
+def warm_section(device: torch.device) -> list[str]:
     heads = ("net", "top", "cold", "warm", "ratio", "ratio without probes", "smallest cosine")
     return [
         "Products to converge at 1e-3 and to probe the complement, for a checkpoint an epoch after",
         "another one, cold and started from that one's vectors:",
         "",
-        *table(heads, counts()),
+        *table(heads, counts(device)),
     ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ import sparsediag as sd
 from sparsediag.planes import plane
 from sparsediag.survey import INTERPOLATED
 from sparsediag.sweep import Sweep
-from tests.bench.nets import batches, data_name, name_of, trained
+from tests.bench.nets import batches, data_name, trained
 from tests.bench.timing import Rows, seconds, table
 
 IMAGES = {"resnet20": 512, "resnet18": 128}
@@ -25,18 +26,18 @@ CHECKED = 150  # points at which an adaptive grid is compared with the loss itse
 Point = Callable[[], object]
 
 
-def problem_of(name: str, density: float) -> sd.Problem:
-    kept = trained(name, density)
-    return sd.Problem(kept.build(), batches(IMAGES[name], 128), mask=kept.mask)
+def problem_of(name: str, density: float, device: torch.device) -> sd.Problem:
+    kept = trained(name, density, device=device)
+    return sd.Problem(kept.build(device), batches(IMAGES[name], 128, device), mask=kept.mask)
 
 
-def floors(problem: sd.Problem) -> dict[str, Point]:
+def floors(problem: sd.Problem, chunks: Sequence[int] = CHUNKS) -> dict[str, Point]:
     """Bare forward passes over the samples, without a loss, in every layout and chunk."""
     x = torch.cat([x for x, _ in problem.batches])
     found: dict[str, Point] = {}
     for layout in (torch.contiguous_format, torch.channels_last):
-        net = problem.net.to(memory_format=layout)  # type: ignore[call-overload]
-        for chunk in (c for c in CHUNKS if c <= len(x)):
+        net = copy.deepcopy(problem.net).to(memory_format=layout)  # type: ignore[call-overload]
+        for chunk in (c for c in chunks if c <= len(x)):
             parts = [p.contiguous(memory_format=layout) for p in x.split(chunk)]
 
             def forward(net: nn.Module = net, parts: list[Tensor] = parts) -> None:
@@ -49,11 +50,11 @@ def floors(problem: sd.Problem) -> dict[str, Point]:
 
 
 class Pixels(Dataset[tuple[Tensor, Tensor]]):
-    """Images as a DataLoader meets them: normalised one by one when they are asked for."""
+    """Images as a DataLoader meets them: on the CPU, normalised one by one when asked for."""
 
     def __init__(self, problem: sd.Problem) -> None:
-        self.x = torch.cat([x for x, _ in problem.batches])
-        self.y = torch.cat([y for _, y in problem.batches])
+        self.x = torch.cat([x for x, _ in problem.batches]).cpu()
+        self.y = torch.cat([y for _, y in problem.batches]).cpu()
         self.mean, self.std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
 
     def __len__(self) -> int:
@@ -66,8 +67,7 @@ class Pixels(Dataset[tuple[Tensor, Tensor]]):
 def loader_loop(problem: sd.Problem) -> Point:
     """A point as the published code of Li et al. computes it: two workers, batches of 128."""
     loader = DataLoader(Pixels(problem), batch_size=128, num_workers=2)
-    net = sd.models.build(name_of(problem)).eval()
-    net.load_state_dict(problem.net.state_dict())
+    net, device = copy.deepcopy(problem.net).eval(), problem.device
     ways = [problem.split(d) for d in plane(problem).directions]
     centre = {n: p.detach().clone() for n, p in net.named_parameters()}
 
@@ -75,7 +75,9 @@ def loader_loop(problem: sd.Problem) -> Point:
         with torch.no_grad():
             for n, p in net.named_parameters():
                 p.copy_(centre[n] + 0.1 * ways[0][n] + 0.2 * ways[1][n])
-            total = sum(float(F.cross_entropy(net(x), y)) * len(y) for x, y in loader)
+            total = 0.0
+            for x, y in loader:
+                total += float(F.cross_entropy(net(x.to(device)), y.to(device))) * len(y)
         return total / problem.samples
 
     return point
@@ -88,31 +90,30 @@ def loss_landscapes(problem: sd.Problem) -> float:
 
     x = torch.cat([x for x, _ in problem.batches])
     y = torch.cat([y for _, y in problem.batches])
-    net = sd.models.build(name_of(problem)).eval()
-    net.load_state_dict(problem.net.state_dict())
+    net = copy.deepcopy(problem.net).eval()
     metric = Loss(nn.CrossEntropyLoss(), x, y)
-    took = seconds(
-        lambda: peer.random_plane(net, metric, distance=1, steps=3, normalization="filter"), 3
-    )
+    with warnings.catch_warnings(action="ignore"):
+        took = seconds(
+            lambda: peer.random_plane(net, metric, distance=1, steps=3, normalization="filter"), 3
+        )
     return took / 9
 
 
-def speeds() -> Rows:
+def speeds(device: torch.device) -> Rows:
     rows: Rows = []
     for name in IMAGES:
-        problem = problem_of(name, 0.1)
+        problem = problem_of(name, 0.1, device)
         bare = {what: seconds(work) for what, work in floors(problem).items()}
         best = min(bare, key=bare.__getitem__)
-        problem = problem_of(name, 0.1)
+        problem = problem_of(name, 0.1, device)
         sweep, place = Sweep(plane(problem)), np.array([0.1, 0.2])
         floor = floors(problem)[best]
         pairs = [(seconds(partial(sweep, place), 1), seconds(floor, 1)) for _ in range(7)]
         ours, least = (sorted(times)[3] for times in zip(*pairs, strict=True))
-        with warnings.catch_warnings(action="ignore"):
-            others = {
-                "loss-landscapes 3.0.6": loss_landscapes(problem),
-                "DataLoader loop (Li et al.)": seconds(loader_loop(problem), 3),
-            }
+        others = {
+            "loss-landscapes 3.0.6": loss_landscapes(problem),
+            "DataLoader loop (Li et al.)": seconds(loader_loop(problem), 3),
+        }
         rows.append((name, f"bare forward: {best}", f"{least:.3f} s", "1"))
         for tool, took in {"sparsediag": ours, **others}.items():
             rows.append((name, tool, f"{took:.3f} s", f"{took / least:.2f}"))
@@ -121,13 +122,13 @@ def speeds() -> Rows:
     return rows
 
 
-def adaptive() -> Rows:
+def adaptive(device: torch.device) -> Rows:
     rows: Rows = []
     nets = {f"resnet20, {d:.0%}": ("resnet20", d) for d in (1.0, 0.1)}
     nets |= {f"resnet18, {d:.0%}": ("resnet18", d) for d in (1.0, 0.1)}
     for label, (name, density) in nets.items():
-        kept = trained(name, density)
-        problem = sd.Problem(kept.build(), batches(64, 64), mask=kept.mask)
+        kept = trained(name, density, device=device)
+        problem = sd.Problem(kept.build(device), batches(64, 64, device), mask=kept.mask)
         found = sd.landscape(problem, points=51, adaptive=True)
         sweep, share = Sweep(plane(problem)), (found.status != INTERPOLATED).mean()
         guessed = np.argwhere(found.status == INTERPOLATED)
@@ -142,16 +143,16 @@ def adaptive() -> Rows:
     return rows
 
 
-def section() -> list[str]:
+def section(device: torch.device) -> list[str]:
     images = " and ".join(f"{n} ({name})" for name, n in IMAGES.items())
     return [
         f"A point of a landscape on {data_name()}, images: {images}, float32, 10 % density,",
         "against the fastest bare forward pass of the same samples, without a loss:",
         "",
-        *table(("net", "what", "a point", "against"), speeds()),
+        *table(("net", "what", "a point", "against"), speeds(device)),
         "",
         "An adaptive grid of 51 x 51 on 64 images, tolerance 1 % of the range of the loss: points",
         f"computed, largest error on points held back, and on {CHECKED} of those interpolated:",
         "",
-        *table(("net", "points", "held back", "checked"), adaptive()),
+        *table(("net", "points", "held back", "checked"), adaptive(device)),
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from tests.bench.accuracy import RESNET, shown, train
 from tests.bench.timing import Rows, table
 from training.config import Run
@@ -48,16 +50,15 @@ def runs(net: str, method: str, density: float) -> list[Run]:
     return [Run.of(table | {"seed": seed}) for seed in SEEDS]
 
 
-def section() -> list[str]:
-    errors = train(
-        [
-            run
-            for net in NETS
-            for m in METHODS
-            for density in DENSITIES
-            for run in runs(net, m, density)
-        ]
-    )
+def section(device: torch.device) -> list[str]:
+    wanted = [
+        run
+        for net in NETS
+        for m in METHODS
+        for density in DENSITIES
+        for run in runs(net, m, density)
+    ]
+    errors = train(wanted, device)
     lines = [
         f"Test accuracy on digits in percent: the mean of {len(SEEDS)} seeds and its 95 %",
         "interval (Student's t). RigL and SET move every 25 steps. 'starts dead': ZerO leaves too",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import sparsediag as sd
+from tests.bench.timing import CPU
 from training.keeper import Keeper
 
 KEPT = Path("out/bench")
@@ -39,30 +40,32 @@ def data_name() -> str:
     return "CIFAR-10 (JPEG)" if folder() else "digits at 32 x 32"
 
 
-def batches(images: int, batch: int) -> Batches:
+def batches(images: int, batch: int, device: torch.device = CPU) -> Batches:
     """Images of 3 x 32 x 32."""
     if folder():
-        loaded = sd.data.load(f"folder:{folder()}")
+        loaded = sd.data.load(f"folder:{folder()}", device=device)
         return loaded.batches("train", images=images, batch=batch)
-    return digits(images, batch)
+    return digits(images, batch, device)
 
 
-def digits(images: int, batch: int) -> Batches:
+def digits(images: int, batch: int, device: torch.device = CPU) -> Batches:
     """Digits enlarged to 32 x 32 pixels and three channels."""
-    pairs = sd.data.load("digits").batches("train", images=images, batch=batch)
+    pairs = sd.data.load("digits", device=device).batches("train", images=images, batch=batch)
     return [
         (F.interpolate(x, scale_factor=4.0).expand(-1, 3, -1, -1).contiguous(), y) for x, y in pairs
     ]
 
 
-def trained(name: str, density: float, *, more: bool = False) -> sd.Checkpoint:
+def trained(
+    name: str, density: float, *, more: bool = False, device: torch.device = CPU
+) -> sd.Checkpoint:
     """A net under a random mask; `more` for the same one an epoch later."""
     label = f"{name}-{density:g}-{data_name()}"
     file = KEPT / f"{label}{'-more' if more else ''}.pt"
     if file.exists():
         return sd.Checkpoint.load(file)
     KEPT.mkdir(parents=True, exist_ok=True)
-    before = trained(name, density) if more else None
+    before = trained(name, density, device=device) if more else None
     recipe = replace(RECIPES[name], epochs=1) if more else RECIPES[name]
     torch.manual_seed(0)
     net = sd.models.build(name)
@@ -73,10 +76,10 @@ def trained(name: str, density: float, *, more: bool = False) -> sd.Checkpoint:
         net, mask = before.build(), before.mask
     if mask:
         mask.apply_(net)
-    net = net.to(memory_format=torch.channels_last)
+    net = net.to(device, memory_format=torch.channels_last)
     rate = 0.01 if more else 0.1
     optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
-    loaded = batches(recipe.images, recipe.batch)
+    loaded = batches(recipe.images, recipe.batch, device)
     steps = recipe.epochs * len(loaded)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     keeper = Keeper(net, mask, optimiser)
@@ -96,16 +99,18 @@ def trained(name: str, density: float, *, more: bool = False) -> sd.Checkpoint:
 
 
 def problem_of(
-    name: str, density: float, *, more: bool = False, images: int | None = None
+    name: str,
+    density: float,
+    *,
+    more: bool = False,
+    images: int | None = None,
+    device: torch.device = CPU,
 ) -> sd.Problem:
     """The loss of such a net on one batch of images."""
-    kept, images = trained(name, density, more=more), images or RECIPES[name].measured
+    kept = trained(name, density, more=more, device=device)
+    images = images or RECIPES[name].measured
     file = KEPT / f"{images}-{data_name()}.pt"
     if not file.exists():
         torch.save(batches(images, images), file)
-    return sd.Problem(kept.build(), torch.load(file, weights_only=True), mask=kept.mask)
-
-
-def name_of(problem: sd.Problem) -> str:
-    """Which of the nets a problem is of."""
-    return "resnet20" if problem.net.conv1.out_channels == 16 else "resnet18"
+    pairs = torch.load(file, weights_only=True, map_location=device)
+    return sd.Problem(kept.build(device), pairs, mask=kept.mask)

@@ -27,11 +27,11 @@ METHODS = {
 }
 
 
-def calls(name: str, samples: int) -> dict[str, Callable[[], object]]:
+def calls(name: str, samples: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """The masks and what they are measured by."""
     torch.manual_seed(0)
-    net = sd.models.build(name)
-    (batch,) = digits(samples, samples)
+    net = sd.models.build(name).to(device)
+    (batch,) = digits(samples, samples, device)
     problem = sd.Problem(net, [batch], batch_norm="train")
 
     def gradient() -> None:
@@ -53,9 +53,9 @@ def calls(name: str, samples: int) -> dict[str, Callable[[], object]]:
     return found
 
 
-def copies(name: str, label: str) -> float:
+def copies(name: str, label: str, device: torch.device) -> float:
     """Peak memory of a second call in a process of its own, in float32 copies of the weights."""
-    command = [sys.executable, "-m", "tests.bench.scoring", name, label]
+    command = [sys.executable, "-m", "tests.bench.scoring", name, label, str(device)]
     at_once = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back to the system
     environment = {**os.environ, **at_once}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -63,12 +63,12 @@ def copies(name: str, label: str) -> float:
     return float(done.stdout) * 2**20 / (4 * weights)
 
 
-def measure(name: str) -> Rows:
-    work, rows = calls(name, SAMPLES), []
+def measure(name: str, device: torch.device) -> Rows:
+    work, rows = calls(name, SAMPLES, device), []
     took = {label: seconds(call, 1 if "100" in label else 3) for label, call in work.items()}
     for label, (_, floor) in METHODS.items():
         ratio = f"{took[label] / took[floor]:.2f}"
-        held, bare = copies(name, label), copies(name, floor)
+        held, bare = (copies(name, what, device) for what in (label, floor))
         row = (f"{took[label]:.2f} s", ratio, floor, f"{held:.1f}", f"{bare:.1f}")
         rows.append((name, label, *row))
     return rows
@@ -89,8 +89,8 @@ def ranking(device: str, size: int = 11_000_000) -> Rows:
     return [(device, label, f"{1e3 * time:.1f} ms") for label, time in took.items()]
 
 
-def section() -> list[str]:
-    rows = [row for name in NETS for row in measure(name)]
+def section(device: torch.device) -> list[str]:
+    rows = [row for name in NETS for row in measure(name, device)]
     heads = ("net", "mask", "time", "ratio", "to", "copies of the weights", "of that alone")
     return [
         f"A mask at initialisation at 10 % density, ranking included, {SAMPLES} digits at 32 x 32",
@@ -102,6 +102,7 @@ def section() -> list[str]:
 
 
 if __name__ == "__main__":
-    call = calls(sys.argv[1], FEW)[sys.argv[2]]
+    place = torch.device(sys.argv[3])
+    call = calls(sys.argv[1], FEW, place)[sys.argv[2]]
     call()
-    print(memory(call))
+    print(memory(call, place))

@@ -17,7 +17,7 @@ NETS = {"resnet20": 128, "resnet18": 32}  # images for each
 def trained(name: str, batches: list[tuple[Tensor, Tensor]], density: float) -> sd.Problem:
     """A few steps of SGD under a random mask, so that curvature is that of a net that learns."""
     torch.manual_seed(0)
-    net = sd.models.build(name)
+    net = sd.models.build(name).to(batches[0][0].device)
     weights = dict(net.named_parameters())
     mask = sd.Mask.top({n: torch.rand(weights[n].shape) for n in sd.prunable(net)}, density)
     mask.apply_(net)
@@ -37,10 +37,10 @@ def step(
     keeper.step()
 
 
-def measure(name: str, images: int) -> Rows:
-    batches = digits(images, images // 2)
+def measure(name: str, images: int, device: torch.device) -> Rows:
+    batches = digits(images, images // 2, device)
     problem = trained(name, batches, 0.1)
-    v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0))
+    v = torch.randn(problem.size, generator=torch.Generator().manual_seed(0)).to(device)
 
     def bare() -> None:
         problem.net.eval()
@@ -69,8 +69,8 @@ def measure(name: str, images: int) -> Rows:
     return rows
 
 
-def section() -> list[str]:
-    rows = [row for name, images in NETS.items() for row in measure(name, images)]
+def section(device: torch.device) -> list[str]:
+    rows = [row for name, images in NETS.items() for row in measure(name, images, device)]
     return [
         "Digits at 32 x 32 pixels (128 for ResNet-20, 32 for ResNet-18), float32, 10 % density;",
         "medians of 5 calls over two batches (a step: one of them).",

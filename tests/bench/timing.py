@@ -1,4 +1,4 @@
-"""What the benchmarks share: a clock and a table."""
+"""What the benchmarks share: a clock, a measure of memory, and a table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 Row = tuple[str, ...]
 Rows = list[Row]
+
+
+CPU = torch.device("cpu")
+
+
+def clock() -> float:
+    """Seconds, read when a GPU has done all that it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
@@ -16,14 +28,22 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
     work()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times)
 
 
-def memory(work: Callable[[], object]) -> float:
-    """MB that a call needs at its peak beyond what is held before it (Linux)."""
+def memory(work: Callable[[], object], device: torch.device = CPU) -> float:
+    """MB that a call needs at its peak beyond what is held before it, of the process (Linux) or
+    of what PyTorch holds on a GPU.
+    """  # noqa: D205
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - held) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _status("VmRSS")
     work()

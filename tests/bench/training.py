@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +13,7 @@ from torchvision import transforms
 
 import sparsediag as sd
 from sparsediag.data import Data, Images
-from tests.bench.timing import Rows, table
+from tests.bench.timing import Rows, clock, table
 from training.config import Run
 from training.loop import _epoch
 from training.start import build
@@ -27,14 +26,14 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 Epoch = Callable[[], object]
 
 
-def pixels(count: int) -> Data:
+def pixels(count: int, device: torch.device) -> Data:
     """Random images of CIFAR's shape: what they show does not change the time."""
     draw = torch.Generator().manual_seed(0)
     images = Images(
-        torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=draw),
-        torch.randint(0, 10, (count,), generator=draw),
+        torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=draw).to(device),
+        torch.randint(0, 10, (count,), generator=draw).to(device),
     )
-    mean, std = (torch.tensor(m).view(3, 1, 1) for m in (MEAN, STD))
+    mean, std = (torch.tensor(m, device=device).view(3, 1, 1) for m in (MEAN, STD))
     return Data("random", 10, 3, 32, images, images, images, mean, std, 255)
 
 
@@ -44,8 +43,9 @@ def ours(name: str, data: Data, *, density: float, tweaks: list[str]) -> Epoch:
     run = Run.of(
         {"model": {"name": name}, "mask": mask, "tweaks": tweaks, "optim": {"batch": BATCH}}
     )
-    net, _ = build(run, data, torch.device("cpu"))
-    run.compute.place(net, torch.device("cpu"))
+    device = data.train.labels.device
+    net, _ = build(run, data, device)
+    run.compute.place(net, device)
     forward = run.compute.forward(net, data.normalise(data.train.pixels[:8]))
     problem = sd.Problem(net, data.batches(images=8))
     found = run.mask.start(problem, (), seed=0) if density < 1 else None
@@ -60,7 +60,7 @@ def ours(name: str, data: Data, *, density: float, tweaks: list[str]) -> Epoch:
 def bare(name: str, data: Data) -> Epoch:
     """No mask, no augmentation, batches that lie ready, and no metric."""
     torch.manual_seed(0)
-    net = sd.models.build(name)
+    net = sd.models.build(name).to(data.train.labels.device)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
     x, y = data.normalise(data.train.pixels), data.train.labels
     batches = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
@@ -76,10 +76,10 @@ def bare(name: str, data: Data) -> Epoch:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """Images one by one, through torchvision's transforms."""
+    """Images one by one on the CPU, through torchvision's transforms."""
 
     def __init__(self, data: Data) -> None:
-        self.arrays = data.train.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        self.arrays = data.train.pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         self.labels = data.train.labels.tolist()
         self.transform = transforms.Compose(
             [
@@ -98,20 +98,21 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return self.transform(self.arrays[i]), self.labels[i]
 
 
-def usual(name: str, data: Data) -> Epoch:
+def usual(net: nn.Module, data: Data, batch: int = BATCH) -> Epoch:
     """A DataLoader with two workers, masks from the zeros of the weights, metrics at every step."""
-    torch.manual_seed(0)
-    net = sd.models.build(name)
+    device = data.train.labels.device
+    net = net.to(device)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data.mul_(torch.rand_like(module.weight) < 0.1)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
-    loader = DataLoader(Pictures(data), batch_size=BATCH, shuffle=True, num_workers=2)
+    loader = DataLoader(Pictures(data), batch_size=batch, shuffle=True, num_workers=2)
 
     def epoch() -> None:
         net.train()
         total, correct = 0.0, 0
         for x, y in loader:
+            x, y = x.to(device), y.to(device)
             outputs = net(x)
             loss = F.cross_entropy(outputs, y)
             optimiser.zero_grad()
@@ -126,23 +127,23 @@ def usual(name: str, data: Data) -> Epoch:
     return epoch
 
 
-def measure(name: str) -> Rows:
+def measure(name: str, device: torch.device) -> Rows:
     """Each kind of epoch in turn, several rounds; medians."""
-    data = pixels(IMAGES[name])
+    data = pixels(IMAGES[name], device)
     tweaks = ["ghost_neurons", "ghost_skips", "smoothing"]
     kinds: dict[str, Epoch] = {
         "bare loop, dense": bare(name, data),
         "dense": ours(name, data, density=1, tweaks=[]),
         "masked": ours(name, data, density=0.1, tweaks=[]),
         "masked, GSw + GSk + LS": ours(name, data, density=0.1, tweaks=tweaks),
-        "DataLoader, transforms, mask from zeros": usual(name, data),
+        "DataLoader, transforms, mask from zeros": usual(sd.models.build(name), data),
     }
     times: dict[str, list[float]] = {label: [] for label in kinds}
     for _ in range(ROUNDS + 1):
         for label, epoch in kinds.items():
-            start = time.perf_counter()
+            start = clock()
             epoch()
-            times[label].append(time.perf_counter() - start)
+            times[label].append(clock() - start)
     speeds = {label: len(data.train) / float(np.median(t[1:])) for label, t in times.items()}
     against = ("bare loop, dense", "DataLoader, transforms, mask from zeros")
     return [
@@ -151,8 +152,8 @@ def measure(name: str) -> Rows:
     ]
 
 
-def section() -> list[str]:
-    rows = [row for name in IMAGES for row in measure(name)]
+def section(device: torch.device) -> list[str]:
+    rows = [row for name in IMAGES for row in measure(name, device)]
     heads = ("net", "loop", "images a second", "of the bare loop", "of the DataLoader")
     return [
         f"Images of 3 x 32 x 32 trained on a second, float32, batches of {BATCH}, SGD with",

@@ -1,0 +1,85 @@
+"""`python -m tests.gpu.section NAME ...`: one section in this process; `__main__.py` starts it.
+
+Rows go to stdout as lines of JSON, and what is begun before them, so that a crash can be told.
+Whatever else is printed goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from sparsediag.device import pick
+from sparsediag.process import settle
+from tests.gpu.place import Place, Skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("name")
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--dry", action="store_true")
+    parser.add_argument("--data")
+    options = parser.parse_args()
+    until = time.monotonic() + options.seconds
+    rows = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    faulthandler.enable()
+    warnings.simplefilter("ignore")
+    settle()
+
+    device = pick(options.device)
+    measure(options.name, Place(device, options.dry, options.data, options.out, until), rows)
+
+
+def measure(name: str, place: Place, rows: TextIO) -> None:
+    """Every measurement of a section, each in a try of its own, until time is up."""
+    missed: list[str] = []
+    module = importlib.import_module(f"tests.gpu.{name}")
+    for what, work in module.measurements(place):
+        if place.left <= 0:
+            missed.append(what)
+            continue
+        _tell(rows, {"begun": what})
+        start = time.perf_counter()
+        try:
+            row = {"status": "ok", **work()}
+        except Skip as reason:
+            row = {"status": "skipped", "note": str(reason)}
+        except Exception as error:  # one that fails must not take the others with it
+            traceback.print_exc()
+            told = " ".join(str(error).split())[:300]
+            row = {"status": "error", "note": f"{type(error).__name__}: {told}"}
+        _tell(rows, {"what": what, **row, "took": round(time.perf_counter() - start, 2)})
+        _free(place.cuda)
+    if missed:
+        told = f"{len(missed)} measurements"
+        _tell(rows, {"what": told, "status": "cut", "note": f"out of time: {', '.join(missed)}"})
+
+
+def _tell(rows: TextIO, row: dict[str, object]) -> None:
+    rows.write(json.dumps(row, default=float) + "\n")
+    rows.flush()
+
+
+def _free(cuda: bool) -> None:
+    gc.collect()
+    if cuda:
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Data sets of 3 x 32 x 32 pixels that need no file: random pixels, and enlarged digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sparsediag import data
+from sparsediag.data import CIFAR, DATASETS, Source
+from sparsediag.images import Images
+from tests.gpu.place import Place
+
+
+def pixels(count: int) -> str:
+    """The name of a set of random images, `count` of them to train on."""
+
+    def read(_: Path) -> tuple[Images, Images]:
+        draw, whole = torch.Generator().manual_seed(0), count + count // 9  # a tenth is held out
+        shown = torch.randint(256, (whole + 1000, 3, 32, 32), dtype=torch.uint8, generator=draw)
+        labels = torch.randint(10, (whole + 1000,), generator=draw)
+        return Images(shown[:whole], labels[:whole]), Images(shown[whole:], labels[whole:])
+
+    name = f"pixels-{count}"
+    DATASETS.setdefault(name, Source(read, 10, CIFAR))
+    return name
+
+
+def pictures(place: Place) -> str:
+    """The name of a set to learn something from: the one that is asked for, or digits."""
+
+    def read(_: Path) -> tuple[Images, Images]:
+        digits, few = data.load("digits"), place.size(None, 100)
+        parts = [_enlarged(images) for images in (digits.train, digits.validation)]
+        shown, labels = (torch.cat([getattr(p, k) for p in parts]) for k in ("pixels", "labels"))
+        return Images(shown[:few], labels[:few]), _enlarged(digits.test)
+
+    if place.data:
+        return place.data
+    DATASETS.setdefault("digits-32", Source(read, 10, DATASETS["digits"].moments * 3, scale=16))
+    return "digits-32"
+
+
+def _enlarged(images: Images) -> Images:
+    large = images.pixels.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    return Images(large.repeat(1, 3, 1, 1), images.labels)

@@ -1,0 +1,125 @@
+"""`make gpu` runs to its end on a CPU at tiny sizes; what crashes costs one section."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gpu import summary
+from tests.gpu.__main__ import SHARES
+
+ROOT = Path(__file__).parent.parent
+
+
+def call(out: Path, *words: str, path: str = "") -> tuple[int, list[dict[str, Any]]]:
+    """The exit code, and the rows."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT))))}
+    command = [sys.executable, "-m", "tests.gpu", "--dry", "--out", str(out), *words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    lines = (out / "results.jsonl").read_text().splitlines()
+    return done.returncode, [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a dry call."""
+    out = tmp_path_factory.mktemp("gpu")
+    code, rows = call(out, "--seconds", "500")
+    assert [row for row in rows if row["status"] not in ("ok", "skipped")] == []
+    assert code == 0
+    return out
+
+
+def test_every_section_measures_something(dry: Path) -> None:
+    rows = [json.loads(line) for line in (dry / "results.jsonl").read_text().splitlines()]
+    assert {row["section"] for row in rows if row["status"] == "ok"} == set(SHARES)
+    reasons = {row["note"] for row in rows if row["status"] == "skipped"}
+    assert all(
+        " on a CPU" in reason or " not installed" in reason or "processes take" in reason
+        for reason in reasons
+    )
+
+
+def test_trainings_go_on_from_those_that_are_kept(dry: Path) -> None:
+    kept = [json.loads(line) for line in (dry / "kept.jsonl").read_text().splitlines()]
+    assert all(row["history"][-1]["test_accuracy"] > 0 for row in kept)
+    before = (dry / "results.jsonl").read_text()
+    try:
+        _, rows = call(dry, "trainings")
+    finally:
+        (dry / "results.jsonl").write_text(before)
+    earlier = {json.loads(line)["what"] for line in before.splitlines()}
+    first, *others = rows
+    assert first["trainings"] == len({row["run"] for row in kept})
+    assert others
+    assert not earlier & {row["what"] for row in others}
+
+
+def test_the_summary_replaces_its_section(dry: Path, tmp_path: Path) -> None:
+    file, kept = tmp_path / "RESULTS.md", tmp_path / "kept.jsonl"
+    file.write_text(
+        "# Benchmarks\n\nBy hand.\n\n## speed\n\nfast\n\n## GPU\n\nold\n\n## last\n\nx\n"
+    )
+    summary.main(dry, file, kept)
+    once = file.read_text(), kept.read_text()
+    summary.main(dry, file, kept)
+    assert (file.read_text(), kept.read_text()) == once
+    text = once[0]
+    assert text.startswith("# Benchmarks\n\nBy hand.\n\n## speed\n\nfast\n\n## GPU\n\nMeasured by")
+    assert text.endswith("\n\n## last\n\nx\n")
+    assert "old" not in text
+    assert all(f"\n### {name}\n" in text for name in SHARES)
+    assert "not measured" in text  # the bars: nothing is claimed of a GPU that was not there
+
+
+def test_bars() -> None:
+    name = "resnet18, 512, bf16, {}"
+    rows = [
+        {
+            "what": name.format("masked + ToST"),
+            "status": "ok",
+            "images/s": 50_000.0,
+            "epoch s": 2.0,
+        },
+        {"what": name.format("dense"), "status": "ok", "images/s": 60_000.0},
+        {"what": "resnet20, 512, bf16, masked", "status": "wrong", "images/s": 200_000.0},
+    ]
+    found = summary.bars(rows)
+    assert [row[1:] for row in found[:3]] == [
+        ("50,000", "yes"), ("0.833", "no"), ("not measured", ""),
+    ]  # fmt: skip
+    assert found[4][1:] == ("2", "no")
+
+
+def test_a_crash_costs_one_section(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "if 'tests.gpu.section' in sys.orig_argv and 'smoke' in sys.orig_argv:\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    code, rows = call(tmp_path, "smoke", "ceilings", "--seconds", "100", path=str(tmp_path))
+    assert code == 1
+    crashed, *others = rows
+    assert (crashed["section"], crashed["status"]) == ("smoke", "error")
+    assert "SIGSEGV" in crashed["note"]
+    assert {row["section"] for row in others} == {"ceilings"}
+
+
+def test_a_section_that_runs_out_of_time(tmp_path: Path) -> None:
+    code, rows = call(tmp_path, "smoke", "--seconds", "0.5")
+    assert code == 1
+    assert [row["status"] for row in rows] == ["error"]
+    assert "out of time" in rows[0]["note"]
+
+
+def test_no_gpu_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.gpu", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--dry" in done.stderr
