@@ -23,7 +23,7 @@ from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.course import WORK
 from sparsediag.models import SKIPS
 from tests.pretend.ledger import Ledger
-from training import loop
+from training import captured, loop
 from training.config import Run
 from training.loop import fit
 from training.masks import METHODS
@@ -205,7 +205,8 @@ def steps(book: Book, out: Path) -> None:
 
 
 def _steps(book: Book, name: str, out: Path, change: Table) -> None:
-    """Train; the row has the waits and copies between each step and the next, by place."""
+    """Train without replays; the row has the waits and copies between steps, by place."""
+    captured.EAGER = 10**9
     seen: list[Ledger] = []
     hook = register_optimizer_step_post_hook(lambda *_: seen.append(deepcopy(book.ledger)))
     with book.row(name) as row:
