@@ -49,6 +49,7 @@ def test_every_section_measures_something(dry: Path) -> None:
 def test_trainings_go_on_from_those_that_are_kept(dry: Path) -> None:
     kept = [json.loads(line) for line in (dry / "kept.jsonl").read_text().splitlines()]
     assert all(row["history"][-1]["test_accuracy"] > 0 for row in kept)
+    assert any(row["results"] for row in kept)
     before = (dry / "results.jsonl").read_text()
     try:
         _, rows = call(dry, "trainings")

@@ -110,7 +110,7 @@ def _section(name: str, until: float, options: argparse.Namespace, report: Repor
     words += ["--seconds", f"{left - GRACE:.1f}", *(["--dry"] if options.dry else [])]
     words += ["--data", options.data] if options.data else []
     log = options.out / f"{name}.log"
-    begun = [""]  # what is being measured
+    begun: list[str | None] = [""]  # what is being measured; None when all has been
 
     def read() -> None:
         assert process.stdout
@@ -140,6 +140,8 @@ def _section(name: str, until: float, options: argparse.Namespace, report: Repor
         finally:
             _end(process)
             reader.join(5)
+    if code is None and begun[0] is None:
+        return  # it had but to end
     if code != 0:
         what = "ran out of time" if code is None else _ended(code)
         where = f" in '{begun[0]}'" if begun[0] else ""

@@ -1,6 +1,7 @@
 """`python -m tests.gpu.section NAME ...`: one section in this process; `__main__.py` starts it.
 
-Rows go to stdout as lines of JSON, and what is begun before them, so that a crash can be told.
+Rows go to stdout as lines of JSON, and what is begun before them, so that a crash can be told;
+None is begun after the last one.
 Whatever else is printed goes to stderr.
 """
 
@@ -66,8 +67,9 @@ def measure(name: str, place: Place, rows: TextIO) -> None:
         _tell(rows, {"what": what, **row, "took": round(time.perf_counter() - start, 2)})
         _free(place.cuda)
     if missed:
-        told = f"{len(missed)} measurements"
-        _tell(rows, {"what": told, "status": "cut", "note": f"out of time: {', '.join(missed)}"})
+        first, told = ", ".join(missed[:5]), f"{len(missed)} measurements"
+        _tell(rows, {"what": told, "status": "cut", "note": f"out of time: {first}, ..."})
+    _tell(rows, {"begun": None})
 
 
 def _tell(rows: TextIO, row: dict[str, object]) -> None:
