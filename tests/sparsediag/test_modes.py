@@ -164,7 +164,7 @@ def test_a_spectrum_can_be_taken_whatever_was_set(before: str) -> None:
 
 
 @pytest.mark.usefixtures("clean")
-@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("before", [b for b in BEFORE if b not in ("conv ieee", "rnn ieee")])
 def test_a_network_that_switches_cudnn_off_by_itself_can_be_measured(before: str) -> None:
     class Own(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -172,10 +172,7 @@ def test_a_network_that_switches_cudnn_off_by_itself_can_be_measured(before: str
                 return super().forward(x)
 
     BEFORE[before]()
-    try:
-        Own(2, 2)(torch.ones(1, 2))
-    except RuntimeError:
-        pytest.skip("it cannot be called outside either")
+    Own(2, 2)(torch.ones(1, 2))
     problem = sd.Problem(Own(2, 2), [(torch.ones(1, 2), torch.tensor([0]))])
     assert sd.gradflow(problem).mean > 0
 
