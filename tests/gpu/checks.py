@@ -65,8 +65,8 @@ TWEAKS: dict[str, Table] = {
 
 def run_of(place: Place, table: Table) -> Run:
     """Three epochs on digits, of a small net where the table names none."""
-    model = place.size({"name": "resnet18", "width": 8}, {"name": "lenet300", "width": 16})
-    optim = {"epochs": 3, "batch": place.size(128, 585), "lr": 0.02} | table.get("optim", {})
+    model = place.size({"name": "resnet18", "width": 8}, {"name": "lenet300", "width": 64})
+    optim = {"epochs": 3, "batch": place.size(128, 195), "lr": 0.05} | table.get("optim", {})
     return Run.of({"data": "digits", "model": model, **table, "optim": optim})
 
 
