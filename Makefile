@@ -38,9 +38,9 @@ lint: $(READY)  ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY)  ## measure speed against the floor and other tools [PART=speed|products|warm|solvers|landscape]
+bench: $(READY)  ## measure speed against the floor and other tools [PART=speed|products|warm|solvers|landscape] [DEVICE=cuda]
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	@$(BIN)/python -m tests.bench $(PART)
+	@$(BIN)/python -m tests.bench $(PART) $(if $(DEVICE),--device $(DEVICE))
 
 # PYTHON where it is given; else .venv where it has been made
 HERE = $(if $(filter command,$(origin PYTHON)),$(PYTHON),$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)))

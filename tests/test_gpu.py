@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.gpu import summary
+from tests.gpu import landscapes, products, summary, throughput, top
 from tests.gpu.__main__ import SHARES
+from tests.gpu.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -96,6 +98,16 @@ def test_bars() -> None:
         ("50,000", "yes"), ("0.833", "no"), ("not measured", ""),
     ]  # fmt: skip
     assert found[4][1:] == ("2", "no")
+
+
+def test_every_bar_is_measured_at_full_size(tmp_path: Path) -> None:
+    settings = Settings(torch.device("cpu"), False, None, tmp_path, deadline=0.0)
+    names = {
+        what
+        for section in (throughput, products, top, landscapes)
+        for what, _ in section.measurements(settings)  # nothing is called
+    }
+    assert {name for bar in summary.BARS for name in (bar.what, bar.over) if name} <= names
 
 
 def test_a_crash_costs_one_section(tmp_path: Path) -> None:

@@ -44,8 +44,11 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    try:
+        device = pick(options.device)
+    except ValueError as error:
+        parser.error(str(error))
     settle()
-    device = pick(options.device)
     for part in options.parts or PARTS:
         name = part if device.type == "cpu" else f"{part}, {device}"
         lines = [f"Measured on {results.hardware(device)}.", "", *PARTS[part](device)]

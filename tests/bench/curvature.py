@@ -100,7 +100,7 @@ def one(tool: str, name: str, density: float, exact: Curvature, device: torch.de
 
 
 def judged(values: np.ndarray, vectors: np.ndarray, exact: Curvature) -> tuple[float, float]:
-    """The worst relative residual of some pairs and the worst relative error of the values.
+    """Return the worst relative residual of some pairs and the worst relative error of the values.
 
     The error is that against the Ritz values of the vectors in float64, which are themselves off
     by the square of the residual.

@@ -1,4 +1,4 @@
-"""The file of results: sections of Markdown, each replaced by itself."""
+"""Read and write the file of results, one Markdown section at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(name: str, lines: Sequence[str], file: Path = RESULTS) -> None:
 
 
 def hardware(device: torch.device) -> str:
-    """What was measured on."""
+    """Describe the machine."""
     card = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return (
         f"{card}{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def clock() -> float:
-    """Seconds, read when a GPU has done all that it was given."""
+    """Return the time in seconds, after a GPU has finished its work."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -35,9 +35,10 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def memory(work: Callable[[], object], device: torch.device = CPU) -> float:
-    """MB that a call needs at its peak beyond what is held before it, of the process (Linux) or
-    of what PyTorch holds on a GPU.
-    """  # noqa: D205
+    """Return the peak MB of a call beyond what is held before it.
+
+    On a GPU what PyTorch allocates there, else the memory of the process (Linux).
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         held = torch.cuda.memory_allocated(device)

@@ -1,4 +1,4 @@
-"""`python -m tests.gpu`: see the package's docstring (`python -m tests.gpu --help` prints it)."""
+"""`python -m tests.gpu`: run the sections; usage in the docstring of the package."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure; exit code 1 if a row is wrong or an error, 2 if there is no GPU."""
+    """Run the sections; exit code 1 if a row is wrong or an error, 2 if there is no GPU."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.gpu",
         description=tests.gpu.__doc__,
@@ -70,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class Report:
-    """The rows: in a file as they come, and on the terminal.
+    """Writes rows to a file and to the terminal as they come.
 
     Args:
-        file: Is written anew.
+        file: Overwritten.
     """
 
     def __init__(self, file: Path) -> None:
@@ -81,7 +81,7 @@ class Report:
         file.write_text("")
 
     def add(self, row: Row) -> None:
-        """One more row."""
+        """Write a row."""
         with self.file.open("a") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -96,15 +96,15 @@ HIDDEN = ("section", "what", "status", "note", "took")
 
 
 def shown(value: Any) -> str:
-    """A number as people read it."""
+    """Format a number for people."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
 
 
-def _section(name: str, until: float, options: argparse.Namespace, report: Report) -> None:
-    """One section in a process of its own, which is killed `GRACE` seconds after its time."""
-    left = until - time.monotonic()
+def _section(name: str, deadline: float, options: argparse.Namespace, report: Report) -> None:
+    """Run a section in its own process; it is killed `GRACE` seconds after its time."""
+    left = deadline - time.monotonic()
     print(f"{name}: {left:.0f} s", flush=True)
     words = [name, "--device", options.device, "--out", str(options.out)]
     words += ["--seconds", f"{left - GRACE:.1f}", *(["--dry"] if options.dry else [])]
@@ -141,7 +141,7 @@ def _section(name: str, until: float, options: argparse.Namespace, report: Repor
             _end(process)
             reader.join(5)
     if code is None and begun[0] is None:
-        return  # it had but to end
+        return  # all rows are there; only its exit was slow
     if code != 0:
         what = "ran out of time" if code is None else _ended(code)
         where = f" in '{begun[0]}'" if begun[0] else ""
@@ -155,7 +155,7 @@ def _ended(code: int) -> str:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Kill a section with all that it has started."""
+    """Kill a section and every process it has started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Every mask, tweak and diagnostic on the device; resumed, moved and side by side."""
+"""Check every mask, tweak and diagnostic on the device: resumed, moved, and two at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sparsediag.checkpoint import Checkpoint
 from sparsediag.errors import ConfigError
 from sparsediag.mask import Mask
 from sparsediag.models import SKIPS
-from tests.gpu import diagnosed
-from tests.gpu.place import Measurements, Place, Row, Skip, check
+from tests.gpu import diagnostics
+from tests.gpu.settings import Measurements, Row, Settings, Skip, check
 from training.config import Run
 from training.loop import fit
 from training.progress import together
@@ -63,47 +63,50 @@ TWEAKS: dict[str, Table] = {
 }
 
 
-def run_of(place: Place, table: Table) -> Run:
-    """Three epochs on digits, of a small net where the table names none."""
-    model = place.size({"name": "resnet18", "width": 8}, {"name": "lenet300", "width": 64})
-    optim = {"epochs": 3, "batch": place.size(128, 195), "lr": 0.05} | table.get("optim", {})
+def run_of(settings: Settings, table: Table) -> Run:
+    """Return a run of three epochs on digits, with a small net unless the table names one."""
+    model = settings.size({"name": "resnet18", "width": 8}, {"name": "lenet300", "width": 64})
+    optim = {"epochs": 3, "batch": settings.size(128, 195), "lr": 0.05} | table.get("optim", {})
     return Run.of({"data": "digits", "model": model, **table, "optim": optim})
 
 
-def measurements(place: Place) -> Measurements:
-    place.out.mkdir(parents=True, exist_ok=True)
+def measurements(settings: Settings) -> Measurements:
+    settings.out.mkdir(parents=True, exist_ok=True)
     training.loop.SAVE_EVERY = 0.0  # so that every epoch can be gone on from
-    with tempfile.TemporaryDirectory(dir=place.out, prefix="checks-") as folder:
+    with tempfile.TemporaryDirectory(dir=settings.out, prefix="checks-") as folder:
         straight = Path(folder, "straight")
         for name, table in MASKS.items():
             yield (
                 f"mask: {name}",
-                lambda table=table: resumed(run_of(place, table), place, straight),
+                lambda table=table: resumed(run_of(settings, table), settings, straight),
             )
-        yield "mask: from a file", lambda: from_a_file(place, straight)
+        yield "mask: from a file", lambda: from_a_file(settings, straight)
         for name, table in MASKS.items():
             if table:
-                run = run_of(place, table)
-                yield f"the CPU's mask: {name}", lambda run=run: as_on_a_cpu(run, place, straight)
-        yield from diagnosed.measurements(place, _recorded(place, straight))
-        yield "a checkpoint of the device on a CPU", lambda: on_a_cpu(place, straight)
-        yield "half-way on the device, ended on a CPU", lambda: ended_on_a_cpu(place, straight)
-        yield "two jobs at once", lambda: two_jobs(place, straight)
+                run = run_of(settings, table)
+                yield (
+                    f"the CPU's mask: {name}",
+                    lambda run=run: as_on_a_cpu(run, settings, straight),
+                )
+        yield from diagnostics.measurements(settings, _recorded(settings, straight))
+        yield "a checkpoint of the device on a CPU", lambda: on_a_cpu(settings, straight)
+        yield "half-way on the device, ended on a CPU", lambda: ended_on_a_cpu(settings, straight)
+        yield "two jobs at once", lambda: two_jobs(settings, straight)
         for name, table in TWEAKS.items():
-            run = run_of(place, SPARSE | table)
-            yield f"tweak: {name}", lambda run=run: resumed(run, place, straight)
+            run = run_of(settings, SPARSE | table)
+            yield f"tweak: {name}", lambda run=run: resumed(run, settings, straight)
 
 
-def resumed(run: Run, place: Place, straight: Path) -> Row:
-    """Train, and again with a stop after the first epoch: the files are the same."""
-    device = str(place.device)
+def resumed(run: Run, settings: Settings, straight: Path) -> Row:
+    """Train, train again with a stop after the first epoch, and compare the files."""
+    device = str(settings.device)
     try:
         one = fit(run, out=straight, device=device).parent
     except ConfigError as refusal:
-        if "interpolate" in str(run.table()["tweaks"]) and place.cuda:
+        if "interpolate" in str(run.table()["tweaks"]) and settings.cuda:
             raise Skip(f"refused: {refusal}") from None
         raise
-    with tempfile.TemporaryDirectory(dir=place.out) as folder:
+    with tempfile.TemporaryDirectory(dir=settings.out) as folder:
         for earlier in stages(run)[:-1]:
             shutil.copytree(straight / "runs" / earlier.id, Path(folder, "runs", earlier.id))
         _halfway(run, Path(folder), device)
@@ -114,7 +117,7 @@ def resumed(run: Run, place: Place, straight: Path) -> Row:
 
 
 def _halfway(run: Run, out: Path, device: str) -> None:
-    """Train for an epoch, and stop."""
+    """Train for one epoch, then interrupt the run."""
 
     def stop(_: Row) -> None:
         raise InterruptedError
@@ -126,16 +129,16 @@ def _halfway(run: Run, out: Path, device: str) -> None:
     raise AssertionError("the run was not stopped")
 
 
-def from_a_file(place: Place, straight: Path) -> Row:
-    """The mask of an earlier run, from its checkpoint."""
-    before = straight / "runs" / run_of(place, SPARSE).id / "last.pt"
-    return resumed(run_of(place, {"mask": f"file:{before}"}), place, straight)
+def from_a_file(settings: Settings, straight: Path) -> Row:
+    """Train with the mask of an earlier run, read from its checkpoint."""
+    before = straight / "runs" / run_of(settings, SPARSE).id / "last.pt"
+    return resumed(run_of(settings, {"mask": f"file:{before}"}), settings, straight)
 
 
-def as_on_a_cpu(run: Run, place: Place, straight: Path) -> Row:
-    """The mask that a run starts with, from the same checkpoints, here and on a CPU."""
+def as_on_a_cpu(run: Run, settings: Settings, straight: Path) -> Row:
+    """Compare the mask that a run starts with on the device and on the CPU."""
     masks: list[Mask] = []
-    for device in (place.device, torch.device("cpu")):
+    for device in (settings.device, torch.device("cpu")):
         data = datasets.load(run.data, device=device)
         found = start(run, data, out=straight, device=device).mask
         assert found is not None
@@ -147,13 +150,13 @@ def as_on_a_cpu(run: Run, place: Place, straight: Path) -> Row:
     return check(row, the_same_mask=other <= bound * here.size)
 
 
-def _recorded(place: Place, straight: Path) -> Any:
-    """Trains once, when it is first asked for, a sparse net whose checkpoints are all kept."""
+def _recorded(settings: Settings, straight: Path) -> Any:
+    """Return a function that trains a sparse net once and returns its folder of checkpoints."""
 
     @cache
     def folder() -> Path:
-        run = run_of(place, SPARSE | {"record": {"checkpoints": [1, 2]}})
-        return fit(run, out=straight, device=str(place.device)).parent
+        run = run_of(settings, SPARSE | {"record": {"checkpoints": [1, 2]}})
+        return fit(run, out=straight, device=str(settings.device)).parent
 
     return folder
 
@@ -165,10 +168,10 @@ print(Checkpoint.load(sys.argv[1]).problem(images=100, device="cpu").value())
 """
 
 
-def on_a_cpu(place: Place, straight: Path) -> Row:
-    """The loss of a checkpoint, here and in a process that sees no GPU."""
-    file = straight / "runs" / run_of(place, SPARSE).id / "best.pt"
-    here = Checkpoint.load(file).problem(images=100, device=str(place.device)).value()
+def on_a_cpu(settings: Settings, straight: Path) -> Row:
+    """Compare the loss of a checkpoint here and in a process that sees no GPU."""
+    file = straight / "runs" / run_of(settings, SPARSE).id / "best.pt"
+    here = Checkpoint.load(file).problem(images=100, device=str(settings.device)).value()
     done = subprocess.run(
         [sys.executable, "-c", READS, str(file)],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
@@ -180,25 +183,25 @@ def on_a_cpu(place: Place, straight: Path) -> Row:
     return check({"error": off}, the_same_loss=off < 1e-5)
 
 
-def ended_on_a_cpu(place: Place, straight: Path) -> Row:
-    """A run that is stopped on the device goes on on a CPU; its loss is that of one that was not.
+def ended_on_a_cpu(settings: Settings, straight: Path) -> Row:
+    """Stop a run on the device, continue it on the CPU, and compare the losses at the end.
 
-    Rounding alone moves a loss of three epochs by little.
+    After three epochs they differ by rounding only.
     """
-    run = run_of(place, SPARSE)
-    with tempfile.TemporaryDirectory(dir=place.out) as folder:
-        _halfway(run, Path(folder), str(place.device))
+    run = run_of(settings, SPARSE)
+    with tempfile.TemporaryDirectory(dir=settings.out) as folder:
+        _halfway(run, Path(folder), str(settings.device))
         came = Checkpoint.load(fit(run, out=Path(folder), device="cpu")).history[-1]["train_loss"]
     kept = Checkpoint.load(straight / "runs" / run.id / "best.pt")
     off = abs(came / kept.history[-1]["train_loss"] - 1)
     return check({"loss, off by": off}, near=off < 0.05)
 
 
-def two_jobs(place: Place, straight: Path) -> Row:
-    """Two trainings at once in two processes end with the files of one alone."""
-    runs = [run_of(place, MASKS[name]) for name in ("random", "snip")]
-    with tempfile.TemporaryDirectory(dir=place.out) as folder:
-        errors = together(runs, out=Path(folder), device=str(place.device), jobs=2)
+def two_jobs(settings: Settings, straight: Path) -> Row:
+    """Train two runs at once in two processes; the files must be those of one at a time."""
+    runs = [run_of(settings, MASKS[name]) for name in ("random", "snip")]
+    with tempfile.TemporaryDirectory(dir=settings.out) as folder:
+        errors = together(runs, out=Path(folder), device=str(settings.device), jobs=2)
         for error in errors.values():
             raise error
         names = [Path("runs", run.id, file) for run in runs for file in FILES]

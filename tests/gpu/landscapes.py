@@ -11,39 +11,43 @@ import sparsediag as sd
 from sparsediag.sweep import Sweep
 from tests.bench.landscape import floors, loss_landscapes
 from tests.bench.timing import seconds
-from tests.gpu import learned, sets
-from tests.gpu.place import Measurements, Place, Row, Skip
+from tests.gpu import nets, sets
 from tests.gpu.precision import tf32
+from tests.gpu.settings import Measurements, Row, Settings, Skip
 
 GRID = 51 * 51
 
 
-def measurements(place: Place) -> Measurements:
-    images = place.size(10_000, 32)
-    for net in learned.nets(place):
+def measurements(settings: Settings) -> Measurements:
+    images = settings.size(10_000, 32)
+    for net in nets.names(settings):
 
         @cache
         def problem(net: str = net) -> sd.Problem:
-            kept = learned.checkpoint(place, net, 0.1)
-            named = sets.pixels(place.size(10_240, 64))
-            here = {"images": images, "batch": place.size(1000, 32), "device": str(place.device)}
+            kept = nets.checkpoint(settings, net, 0.1)
+            named = sets.pixels(settings.size(10_240, 64))
+            here = {
+                "images": images,
+                "batch": settings.size(1000, 32),
+                "device": str(settings.device),
+            }
             return kept.problem(data=named, **here)
 
         label = f"{net}, {images} images"
         yield f"{label}: float32", lambda p=problem: points(p(), "float32")
-        yield f"{label}: bare forward pass", lambda p=problem: bare(p(), place)
+        yield f"{label}: bare forward pass", lambda p=problem: bare(p(), settings)
         yield f"{label}: bfloat16", lambda p=problem: points(p(), "bfloat16")
         yield f"{label}: loss-landscapes", lambda p=problem: theirs(p())
 
 
 def points(problem: sd.Problem, precision: str) -> Row:
-    sweep, place = Sweep(sd.plane(problem), precision=precision), np.array([0.1, 0.2])
-    return _row(seconds(partial(sweep, place), 3))
+    sweep, point = Sweep(sd.plane(problem), precision=precision), np.array([0.1, 0.2])
+    return _row(seconds(partial(sweep, point), 3))
 
 
-def bare(problem: sd.Problem, place: Place) -> Row:
-    """The fastest of some layouts and chunks, in full float32."""
-    chunks = place.size((512, 2048, 10_000), (32,))
+def bare(problem: sd.Problem, settings: Settings) -> Row:
+    """Time the fastest of some layouts and chunks, in full float32."""
+    chunks = settings.size((512, 2048, 10_000), (32,))
     with tf32(False):
         took = {way: seconds(work, 3) for way, work in floors(problem, chunks).items()}
     best = min(took, key=took.__getitem__)

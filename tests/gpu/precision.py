@@ -1,4 +1,4 @@
-"""TF32, for a while."""
+"""Switch TF32 on or off."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def tf32(on: bool = True) -> Iterator[None]:
-    """Inside, float32 products and convolutions on a GPU are TF32, or full float32.
+    """Let float32 products and convolutions on a GPU be TF32 inside the block, or forbid it.
 
-    By PyTorch's older switches: `torch.compile` reads those, and they set the newer ones too.
+    Uses PyTorch's older switches: `torch.compile` reads them, and they set the newer ones too.
     """
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.allow_tf32

@@ -14,22 +14,22 @@ from torch import Tensor, nn
 import sparsediag as sd
 from tests.bench.curvature import double, gradients
 from tests.bench.timing import memory, seconds
-from tests.gpu import learned
-from tests.gpu.place import Measurements, Place, Row, check
+from tests.gpu import nets
 from tests.gpu.precision import tf32
+from tests.gpu.settings import Measurements, Row, Settings, check
 
 
-def measurements(place: Place) -> Measurements:
-    images = place.size(1024, 8)
-    for net in learned.nets(place):
+def measurements(settings: Settings) -> Measurements:
+    images = settings.size(1024, 8)
+    for net in nets.names(settings):
 
         @cache
         def problem(net: str = net) -> sd.Problem:
-            return learned.problem(place, net, images=images, batch=images)
+            return nets.problem(settings, net, images=images, batch=images)
 
         @cache
         def fastest(problem: Callable[[], sd.Problem] = problem) -> tuple[float, str]:
-            sizes = [n for n in place.size((128, 512, 1024), (8,)) if n <= images]
+            sizes = [n for n in settings.size((128, 512, 1024), (8,)) if n <= images]
             took = gradients(problem(), sizes)
             best = min(took, key=took.__getitem__)
             return took[best], best
@@ -44,21 +44,21 @@ def measurements(place: Place) -> Measurements:
         for name in ("float32", "TF32"):
             yield (
                 f"{label}: product in {name} while TF32 is on",
-                lambda name=name, p=problem: under_tf32(p(), place, loose=name == "TF32"),
+                lambda name=name, p=problem: under_tf32(p(), settings, loose=name == "TF32"),
             )
-        for chunk in place.size((128, 256, 512, 1024), (4, 8)):
+        for chunk in settings.size((128, 256, 512, 1024), (4, 8)):
             yield (
                 f"{label}: product, {chunk} at a time",
                 lambda chunk=chunk, p=problem: chunked(p(), chunk),
             )
         yield (
             f"{label}: product over a compiled gradient",
-            lambda p=problem: over_compiled(p(), place),
+            lambda p=problem: over_compiled(p(), settings),
         )
 
 
 def gradient(fastest: Callable[[], tuple[float, str]]) -> Row:
-    """The fastest plain one in float32, of some layouts and chunks."""
+    """Return the time of the fastest plain gradient in float32, over layouts and chunks."""
     took, way = fastest()
     return {"ms": 1e3 * took, "way": way}
 
@@ -74,9 +74,9 @@ def product(problem: sd.Problem, mode: str, gradient: float) -> Row:
     return check(row | {"held MB": held, "more MB": needed}, within_1e_3=error <= 1e-3)
 
 
-def under_tf32(problem: sd.Problem, place: Place, *, loose: bool) -> Row:
-    """Where the caller has TF32 on, a product is float32 all the same; and what TF32 would give."""
-    place.needs_cuda("TF32")
+def under_tf32(problem: sd.Problem, settings: Settings, *, loose: bool) -> Row:
+    """Compute a product while the caller has TF32 on; `loose` lets the product use TF32 too."""
+    settings.needs_cuda("TF32")
     v, used = _direction(problem), replace(problem)
     if loose:
         vars(used)["modes"] = lambda: _evaluating(used.net)
@@ -99,14 +99,14 @@ def chunked(problem: sd.Problem, chunk: int) -> Row:
     return {"ms": 1e3 * seconds(lambda: hessian(v)), "held MB": hessian.nbytes / 2**20}
 
 
-def over_compiled(problem: sd.Problem, place: Place) -> Row:
-    """A gradient through `torch.compile`, whose compilation is not counted."""
+def over_compiled(problem: sd.Problem, settings: Settings) -> Row:
+    """Compare a product with a gradient through `torch.compile`; compiling is not timed."""
     net = copy.deepcopy(problem.net).eval()
     (x, y) = problem.batches[0]
-    if place.cuda:
+    if settings.cuda:
         net = net.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
-    forward, weights = torch.compile(net, backend=place.compiler), list(net.parameters())
+    forward, weights = torch.compile(net, backend=settings.compiler), list(net.parameters())
     with tf32(False):
         one = seconds(lambda: torch.autograd.grad(problem.loss(forward(x), y), weights))
     v, hessian = _direction(problem), sd.Curvature(problem)
@@ -121,7 +121,7 @@ def _direction(problem: sd.Problem) -> Tensor:
 
 @cache
 def _exact(problem: sd.Problem) -> Tensor:
-    """The product with that direction in float64, 128 images at a time."""
+    """Return the product with that direction in float64, 128 images at a time."""
     (x, y) = problem.batches[0]
     parts = list(zip(x.split(128), y.split(128), strict=True))
     return double(replace(problem, batches=parts)).hvp(_direction(problem).double())

@@ -1,8 +1,7 @@
-"""`python -m tests.gpu.section NAME ...`: one section in this process; `__main__.py` starts it.
+"""`python -m tests.gpu.section NAME ...`: run one section; started by `__main__.py`.
 
-Rows go to stdout as lines of JSON, and what is begun before them, so that a crash can be told;
-None is begun after the last one.
-Whatever else is printed goes to stderr.
+Rows go to stdout as lines of JSON. Before each, a line {"begun": name} tells what to blame if the
+process crashes; {"begun": null} follows the last row. All other output goes to stderr.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 
 from sparsediag.device import pick
 from sparsediag.process import settle
-from tests.gpu.place import Place, Skip
+from tests.gpu.settings import Settings, Skip
 
 
 def main() -> None:
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("--data")
     options = parser.parse_args()
-    until = time.monotonic() + options.seconds
+    deadline = time.monotonic() + options.seconds
     rows = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     faulthandler.enable()
@@ -43,15 +42,15 @@ def main() -> None:
     settle()
 
     device = pick(options.device)
-    measure(options.name, Place(device, options.dry, options.data, options.out, until), rows)
+    measure(options.name, Settings(device, options.dry, options.data, options.out, deadline), rows)
 
 
-def measure(name: str, place: Place, rows: TextIO) -> None:
-    """Every measurement of a section, each in a try of its own, until time is up."""
+def measure(name: str, settings: Settings, rows: TextIO) -> None:
+    """Run the measurements of a section, each in its own try, until time is up."""
     missed: list[str] = []
     module = importlib.import_module(f"tests.gpu.{name}")
-    for what, work in module.measurements(place):
-        if place.left <= 0:
+    for what, work in module.measurements(settings):
+        if settings.left <= 0:
             missed.append(what)
             continue
         _tell(rows, {"begun": what})
@@ -65,7 +64,7 @@ def measure(name: str, place: Place, rows: TextIO) -> None:
             told = " ".join(str(error).split())[:300]
             row = {"status": "error", "note": f"{type(error).__name__}: {told}"}
         _tell(rows, {"what": what, **row, "took": round(time.perf_counter() - start, 2)})
-        _free(place.cuda)
+        _free(settings.cuda)
     if missed:
         first, told = ", ".join(missed[:5]), f"{len(missed)} measurements"
         _tell(rows, {"what": told, "status": "cut", "note": f"out of time: {first}, ..."})

@@ -1,4 +1,4 @@
-"""Data sets of 3 x 32 x 32 pixels that need no file: random pixels, and enlarged digits."""
+"""Data sets of 3 x 32 x 32 pixels that need no files: random pixels, and enlarged digits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from sparsediag import data
 from sparsediag.data import CIFAR, DATASETS, Source
 from sparsediag.images import Images
-from tests.gpu.place import Place
+from tests.gpu.settings import Settings
 
 
 def pixels(count: int) -> str:
-    """The name of a set of random images, `count` of them to train on."""
+    """Register a set of random images, `count` of them for training, and return its name."""
 
     def read(_: Path) -> tuple[Images, Images]:
         draw, whole = torch.Generator().manual_seed(0), count + count // 9  # a tenth is held out
@@ -26,17 +26,17 @@ def pixels(count: int) -> str:
     return name
 
 
-def pictures(place: Place) -> str:
-    """The name of a set to learn something from: the one that is asked for, or digits."""
+def pictures(settings: Settings) -> str:
+    """Return the name of a set to train on: the caller's, or enlarged digits."""
 
     def read(_: Path) -> tuple[Images, Images]:
-        digits, few = data.load("digits"), place.size(None, 100)
+        digits, few = data.load("digits"), settings.size(None, 100)
         parts = [_enlarged(images) for images in (digits.train, digits.validation)]
         shown, labels = (torch.cat([getattr(p, k) for p in parts]) for k in ("pixels", "labels"))
         return Images(shown[:few], labels[:few]), _enlarged(digits.test)
 
-    if place.data:
-        return place.data
+    if settings.data:
+        return settings.data
     DATASETS.setdefault("digits-32", Source(read, 10, DATASETS["digits"].moments * 3, scale=16))
     return "digits-32"
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import sparsediag as sd
 from sparsediag.models import Ghost
-from tests.gpu.place import Measurements, Place, Row, check
+from tests.gpu.settings import Measurements, Row, Settings, check
 
 BOUNDS = {"value": 1e-5, "gradient": 1e-3, "tape": 1e-3, "retained": 1e-3}  # relative errors
 TOKENS, LENGTH, CLASSES = 50, 12, 10
@@ -44,8 +44,8 @@ class Recurrent(nn.Module):
         return self.out(self.lstm(self.embed(tokens))[0][:, -1])
 
 
-def nets(place: Place) -> dict[str, Callable[[], nn.Module]]:
-    narrow = {"width": 8} if place.dry else {}
+def nets(settings: Settings) -> dict[str, Callable[[], nn.Module]]:
+    narrow = {"width": 8} if settings.dry else {}
     ghosts = {"activation": "ghost", "skips": "average"}
     return {
         "mlp": lambda: sd.models.build("mlp", channels=3, size=32, **narrow),
@@ -54,20 +54,20 @@ def nets(place: Place) -> dict[str, Callable[[], nn.Module]]:
         "vgg16_bn": lambda: sd.models.build("vgg16_bn", **narrow),
         "mobilenet": lambda: sd.models.build("mobilenet", **narrow),
         "resnet20 with ghosts": lambda: sd.models.build("resnet20", **ghosts, **narrow),
-        "transformer": lambda: Transformer(place.size(64, 8)),
-        "embedding and LSTM": lambda: Recurrent(place.size(64, 8)),
+        "transformer": lambda: Transformer(settings.size(64, 8)),
+        "embedding and LSTM": lambda: Recurrent(settings.size(64, 8)),
     }
 
 
-def measurements(place: Place) -> Measurements:
-    for name, make in nets(place).items():
-        yield name, lambda make=make: against_float64(make, place)
+def measurements(settings: Settings) -> Measurements:
+    for name, make in nets(settings).items():
+        yield name, lambda make=make: against_float64(make, settings)
 
 
-def against_float64(make: Callable[[], nn.Module], place: Place) -> Row:
-    """Relative errors, each with its bound."""
+def against_float64(make: Callable[[], nn.Module], settings: Settings) -> Row:
+    """Return the relative errors, and check each against its bound."""
     torch.manual_seed(0)
-    net, samples = make(), place.size(32, 4)
+    net, samples = make(), settings.size(32, 4)
     tokens = hasattr(net, "embed")
     x: Tensor = (
         torch.randint(TOKENS, (samples, LENGTH)) if tokens else torch.randn(samples, 3, 32, 32)
@@ -78,8 +78,8 @@ def against_float64(make: Callable[[], nn.Module], place: Place) -> Row:
             module.fade(0.5)
     _settle(net, x)
     exact = sd.Problem(copy.deepcopy(net).double(), [(x if tokens else x.double(), y)])
-    here = [(x.to(place.device), y.to(place.device))]
-    problem = sd.Problem(net.to(place.device), here)
+    here = [(x.to(settings.device), y.to(settings.device))]
+    problem = sd.Problem(net.to(settings.device), here)
     v = torch.randn(exact.size, generator=torch.Generator().manual_seed(1))
     value, product = exact.value(), exact.hvp(v.double())
     row: Row = {
@@ -94,7 +94,7 @@ def against_float64(make: Callable[[], nn.Module], place: Place) -> Row:
                 raise
             row[mode] = "refused"
             continue
-        row[mode] = _off(hessian(v.to(place.device)), product)
+        row[mode] = _off(hessian(v.to(settings.device)), product)
     bad = {k: not isinstance(v, float) or v <= BOUNDS[k] for k, v in row.items()}
     return check(row, **{f"{k}_within_{BOUNDS[k]:.0e}": good for k, good in bad.items()})
 

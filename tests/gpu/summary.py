@@ -1,4 +1,4 @@
-"""`python -m tests.gpu.summary [FOLDER]`: what `make gpu` found, into the repository.
+"""`python -m tests.gpu.summary [FOLDER]`: write the results of `make gpu` into the repository.
 
 Writes the section "GPU" of `tests/bench/RESULTS.md` from the rows in FOLDER (out/gpu, or a copy of
 it that was fetched from another machine), and adds the finished trainings to
@@ -22,7 +22,7 @@ FIXED = ("section", "what", "status", "note", "took")
 
 
 class Bar(NamedTuple):
-    """What a GPU should reach, on an H100: a number of one row, or of one over that of another."""
+    """A bar, set for an H100: a number of one row, or its ratio to that of another row."""
 
     text: str
     what: str
@@ -64,7 +64,7 @@ def main(folder: Path = OUT, file: Path = results.RESULTS, kept: Path = training
 
 
 def lines(rows: list[Row]) -> list[str]:
-    """The section, in Markdown."""
+    """Return the section in Markdown."""
     versions: Row = next((row for row in rows if row["what"] == "versions"), {})
     about = [f"{k} {v}" for k, v in versions.items() if k not in (*FIXED, "card")]
     found = [f"Measured by `make gpu` on {versions.get('card', '?')}: {', '.join(about)}."]
@@ -81,7 +81,7 @@ def lines(rows: list[Row]) -> list[str]:
 
 
 def bars(rows: list[Row]) -> Rows:
-    """What was measured of each bar; nothing is claimed of what was not."""
+    """Return the measured value of each bar, or "not measured"."""
     numbers = {row["what"]: row for row in rows if row["status"] == "ok"}
     found: Rows = []
     for bar in BARS:

@@ -1,4 +1,4 @@
-"""The top five eigenpairs: ours, PyHessian's, scipy's, and others' that are installed."""
+"""The top five eigenpairs by sparsediag, PyHessian, scipy and other tools if installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sparsediag.curvature import Curvature
 from tests.bench.contenders import CONTENDERS
 from tests.bench.curvature import double, judged
 from tests.bench.timing import clock, memory
-from tests.gpu import learned
-from tests.gpu.place import Measurements, Place, Row, Skip
+from tests.gpu import nets
 from tests.gpu.precision import tf32
+from tests.gpu.settings import Measurements, Row, Settings, Skip
 
 NEEDS = {
     "PyHessian, tol 1e-6": "pyhessian",
@@ -24,23 +24,23 @@ NEEDS = {
 FIRST = ("sparsediag", "scipy eigsh, retained graph", "PyHessian, tol 1e-6")
 
 
-def measurements(place: Place) -> Measurements:
-    images = place.size(512, 16)
-    nets = place.size(
-        [(n, d) for d in (1.0, 0.1) for n in learned.nets(place)], [("lenet300", 0.1)]
+def measurements(settings: Settings) -> Measurements:
+    images = settings.size(512, 16)
+    cells = settings.size(
+        [(n, d) for d in (1.0, 0.1) for n in nets.names(settings)], [("lenet300", 0.1)]
     )
-    for names in (FIRST, [name for name in CONTENDERS if name not in FIRST]):
-        for net, density in nets:
+    for tools in (FIRST, [name for name in CONTENDERS if name not in FIRST]):
+        for net, density in cells:
 
             @cache
             def problem(net: str = net, density: float = density) -> sd.Problem:
-                return learned.problem(place, net, images=images, batch=images, density=density)
+                return nets.problem(settings, net, images=images, batch=images, density=density)
 
             @cache
             def exact(problem: Callable[[], sd.Problem] = problem) -> Curvature:
                 return Curvature(double(problem()))
 
-            for tool in names:
+            for tool in tools:
                 yield (
                     f"{net}, {density:.0%}, {images} images: {tool}",
                     lambda tool=tool, p=problem, e=exact: found(tool, p(), e()),
@@ -48,7 +48,7 @@ def measurements(place: Place) -> Measurements:
 
 
 def found(tool: str, problem: sd.Problem, exact: Curvature) -> Row:
-    """Once, from set-up to pairs on the host, warm; all in full float32."""
+    """Time one tool from set-up to pairs on the host, in full float32, on a warm device."""
     module = NEEDS.get(tool)
     if module and not find_spec(module):
         raise Skip(f"{module} is not installed")

@@ -1,8 +1,8 @@
-"""Trainings and measurements of `python -m figures --scale hour`, as far as time goes.
+"""Trainings and measurements of `python -m figures --scale hour`, as far as time allows.
 
-A finished one becomes a line in `kept.jsonl` of the folder that is written to; those there and
-those in `tests/gpu/kept.jsonl` are not trained again. Weights are not kept, so a training that
-stands on others begins with them where they are not on this machine; shortest first, therefore.
+A finished run becomes a line of `kept.jsonl` in the output folder. Runs there and in
+`tests/gpu/kept.jsonl` are not trained again. Weights are not kept, so a run that needs others
+trains them first unless they are on this machine; therefore runs with few prerequisites come first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from figures.need import Need
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
 from sparsediag.result import Result
-from tests.gpu.place import Measurements, Place, Row, Skip
+from tests.gpu.settings import Measurements, Row, Settings, Skip
 from training.config import Run
 from training.loop import fit
 from training.stages import stages
@@ -32,92 +32,92 @@ KEPT = Path(__file__).parent / "kept.jsonl"
 
 
 class OutOfTime(Exception):
-    """Raised between two epochs."""
+    """Raised between two epochs when time is up."""
 
 
-def measurements(place: Place) -> Measurements:
-    if place.data is None and not place.dry:
+def measurements(settings: Settings) -> Measurements:
+    if settings.data is None and not settings.dry:
         yield "trainings", no_data
         return
-    scale = scale_of(place)
-    todo = plan(items.at(scale), scale, place.out)
-    known = {row["run"] for file in (KEPT, place.out / "kept.jsonl") for row in read(file)}
+    scale = scale_of(settings)
+    todo = plan(items.at(scale), scale, settings.out)
+    known = {row["run"] for file in (KEPT, settings.out / "kept.jsonl") for row in read(file)}
     missing = [run for run in todo.runs.values() if key(run) not in known]
     yield "kept from earlier calls", lambda: {"trainings": len(known)}
     measured = {scale.run(need.run).id for need in todo.measurements.values()}
     missing.sort(key=lambda run: len(stages(run)))
-    if place.dry:  # a training, and one with something to measure
+    if settings.dry:  # a training, and one with something to measure
         missing = missing[:1] + [run for run in missing[1:] if run.id in measured][:1]
     for run in missing:
-        yield run.id, lambda run=run: trained(run, todo, scale, place)
+        yield run.id, lambda run=run: trained(run, todo, scale, settings)
 
 
 def no_data() -> Row:
     raise Skip("they need DATA=folder:PATH")
 
 
-def scale_of(place: Place) -> Scale:
-    """That of the figures, on these images; a smaller one where it is but tried."""
-    if place.dry:
+def scale_of(settings: Settings) -> Scale:
+    """Return the scale "hour" on these images; "smoke" in a dry call."""
+    if settings.dry:
         return replace(SCALES["smoke"], name="smoke, dry")
     scale = SCALES["hour"]
-    return replace(scale, name="hour, gpu", data=dict.fromkeys(scale.data, place.data))
+    return replace(scale, name="hour, gpu", data=dict.fromkeys(scale.data, settings.data))
 
 
-def trained(run: Run, todo: Plan, scale: Scale, place: Place) -> Row:
-    """Train what the run stands on and itself, measure it, and keep it."""
+def trained(run: Run, todo: Plan, scale: Scale, settings: Settings) -> Row:
+    """Train the prerequisites of a run and the run, measure it, and keep the results."""
     start = time.perf_counter()
     try:
         for stage in stages(run):
-            _fit(stage, place)
+            _fit(stage, settings)
     except OutOfTime:
         return {"status": "cut", "note": "out of time after some epochs"}
     took = time.perf_counter() - start
-    history = [json.loads(line) for line in _file(run, place, "history.jsonl")]
+    history = [json.loads(line) for line in _file(run, settings, "history.jsonl")]
     kept = {
         "run": key(run),
         "table": run.table() | {"data": _name(run)},
         "history": history,
-        "costs": [json.loads(line) for line in _file(run, place, "costs.jsonl")],
+        "costs": [json.loads(line) for line in _file(run, settings, "costs.jsonl")],
         "results": {},
         "seconds": took,
         "torch": str(torch.__version__),
-        "device": torch.cuda.get_device_name(place.device) if place.cuda else "cpu",
+        "device": torch.cuda.get_device_name(settings.device) if settings.cuda else "cpu",
     }
-    _keep(kept, place)  # before what may be cut off
+    _keep(kept, settings)  # before what may be cut off
     for name, need in _needs(run, todo, scale):
-        if place.left <= 0:
+        if settings.left <= 0:
             break
-        store.measure(need, scale, place.out)
-        kept["results"][name] = small(store.load(need, scale, place.out))
-        _keep(kept, place)
+        store.measure(need, scale, settings.out)
+        kept["results"][name] = small(store.load(need, scale, settings.out))
+        _keep(kept, settings)
     accuracy = next(row["test_accuracy"] for row in history if row.get("best"))
     return {"test accuracy": accuracy, "results": len(kept["results"]), "training s": took}
 
 
-def _fit(run: Run, place: Place) -> None:
+def _fit(run: Run, settings: Settings) -> None:
     def watch(row: Row) -> None:
-        if place.left <= 0 and row["epoch"] + 1 < run.optim.epochs:
+        if settings.left <= 0 and row["epoch"] + 1 < run.optim.epochs:
             raise OutOfTime
 
-    if not finished(place.out / "runs" / run.id):
+    if not finished(settings.out / "runs" / run.id):
         with warnings.catch_warnings(action="ignore"):
-            fit(run, out=place.out, device=str(place.device), on_epoch=watch)
+            fit(run, out=settings.out, device=str(settings.device), on_epoch=watch)
 
 
 def _needs(run: Run, todo: Plan, scale: Scale) -> Iterator[tuple[str, Need]]:
-    """What the figures measure of a run, spectra before what is along them."""
+    """Yield the measurements of a run that figures need, spectra first."""
     found = [(n, need) for n, need in todo.measurements.items() if scale.run(need.run) == run]
     yield from sorted(found, key=lambda pair: pair[1].along is not None)
 
 
 def small(result: Result) -> dict[str, Any]:
-    """The result without its long arrays."""
+    """Return the result without its long arrays."""
     return {k: v for k, v in result.json().items() if len(json.dumps(v)) < 4_000}
 
 
 def key(run: Run) -> str:
-    """The identity of a run, wherever its images lie: by the name of their folder."""
+    """Return an id of the run that does not depend on where the folder of images is."""
     return replace(run, data=_name(run)).id
 
 
@@ -126,15 +126,15 @@ def _name(run: Run) -> str:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The trainings in a file; of one that is there twice, what came last."""
+    """Return the runs in a file; the last line of each counts."""
     lines = file.read_text().splitlines() if file.exists() else []
     return list({row["run"]: row for row in map(json.loads, lines)}.values())
 
 
-def _keep(row: dict[str, Any], place: Place) -> None:
-    with (place.out / "kept.jsonl").open("a") as file:
+def _keep(row: dict[str, Any], settings: Settings) -> None:
+    with (settings.out / "kept.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def _file(run: Run, place: Place, name: str) -> list[str]:
-    return (place.out / "runs" / run.id / name).read_text().splitlines()
+def _file(run: Run, settings: Settings, name: str) -> list[str]:
+    return (settings.out / "runs" / run.id / name).read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Place: where the sections measure, how large, and until when."""
+"""Settings of a call: device, sizes, data and time limit; and the rows of a section."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ T = TypeVar("T")
 
 
 class Skip(Exception):
-    """A measurement that cannot be made here; says why."""
+    """Raised by a measurement that is not possible here, with the reason."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """What the sections are told.
+class Settings:
+    """Device, sizes, data and time limit of a section.
 
     Attributes:
-        device: Where they measure.
-        dry: At tiny sizes, to see that everything runs.
+        device: Where to measure.
+        dry: Use tiny sizes, only to run every line once.
         data: folder:PATH of images of 3 x 32 x 32 pixels, or None for digits and random ones.
         out: Folder to write to.
-        until: When to begin nothing more, by `time.monotonic()`.
+        deadline: The time after which no measurement starts, by `time.monotonic()`.
     """
 
     device: torch.device
     dry: bool
     data: str | None
     out: Path
-    until: float
+    deadline: float
 
     @property
     def left(self) -> float:
-        """Seconds that are left."""
-        return self.until - time.monotonic()
+        """Return the seconds that are left."""
+        return self.deadline - time.monotonic()
 
     @property
     def cuda(self) -> bool:
-        """Whether it is a GPU."""
+        """Return whether the device is a GPU."""
         return self.device.type == "cuda"
 
     def size(self, full: T, dry: T) -> T:
-        """`full`, or `dry` where it is but tried."""
+        """Return `full`, or `dry` in a dry call."""
         return dry if self.dry else full
 
     @property
     def compiler(self) -> str:
-        """What `torch.compile` compiles with; a dry call does not wait for it."""
+        """Return the backend of `torch.compile`; a dry call uses one that compiles in no time."""
         return self.size("inductor", "aot_eager")
 
     def needs_cuda(self, what: str) -> None:
-        """Skip what only a GPU has."""
+        """Skip the measurement unless the device is a GPU."""
         if not self.cuda:
             raise Skip(f"no {what} on a CPU")
 
 
 def check(row: Row, **holds: bool) -> Row:
-    """The row, marked as wrong and saying what does not hold, if anything does not."""
+    """Return the row, marked as wrong with a note of each condition that does not hold."""
     broken = [what.replace("_", " ") for what, good in holds.items() if not good]
     return row | ({"status": "wrong", "note": f"not {', not '.join(broken)}"} if broken else {})
