@@ -9,12 +9,13 @@ eagerly between replays: all tensors stay in their places.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from training.step import Step
+from training.tweaks import Objective
 
 EAGER = 3  # steps before the first recording: memory, momentum and cuDNN's plans are there then
 ROUGH = 1e-2  # of a step's change, by which replaying it may differ
@@ -50,10 +51,23 @@ class Captured:
             captured._give_up(why)
         return captured
 
-    def begin(self, key: Hashable) -> None:
-        """Begin an epoch; `key` tells all constants of its steps."""
+    def epoch(
+        self, picks: Iterable[tuple[Tensor, ...]], loss: Objective, key: Hashable
+    ) -> tuple[float, float, int]:
+        """Train for an epoch; return mean loss, accuracy and the number of finite steps.
+
+        Args:
+            picks: What loads each batch.
+            loss: The training loss.
+            key: All constants of the epoch's steps; equal keys mean equal steps.
+        """
         if key != self.key:
             self.key, self.replay = key, None
+        self.step.keeper.net.train()
+        self.step.begin(loss)
+        for pick in picks:
+            self(*pick)
+        return self.step.end()
 
     def __call__(self, *pick: Tensor) -> None:
         """Train on one batch."""

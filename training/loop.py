@@ -143,13 +143,10 @@ def _fit(
             loss = tweak.loss(loss, epoch, epochs, begun.kept[name])
         for group in optimiser.param_groups:
             group["lr"] = run.optim.rate(epoch)
-        net.train()
-        step.begin(loss)
         phases = [tweak.phase(epoch, epochs) for tweak in run.tweaks.values()]
-        captured.begin((run.optim.rate(epoch), *phases))
-        for batch in picks(run, data, epoch):
-            captured(*batch)
-        train_loss, train_accuracy, fine = step.end()
+        train_loss, train_accuracy, fine = captured.epoch(
+            picks(run, data, epoch), loss, key=(run.optim.rate(epoch), *phases)
+        )
         speed = len(data.train) / (time.perf_counter() - began)
         with keeper.settled():
             val_loss, val_accuracy = evaluate(net, data, data.validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from torchvision import transforms
 import sparsediag as sd
 from sparsediag.data import Data, Images
 from tests.bench.timing import Rows, clock, table
+from training.captured import Captured
 from training.config import Run
-from training.loop import _epoch
+from training.feed import load, picks
 from training.start import build
+from training.step import Step
 from training.tweaks import cross_entropy
 
 IMAGES = {"resnet20": 1280, "resnet18": 384}
@@ -54,7 +57,9 @@ def ours(name: str, data: Data, *, density: float, tweaks: list[str]) -> Epoch:
     for tweak in run.tweaks.values():
         tweak.update(net, 0, run.optim.epochs)
         loss = tweak.loss(loss, 0, run.optim.epochs)
-    return lambda: _epoch(run, 0, net, forward, data, loss, keeper)
+    step = Step(partial(load, data), forward, keeper)
+    captured = Captured.on(device, step, compiled=False)
+    return lambda: captured.epoch(picks(run, data, 0), loss, key=0)
 
 
 def bare(name: str, data: Data) -> Epoch:
