@@ -8,6 +8,7 @@ from hypothesis import settings
 LONG = (  # files that take longest; they come first, so that the processes end at the same time
     "test_figures.py",
     "test_gpu.py",
+    "test_pretend_gpu.py",
     "test_notebooks.py",
     "test_foreign_nets.py",
     "test_readme.py",

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,8 +23,13 @@ def test_what_is_visible() -> None:
 """
 
 
+def test_no_gpu_is_visible_here() -> None:
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert not torch.cuda.is_available()
+
+
 @pytest.mark.parametrize(
-    ("marks", "workers", "visible"), [("gpu", "1", "3"), ("", "1", ""), ("gpu or other", "0", "")]
+    ("marks", "workers", "visible"), [("gpu", "1", "3"), ("gpu or other", "0", "")]
 )
 def test_gpus_are_hidden_unless_asked_for(
     marks: str, workers: str, visible: str, tmp_path: Path

@@ -5,8 +5,8 @@
     make gpu PYTHON=python3                # with the interpreter that has torch; makes no .venv
     make gpu DRY=1                         # tiny sizes on a CPU, at most 3 minutes
 
-`python -m tests.gpu [SECTION ...] [--seconds 440] [--data folder:PATH] [--dry] [--device cuda]`
-does the same, for some sections if they are named. `--dry --device cuda` runs every line once on a
+`python -m tests.gpu [SECTION ...] [--only GLOBS] [--seconds 440] [--data folder:PATH] [--dry]
+[--device cuda]` does the same, for some sections or measurements if they are named. `--dry --device cuda` runs every line once on a
 GPU at tiny sizes. (`make --dry` would be an option of make itself, hence DRY=1.) Only the
 requirements of sparsediag must be installed: no pytest, no network. Tools to compare with are
 skipped where they are missing.

@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("sections", nargs="*", help=f"some of {', '.join(SHARES)}; all if none")
     parser.add_argument("--seconds", type=float, help=f"in all ({SECONDS}; dry {DRY_SECONDS})")
+    parser.add_argument("--only", default="*", help="globs of what to measure, as 'mask: r*;mlp'")
     parser.add_argument("--data", help="folder:PATH of images of 3 x 32 x 32 pixels")
     parser.add_argument("--dry", action="store_true", help="tiny sizes, on a CPU by default")
     parser.add_argument("--device", help="cuda, cuda:N or cpu (cuda; dry cpu)")
@@ -108,6 +109,7 @@ def _section(name: str, deadline: float, options: argparse.Namespace, report: Re
     print(f"{name}: {left:.0f} s", flush=True)
     words = [name, "--device", options.device, "--out", str(options.out)]
     words += ["--seconds", f"{left - GRACE:.1f}", *(["--dry"] if options.dry else [])]
+    words += ["--only", options.only]
     words += ["--data", options.data] if options.data else []
     log = options.out / f"{name}.log"
     begun: list[str | None] = [""]  # what is being measured; None when all has been

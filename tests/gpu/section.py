@@ -15,6 +15,7 @@ import os
 import time
 import traceback
 import warnings
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TextIO
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("--data")
+    parser.add_argument("--only", default="*")
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
     rows = os.fdopen(os.dup(1), "w", buffering=1)
@@ -42,14 +44,24 @@ def main() -> None:
     settle()
 
     device = pick(options.device)
-    measure(options.name, Settings(device, options.dry, options.data, options.out, deadline), rows)
+    settings = Settings(device, options.dry, options.data, options.out, deadline)
+    measure(options.name, settings, rows, only=options.only)
 
 
-def measure(name: str, settings: Settings, rows: TextIO) -> None:
-    """Run the measurements of a section, each in its own try, until time is up."""
+def measure(name: str, settings: Settings, rows: TextIO, *, only: str = "*") -> None:
+    """Run the measurements of a section, each in its own try, until time is up.
+
+    Args:
+        name: Of the section.
+        settings: Device, sizes, data and time limit.
+        rows: Where the rows go.
+        only: Globs of the names of measurements, separated by semicolons.
+    """
     missed: list[str] = []
     module = importlib.import_module(f"tests.gpu.{name}")
     for what, work in module.measurements(settings):
+        if not any(fnmatchcase(what, glob) for glob in only.split(";")):
+            continue
         if settings.left <= 0:
             missed.append(what)
             continue
