@@ -6,10 +6,10 @@
     make gpu DRY=1                         # tiny sizes on a CPU, at most 3 minutes
 
 `python -m tests.gpu [SECTION ...] [--only GLOBS] [--seconds 440] [--data folder:PATH] [--dry]
-[--device cuda]` does the same, for some sections or measurements if they are named. `--dry --device cuda` runs every line once on a
-GPU at tiny sizes. (`make --dry` would be an option of make itself, hence DRY=1.) Only the
-requirements of sparsediag must be installed: no pytest, no network. Tools to compare with are
-skipped where they are missing.
+[--device cuda]` does the same, for some sections or measurements if they are named. `--dry
+--device cuda` runs every line once on a GPU at tiny sizes. (`make --dry` would be an option of
+make itself, hence DRY=1.) Only the requirements of sparsediag must be installed: no pytest, no
+network. Tools to compare with are skipped where they are missing.
 
 Each section runs in its own process with its own time limit, the most important first. A crash ends
 one section only, and a time limit loses what matters least. Rows are written to
