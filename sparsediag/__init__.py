@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from sparsediag.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sparsediag import data, maskfile, models
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.perturbation import Perturbation, perturbation
     from sparsediag.diagnostics.signal import Signal, signal
     from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+    from sparsediag.diagnostics.subspace import overlap
     from sparsediag.diagnostics.trace import Trace, trace
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
     from sparsediag.errors import CheckpointError, ConfigError
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from sparsediag.reporting.report import report
     from sparsediag.result import Result
     from sparsediag.scope import prunable
-    from sparsediag.subspace import overlap
     from sparsediag.unhook import plain
 
 _WHERE = {
@@ -55,7 +55,7 @@ _WHERE = {
     "census": "diagnostics.census",
     "compare": "diagnostics.comparison",
     "course": "diagnostics.course",
-    "overlap": "subspace",
+    "overlap": "diagnostics.subspace",
     "plain": "unhook",
     "plane": "planes",
     "principal": "between",

@@ -1,7 +1,4 @@
-"""Products by automatic differentiation alone: slower than a tape, and its judge.
-
-They share the tape's form: made from a `Pass` and the weights, with `product(directions, matrix)`.
-"""
+"""Forward over reverse: Hessian products as the derivative of the gradient along a vector."""
 
 from __future__ import annotations
 
@@ -14,50 +11,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
+from sparsediag.batch_loss import Matrix, Pass
 from sparsediag.record import CannotRecord
-from sparsediag.tape import Matrix, Pass
 
 Tensors = Sequence[Tensor]
-
-
-class Retained:
-    """Double backward: a second backward pass through the graph of the gradient, which is kept."""
-
-    def __init__(self, batch: Pass, weights: Tensors) -> None:
-        self.batch = batch
-        held: dict[int, int] = {}
-
-        def count(t: Tensor) -> Tensor:
-            held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-            return t
-
-        self.leaves = [w.detach().requires_grad_() for w in weights]
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            self.slopes = _slopes(batch.loss(batch.outputs(self.leaves)), self.leaves)
-        self.nbytes = sum(held.values())
-        self.gradient = [s.detach() for s in self.slopes]
-
-    def product(self, directions: Tensors, matrix: Matrix = "hessian") -> list[Tensor]:
-        """The matrix times a vector, both as a tensor for each weight.
-
-        Raises:
-            ValueError: If the matrix needs other outputs than the net's; see `Pass.check`.
-        """
-        if matrix == "hessian":
-            return _along(self.slopes, self.leaves, directions)
-        with torch.enable_grad():
-            outputs = self.batch.outputs(self.leaves)
-            self.batch.check(outputs, matrix)
-            z = outputs.detach().requires_grad_()
-            u = torch.zeros_like(z, requires_grad=True)
-            # J^T u is linear in u, so the transpose of its derivative by u is J
-            (change,) = _along(_slopes(outputs, self.leaves, u), [u], directions)
-            slope = _slopes(self.batch.loss(z.clone()), [z])
-        if matrix == "gauss-newton":
-            bent = _along(slope, [z], [change])[0]
-        else:
-            bent = self.batch.per_sample(slope[0], change).detach()
-        return list(torch.autograd.grad(outputs, self.leaves, bent, materialize_grads=True))
 
 
 class Forward:
@@ -101,23 +58,3 @@ def _forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         jvp(torch.neg, (torch.zeros(()),), (torch.zeros(()),))
-
-
-def _slopes(output: Tensor, leaves: Tensors, weight: Tensor | None = None) -> Tensors:
-    return torch.autograd.grad(output, leaves, weight, create_graph=True, materialize_grads=True)
-
-
-def _along(slopes: Tensors, leaves: Tensors, directions: Tensors) -> list[Tensor]:
-    """The derivative of slopes . directions by the leaves."""
-    pairs = [(s, d) for s, d in zip(slopes, directions, strict=True) if s.requires_grad]
-    if not pairs:
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(
-        torch.autograd.grad(
-            [s for s, _ in pairs],
-            leaves,
-            [d for _, d in pairs],
-            retain_graph=True,
-            materialize_grads=True,
-        )
-    )

@@ -15,18 +15,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-import sparsediag
 from sparsediag import archive, foreign, outputs, rebuild, words
 from sparsediag.device import pick
 from sparsediag.errors import CheckpointError
 from sparsediag.files import written
 from sparsediag.mask import Mask
 from sparsediag.problem import Loss, Problem
+from sparsediag.version import __version__
 
 
 def _made_by() -> dict[str, str]:
     return {
-        "sparsediag": sparsediag.__version__,
+        "sparsediag": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
@@ -196,8 +196,25 @@ class Checkpoint:
         Raises:
             CheckpointError: If the model is not built in, or the weights do not fit it.
         """
-        net, _, _ = rebuild.net(self, model, model_options)
+        net, _, _ = self._rebuilt(model, model_options)
         return net.to(device)
+
+    def _rebuilt(
+        self,
+        model: words.Model | None,
+        options: Mapping[str, Any] | None,
+        mask: str | Path | None = None,
+    ) -> tuple[nn.Module, Mask | None, list[str]]:
+        return rebuild.net(
+            self.weights,
+            self.mask,
+            builtin=self.model,
+            builtin_options=self.options,
+            made_by=self.made_by,
+            model=model,
+            options=options,
+            mask=mask,
+        )
 
     def problem(
         self,
@@ -238,9 +255,18 @@ class Checkpoint:
             ValueError: If model, data, loss or mask cannot be had, or do not go together.
         """
         where = pick(device)
-        net, alive, lines = rebuild.net(self, model, model_options, mask)
-        asked = {"split": split, "images": images, "batch": batch}
-        batches = rebuild.batches(self, net.to(where), data, model, seed=seed, **asked)
+        net, alive, lines = self._rebuilt(model, model_options, mask)
+        batches = rebuild.batches(
+            net.to(where),
+            self.data if data is None else data,
+            builtin=self.model if model is None else "",
+            builtin_options=self.options,
+            trained_on=self.data,
+            seed=seed,
+            split=split,
+            images=images,
+            batch=batch,
+        )
         for line in lines:
             if note:
                 note(line)

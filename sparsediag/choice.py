@@ -9,9 +9,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from sparsediag.autodiff import Compiled, Forward, Retained
+from sparsediag.autodiff import Compiled, Forward
+from sparsediag.batch_loss import Matrix, Pass
 from sparsediag.chance import stream
-from sparsediag.tape import Matrix, Pass, Tape
+from sparsediag.double_backward import Retained
+from sparsediag.tape import Tape
 
 Mode = Literal["auto", "fastest", "tape", "retained", "forward", "compiled"]
 

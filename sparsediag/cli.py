@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from docstring_parser import parse
 
-import sparsediag
-from sparsediag.diagnostics import DIAGNOSTICS
+from sparsediag.diagnostics import DIAGNOSTICS, diagnostic
 from sparsediag.options import CHECKPOINT, DEBUG, JSON, LOOK, OTHERS, SHARE, SHARED, sizes, typed
 from sparsediag.process import settle
+from sparsediag.version import __version__
 
 if TYPE_CHECKING:
     from sparsediag.problem import Problem
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 app = App(
     name="sparsediag",
     help="See what happens inside sparse neural networks.",
-    version=sparsediag.__version__,
+    version=__version__,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
@@ -44,12 +44,12 @@ def __getattr__(name: str) -> Callable[..., Any]:
     """The command of a diagnostic, built when it is asked for, so that help needs no torch."""
     if name not in DIAGNOSTICS:
         raise AttributeError(f"module 'sparsediag.cli' has no attribute '{name}'")
-    return _command(name, getattr(sparsediag, name))
+    return _command(name, diagnostic(name))
 
 
-def _command(name: str, diagnostic: Callable[..., Result]) -> Callable[..., None]:
-    signature, hints = inspect.signature(diagnostic).parameters, typing.get_type_hints(diagnostic)
-    text = parse(diagnostic.__doc__ or "")
+def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
+    signature, hints = inspect.signature(function).parameters, typing.get_type_hints(function)
+    text = parse(function.__doc__ or "")
     explained = {p.arg_name: p.description for p in text.params}
     own: dict[str, tuple[Any, Any]] = {
         key: (Annotated[typed(hints[key]), Parameter(help=explained.get(key))], option.default)

@@ -9,18 +9,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparsediag.autodiff import Retained
+from sparsediag.batch_loss import Matrix, Pass
 from sparsediag.batches import Batch, chunked, count
 from sparsediag.captured import Captured, graph, on, side
 from sparsediag.choice import ENGINES, Engine, Mode, choose
 from sparsediag.chunks import few, short, together
 from sparsediag.device import free
-from sparsediag.directions import lengths
+from sparsediag.double_backward import Retained
 from sparsediag.errors import unknown
+from sparsediag.filter_norms import lengths
 from sparsediag.layout import Layout
 from sparsediag.live import added
 from sparsediag.problem import Problem
-from sparsediag.tape import Matrix, Pass
 from sparsediag.twice import twice
 
 MATRICES = ("hessian", "gauss-newton", "fisher")

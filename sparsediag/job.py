@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sparsediag
+from sparsediag import diagnostics
 from sparsediag.between import principal, through
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.comparison import Comparison, compare
@@ -56,7 +56,7 @@ def job(
     Raises:
         ValueError: If the diagnostic cannot take a folder, so many nets, or an option with them.
     """
-    first, diagnostic, long = files[0], getattr(sparsediag, name), name == "landscape"
+    first, diagnostic, long = files[0], diagnostics.diagnostic(name), name == "landscape"
     part = f"-{given['shard'].replace('/', 'of')}" if given.get("shard") else ""
     if shared:
         if len(files) < 2 or given.get("shard"):

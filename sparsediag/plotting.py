@@ -18,8 +18,6 @@ from sparsediag.files import written
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-    from sparsediag.diagnostics.spectrum import Spectrum
-
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and the whole width of a two-column paper
 
 # Okabe and Ito's palette, without its yellow
@@ -93,60 +91,6 @@ def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **abou
         with style(), written(stem.with_name(f"{stem.name}.{form}")) as draft:
             kept = {"png": about, "pdf": {"CreationDate": None}}.get(form)
             fig.savefig(draft, format=form, metadata=kept)
-
-
-def _matrix(spectrum: Spectrum) -> str:
-    return str(spectrum.source["options"]["matrix"]).title()
-
-
-def lollipops(spectrum: Spectrum, ax: Axes | None = None) -> Axes:
-    """Eigenvalues as stems, with their intervals; hollow where the pairs are not to be trusted."""
-    ax = ax or axes()
-    place = np.arange(1, len(spectrum.eigenvalues) + 1)
-    reach = np.abs(spectrum.intervals - spectrum.eigenvalues[:, None]).T
-    ax.vlines(place, 0, spectrum.eigenvalues, color=COLOURS[4], linewidth=2)
-    ax.errorbar(
-        place,
-        spectrum.eigenvalues,
-        yerr=reach,
-        fmt="o",
-        color=COLOURS[0],
-        markersize=4,
-        capsize=3,
-        markerfacecolor=COLOURS[0] if spectrum.converged else "white",
-    )
-    ax.axhline(0, color="#777777", linewidth=0.6)
-    ax.set(xlabel="eigenvector", ylabel=f"{_matrix(spectrum)} eigenvalue")
-    ax.set_xlim(0.4, len(place) + 0.6)
-    ax.set_xticks(place[:: 1 + len(place) // 15])
-    return ax
-
-
-def density_of(spectrum: Spectrum, ax: Axes | None = None) -> Axes:
-    """The spectral density on a logarithmic axis with its error, and the eigenvalues on it."""
-    ax = ax or axes()
-    values = np.concatenate([spectrum.nodes[spectrum.node_weights > 0], spectrum.eigenvalues])
-    low, high = float(values.min()), float(values.max())
-    width = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12) / 100
-    places = np.linspace(low - 4 * width, high + 4 * width, 500)
-    mean, error = spectrum.density(places, width)
-    floor = mean.max() * 1e-9
-    ax.fill_between(
-        places,
-        np.maximum(mean - 2 * error, floor),
-        np.maximum(mean + 2 * error, floor),
-        color=COLOURS[4],
-        alpha=0.5,
-        linewidth=0,
-        label="2 standard errors",
-    )
-    ax.semilogy(places, np.maximum(mean, floor), color=COLOURS[0], label="density")
-    marks = spectrum.eigenvalues
-    ax.plot(marks, np.full(len(marks), floor * 2), "v", color=COLOURS[1], ms=4, label="eigenvalues")
-    ax.set(xlabel=f"{_matrix(spectrum)} eigenvalue", ylabel="density")
-    ax.set_ylim(floor, mean.max() * 10)
-    ax.legend(loc="upper right")
-    return ax
 
 
 def contours(

@@ -7,6 +7,8 @@ Pruning scores and diagnostics are all functions of a Problem, so they cannot di
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -17,16 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 from torch.func import functional_call
+from torch.utils import _pytree as pytree
 
 from sparsediag import trial
-from sparsediag.autodiff import Retained
+from sparsediag.batch_loss import Pass
 from sparsediag.batches import Batch, arguments, count, even, fixed, moved, separate, tensors
+from sparsediag.double_backward import Retained
 from sparsediag.fingerprint import content, fingerprint, forwards
 from sparsediag.live import Live, added, kinds, still, writable
 from sparsediag.mask import Mask
 from sparsediag.modes import exactly
 from sparsediag.outputs import loss as suggested
-from sparsediag.tape import Pass
 from sparsediag.twice import twice
 
 Loss = Callable[[Any, Any], Tensor]
@@ -85,7 +88,7 @@ class Problem:
     def __post_init__(self) -> None:
         if self.batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{self.batch_norm}': need 'eval' or 'train'")
-        trial.typed(self)
+        trial.typed(self.net, self.mask, self.loss)
         object.__setattr__(self, "net", trial.bare(self.net))
         trial.usable(self.net)
         live = Live.of(self.net, self.mask, self.params)
@@ -101,7 +104,7 @@ class Problem:
             object.__setattr__(self, "_writable", may)
             object.__setattr__(self, "weights", weights)
             object.__setattr__(self, "_kinds", kinds(own, weights))
-            trial.check(self)
+            _check(self)
 
     def __repr__(self) -> str:
         return f"Problem({type(self.net).__name__}, {self.samples:,} samples, {self.size:,} live)"
@@ -252,3 +255,52 @@ class Problem:
     def modes(self) -> AbstractContextManager[None]:
         """The net in the modes that `batch_norm` asks for; the caller's are put back at the end."""
         return exactly(self.net, batch_norm=self.batch_norm)
+
+
+def _check(problem: Problem) -> None:
+    """A net that takes the first batch, a finite loss, and the same one at a second pass.
+
+    Raises:
+        ValueError: If one of them is not so.
+    """
+    ((x, y), *_), weights = problem.batches, problem.split(problem.weights)
+    with problem.modes(), torch.no_grad():
+        try:
+            still = {name: t.clone() for name, t in problem._still.items()}
+            outputs = problem.call(weights, x, still=still)
+            written = (name for name, t in still.items() if t.is_inference() or t._version)
+            problem._writable.update(written)
+        except Exception as error:
+            raise _failed(f"the net failed on inputs {_told(x)}", error) from error
+        try:
+            with warnings.catch_warnings():  # shapes that broadcast give another loss
+                warnings.filterwarnings("error", message="Using a target size")
+                first = float(problem.scalar(outputs, y))
+        except Exception as error:
+            about = f"outputs {_told(outputs)} and targets {_told(y)}"
+            raise _failed(f"the loss failed on {about}", error) from error
+        again = float(problem.scalar(problem.call(weights, x), y))
+    if not math.isfinite(value := problem.value()):
+        raise ValueError(
+            f"the loss is {value} at these weights; need a finite loss. "
+            "Did the training diverge, or are the inputs not normalised?"
+        )
+    if abs(first - again) > torch.finfo(problem.weights.dtype).eps ** 0.75 * max(1.0, abs(first)):
+        raise ValueError(
+            f"the same batch gave two different losses ({first:.6g}, {again:.6g}): something "
+            "in the net is random. Need a net that is fixed in evaluation mode."
+        )
+
+
+def _failed(what: str, error: Exception) -> Exception:
+    """One line, unless the memory is short."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return error
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return ValueError(f"{what}: {kind}{' '.join(str(error).split())[:300]}")
+
+
+def _told(tree: Any) -> str:
+    """The shapes of tensors in a tuple or a dict."""
+    shapes = pytree.tree_map_only(Tensor, lambda t: tuple(t.shape), tree)
+    return str(shapes)[:200]

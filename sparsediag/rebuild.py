@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sparsediag import data as datasets
@@ -18,49 +18,55 @@ from sparsediag.mask import Mask
 from sparsediag.problem import Problem
 from sparsediag.unhook import plain
 
-if TYPE_CHECKING:
-    from sparsediag.checkpoint import Checkpoint
-
 
 def net(
-    kept: Checkpoint,
+    weights: Mapping[str, Tensor],
+    own_mask: Mask | None,
+    *,
+    builtin: str,
+    builtin_options: Mapping[str, Any],
+    made_by: Mapping[str, Any],
     model: words.Model | None,
     options: Mapping[str, Any] | None,
     mask: str | Path | None = None,
 ) -> tuple[nn.Module, Mask | None, list[str]]:
-    """The net in evaluation mode, the mask that is asked for, and lines about what was found.
+    """Return the network in evaluation mode, the mask, and lines about what was found.
 
     Args:
-        kept: The weights, and the options of a net that is built in.
-        model: What makes a net of one's own; see `words.net`.
+        weights: The state dict.
+        own_mask: The mask of the checkpoint.
+        builtin: The name of a built-in network that the checkpoint records.
+        builtin_options: Its options.
+        made_by: What the checkpoint says about itself.
+        model: What makes another network; see `words.net`.
         options: Keywords for it.
-        mask: As in `fit.fill`.
+        mask: The mask to use instead; see `fit.fill`.
 
     Raises:
         ValueError: If there is no such net or mask, or the weights do not fit it.
     """
     if model is not None:
         name = words.called(model)
-        made = _of_its_own(name, partial(words.net, model, options, recorded=kept.options))
+        made = _of_its_own(name, partial(words.net, model, options, recorded=builtin_options))
     elif options is not None:
         raise ValueError("options of a model came without one; give --model too")
-    elif kept.model not in models.MODELS:
-        names = ", ".join([*kept.weights][:3])
-        bare = f"{len(kept.weights)} tensors ({names}, ...) came without what computes with them."
-        known = unknown("model", kept.model, models.MODELS)
-        raise CheckpointError(f"{known if kept.model else bare} Give it: --model file.py:make")
+    elif builtin not in models.MODELS:
+        names = ", ".join([*weights][:3])
+        bare = f"{len(weights)} tensors ({names}, ...) came without what computes with them."
+        known = unknown("model", builtin, models.MODELS)
+        raise CheckpointError(f"{known if builtin else bare} Give it: --model file.py:make")
     else:
-        name = kept.model
+        name = builtin
         with torch.random.fork_rng(devices=[]):
             try:
-                made = models.build(name, **kept.options)
+                made = models.build(name, **builtin_options)
             except TypeError as error:
                 raise CheckpointError(f"{name} cannot be built: {error}") from None
-    about = kept.made_by
+    about = made_by
     if mask is None and "fault" in about:
         raise CheckpointError(f"{about['fault']}; to leave the mask out: --mask none")
     line = about.get("mask", "")
-    alive, lines = fit.fill(made, kept.weights, kept.mask, asked=mask, line=line, name=name)
+    alive, lines = fit.fill(made, weights, own_mask, asked=mask, line=line, name=name)
     if "beside" in about:
         lines.append(f"file: {about['file']}; not read: {about['beside']}")
     return made.eval(), alive, lines
@@ -86,44 +92,45 @@ def _of_its_own(name: str, make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def batches(
-    kept: Checkpoint,
     net: nn.Module,
-    data: str | Callable[..., Any] | Iterable[Any] | None,
-    model: words.Model | None,
+    data: str | Callable[..., Any] | Iterable[Any],
     *,
+    builtin: str,
+    builtin_options: Mapping[str, Any],
+    trained_on: str,
     seed: int,
     **asked: Any,
 ) -> Iterable[Any]:
-    """Samples of a data set, by default that of the training, or batches of one's own.
+    """Return samples of a data set, by default that of the training, or the batches given.
 
     Args:
-        kept: Of the net.
-        net: Where it is, and how exact, the images will be too.
+        net: The images get its device and dtype.
         data: A name, or see `words.batches`.
-        model: What made the net; None for one that is built in, which says what images it takes.
+        builtin: The name of a built-in network, which says what images it takes; "" for others.
+        builtin_options: Its options.
+        trained_on: The data set that the checkpoint records.
         seed: Of the sample.
         **asked: split, images (0 for all) and batch, each None where it was not asked for.
 
     Raises:
         ValueError: If there is no such data set, or it does not fit the net.
     """
-    name = kept.data if data is None else data
-    if name == "":
+    if data == "":
         raise CheckpointError("the checkpoint names no data set; pass one with --data")
-    if words.own(name):
-        return words.batches(name, **asked)
+    if words.own(data):
+        return words.batches(data, **asked)
     given: dict[str, Any] = dict(words.DEFAULTS)
     given |= {key: value for key, value in asked.items() if value is not None}
     given["images"] = given["images"] or None
     weight = next(net.parameters())
-    loaded = datasets.load(str(name), device=weight.device)
-    known = models.defaults(kept.model) if model is None else {}
+    loaded = datasets.load(str(data), device=weight.device)
+    known = models.defaults(builtin) if builtin else {}
     for option in [o for o in ("channels", "classes", "size") if o in known]:
-        built, has = kept.options.get(option, known[option]), getattr(loaded, option)
+        built, has = builtin_options.get(option, known[option]), getattr(loaded, option)
         if built != has:
             raise CheckpointError(
-                f"{name} has {option} = {has}, the net was built for {built}; "
-                f"use the data set it was trained on ({kept.data or 'not recorded'})"
+                f"{data} has {option} = {has}, the net was built for {built}; "
+                f"use the data set it was trained on ({trained_on or 'not recorded'})"
             )
     return [(x.to(weight.dtype), y) for x, y in loaded.batches(**given, seed=seed)]
 

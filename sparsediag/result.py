@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 import torch
 
-import sparsediag
 from sparsediag.errors import CheckpointError
 from sparsediag.files import written
 from sparsediag.problem import Problem
+from sparsediag.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Table, remarks and picture, for a notebook."""
-        from sparsediag import display, plotting
+        from sparsediag import display, plotting, svg
 
         kind, rows = type(self).__name__, self.table()
         parts = [display.table(rows[:SHOWN], caption=kind)]
@@ -71,7 +71,7 @@ class Result:
         if type(self).plot is not Result.plot:
             with plotting.style():
                 drawn = self.plot().figure
-            parts.append(display.picture(cast("Figure", drawn), alt=f"{kind}, drawn"))
+            parts.append(svg.picture(cast("Figure", drawn), alt=f"{kind}, drawn"))
         return display.block(*parts)
 
     def save(self, path: str | Path) -> Path:
@@ -150,6 +150,6 @@ def source(problem: Problem, **options: Any) -> dict[str, Any]:
         "dtype": str(problem.weights.dtype).removeprefix("torch."),
         "device": str(problem.device),
         "options": options,
-        "sparsediag": sparsediag.__version__,
+        "sparsediag": __version__,
         "torch": str(torch.__version__),
     }

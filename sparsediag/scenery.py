@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,12 +15,51 @@ from sparsediag.plotting import COLOURS
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-    from sparsediag.diagnostics.comparison import Comparison
-    from sparsediag.diagnostics.landscape import Landscape
+
+class Surface(Protocol):
+    """Arrays of a loss on a line or a plane, as `Landscape` has them."""
+
+    @property
+    def axes(self) -> np.ndarray: ...
+    @property
+    def loss(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> list[str]: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def centre(self) -> float: ...
+    @property
+    def lengths(self) -> np.ndarray: ...
+    @property
+    def lines(self) -> bool: ...
+    @property
+    def stops(self) -> list[str]: ...
+    @property
+    def places(self) -> np.ndarray: ...
+    @property
+    def away(self) -> np.ndarray: ...
+    @property
+    def losses(self) -> np.ndarray: ...
+
+
+class Surfaces(Protocol):
+    """Arrays of several losses on one plane, as `Comparison` has them."""
+
+    @property
+    def axes(self) -> np.ndarray: ...
+    @property
+    def losses(self) -> np.ndarray: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def labels(self) -> list[str]: ...
+    @property
+    def unit(self) -> str: ...
 
 
 @plotting.style()
-def picture(landscape: Landscape, ax: Axes | None = None) -> Axes:
+def picture(landscape: Surface, ax: Axes | None = None) -> Axes:
     """A curve, curves with their band, or filled contours with the nets on them."""
     ax, labels = ax or plotting.axes(), map(plotting.literal, landscape.labels)
     if len(landscape.axes) == 1:
@@ -38,7 +77,7 @@ def picture(landscape: Landscape, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _curves(landscape: Landscape, ax: Axes) -> None:
+def _curves(landscape: Surface, ax: Axes) -> None:
     (x,), loss = landscape.axes, np.atleast_2d(landscape.loss)
     if len(loss) > 1:
         ax.fill_between(
@@ -55,7 +94,7 @@ def _curves(landscape: Landscape, ax: Axes) -> None:
         ax.legend()
 
 
-def _stops(landscape: Landscape, ax: Axes, scale: ContourSet) -> None:
+def _stops(landscape: Surface, ax: Axes, scale: ContourSet) -> None:
     """The way from net to net; a marker's colour is the net's own loss on the plane's scale."""
     x, y = landscape.places.T
     ax.plot(x, y, color="white", lw=1.5)
@@ -87,7 +126,7 @@ def _stops(landscape: Landscape, ax: Axes, scale: ContourSet) -> None:
         )
 
 
-def _sides(landscape: Landscape, stop: int) -> np.ndarray:
+def _sides(landscape: Surface, stop: int) -> np.ndarray:
     """Where the name of a stop goes, 1 or -1 along each axis: inside, and away from the way."""
     at, near = landscape.places[stop], landscape.places[max(0, stop - 1) : stop + 2].mean(axis=0)
     low, high = landscape.axes[:, [0, -1]].T
@@ -103,7 +142,7 @@ def _outline() -> list[Any]:
 
 
 @plotting.style()
-def panels(comparison: Comparison) -> Figure:
+def panels(comparison: Surfaces) -> Figure:
     """Planes with common axes and colours, and below how each compares with the first."""
     if len(comparison.axes) != 2:
         raise ValueError("panels show planes; need dims=2")
@@ -137,7 +176,7 @@ def panels(comparison: Comparison) -> Figure:
     return fig
 
 
-def motion(landscape: Landscape) -> PlotlyFigure:
+def motion(landscape: Surface) -> PlotlyFigure:
     """The surface with the nets in turn on it, to play (plotly); their own losses as heights."""
     from plotly import graph_objects as go
 

@@ -8,50 +8,16 @@ empirical Fisher matrix, the mean of g g^T over samples, are the same sweeps wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from sparsediag.batch_loss import Matrix, Pass
 from sparsediag.fold import fold, foldable
 from sparsediag.record import Call, CannotRecord, Recorder
 from sparsediag.rules import FAST, Convolution, Local, Step
-
-Matrix = Literal["hessian", "gauss-newton", "fisher"]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One batch through a net: weights -> outputs -> loss.
-
-    Attributes:
-        outputs: From the weights, a list of tensors.
-        loss: From the outputs, the mean over the samples.
-        samples: Number of samples in the batch.
-    """
-
-    outputs: Callable[[Sequence[Tensor]], Any]
-    loss: Callable[[Any], Tensor]
-    samples: int
-
-    def check(self, outputs: Any, matrix: Matrix) -> None:
-        """Refuse outputs from which a matrix cannot be made."""
-        if matrix != "hessian" and not isinstance(outputs, Tensor):
-            kind = type(outputs).__name__
-            raise ValueError(f"the net's output is a {kind}; matrix='{matrix}' needs one tensor")
-        if matrix == "fisher" and len(outputs) != self.samples:
-            raise ValueError(
-                f"the net's output has {len(outputs)} rows for {self.samples} samples; "
-                "matrix='fisher' needs one for each"
-            )
-
-    def per_sample(self, slope: Tensor, change: Tensor) -> Tensor:
-        """What the outer product of each sample's slope does to a change of the outputs."""
-        along = (slope * change).reshape(len(slope), -1).sum(1) * self.samples
-        return slope * along.view(-1, *[1] * (slope.dim() - 1))
 
 
 class Tape:

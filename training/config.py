@@ -18,6 +18,7 @@ from training.masks import METHODS, Method
 from training.masks.dense import Dense
 from training.model import Model
 from training.optim import Optim
+from training.prerequisite import Prerequisite
 from training.schedule import epoch_at
 from training.table import changed, fill, toml
 from training.tweaks import GROUPS, TWEAKS, Tweak, grouped
@@ -133,16 +134,25 @@ class Run:
             compute=self.compute,
         )
 
+    def prerequisite(self, needed: Prerequisite) -> Run:
+        """Return the run that a method or a tweak of this one needs."""
+        start = self if needed.keeps_checkpoint else replace(self, rewind=0.0, continues=False)
+        run = start.plain()
+        if needed.mask is not None:
+            collapse = self.collapse if needed.mask.density < 1 else run.collapse
+            run = replace(run, mask=needed.mask, collapse=collapse)
+        return replace(run, rewind=self.rewind, continues=self.continues) if needed.rewound else run
+
     def before(self) -> tuple[Run, ...]:
-        """The runs that must be finished first: those behind the mask, and behind the weights."""
-        behind = [self.rewound()[0]] if self.rewind else []
+        """Return the runs to finish first: for the mask, for the weights and for the tweaks."""
+        needed = [*self.mask.before(), *([self.mask.origin(self.rewind)] if self.rewind else [])]
         for tweak in self.tweaks.values():
-            behind += tweak.before(self)
-        return tuple({run.id: run for run in (*self.mask.before(self), *behind)}.values())
+            needed += tweak.before()
+        return tuple({run.id: run for run in map(self.prerequisite, needed)}.values())
 
     def rewound(self) -> tuple[Run, str]:
         """The run whose weights this one starts from, and the name of their file."""
-        origin = self.mask.origin(self)
+        origin = self.prerequisite(self.mask.origin(self.rewind))
         epoch = epoch_at(self.rewind, origin.optim.epochs)
         return origin, "last.pt" if epoch == origin.optim.epochs else f"epoch-{epoch:03}.pt"
 

@@ -21,6 +21,7 @@ from sparsediag.problem import Problem
 from training import zero
 from training.config import Run
 from training.feed import endless
+from training.prerequisite import Prerequisite
 from training.records import Row
 from training.tweaks import Scene
 
@@ -76,7 +77,7 @@ def start(
     found = {}
     stay = any(t.options() and not t.over(run.optim.epochs) for t in run.tweaks.values())
     for name, tweak in run.tweaks.items():
-        batches, trained = endless(run, data, purpose=name), _ends(tweak.before(run), out)
+        batches, trained = endless(run, data, purpose=name), _ends(run, tweak.before(), out)
         scene = Scene(net, mask, batches, trained, resumed=kept is not None, stay=stay)
         found[name] = tweak.start(scene)
     if mask is not None:
@@ -123,7 +124,7 @@ def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None
         judge = Problem(plain, sample, batch_norm="train")
     else:
         judge = Problem(plain, probe)
-    mask = run.mask.start(judge, _ends(run.mask.before(run), out), seed=run.ticket_seed)
+    mask = run.mask.start(judge, _ends(run, run.mask.before(), out), seed=run.ticket_seed)
     if mask is not None:
         check(run, plain, mask, data)
     if not run.rewind:
@@ -134,9 +135,10 @@ def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None
     return mask, kept.history if run.continues else []
 
 
-def _ends(runs: Sequence[Run], out: Path) -> list[Checkpoint]:
-    """The last checkpoints of finished runs."""
-    return [Checkpoint.load(out / "runs" / run.id / "last.pt") for run in runs]
+def _ends(run: Run, needed: Sequence[Prerequisite], out: Path) -> list[Checkpoint]:
+    """Return the last checkpoints of the runs that a run needs."""
+    names = [run.prerequisite(one).id for one in needed]
+    return [Checkpoint.load(out / "runs" / name / "last.pt") for name in names]
 
 
 def build(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:

@@ -1,4 +1,10 @@
-"""What can be asked of a trained net. One file each, one line each here."""
+"""Diagnostics of a trained network: one file is one function, one result and one command."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
 
 DIAGNOSTICS = {
     "spectrum": "top Hessian eigenvalues with a certificate, and the density; or along a run",
@@ -11,3 +17,9 @@ DIAGNOSTICS = {
     "inputscape": "loss on planes through the images",
     "perturbation": "loss along the top Hessian eigenvectors, beside the quadratic model",
 }
+
+
+def diagnostic(name: str) -> Callable[..., Any]:
+    """Return the function of a diagnostic, imported on first use."""
+    function: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+    return function

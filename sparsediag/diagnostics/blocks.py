@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sparsediag.batch_loss import Matrix
 from sparsediag.choice import Mode
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.errors import unknown
@@ -16,7 +17,6 @@ from sparsediag.lanczos import Which
 from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
-from sparsediag.tape import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

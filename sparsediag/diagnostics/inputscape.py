@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from sparsediag import directions
-from sparsediag.autodiff import Retained
+from sparsediag.batch_loss import Pass
 from sparsediag.batches import Batch, chunked
 from sparsediag.chance import stream
+from sparsediag.double_backward import Retained
 from sparsediag.errors import unknown
 from sparsediag.lanczos import eigenpairs
 from sparsediag.layout import Layout
@@ -22,7 +23,6 @@ from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.sweep import CHUNK
-from sparsediag.tape import Pass
 from sparsediag.twice import twice
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from sparsediag.batch_loss import Matrix
 from sparsediag.choice import Mode
 from sparsediag.curvature import Curvature
 from sparsediag.errors import unknown
@@ -21,8 +23,6 @@ from sparsediag.quadrature import density as smoothed
 from sparsediag.quadrature import quadrature
 from sparsediag.result import Result, source
 from sparsediag.solvers import SOLVERS
-from sparsediag.subspace import carried
-from sparsediag.tape import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,9 +128,14 @@ class Spectrum(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Eigenvalues with their intervals, or the density with the eigenvalues marked on it."""
-        from sparsediag.plotting import density_of, lollipops
+        from sparsediag.spectrum_pictures import lollipops, spectral_density
 
-        return density_of(self, ax) if self.nodes.size else lollipops(self, ax)
+        values, matrix = self.eigenvalues, str(self.source["options"]["matrix"]).title()
+        if not self.nodes.size:
+            sure = self.converged
+            return lollipops(values, self.intervals, matrix=matrix, converged=sure, ax=ax)
+        support = self.nodes[self.node_weights > 0]
+        return spectral_density(self.density, support, values, matrix=matrix, ax=ax)
 
 
 @full_precision()
@@ -212,7 +217,7 @@ def spectrum(
         tol=tol,
         seed=seed,
         block=block,
-        start=None if start is None else carried(start, problem),
+        start=None if start is None else transfer(start, problem),
         basis=basis,
         max_products=max_products,
         progress=progress,
@@ -249,3 +254,23 @@ def spectrum(
         alive=problem.live.bits(),
         source=source(problem, **options),
     )
+
+
+def dense_vectors(s: Spectrum) -> np.ndarray:
+    """Return the vectors over all weights, dead ones included, (top, all)."""
+    if not s.alive.size:
+        return s.vectors
+    full = np.zeros((len(s.vectors), sum(s.sizes)), s.vectors.dtype)
+    full[:, np.unpackbits(s.alive, count=sum(s.sizes)).astype(bool)] = s.vectors
+    return full
+
+
+def transfer(start: Spectrum, problem: Problem) -> Tensor:
+    """Return the vectors of another spectrum in the coordinates of this problem."""
+    sizes = {name: shape.numel() for name, shape in problem.live.shapes.items()}
+    if dict(zip(start.names, start.sizes, strict=True)) != sizes:
+        raise ValueError("the spectrum to start from is of other weights; need one of the same net")
+    if np.array_equal(start.alive, problem.live.bits()):
+        return torch.from_numpy(start.vectors)
+    full = torch.from_numpy(dense_vectors(start))
+    return full if problem.live.index is None else full[:, problem.live.index.cpu()]

@@ -13,6 +13,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from sparsediag import peer
+from sparsediag.batch_loss import Matrix
 from sparsediag.chance import stream
 from sparsediag.choice import Mode
 from sparsediag.curvature import Curvature
@@ -20,7 +21,6 @@ from sparsediag.errors import unknown
 from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
-from sparsediag.tape import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

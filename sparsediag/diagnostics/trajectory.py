@@ -12,10 +12,10 @@ import numpy as np
 
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+from sparsediag.diagnostics.subspace import overlap
 from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
-from sparsediag.subspace import overlap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

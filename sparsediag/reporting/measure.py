@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sparsediag
 from sparsediag.diagnostics.activations import Activations, activations
 from sparsediag.diagnostics.census import Census, census
 from sparsediag.diagnostics.comparison import Comparison, compare
@@ -23,6 +22,7 @@ from sparsediag.fingerprint import fingerprint
 from sparsediag.problem import Problem
 from sparsediag.reporting.nets import Net
 from sparsediag.result import Result
+from sparsediag.version import __version__
 
 Progress = Callable[[int, int], None]
 PROBES, STEPS = 3, 30  # of the spectral density
@@ -147,7 +147,7 @@ def _result(
         return census({name: net.counted}, built=built)
     if net.problem is None:
         raise ValueError(net.reason)
-    about = f"{net.problem.digest} {points} {top} {sparsediag.__version__}"
+    about = f"{net.problem.digest} {points} {top} {__version__}"
     file = kept / f"{what}-{fingerprint(about, [])[:16]}.npz"
     with suppress(FileNotFoundError, CheckpointError):  # not there, damaged, or of other code
         return Result.load(file)

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sparsediag import display
+from sparsediag import display, svg
 from sparsediag.reporting.charts import MARKERS, Looks
 
 
@@ -49,7 +49,7 @@ def key(names: Iterable[str], looks: Looks) -> str:
 def sign(name: str, looks: Looks) -> str:
     """The marker of a net in its colour."""
     colour, marker = looks[name]
-    ink = "currentColor" if colour == display.INK else colour
+    ink = "currentColor" if colour == svg.INK else colour
     return f'<span aria-hidden="true" style="color:{ink}">{MARKERS[marker]}</span>'
 
 
@@ -58,7 +58,7 @@ def figure(title: str, drawn: Figure, *, alt: str, note: str = "") -> str:
     more = f" {escape(note)}" if note else ""
     return (
         f"<figure><figcaption><b>{escape(title)}.</b>{more}</figcaption>"
-        f"{display.picture(drawn, alt=f'{title}. {alt}')}</figure>"
+        f"{svg.picture(drawn, alt=f'{title}. {alt}')}</figure>"
     )
 
 

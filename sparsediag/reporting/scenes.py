@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsediag import display, plotting
+from sparsediag import display, plotting, svg
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.reporting import charts
 from sparsediag.reporting.charts import Curve, Looks, told
@@ -94,7 +94,7 @@ def _plane(name: str, one: Landscape, levels: np.ndarray, looks: Looks) -> str:
     finite = one.loss[np.isfinite(one.loss)]
     low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
     about = f"The loss is {one.centre:.3g} at the weights, and from {low:.3g} to {high:.3g} around."
-    flat = display.picture(charts.contours(one, levels), alt=f"Contours of {name}. {about}")
+    flat = svg.picture(charts.contours(one, levels), alt=f"Contours of {name}. {about}")
     data = json.dumps(scene(one, levels)).replace("<", "\\u003c")
     hint = "Drag or use the arrow keys to turn it."
     return (

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-import sparsediag
 from sparsediag import display
 from sparsediag.reporting.charts import Looks
 from sparsediag.reporting.measure import Measured
 from sparsediag.reporting.parts import Section, numbers, sign, text
 from sparsediag.reporting.training import own
+from sparsediag.version import __version__
 
 NONE = "\N{EN DASH}"
 BEST = "Bold: the best of its column."
@@ -178,7 +178,7 @@ def provenance(found: Measured) -> Section:
         ]
         for name, net in found.nets.items()
     }
-    made = text(f"Made by sparsediag {sparsediag.__version__}.")
+    made = text(f"Made by sparsediag {__version__}.")
     body = [
         display.table(rows, caption="Nets"),
         display.table(notes, caption="What was made of the files"),

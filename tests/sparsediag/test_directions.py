@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sparsediag import Mask, Problem
 from sparsediag.chance import stream
-from sparsediag.directions import Norm, lengths, normalised, orthogonal, random
+from sparsediag.directions import Norm, normalised, orthogonal, random
+from sparsediag.filter_norms import lengths
 
 NORMS: tuple[Norm, ...] = ("filter", "layer", "weight", "none")
 every_case = pytest.mark.parametrize("name", cases.CASES)

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from sparsediag import display, plotting
+from sparsediag.svg import INK, picture
 
 ROWS = [
     {"net": "a<b", "loss": "1.25e-05", "angle": "<0.3°", "mostly in": "fc (30%)", "x": ""},
@@ -61,18 +62,18 @@ def test_no_rows_are_no_table() -> None:
 
 
 def test_a_picture_says_what_it_shows_and_follows_the_text_around_it() -> None:
-    html = display.picture(drawn(), alt='it "rises" & falls')
+    html = picture(drawn(), alt='it "rises" & falls')
     svg = inside(html)
     assert svg.get("role") == "img"
     assert svg.get("aria-label") == 'it "rises" & falls'
     assert "rise" in "".join(svg.itertext())
-    assert display.INK not in html
+    assert INK not in html
     assert "#ffffff" not in html  # the background is the page's
     assert "font-family" not in html
 
 
 def test_names_inside_of_pictures_are_their_own_and_lead_somewhere() -> None:
-    html = [display.picture(drawn(title), alt="x") for title in ("one", "two")]
+    html = [picture(drawn(title), alt="x") for title in ("one", "two")]
     ids = [re.findall(r' id="([^"]*)"', text) for text in html]
     assert ids[0]
     assert not set(ids[0]) & set(ids[1])
@@ -83,14 +84,14 @@ def test_names_inside_of_pictures_are_their_own_and_lead_somewhere() -> None:
 
 
 def test_the_same_picture_is_the_same_text_and_small() -> None:
-    texts = [display.picture(drawn(), alt="x") for _ in range(2)]
+    texts = [picture(drawn(), alt="x") for _ in range(2)]
     assert texts[0] == texts[1]
     assert len(texts[0]) < 12_000
 
 
 def test_places_in_a_picture_are_rounded_and_words_are_not() -> None:
     fig = drawn("pi = 3.14159265")
-    svg = inside(display.picture(fig, alt="x"))
+    svg = inside(picture(fig, alt="x"))
     assert "pi = 3.14159265" in "".join(svg.itertext())
     paths = [e.get("d", "") for e in svg.iter() if e.tag.endswith("path")]
     assert not any(re.search(r"\.\d{3}", path) for path in paths)
@@ -98,7 +99,7 @@ def test_places_in_a_picture_are_rounded_and_words_are_not() -> None:
 
 def test_the_settings_of_the_caller_stay() -> None:
     before = dict(mpl.rcParams)
-    display.picture(drawn(), alt="x")
+    picture(drawn(), alt="x")
     assert dict(mpl.rcParams) == before
 
 
@@ -106,7 +107,7 @@ def test_contours_keep_their_colours() -> None:
     fig, x = plotting.figure(), np.linspace(-1, 1, 9)
     with plotting.style():
         plotting.contours(fig.add_subplot(), x, x, 1 + x[:, None] ** 2 + x**2)
-    html = display.picture(fig, alt="x")
+    html = picture(fig, alt="x")
     assert len(set(re.findall(r"fill: (#[0-9a-f]{6})", html))) > 10
 
 

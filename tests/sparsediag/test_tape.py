@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag import Curvature, Problem, models
+from sparsediag.batch_loss import Pass
 from sparsediag.fold import Folded
+from sparsediag.record import CannotRecord
 from sparsediag.rules import Add, Affine, Convolution, Local, Relu
-from sparsediag.tape import CannotRecord, Pass, Tape
+from sparsediag.tape import Tape
 
 Net = Callable[..., Tensor]
 

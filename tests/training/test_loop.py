@@ -434,7 +434,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 ) -> None:
     run = _run(4, **table)
     whole = _fit(run, tmp_path / "whole")
-    if run.mask.before(run):
+    if run.mask.before():
         _fit(run.plain(), tmp_path / "cut")
     with pytest.raises(KeyboardInterrupt):
         _fit(run, tmp_path / "cut", _stop_after(epoch))

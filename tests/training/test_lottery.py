@@ -19,8 +19,8 @@ from training.masks.lottery import Lottery
 def ladder(run: Run) -> list[Run]:
     """The run and all that it needs, back to the dense one."""
     runs = [run]
-    while before := runs[-1].mask.before(runs[-1]):
-        runs += before
+    while before := runs[-1].mask.before():
+        runs += map(runs[-1].prerequisite, before)
     return runs
 
 
@@ -44,7 +44,7 @@ def test_the_ladder_goes_down_by_a_fifth(k: int) -> None:
     ],
 )
 def test_other_densities_take_a_smaller_last_cut(density: float, rounds: int, cut: float) -> None:
-    (before,) = Lottery(density=density).before(Run())
+    (before,) = map(Run().prerequisite, Lottery(density=density).before())
     assert Lottery(density=density).rounds == rounds
     assert 1 - density / before.mask.density == pytest.approx(cut, abs=1e-4)
 

@@ -20,6 +20,7 @@ from training.masks.dense import Dense
 from training.masks.magnitude import Magnitude
 from training.masks.method import Method
 from training.masks.random import Random
+from training.prerequisite import Prerequisite
 
 TWEAKS = ["ghost_neurons", "ghost_skips", "smoothing"]
 
@@ -74,8 +75,9 @@ def test_dense_makes_no_mask_and_takes_no_density() -> None:
 
 
 def test_only_magnitude_needs_a_run_before() -> None:
-    assert Dense().before(_run()) == Random(0.1).before(_run()) == ()
-    assert Magnitude(0.1).before(_run()) == (_run().plain(),)
+    assert Dense().before() == Random(0.1).before() == ()
+    assert Magnitude(0.1).before() == (Prerequisite(),)
+    assert _run().prerequisite(Prerequisite()) == _run().plain()
 
 
 @pytest.mark.parametrize("density", [0.001, 0.02, 0.1, 0.5, 1.0])

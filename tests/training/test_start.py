@@ -121,7 +121,7 @@ def test_a_dense_run_is_rewound_without_a_mask(tmp_path: Path, starts: list[Stat
 
 def test_the_rounds_of_a_lottery_are_not_rewound_with_it() -> None:
     run = run_of({"method": "lottery", "density": 0.64}, rewind=0.5)
-    (first,) = run.mask.before(run)
+    (first,) = map(run.prerequisite, run.mask.before())
     assert first.rewind == 0
     assert first.mask.density == pytest.approx(0.8)
     assert first == run_of({"method": "lottery", "density": 0.64}).before()[0]
@@ -131,7 +131,7 @@ def test_the_rounds_of_a_lottery_are_not_rewound_with_it() -> None:
 
 def test_the_rounds_of_a_lottery_are_rewound_where_they_are_told_to() -> None:
     run = run_of({"method": "lottery", "density": 0.64, "rewound": True}, rewind=0.5)
-    (first,) = run.mask.before(run)
+    (first,) = map(run.prerequisite, run.mask.before())
     assert first.rewind == 0.5
     assert first.rewound() == run.rewound()
 
@@ -143,7 +143,7 @@ def test_a_lottery_starts_where_it_is_rewound_to(
     mask = {"method": "lottery", "density": 0.64, "rewound": rewound}
     run = run_of(mask, rewind=0.5, optim={"epochs": 2})
     end = file_of(run, tmp_path)
-    (first,) = run.mask.before(run)
+    (first,) = map(run.prerequisite, run.mask.before())
     earlier = file_of(first, tmp_path)
     assert end.mask is not None
     assert earlier.mask is not None

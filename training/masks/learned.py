@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,7 @@ from sparsediag.scope import prunable
 from training.keeper import Keeper
 from training.masks.magnitude import largest
 from training.masks.method import Method
-
-if TYPE_CHECKING:
-    from training.config import Run
+from training.prerequisite import Prerequisite
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,13 @@ class Learned(Method):
             if not getattr(self, key) >= 0:
                 raise ValueError(f"{key} = {getattr(self, key)}: need 0 or more")
 
-    def origin(self, run: Run) -> Run:
-        """The training with gates."""
-        return replace(run.plain(), mask=replace(self, density=1.0))
+    def origin(self, rewind: float) -> Prerequisite:
+        """Return the training with gates."""
+        return Prerequisite(replace(self, density=1.0))
 
-    def before(self, run: Run) -> tuple[Run, ...]:
-        """The training with gates, before a cut."""
-        return () if self.density == 1 else (self.origin(run),)
+    def before(self) -> tuple[Prerequisite, ...]:
+        """Return the training with gates, before a cut."""
+        return () if self.density == 1 else (self.origin(1.0),)
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask | None:
         """The largest |theta M|, or no mask where gates are to be trained."""

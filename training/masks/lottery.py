@@ -10,16 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.mask import Mask
 from sparsediag.problem import Problem
 from sparsediag.scope import prunable
 from training.masks.method import Method
-
-if TYPE_CHECKING:
-    from training.config import Run
+from training.prerequisite import Prerequisite
 
 
 @dataclass(frozen=True)
@@ -49,20 +46,16 @@ class Lottery(Method):
         """
         return max(0, math.ceil(round(math.log(self.density) / math.log(1 - self.cut), 9)) - 1)
 
-    def before(self, run: Run) -> tuple[Run, ...]:
-        """The round before, of the plain net: dense for the first."""
-        plain = replace(run, rewind=0.0, continues=False).plain()
+    def before(self) -> tuple[Prerequisite, ...]:
+        """Return the round before; the dense training for the first."""
         if not self.rounds:
-            return (plain,)
-        left = (1 - self.cut) ** self.rounds
-        earlier = replace(plain, mask=replace(self, density=left), collapse=run.collapse)
-        if self.rewound:
-            earlier = replace(earlier, rewind=run.rewind, continues=run.continues)
-        return (earlier,)
+            return (Prerequisite(keeps_checkpoint=False),)
+        earlier = replace(self, density=(1 - self.cut) ** self.rounds)
+        return (Prerequisite(earlier, keeps_checkpoint=False, rewound=self.rewound),)
 
-    def origin(self, run: Run) -> Run:
-        """The dense run, or the round before where nothing is reset."""
-        return self.before(run)[0] if run.rewind == 1 else run.plain()
+    def origin(self, rewind: float) -> Prerequisite:
+        """Return the dense training, or the round before where nothing is reset."""
+        return self.before()[0] if rewind == 1 else Prerequisite()
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The largest of the weights that are alive, over all layers together."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -17,18 +16,16 @@ from sparsediag.mask import Mask
 from sparsediag.problem import Problem
 from sparsediag.scope import prunable
 from training.masks.method import Method
-
-if TYPE_CHECKING:
-    from training.config import Run
+from training.prerequisite import Prerequisite
 
 
 @dataclass(frozen=True)
 class Magnitude(Method):
     """The largest |w| at the end of a dense training; the survivors go back to their start."""
 
-    def before(self, run: Run) -> tuple[Run, ...]:
-        """The same training, dense and without tweaks: masks are drawn from the plain net."""
-        return (run.plain(),)
+    def before(self) -> tuple[Prerequisite, ...]:
+        """Return the dense training: masks are drawn from the network without tweaks."""
+        return (Prerequisite(),)
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The largest weights, over all layers together."""

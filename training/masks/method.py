@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -14,9 +14,7 @@ from sparsediag.checkpoint import Checkpoint
 from sparsediag.mask import Mask
 from sparsediag.problem import Problem
 from training.keeper import Keeper
-
-if TYPE_CHECKING:
-    from training.config import Run
+from training.prerequisite import Prerequisite
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,17 @@ class Method(ABC):
             )
         object.__setattr__(self, "density", float(f"{self.density:.12g}"))  # 0.8 ** 11, or typed
 
-    def before(self, run: Run) -> tuple[Run, ...]:
-        """The runs that must be finished first, because the mask is drawn from them."""
+    def before(self) -> tuple[Prerequisite, ...]:
+        """Return the runs that must be finished first, because the mask is drawn from them."""
         return ()
 
-    def origin(self, run: Run) -> Run:
-        """The run whose weights the survivors go back to, where they are rewound."""
-        return run.plain()
+    def origin(self, rewind: float) -> Prerequisite:
+        """Return the run whose weights the survivors go back to.
+
+        Args:
+            rewind: To what share of that run; 1 is its end.
+        """
+        return Prerequisite()
 
     @abstractmethod
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask | None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.prerequisite import Prerequisite
 from training.tweaks.tweak import Objective, Scene, Tweak
-
-if TYPE_CHECKING:
-    from training.config import Run
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class Distillation(Tweak):
         if not 0 <= self.share <= 1:
             raise ValueError(f"share {self.share}: need a number from 0 to 1")
 
-    def before(self, run: Run) -> tuple[Run, ...]:
-        return (run.plain(),)
+    def before(self) -> tuple[Prerequisite, ...]:
+        return (Prerequisite(),)
 
     def start(self, scene: Scene) -> nn.Module:
         """The teacher, in evaluation mode."""

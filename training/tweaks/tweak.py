@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.mask import Mask
-
-if TYPE_CHECKING:
-    from training.config import Run
+from training.prerequisite import Prerequisite
 
 Objective = Callable[..., Tensor]  # of outputs, labels and inputs, and options of cross-entropy
 
@@ -57,8 +55,8 @@ class Tweak:
         """Options that the net is built with."""
         return {}
 
-    def before(self, run: Run) -> tuple[Run, ...]:
-        """The runs that must be finished first."""
+    def before(self) -> tuple[Prerequisite, ...]:
+        """Return the runs that must be finished first."""
         return ()
 
     def start(self, scene: Scene) -> Any:

@@ -1,18 +1,11 @@
-"""Subspaces that eigenvectors span: comparing them, and carrying them from one mask to another."""
+"""Subspaces that eigenvectors span, and how far two of them agree."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-import torch
-from torch import Tensor
 
+from sparsediag.diagnostics.spectrum import Spectrum, dense_vectors
 from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
-
-if TYPE_CHECKING:
-    from sparsediag.diagnostics.spectrum import Spectrum
 
 
 @full_precision()
@@ -30,8 +23,9 @@ def overlap(a: Spectrum, b: Spectrum) -> np.ndarray:
     Raises:
         ValueError: If the spectra are of different nets or different parts of one.
 
+    >>> import torch
     >>> from torch import nn
-    >>> from sparsediag import spectrum
+    >>> from sparsediag import Problem, spectrum
     >>> problem = Problem(nn.Linear(2, 1), [(torch.eye(2), torch.ones(2, 1))], loss=nn.MSELoss())
     >>> overlap(spectrum(problem, top=2), spectrum(problem, top=1)).round(4).tolist()
     [1.0]
@@ -41,27 +35,7 @@ def overlap(a: Spectrum, b: Spectrum) -> np.ndarray:
     if any(s.source["options"]["norm"] != "none" for s in (a, b)):
         raise ValueError("vectors in units of filter norms cannot be compared; use norm='none'")
     same = np.array_equal(a.alive, b.alive)
-    left, right = (s.vectors if same else everywhere(s) for s in (a, b))
+    left, right = (s.vectors if same else dense_vectors(s) for s in (a, b))
     left_root, right_root = (np.linalg.cholesky(v @ v.T) for v in (left, right))
     cosines = np.linalg.solve(right_root, np.linalg.solve(left_root, left @ right.T).T)
     return np.linalg.svd(cosines, compute_uv=False).clip(0, 1)
-
-
-def everywhere(s: Spectrum) -> np.ndarray:
-    """The vectors over all weights, dead ones included, (top, all)."""
-    if not s.alive.size:
-        return s.vectors
-    full = np.zeros((len(s.vectors), sum(s.sizes)), s.vectors.dtype)
-    full[:, np.unpackbits(s.alive, count=sum(s.sizes)).astype(bool)] = s.vectors
-    return full
-
-
-def carried(start: Spectrum, problem: Problem) -> Tensor:
-    """The vectors of another spectrum in this problem's coordinates."""
-    sizes = {name: shape.numel() for name, shape in problem.live.shapes.items()}
-    if dict(zip(start.names, start.sizes, strict=True)) != sizes:
-        raise ValueError("the spectrum to start from is of other weights; need one of the same net")
-    if np.array_equal(start.alive, problem.live.bits()):
-        return torch.from_numpy(start.vectors)
-    full = torch.from_numpy(everywhere(start))
-    return full if problem.live.index is None else full[:, problem.live.index.cpu()]
