@@ -133,7 +133,7 @@ def info(
     from sparsediag import output, terminal
     from sparsediag.checkpoint import Checkpoint
     from sparsediag.diagnostics.census import census
-    from sparsediag.job import names
+    from sparsediag.labels import names
 
     if out:
         output.checked(out)

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from sparsediag.files import written
 
-if TYPE_CHECKING:
-    from sparsediag.diagnostics.landscape import Landscape
-
 STATUS = ("missing", "computed", "not finite", "interpolated")
 
 
-def as_csv(landscape: Landscape, path: Path) -> Path:
+class Values(Protocol):
+    """Arrays of a loss on a line or a plane, as `Landscape` has them."""
+
+    @property
+    def axes(self) -> np.ndarray: ...
+    @property
+    def loss(self) -> np.ndarray: ...
+    @property
+    def accuracy(self) -> np.ndarray: ...
+    @property
+    def status(self) -> np.ndarray: ...
+    @property
+    def lines(self) -> bool: ...
+
+
+def as_csv(landscape: Values, path: Path) -> Path:
     """A line for each point: its place, loss, accuracy and status."""
     names = ["line", "a"] if landscape.lines else ["a", "b"][: len(landscape.axes)]
     axes = [np.arange(len(landscape.loss)), *landscape.axes] if landscape.lines else landscape.axes
@@ -30,7 +42,7 @@ def as_csv(landscape: Landscape, path: Path) -> Path:
     return path
 
 
-def as_vtk(landscape: Landscape, path: Path) -> Path:
+def as_vtk(landscape: Values, path: Path) -> Path:
     """A plane as a rectilinear grid with the fields loss, accuracy and status (ParaView).
 
     Raises:

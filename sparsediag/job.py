@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,10 @@ from sparsediag.diagnostics.comparison import Comparison, compare
 from sparsediag.diagnostics.course import WORK, course
 from sparsediag.diagnostics.landscape import landscape
 from sparsediag.diagnostics.spectrum import spectrum
-from sparsediag.diagnostics.trajectory import checkpoints, trajectory
+from sparsediag.diagnostics.trajectory import trajectory
+from sparsediag.labels import names
 from sparsediag.problem import Problem
+from sparsediag.run_folder import checkpoints
 
 Load = Callable[..., Problem]  # of a checkpoint, and its name where there are several
 
@@ -149,17 +150,3 @@ def _over(
     progress: Callable[[int, int], None], before: int, nets: int, done: int, total: int
 ) -> None:
     progress(before * total + done, nets * total)
-
-
-def names(files: list[Path]) -> list[str]:
-    """What tells files apart: their stems, or the folders that they lie in, without a run's hash.
-
-    >>> names([Path("a/best.pt"), Path("b/best.pt")])
-    ['a', 'b']
-    """
-    stems, folders = [f.stem for f in files], [f.resolve().parent.name for f in files]
-    short = [re.sub(r"-[0-9a-f]{10}$", "", folder) for folder in folders]
-    for told in (stems, short, folders, [str(f) for f in files]):
-        if len(set(told)) == len(told):
-            return told
-    raise ValueError(f"{files[0]} came twice; give different checkpoints")

@@ -13,12 +13,12 @@ from sparsediag.checkpoint import Checkpoint
 from sparsediag.diagnostics.activations import activations
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.signal import signal
-from sparsediag.diagnostics.trajectory import checkpoints, epochs
 from sparsediag.errors import unknown
 from sparsediag.mask import Mask
 from sparsediag.modes import full_precision
 from sparsediag.problem import Problem
 from sparsediag.result import Result, source
+from sparsediag.run_folder import checkpoints, epochs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

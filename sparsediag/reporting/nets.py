@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.job import names
+from sparsediag.labels import names
 from sparsediag.mask import Mask
 from sparsediag.problem import Problem
 from sparsediag.scope import prunable
