@@ -12,8 +12,8 @@ from figures import bill, items, page
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
 from sparsediag import terminal
+from sparsediag.core.errors import unknown
 from sparsediag.data import DATASETS
-from sparsediag.errors import unknown
 from training.engine import ENGINES, fitting
 from training.stages import fetch
 

@@ -18,7 +18,7 @@ from figures import items
 from figures.claims import Claim
 from figures.scales import Scale
 from figures.tables import EMPTY
-from sparsediag.files import written
+from sparsediag.core.atomic import written
 
 MEASURED = Path(__file__).parent / "measured"  # of scales that take longer, or of other machines
 Found = dict[str, Any]

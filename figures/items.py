@@ -14,7 +14,7 @@ from figures import store, tables
 from figures.need import Need
 from figures.scales import Scale, named
 from sparsediag import plotting
-from sparsediag.files import written
+from sparsediag.core.atomic import written
 from sparsediag.models import ghost
 from training.config import Run
 

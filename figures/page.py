@@ -15,8 +15,8 @@ from figures import claims, findings, items, store
 from figures.findings import Found
 from figures.scales import Scale
 from figures.tables import EMPTY
-from sparsediag import display
-from sparsediag.files import written
+from sparsediag.core import html as display
+from sparsediag.core.atomic import written
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 1.5rem auto;

@@ -9,12 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sparsediag.version import __version__ as __version__
+from sparsediag.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sparsediag import data, maskfile, models
     from sparsediag.between import principal, through
     from sparsediag.checkpoint import Checkpoint
+    from sparsediag.core.errors import CheckpointError, ConfigError
+    from sparsediag.core.mask import Mask
+    from sparsediag.core.problem import Problem
+    from sparsediag.core.prunable import prunable
     from sparsediag.curvature import Curvature
     from sparsediag.diagnostics.activations import Activations, activations
     from sparsediag.diagnostics.blocks import Blocks, blocks
@@ -30,26 +34,22 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.subspace import overlap
     from sparsediag.diagnostics.trace import Trace, trace
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
-    from sparsediag.errors import CheckpointError, ConfigError
-    from sparsediag.mask import Mask
     from sparsediag.planes import Plane, plane
-    from sparsediag.problem import Problem
     from sparsediag.reporting.report import report
     from sparsediag.result import Result
-    from sparsediag.scope import prunable
     from sparsediag.unhook import plain
 
 _WHERE = {
     "Census": "diagnostics.census",
     "Checkpoint": "checkpoint",
-    "CheckpointError": "errors",
+    "CheckpointError": "core.errors",
     "Comparison": "diagnostics.comparison",
-    "ConfigError": "errors",
+    "ConfigError": "core.errors",
     "Course": "diagnostics.course",
     "Curvature": "curvature",
-    "Mask": "mask",
+    "Mask": "core.mask",
     "Plane": "planes",
-    "Problem": "problem",
+    "Problem": "core.problem",
     "Result": "result",
     "Trajectory": "diagnostics.trajectory",
     "census": "diagnostics.census",
@@ -59,7 +59,7 @@ _WHERE = {
     "plain": "unhook",
     "plane": "planes",
     "principal": "between",
-    "prunable": "scope",
+    "prunable": "core.prunable",
     "report": "reporting.report",
     "through": "between",
     "trajectory": "diagnostics.trajectory",

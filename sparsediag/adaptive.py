@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
-from sparsediag.chance import stream
+from sparsediag.core.rng import stream
 
 COARSE = 7  # points along each axis to begin with
 HELD = 48  # points held back

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sparsediag.errors import CheckpointError
+from sparsediag.core.errors import CheckpointError
 
 FORMAT = 1
 OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote before 1.6 starts with

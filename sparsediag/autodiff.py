@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from sparsediag.batch_loss import Matrix, Pass
+from sparsediag.core.batch_loss import Matrix, Pass
 from sparsediag.record import CannotRecord
 
 Tensors = Sequence[Tensor]

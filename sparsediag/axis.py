@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sparsediag.scope import linear
+from sparsediag.core.prunable import linear
 from sparsediag.taps import tapped
 
 # layers with units in the second and in the last dimension of what they give

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from sparsediag import directions
-from sparsediag.errors import unknown
-from sparsediag.modes import full_precision
+from sparsediag.core.errors import unknown
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.problem import Problem
 from sparsediag.planes import Plane
-from sparsediag.problem import Problem
 
 Masks = Literal["union", "intersection"]
 

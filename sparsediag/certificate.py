@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.chance import stream
+from sparsediag.core.rng import stream
 from sparsediag.krylov import Krylov, Matvec, dots
 from sparsediag.lanczos import ORDER, Eigenpairs, Probe, Which, search
 

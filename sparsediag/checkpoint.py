@@ -15,13 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsediag import archive, foreign, outputs, rebuild, words
-from sparsediag.device import pick
-from sparsediag.errors import CheckpointError
-from sparsediag.files import written
-from sparsediag.mask import Mask
-from sparsediag.problem import Loss, Problem
-from sparsediag.version import __version__
+from sparsediag import archive, foreign, rebuild, words
+from sparsediag.core import losses
+from sparsediag.core.atomic import written
+from sparsediag.core.device import pick
+from sparsediag.core.errors import CheckpointError
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Loss, Problem
+from sparsediag.core.version import __version__
 
 
 def _made_by() -> dict[str, str]:
@@ -270,5 +271,5 @@ class Checkpoint:
         for line in lines:
             if note:
                 note(line)
-        compare = words.loss(loss) if isinstance(loss, str) else loss or outputs.loss
+        compare = words.loss(loss) if isinstance(loss, str) else loss or losses.loss
         return rebuild.problem(net, batches, loss=compare, mask=alive, batch_norm=batch_norm)

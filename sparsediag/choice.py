@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sparsediag.autodiff import Compiled, Forward
-from sparsediag.batch_loss import Matrix, Pass
-from sparsediag.chance import stream
-from sparsediag.double_backward import Retained
+from sparsediag.core.batch_loss import Matrix, Pass
+from sparsediag.core.double_backward import Retained
+from sparsediag.core.rng import stream
 from sparsediag.tape import Tape
 
 Mode = Literal["auto", "fastest", "tape", "retained", "forward", "compiled"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sparsediag.batches import Batch, chunked, count, fitting, rows
+from sparsediag.core.batches import Batch, chunked, count, fitting, rows
 
 # numbers of input at a time, 128 and 1024 images of 3 x 32 x 32: enough to fill the processor
 CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}

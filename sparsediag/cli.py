@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from docstring_parser import parse
 
+from sparsediag.core.process import settle
+from sparsediag.core.version import __version__
 from sparsediag.diagnostics import DIAGNOSTICS, diagnostic
 from sparsediag.options import CHECKPOINT, DEBUG, JSON, LOOK, OTHERS, SHARE, SHARED, sizes, typed
-from sparsediag.process import settle
-from sparsediag.version import __version__
 
 if TYPE_CHECKING:
-    from sparsediag.problem import Problem
+    from sparsediag.core.problem import Problem
     from sparsediag.result import Result
 
 app = App(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparsediag.core.process import cause_of_death
 from sparsediag.planes import Plane
-from sparsediag.process import cause_of_death
 from sparsediag.sweep import Sweep
 
 Values = tuple[float, float]

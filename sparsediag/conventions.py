@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
 
 PRUNE = "weight_orig and weight_mask (torch.nn.utils.prune)"
 PARAMETRISED = "a binary tensor in a parametrisation (torch.nn.utils.parametrize)"

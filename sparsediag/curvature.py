@@ -9,19 +9,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparsediag.batch_loss import Matrix, Pass
-from sparsediag.batches import Batch, chunked, count
 from sparsediag.captured import Captured, graph, on, side
 from sparsediag.choice import ENGINES, Engine, Mode, choose
 from sparsediag.chunks import few, short, together
-from sparsediag.device import free
-from sparsediag.double_backward import Retained
-from sparsediag.errors import unknown
-from sparsediag.filter_norms import lengths
-from sparsediag.layout import Layout
-from sparsediag.live import added
-from sparsediag.problem import Problem
-from sparsediag.twice import twice
+from sparsediag.core.batch_loss import Matrix, Pass
+from sparsediag.core.batches import Batch, chunked, count
+from sparsediag.core.coordinates import added
+from sparsediag.core.device import free
+from sparsediag.core.double_backward import Retained
+from sparsediag.core.errors import unknown
+from sparsediag.core.filter_norms import lengths
+from sparsediag.core.memory_format import Layout
+from sparsediag.core.problem import Problem
+from sparsediag.core.twice_differentiable import twice
 
 MATRICES = ("hessian", "gauss-newton", "fisher")
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsediag.device import numbered
-from sparsediag.errors import unknown
+from sparsediag.core.device import numbered
+from sparsediag.core.errors import unknown
 from sparsediag.images import (
     File,
     Images,

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.chance import stream
-from sparsediag.errors import unknown
-from sparsediag.problem import Problem
-from sparsediag.scope import upright
+from sparsediag.core.errors import unknown
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import upright
+from sparsediag.core.rng import stream
 
 Norm = Literal["filter", "layer", "weight", "none"]
 

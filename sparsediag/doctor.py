@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.outputs import scores
+from sparsediag.core.losses import scores
+from sparsediag.core.problem import Problem
 from sparsediag.planes import Plane
-from sparsediag.problem import Problem
 from sparsediag.sweep import Sweep
 
 NORMS = nn.modules.batchnorm._BatchNorm

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sparsediag.files import written
+from sparsediag.core.atomic import written
 
 STATUS = ("missing", "computed", "not finite", "interpolated")
 

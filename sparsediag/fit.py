@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag import conventions, maskfile
-from sparsediag.errors import CheckpointError
-from sparsediag.mask import Mask
+from sparsediag.core.errors import CheckpointError
+from sparsediag.core.mask import Mask
 
 COUNTER = "num_batches_tracked"  # of batch norms: files may leave it out
 SHORT = (torch.float16, torch.bfloat16)

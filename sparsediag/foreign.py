@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsediag import conventions
 from sparsediag.conventions import Found
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
 
 NESTED = ("state_dict", "model", "net", "model_state_dict", "model_state", "params")
 MASKS = ("mask", "masks")

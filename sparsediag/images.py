@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sparsediag.files import written
+from sparsediag.core.atomic import written
 
 SPLIT_SEED = 0  # one split for all runs, whatever a run's own seed
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

@@ -11,13 +11,13 @@ from typing import Any
 from sparsediag import diagnostics
 from sparsediag.between import principal, through
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.comparison import Comparison, compare
 from sparsediag.diagnostics.course import WORK, course
 from sparsediag.diagnostics.landscape import landscape
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.diagnostics.trajectory import trajectory
 from sparsediag.labels import names
-from sparsediag.problem import Problem
 from sparsediag.run_folder import checkpoints
 
 Load = Callable[..., Problem]  # of a checkpoint, and its name where there are several

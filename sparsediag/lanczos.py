@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from sparsediag.chance import stream
-from sparsediag.errors import unknown
+from sparsediag.core.errors import unknown
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.rng import stream
 from sparsediag.krylov import Krylov, Matvec
-from sparsediag.modes import full_precision
 
 HIDDEN = 0.08  # chance of a hidden eigenvalue at which a probe is content
 Which = Literal["largest", "smallest", "magnitude"]

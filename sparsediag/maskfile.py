@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from sparsediag import archive, conventions, foreign
-from sparsediag.errors import CheckpointError
-from sparsediag.files import written
-from sparsediag.mask import Mask
+from sparsediag.core.atomic import written
+from sparsediag.core.errors import CheckpointError
+from sparsediag.core.mask import Mask
 
 
 def save(mask: Mask, path: str | Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from sparsediag import plotting
+from sparsediag.core.errors import unknown
 from sparsediag.diagnostics.comparison import Comparison
 from sparsediag.diagnostics.inputscape import Inputscape
 from sparsediag.diagnostics.landscape import Landscape
-from sparsediag.errors import unknown
 from sparsediag.export import as_csv, as_vtk
 from sparsediag.result import Result
 from sparsediag.scenery import panels

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from sparsediag.errors import unknown
+from sparsediag.core.errors import unknown
 
 OWN = "file.py:make or package.module:Net"
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparsediag.mask import Mask
+from sparsediag.core.evaluation import exactly
+from sparsediag.core.mask import Mask
+from sparsediag.core.prunable import upright
 from sparsediag.models import Ghost
-from sparsediag.modes import exactly
-from sparsediag.scope import upright
 
 # where torch keeps the modules that are taken out: norms and activations
 TAKEN_OUT = ("batchnorm", "instancenorm", "normalization", "activation")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.problem import Problem
+from sparsediag.core.problem import Problem
 
 
 class LiveNet(nn.Module):

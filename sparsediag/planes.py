@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from sparsediag import directions
+from sparsediag.core.errors import unknown
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.problem import Problem
 from sparsediag.curvature import Curvature
 from sparsediag.directions import Norm
-from sparsediag.errors import unknown
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
 from sparsediag.solvers import lanczos
 
 Axes = Literal["random", "gradient", "eigenvectors"]

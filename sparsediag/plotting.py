@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
-from sparsediag.files import written
+from sparsediag.core.atomic import written
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure

@@ -15,7 +15,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from sparsediag.errors import CheckpointError
+from sparsediag.core.errors import CheckpointError
 
 RECORD = np.dtype([("index", "<u4"), ("loss", "<f8"), ("accuracy", "<f8"), ("check", "<u4")])
 

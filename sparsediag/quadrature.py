@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from sparsediag.chance import stream
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.rng import stream
 from sparsediag.krylov import Krylov, Matvec
-from sparsediag.modes import full_precision
 
 
 @full_precision()

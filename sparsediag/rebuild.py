@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sparsediag import data as datasets
-from sparsediag import fit, models, trial, words
-from sparsediag.errors import CheckpointError, unknown
-from sparsediag.mask import Mask
-from sparsediag.problem import Problem
+from sparsediag import fit, models, words
+from sparsediag.core import validation
+from sparsediag.core.errors import CheckpointError, unknown
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
 from sparsediag.unhook import plain
 
 
@@ -87,7 +88,7 @@ def _of_its_own(name: str, make: Callable[[], nn.Module]) -> nn.Module:
         if {*map(id, made.modules())} & {*map(id, again.modules())}:
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"{name} cannot be copied: {what}; give what makes it") from error
-        trial.usable(again)
+        validation.usable(again)
         return again
 
 

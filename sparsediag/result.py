@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 import torch
 
-from sparsediag.errors import CheckpointError
-from sparsediag.files import written
-from sparsediag.problem import Problem
-from sparsediag.version import __version__
+from sparsediag.core.atomic import written
+from sparsediag.core.errors import CheckpointError
+from sparsediag.core.problem import Problem
+from sparsediag.core.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,10 +61,11 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Table, remarks and picture, for a notebook."""
-        from sparsediag import display, plotting, svg
+        from sparsediag import plotting, svg
+        from sparsediag.core import html
 
         kind, rows = type(self).__name__, self.table()
-        parts = [display.table(rows[:SHOWN], caption=kind)]
+        parts = [html.table(rows[:SHOWN], caption=kind)]
         if len(rows) > SHOWN:
             parts.append(f"<p>{len(rows) - SHOWN} more rows: <code>.table()</code></p>")
         parts += [f"<p>{escape(remark)}</p>" for remark in self.remarks()]
@@ -72,7 +73,7 @@ class Result:
             with plotting.style():
                 drawn = self.plot().figure
             parts.append(svg.picture(cast("Figure", drawn), alt=f"{kind}, drawn"))
-        return display.block(*parts)
+        return html.block(*parts)
 
     def save(self, path: str | Path) -> Path:
         """Write one `.npz`, whole or not at all; returns its path."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsediag.adaptive import adapt
 from sparsediag.compute import computing
-from sparsediag.fingerprint import fingerprint
+from sparsediag.core.fingerprint import fingerprint
 from sparsediag.planes import Plane
 from sparsediag.points import Points
 from sparsediag.sweep import Precision, Statistics, Sweep

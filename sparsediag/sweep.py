@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.batches import Batch, chunked, count, fitting, rows
-from sparsediag.errors import unknown
-from sparsediag.layout import Layout
-from sparsediag.modes import measuring
-from sparsediag.outputs import hits
+from sparsediag.core.batches import Batch, chunked, count, fitting, rows
+from sparsediag.core.errors import unknown
+from sparsediag.core.evaluation import measuring
+from sparsediag.core.losses import hits
+from sparsediag.core.memory_format import Layout
 from sparsediag.planes import Plane
 
 NORMS = torch.nn.modules.batchnorm._BatchNorm

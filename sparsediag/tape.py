@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sparsediag.batch_loss import Matrix, Pass
+from sparsediag.core.batch_loss import Matrix, Pass
 from sparsediag.fold import fold, foldable
 from sparsediag.record import Call, CannotRecord, Recorder
 from sparsediag.rules import FAST, Convolution, Local, Step

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sparsediag.batches import tensors
-from sparsediag.errors import unknown
-from sparsediag.scope import linear
+from sparsediag.core.batches import tensors
+from sparsediag.core.errors import unknown
+from sparsediag.core.prunable import linear
 
 See = Callable[[str, Tensor, int], None]  # module, what came out of it, number of its call
 

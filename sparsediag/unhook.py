@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 from sparsediag import conventions
-from sparsediag.mask import Mask
-from sparsediag.trial import bare
+from sparsediag.core.mask import Mask
+from sparsediag.core.validation import bare
 
 
 def plain(net: nn.Module) -> tuple[nn.Module, Mask | None]:

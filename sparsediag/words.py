@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsediag import models
-from sparsediag.errors import unknown
+from sparsediag.core.errors import unknown
 from sparsediag.own import OWN, needed, running, taken, thing
 
 Model = str | Callable[..., nn.Module] | nn.Module

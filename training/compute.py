@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sparsediag.errors import ConfigError
-from sparsediag.layout import may_train_channels_last
-from sparsediag.modes import exactly, full_precision
+from sparsediag.core.errors import ConfigError
+from sparsediag.core.evaluation import exactly, full_precision
+from sparsediag.core.memory_format import may_train_channels_last
 
 Forward = Callable[[Tensor], Tensor]
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsediag.errors import ConfigError, unknown
+from sparsediag.core.errors import ConfigError, unknown
 from training.compute import Compute
 from training.masks import METHODS, Method
 from training.masks.dense import Dense

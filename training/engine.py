@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from sparsediag.device import pick
-from sparsediag.process import cause_of_death, settle
+from sparsediag.core.device import pick
+from sparsediag.core.process import cause_of_death, settle
 
 JOBS_A_GPU = 4  # each process has a CUDA context of its own, some 0.5 GB
 

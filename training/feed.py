@@ -8,7 +8,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from sparsediag.chance import stream
+from sparsediag.core.rng import stream
 from sparsediag.data import Data
 from training.augment import crop_flip, draw
 from training.config import Run

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
 
 CHECK_EVERY = 50  # steps between two checks of the dead weights
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.core.atomic import written
+from sparsediag.core.device import pick
 from sparsediag.data import Data
-from sparsediag.device import pick
-from sparsediag.files import written
 from training.captured import Captured
 from training.compute import repeatable
 from training.config import Run

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import prunable
 from sparsediag.data import Data, Images
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.spectrum import spectrum
-from sparsediag.mask import Mask
 from sparsediag.models import Ghost
-from sparsediag.problem import Problem
-from sparsediag.scope import prunable
 from training.config import Record
 
 Row = dict[str, Any]

@@ -13,11 +13,11 @@ from torch import nn
 
 from sparsediag import models
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.core.errors import CheckpointError, ConfigError
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
 from sparsediag.data import Data
-from sparsediag.errors import CheckpointError, ConfigError
-from sparsediag.mask import Mask
 from sparsediag.paths import paths
-from sparsediag.problem import Problem
 from training import zero
 from training.config import Run
 from training.feed import endless

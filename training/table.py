@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal
 
-from sparsediag.errors import ConfigError, unknown
+from sparsediag.core.errors import ConfigError, unknown
 
 
 def changed(value: Any, default: Any = None) -> dict[str, Any]:

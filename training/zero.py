@@ -14,10 +14,10 @@ import torch
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
+from sparsediag.core.errors import ConfigError
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import lasting
 from sparsediag.diagnostics.activations import activations
-from sparsediag.errors import ConfigError
-from sparsediag.problem import Problem
-from sparsediag.scope import lasting
 
 LEARNING = 0.2  # the least share of a weight's rows that have a gradient
 ACTIVE = 0.02  # the least share of activations that are not 0

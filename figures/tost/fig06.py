@@ -22,7 +22,7 @@ from figures.need import Need
 from figures.scales import Scale
 from figures.tost._runs import run
 from sparsediag import models, plotting
-from sparsediag.scope import prunable
+from sparsediag.core.prunable import prunable
 
 DENSITIES = (0.2, 0.15, 0.1, 0.05)
 TWEAKS = ("GSk", "GSw")

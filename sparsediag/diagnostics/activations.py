@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sparsediag import axis
-from sparsediag.batches import count
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
+from sparsediag.core.batches import count
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.tally import Tally, classes
 from sparsediag.taps import blocks, named, tapped

@@ -12,12 +12,12 @@ import torch
 
 from sparsediag import models
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.errors import CheckpointError
-from sparsediag.mask import Mask
-from sparsediag.modes import full_precision
+from sparsediag.core.errors import CheckpointError
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.mask import Mask
+from sparsediag.core.prunable import prunable
 from sparsediag.paths import dead_units, paths
 from sparsediag.result import Result
-from sparsediag.scope import prunable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

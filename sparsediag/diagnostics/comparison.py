@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
+from sparsediag.core.evaluation import full_precision
 from sparsediag.diagnostics.landscape import Landscape
-from sparsediag.modes import full_precision
 from sparsediag.result import Result
 
 if TYPE_CHECKING:

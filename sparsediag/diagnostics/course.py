@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.core.errors import unknown
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.activations import activations
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.signal import signal
-from sparsediag.errors import unknown
-from sparsediag.mask import Mask
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.run_folder import checkpoints, epochs
 

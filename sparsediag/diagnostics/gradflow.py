@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.autograd import grad
 
 from sparsediag import maskfile
-from sparsediag.live import added
-from sparsediag.mask import Mask
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
+from sparsediag.core.coordinates import added
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import matrices
 from sparsediag.result import Result, source
-from sparsediag.scope import matrices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

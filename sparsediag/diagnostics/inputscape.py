@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from sparsediag import directions
-from sparsediag.batch_loss import Pass
-from sparsediag.batches import Batch, chunked
-from sparsediag.chance import stream
-from sparsediag.double_backward import Retained
-from sparsediag.errors import unknown
+from sparsediag.core.batch_loss import Pass
+from sparsediag.core.batches import Batch, chunked
+from sparsediag.core.double_backward import Retained
+from sparsediag.core.errors import unknown
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.memory_format import Layout
+from sparsediag.core.problem import Problem
+from sparsediag.core.rng import stream
+from sparsediag.core.twice_differentiable import twice
 from sparsediag.lanczos import eigenpairs
-from sparsediag.layout import Layout
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.sweep import CHUNK
-from sparsediag.twice import twice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from sparsediag import doctor
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.fingerprint import fingerprint
+from sparsediag.core.problem import Problem
 from sparsediag.directions import Norm
-from sparsediag.fingerprint import fingerprint
-from sparsediag.modes import full_precision
 from sparsediag.planes import Axes, Plane, plane
-from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.survey import DONE, INTERPOLATED, MISSING, OVERFLOW, joined, survey
 from sparsediag.sweep import Precision, Statistics, Sweep

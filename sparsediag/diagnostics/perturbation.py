@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from sparsediag import directions, planes
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.sweep import Sweep
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.autograd import grad
 
 from sparsediag.axis import samples_first
-from sparsediag.batches import count
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
+from sparsediag.core.batches import count
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.taps import blocks, layers, named, tapped
 from sparsediag.wave import Wave

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.batch_loss import Matrix
 from sparsediag.choice import Mode
+from sparsediag.core.batch_loss import Matrix
+from sparsediag.core.errors import unknown
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.problem import Problem
 from sparsediag.curvature import Curvature
-from sparsediag.errors import unknown
 from sparsediag.lanczos import ORDER, Which
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
 from sparsediag.quadrature import density as smoothed
 from sparsediag.quadrature import quadrature
 from sparsediag.result import Result, source

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsediag.core.evaluation import full_precision
 from sparsediag.diagnostics.spectrum import Spectrum, dense_vectors
-from sparsediag.modes import full_precision
 
 
 @full_precision()

@@ -13,13 +13,13 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from sparsediag import peer
-from sparsediag.batch_loss import Matrix
-from sparsediag.chance import stream
 from sparsediag.choice import Mode
+from sparsediag.core.batch_loss import Matrix
+from sparsediag.core.errors import unknown
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.problem import Problem
+from sparsediag.core.rng import stream
 from sparsediag.curvature import Curvature
-from sparsediag.errors import unknown
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.core.evaluation import full_precision
+from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
 from sparsediag.diagnostics.subspace import overlap
-from sparsediag.modes import full_precision
-from sparsediag.problem import Problem
 from sparsediag.result import Result, source
 from sparsediag.run_folder import checkpoints, epochs
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsediag.errors import unknown
+from sparsediag.core.errors import unknown
 from sparsediag.models import mlp, mobilenet, resnet, vgg
 from sparsediag.models.ghost import ACTIVATIONS, SKIPS, Ghost, GhostReLU, GhostSkip
 from sparsediag.models.ghostify import ghostify

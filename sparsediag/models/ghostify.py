@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsediag.core.evaluation import exactly
 from sparsediag.models.ghost import GhostReLU, GhostSkip
-from sparsediag.modes import exactly
 
 
 def ghostify(

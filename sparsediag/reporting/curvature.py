@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsediag import display
+from sparsediag.core import html
 from sparsediag.reporting import charts
 from sparsediag.reporting.charts import Looks, told
 from sparsediag.reporting.measure import Measured
@@ -38,6 +38,6 @@ def curvature(found: Measured, looks: Looks) -> Section:
         ]
         for name, one in kept.items():
             verdict = "converged" if one.converged else "NOT converged"
-            body.append(display.table(one.table(), caption=f"{name}: {verdict}"))
+            body.append(html.table(one.table(), caption=f"{name}: {verdict}"))
     body.append(missing(found.failed.get("spectrum", {})))
     return Section("curvature", "Curvature", "".join(body))

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from sparsediag import display
+from sparsediag.core import html
 from sparsediag.reporting import charts, classes
 from sparsediag.reporting.charts import Looks, told
 from sparsediag.reporting.measure import Measured
@@ -38,7 +38,7 @@ def masks(found: Measured, looks: Looks) -> Section:
             units = "Filters without a live weight. Dashed: channels without one."
             drawn.append(figure("Dead units", dead, alt=told(filters, "d"), note=units))
         body += [
-            display.table(rows, caption="In all"),
+            html.table(rows, caption="In all"),
             grid(*drawn),
             numbers({n: one.layers() for n, one in found.census.items()}, "Every layer"),
         ]

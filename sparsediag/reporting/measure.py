@@ -9,6 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sparsediag.core.errors import CheckpointError
+from sparsediag.core.fingerprint import fingerprint
+from sparsediag.core.problem import Problem
+from sparsediag.core.version import __version__
 from sparsediag.diagnostics.activations import Activations, activations
 from sparsediag.diagnostics.census import Census, census
 from sparsediag.diagnostics.comparison import Comparison, compare
@@ -17,12 +21,8 @@ from sparsediag.diagnostics.landscape import Landscape, landscape
 from sparsediag.diagnostics.perturbation import Perturbation, perturbation
 from sparsediag.diagnostics.signal import Signal, signal
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
-from sparsediag.errors import CheckpointError
-from sparsediag.fingerprint import fingerprint
-from sparsediag.problem import Problem
 from sparsediag.reporting.nets import Net
 from sparsediag.result import Result
-from sparsediag.version import __version__
 
 Progress = Callable[[int, int], None]
 PROBES, STEPS = 3, 30  # of the spectral density

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import prunable
 from sparsediag.labels import names
-from sparsediag.mask import Mask
-from sparsediag.problem import Problem
-from sparsediag.scope import prunable
 
 Load = Callable[..., Problem]
 Given = str | Path | Sequence[str | Path] | Mapping[str, Checkpoint | Problem]

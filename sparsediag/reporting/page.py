@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from sparsediag import display
+from sparsediag.core import html
 from sparsediag.reporting import layers, scenes, summary
 from sparsediag.reporting.charts import looks
 from sparsediag.reporting.curvature import curvature
@@ -47,7 +47,7 @@ def page(found: Measured) -> str:
         + "".join(f"<script>{script}</script>" for script in scripts)
     )
     style = (HERE / "page.css").read_text()
-    return display.page(f"{names} \N{EN DASH} sparsediag report", body, style=style, head=STILL)
+    return html.page(f"{names} \N{EN DASH} sparsediag report", body, style=style, head=STILL)
 
 
 def _about(found: Measured) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sparsediag import display, svg
+from sparsediag import svg
+from sparsediag.core import html as display
 from sparsediag.reporting.charts import MARKERS, Looks
 
 

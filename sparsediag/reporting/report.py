@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsediag import words
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.files import written
+from sparsediag.core.atomic import written
 from sparsediag.reporting.measure import Progress, measure
 from sparsediag.reporting.nets import Given, gather
 from sparsediag.reporting.page import page

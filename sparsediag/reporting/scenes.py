@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsediag import display, plotting, svg
+from sparsediag import plotting, svg
+from sparsediag.core import html
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.reporting import charts
 from sparsediag.reporting.charts import Curve, Looks, told
@@ -82,7 +83,7 @@ def planes(found: Measured, looks: Looks) -> Section:
         rising = figure(
             "Mean rise of the loss", chart, alt=told(rises, ".3g"), note="All around each net."
         )
-        table = display.table(found.compared.table(), caption="How the loss rises around each net")
+        table = html.table(found.compared.table(), caption="How the loss rises around each net")
         body += ["<h3>Side by side</h3>", key(kept, looks), table, grid(rising)]
     body.append(numbers({name: one.table() for name, one in kept.items()}))
     body += [missing(found.failed.get(what, {})) for what in ("landscape", "compared")]

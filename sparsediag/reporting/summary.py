@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sparsediag import display
+from sparsediag.core import html
+from sparsediag.core.version import __version__
 from sparsediag.reporting.charts import Looks
 from sparsediag.reporting.measure import Measured
 from sparsediag.reporting.parts import Section, numbers, sign, text
 from sparsediag.reporting.training import own
-from sparsediag.version import __version__
 
 NONE = "\N{EN DASH}"
 BEST = "Bold: the best of its column."
@@ -73,7 +73,7 @@ def summary(found: Measured, looks: Looks) -> str:
         if sense and len(values) > 1:
             top = shown[int(np.nanargmax(sense * np.array(values)))]
             best |= {(i, head) for i, cell in enumerate(shown) if cell == top}
-    table = display.table(rows, caption="Summary", best=best)
+    table = html.table(rows, caption="Summary", best=best)
     for name in found.nets:
         table = table.replace(
             f'<th scope="row">{escape(name)}<',
@@ -180,8 +180,8 @@ def provenance(found: Measured) -> Section:
     }
     made = text(f"Made by sparsediag {__version__}.")
     body = [
-        display.table(rows, caption="Nets"),
-        display.table(notes, caption="What was made of the files"),
+        html.table(rows, caption="Nets"),
+        html.table(notes, caption="What was made of the files"),
         numbers(options, "Options of the diagnostics"),
         numbers(runs, "Trainings"),
         made,

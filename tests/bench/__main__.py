@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 
-from sparsediag.device import pick
-from sparsediag.process import settle
+from sparsediag.core.device import pick
+from sparsediag.core.process import settle
 from tests.bench import (
     ablation,
     collapse,

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.errors import ConfigError
+from sparsediag.core.errors import ConfigError
 from training.config import Run
 from training.engine import cores
 from training.loop import Diverged

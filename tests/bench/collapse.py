@@ -9,9 +9,9 @@ import torch
 
 import sparsediag as sd
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.activations import activations
 from sparsediag.diagnostics.gradflow import gradflow
-from sparsediag.problem import Problem
 from tests.bench.ablation import DENSITIES, MASKS, SEEDS, TWEAKS, runs
 from tests.bench.accuracy import OUT, accuracy, train
 from tests.bench.timing import Rows, table

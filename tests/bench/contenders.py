@@ -19,8 +19,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 import sparsediag as sd
+from sparsediag.core.process import settle
 from sparsediag.peer import LiveNet
-from sparsediag.process import settle
 from tests.bench.nets import problem_of
 from tests.bench.timing import clock, memory
 

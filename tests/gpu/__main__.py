@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tests.gpu
-from sparsediag.device import pick
+from sparsediag.core.device import pick
 
 OUT = Path("out/gpu")
 SECONDS, DRY_SECONDS = 440, 170

@@ -16,8 +16,8 @@ import torch
 import training.loop
 from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.errors import ConfigError
-from sparsediag.mask import Mask
+from sparsediag.core.errors import ConfigError
+from sparsediag.core.mask import Mask
 from sparsediag.models import SKIPS
 from tests.gpu import diagnostics
 from tests.gpu.settings import Measurements, Row, Settings, Skip, check

@@ -21,8 +21,8 @@ from typing import TextIO
 
 import torch
 
-from sparsediag.device import pick
-from sparsediag.process import settle
+from sparsediag.core.device import pick
+from sparsediag.core.process import settle
 from tests.gpu.settings import Settings, Skip
 
 

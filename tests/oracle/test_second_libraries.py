@@ -13,7 +13,7 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from sparsediag import Curvature, Problem, spectrum, trace
-from sparsediag.outputs import loss as suggested
+from sparsediag.core.losses import loss as suggested
 
 LOSSES = {F.mse_loss: nn.MSELoss(), suggested: nn.CrossEntropyLoss()}
 # curvlinops wants every parameter in the graph, and knows no mask

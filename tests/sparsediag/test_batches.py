@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from sparsediag.batches import Batch, chunked, fixed
+from sparsediag.core.batches import Batch, chunked, fixed
 
 CPU = torch.device("cpu")
 DATA = TensorDataset(torch.arange(40.0).view(20, 2), torch.arange(20))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparsediag import Mask, Problem, directions, principal, through
 from sparsediag.between import Masks, together
-from sparsediag.chance import stream
+from sparsediag.core.rng import stream
 from sparsediag.sweep import Sweep
 
 JOINS: tuple[Masks, ...] = ("union", "intersection")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 from sparsediag import Curvature, Mask, Problem
-from sparsediag.filter_norms import lengths
+from sparsediag.core.filter_norms import lengths
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 both_modes = pytest.mark.parametrize("mode", ["tape", "retained"])
@@ -737,7 +737,7 @@ def test_a_net_that_views_images_as_vectors_works() -> None:
 
 
 def test_a_product_that_is_over_is_forgotten() -> None:
-    from sparsediag.double_backward import Retained
+    from sparsediag.core.double_backward import Retained
 
     problem = cases.relu_cnn()
     kept = Retained(

@@ -16,8 +16,8 @@ from PIL import Image
 from torchvision import datasets
 
 from sparsediag import data, images
+from sparsediag.core.device import numbered
 from sparsediag.data import DATASETS, Images, home, load
-from sparsediag.device import numbered
 
 
 @pytest.fixture(autouse=True)

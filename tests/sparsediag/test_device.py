@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsediag.device import pick
+from sparsediag.core.device import pick
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag import Mask, Problem
-from sparsediag.chance import stream
+from sparsediag.core.filter_norms import lengths
+from sparsediag.core.rng import stream
 from sparsediag.directions import Norm, normalised, orthogonal, random
-from sparsediag.filter_norms import lengths
 
 NORMS: tuple[Norm, ...] = ("filter", "layer", "weight", "none")
 every_case = pytest.mark.parametrize("name", cases.CASES)

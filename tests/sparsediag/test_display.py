@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sparsediag import display, plotting
+from sparsediag import plotting
+from sparsediag.core import html as display
 from sparsediag.svg import INK, picture
 
 ROWS = [

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sparsediag.files import written
+from sparsediag.core.atomic import written
 
 KILLED = """
 import os, signal, sys
-from sparsediag.files import written
+from sparsediag.core.atomic import written
 with written(sys.argv[1]) as draft:
     draft.write_text("half of")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from sparsediag import Mask, Problem, activations, gradflow, landscape, perturbation, spectrum
-from sparsediag.batches import chunked, count, fixed
+from sparsediag.core.batches import chunked, count, fixed
 
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-12)
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag import Problem
-from sparsediag.layout import Layout, corrupts_memory, may_train_channels_last
+from sparsediag.core.memory_format import Layout, corrupts_memory, may_train_channels_last
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparsediag import Mask
-from sparsediag.live import Live
+from sparsediag.core.coordinates import Live
 
 MASK = Mask({"0.weight": torch.tensor([[True, False, True], [False, False, True]])})
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
+from sparsediag.core.prunable import prunable
 from sparsediag.models import build
-from sparsediag.scope import prunable
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 SHAPES = {"a": (7, 3, 3, 3), "b": (5,), "c": (11, 13), "d": (1, 1), "e": ()}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from sparsediag import Checkpoint, Mask, maskfile, prunable
+from sparsediag.core.errors import CheckpointError
 from sparsediag.diagnostics.census import census
-from sparsediag.errors import CheckpointError
 from sparsediag.models import build
 
 

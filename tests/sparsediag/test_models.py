@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparsediag.core.prunable import prunable
 from sparsediag.models import MODELS, SKIPS, Ghost, GhostReLU, GhostSkip, build
 from sparsediag.models.ghost import activation, interpolate
 from sparsediag.models.resnet import Block, PaddedShortcut
-from sparsediag.scope import prunable
 
 # net, options, parameters by classes, prunable weights, prunable tensors
 COUNTS = [

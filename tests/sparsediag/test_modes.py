@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import sparsediag as sd
+from sparsediag.core.evaluation import OLDER, OPERATIONS, PARENTS, exactly, full_precision
 from sparsediag.diagnostics import DIAGNOSTICS
-from sparsediag.modes import OLDER, OPERATIONS, PARENTS, exactly, full_precision
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
+from sparsediag.core.prunable import prunable
 from sparsediag.models import Ghost, build
 from sparsediag.paths import Paths, dead_units, paths
-from sparsediag.scope import prunable
 
 Way = list[tuple[str, tuple[int, ...]]]  # the weights that a path runs through, by their index
 SEEDS = range(5)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag import Mask, Plane, Problem, directions, plane, planes
-from sparsediag.chance import stream
+from sparsediag.core.rng import stream
 from sparsediag.directions import Norm
 
 every_case = pytest.mark.parametrize("name", cases.CASES)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from sparsediag import Mask, Problem
-from sparsediag.outputs import loss as suggested
+from sparsediag.core.losses import loss as suggested
 
 close = partial(torch.testing.assert_close, rtol=0)
 every_case = pytest.mark.parametrize("name", cases.CASES)

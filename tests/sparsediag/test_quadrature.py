@@ -11,7 +11,7 @@ import torch
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from sparsediag.chance import stream
+from sparsediag.core.rng import stream
 from sparsediag.quadrature import density, quadrature
 
 RNG = np.random.default_rng(0)

@@ -19,15 +19,7 @@ import pytest
 import torch
 
 import sparsediag
-from sparsediag import (
-    Activations,
-    CheckpointError,
-    Gradflow,
-    Landscape,
-    Mask,
-    Result,
-    Spectrum,
-)
+from sparsediag import Activations, CheckpointError, Gradflow, Landscape, Mask, Result, Spectrum
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.result import SHOWN
 

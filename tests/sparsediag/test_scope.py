@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
+from sparsediag.core.prunable import matrices, prunable, upright
 from sparsediag.models import build
-from sparsediag.scope import matrices, prunable, upright
 
 
 class Tied(nn.Module):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from sparsediag import Problem
 from sparsediag import sweep as module
-from sparsediag.batches import Batch
-from sparsediag.outputs import hits
+from sparsediag.core.batches import Batch
+from sparsediag.core.losses import hits
 from sparsediag.planes import Plane, along, plane
 from sparsediag.sweep import Sweep
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag import Curvature, Problem, models
-from sparsediag.batch_loss import Pass
+from sparsediag.core.batch_loss import Pass
 from sparsediag.fold import Folded
 from sparsediag.record import CannotRecord
 from sparsediag.rules import Add, Affine, Convolution, Local, Relu

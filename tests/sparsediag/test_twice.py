@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag import Problem, spectrum
-from sparsediag.twice import twice
+from sparsediag.core.twice_differentiable import twice
 
 WORDS = torch.randint(9, (6, 4), generator=torch.Generator().manual_seed(0))
 ROWS = cases.classes((6,), (5,), 3)[0][0]

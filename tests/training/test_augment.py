@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsediag import data as datasets
-from sparsediag.chance import stream
+from sparsediag.core.rng import stream
 from training.augment import crop_flip, draw
 from training.config import Run
 from training.feed import feed

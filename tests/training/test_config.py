@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsediag.errors import ConfigError
+from sparsediag.core.errors import ConfigError
 from training.compute import Compute
 from training.config import RECIPES, Record, Run
 from training.masks import METHODS

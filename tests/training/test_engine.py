@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsediag.device import pick
+from sparsediag.core.device import pick
 from training import engine
 from training.engine import ENGINES, cores, fitting
 from training.work import Work

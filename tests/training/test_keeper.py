@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
+from sparsediag.core.prunable import prunable
 from sparsediag.models import build
-from sparsediag.scope import prunable
 from training.config import Run
 from training.keeper import Keeper
 from training.loop import fit

@@ -22,11 +22,11 @@ from torch import Tensor
 import training
 from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.core.errors import CheckpointError
+from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.spectrum import spectrum
-from sparsediag.errors import CheckpointError
 from sparsediag.models import Ghost
-from sparsediag.problem import Problem
 from training.augment import crop_flip
 from training.config import Run
 from training.loop import Diverged, fit

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import prunable
 from sparsediag.models import build
-from sparsediag.problem import Problem
-from sparsediag.scope import prunable
 from training.config import Run
 from training.loop import fit
 from training.masks.dense import Dense

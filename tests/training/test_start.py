@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 from sparsediag import Checkpoint, Mask, maskfile, prunable
 from sparsediag import data as datasets
-from sparsediag.errors import CheckpointError, ConfigError
+from sparsediag.core.errors import CheckpointError, ConfigError
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit

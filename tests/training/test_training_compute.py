@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from sparsediag import models
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.errors import ConfigError
-from sparsediag.mask import Mask
-from sparsediag.scope import prunable
+from sparsediag.core.errors import ConfigError
+from sparsediag.core.mask import Mask
+from sparsediag.core.prunable import prunable
 from training.compute import Compute
 from training.config import Run
 from training.keeper import Keeper

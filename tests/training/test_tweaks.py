@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparsediag.errors import ConfigError
+from sparsediag.core.errors import ConfigError
 from sparsediag.models import MODELS, SKIPS, GhostReLU, GhostSkip, build
 from training.config import Run
 from training.tweaks import GROUPS, TWEAKS, Tweak, grouped

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparsediag import Checkpoint, Problem
 from sparsediag import data as datasets
-from sparsediag.errors import ConfigError
+from sparsediag.core.errors import ConfigError
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit

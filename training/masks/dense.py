@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.problem import Problem
+from sparsediag.core.problem import Problem
 from training.masks.method import Method
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sparsediag import maskfile
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask
-from sparsediag.problem import Problem
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
 from training.masks.method import Method
 
 

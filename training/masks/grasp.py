@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask
-from sparsediag.problem import Problem
-from sparsediag.scope import prunable
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import prunable
 from training.masks.method import Method
 
 

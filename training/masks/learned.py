@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask
-from sparsediag.problem import Problem
-from sparsediag.scope import prunable
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import prunable
+from sparsediag.core.rng import stream
 from training.keeper import Keeper
 from training.masks.magnitude import largest
 from training.masks.method import Method

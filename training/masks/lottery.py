@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask
-from sparsediag.problem import Problem
-from sparsediag.scope import prunable
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import prunable
 from training.masks.method import Method
 from training.prerequisite import Prerequisite
 

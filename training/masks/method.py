@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask
-from sparsediag.problem import Problem
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
 from training.keeper import Keeper
 from training.prerequisite import Prerequisite
 

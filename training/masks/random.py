@@ -8,12 +8,12 @@ from typing import Literal
 
 import torch
 
-from sparsediag.chance import stream
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.errors import unknown
-from sparsediag.mask import Mask
-from sparsediag.problem import Problem
-from sparsediag.scope import prunable
+from sparsediag.core.errors import unknown
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import prunable
+from sparsediag.core.rng import stream
 from training.masks.method import Method
 from training.masks.shares import best, counts, erk, uniform
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsediag.chance import stream
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
+from sparsediag.core.rng import stream
 from training.keeper import Keeper
 from training.masks.random import Random
 from training.masks.shares import best

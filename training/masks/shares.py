@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
 
 
 def uniform(shapes: Mapping[str, torch.Size], density: float) -> dict[str, float]:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask
-from sparsediag.modes import exactly
-from sparsediag.problem import Problem
-from sparsediag.scope import prunable
+from sparsediag.core.evaluation import exactly
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import prunable
 from training.masks.method import Method
 
 SAMPLED = 61  # one score in so many is looked at to guess which are low

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from sparsediag.errors import unknown
+from sparsediag.core.errors import unknown
 from sparsediag.models import SKIPS, GhostReLU, GhostSkip
 from sparsediag.models.ghost import Site
 from training.schedule import epoch_at

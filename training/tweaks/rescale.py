@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparsediag.mask import Mask
+from sparsediag.core.evaluation import exactly
+from sparsediag.core.mask import Mask
 from sparsediag.models.ghost import banished
-from sparsediag.modes import exactly
 from training.tweaks.tweak import Scene, Tweak
 
 BETAS, EPS = (0.9, 0.999), 1e-8

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
 from training.prerequisite import Prerequisite
 
 Objective = Callable[..., Tensor]  # of outputs, labels and inputs, and options of cross-entropy

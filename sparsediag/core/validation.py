@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 
-from sparsediag.mask import Mask
+from sparsediag.core.mask import Mask
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 

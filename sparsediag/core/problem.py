@@ -21,16 +21,16 @@ from torch.autograd import grad
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from sparsediag import trial
-from sparsediag.batch_loss import Pass
-from sparsediag.batches import Batch, arguments, count, even, fixed, moved, separate, tensors
-from sparsediag.double_backward import Retained
-from sparsediag.fingerprint import content, fingerprint, forwards
-from sparsediag.live import Live, added, kinds, still, writable
-from sparsediag.mask import Mask
-from sparsediag.modes import exactly
-from sparsediag.outputs import loss as suggested
-from sparsediag.twice import twice
+from sparsediag.core import validation
+from sparsediag.core.batch_loss import Pass
+from sparsediag.core.batches import Batch, arguments, count, even, fixed, moved, separate, tensors
+from sparsediag.core.coordinates import Live, added, kinds, still, writable
+from sparsediag.core.double_backward import Retained
+from sparsediag.core.evaluation import exactly
+from sparsediag.core.fingerprint import content, fingerprint, forwards
+from sparsediag.core.losses import loss as suggested
+from sparsediag.core.mask import Mask
+from sparsediag.core.twice_differentiable import twice
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -88,9 +88,9 @@ class Problem:
     def __post_init__(self) -> None:
         if self.batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{self.batch_norm}': need 'eval' or 'train'")
-        trial.typed(self.net, self.mask, self.loss)
-        object.__setattr__(self, "net", trial.bare(self.net))
-        trial.usable(self.net)
+        validation.typed(self.net, self.mask, self.loss)
+        object.__setattr__(self, "net", validation.bare(self.net))
+        validation.usable(self.net)
         live = Live.of(self.net, self.mask, self.params)
         own = {n: p for n, p in self.net.named_parameters() if n in live.shapes}
         weights = live.join(own)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.errors import unknown
-from sparsediag.scope import prunable
+from sparsediag.core.errors import unknown
+from sparsediag.core.prunable import prunable
 
 
 class Mask(Mapping[str, Tensor]):
@@ -122,7 +122,7 @@ class Mask(Mapping[str, Tensor]):
 
     def _repr_html_(self) -> str:
         """Every tensor's density as a bar, for a notebook."""
-        from sparsediag import display
+        from sparsediag.core import html
 
         rows = [*self.table(), ("all", self.alive, self.size)]
         bars = [
@@ -135,7 +135,7 @@ class Mask(Mapping[str, Tensor]):
             }
             for name, alive, size in rows
         ]
-        return display.block(display.table(bars, caption=repr(self)))
+        return html.block(html.table(bars, caption=repr(self)))
 
     @property
     def size(self) -> int:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.errors import unknown
-from sparsediag.mask import Mask
+from sparsediag.core.errors import unknown
+from sparsediag.core.mask import Mask
 
 
 @dataclass(frozen=True, eq=False)

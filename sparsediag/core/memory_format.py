@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsediag.batches import even, moved, rows, tensors
-from sparsediag.problem import Problem
+from sparsediag.core.batches import even, moved, rows, tensors
+from sparsediag.core.problem import Problem
 
 PROBE = 4  # samples that show whether a net runs in a layout
 FEWEST_CHANNELS = 8  # of a strided 1x1 convolution with channels last on a CPU

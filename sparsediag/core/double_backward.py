@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparsediag.batch_loss import Matrix, Pass
+from sparsediag.core.batch_loss import Matrix, Pass
 
 Tensors = Sequence[Tensor]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsediag.problem import Problem
-from sparsediag.scope import upright
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import upright
 
 
 def lengths(problem: Problem) -> Tensor:

@@ -1,0 +1,1 @@
+"""Masks, live coordinates, batches, the loss of live weights, and the services under them."""
