@@ -13,7 +13,7 @@ from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
 from sparsediag import terminal
 from sparsediag.core.errors import unknown
-from sparsediag.data import DATASETS
+from sparsediag.data.datasets import DATASETS
 from training.engine import ENGINES, fitting
 from training.stages import fetch
 

@@ -15,7 +15,7 @@ from figures import items
 from figures.plan import Plan
 from figures.scales import Scale
 from sparsediag import models
-from sparsediag.data import DATASETS
+from sparsediag.data.datasets import DATASETS
 from training.config import Run
 from training.model import Model
 from training.stages import stages

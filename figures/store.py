@@ -9,8 +9,8 @@ from typing import Any
 import sparsediag
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
+from sparsediag.data import datasets
 from sparsediag.diagnostics.spectrum import Spectrum
 from sparsediag.result import Result
 from training.start import finished

@@ -58,9 +58,9 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
     }
 
     def command(checkpoint: Path, *others: Path, **given: Any) -> None:
-        from sparsediag import data as datasets
         from sparsediag import terminal, words
         from sparsediag.checkpoint import Checkpoint
+        from sparsediag.data import datasets
         from sparsediag.job import job, later, recorded, tables
         from sparsediag.output import checked, formats, write
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sparsediag import data as datasets
 from sparsediag import fit, models, words
 from sparsediag.core import validation
 from sparsediag.core.errors import CheckpointError, unknown
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
+from sparsediag.data import datasets
 from sparsediag.unhook import plain
 
 

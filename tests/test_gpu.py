@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparsediag.data import DATASETS
+from sparsediag.data.datasets import DATASETS
 from tests.gpu import landscapes, products, summary, throughput, top
 from tests.gpu.__main__ import SHARES
 from tests.gpu.section import measure

@@ -47,7 +47,7 @@ ORDER = [
     [
         "sparsediag.core.mask",
         "sparsediag.models",
-        "sparsediag.images",
+        "sparsediag.data.images",
         "sparsediag.lanczos",
         "sparsediag.quadrature",
         "sparsediag.tape",
@@ -58,7 +58,7 @@ ORDER = [
         "sparsediag.maskfile",
         "sparsediag.paths",
         "sparsediag.core.coordinates",
-        "sparsediag.data",
+        "sparsediag.data.datasets",
         "sparsediag.core.batches",
         "sparsediag.certificate",
         "sparsediag.autodiff",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 
-from sparsediag.data import DATASETS
+from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
 from training.config import RECIPES
 from training.masks import METHODS

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsediag.core.rng import stream
-from sparsediag.data import Data
+from sparsediag.data.datasets import Data
 from training.augment import crop_flip, draw
 from training.config import Run
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.core.atomic import written
 from sparsediag.core.device import pick
-from sparsediag.data import Data
+from sparsediag.data import datasets
+from sparsediag.data.datasets import Data
 from training.captured import Captured
 from training.compute import repeatable
 from training.config import Run

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
-from sparsediag.data import Data, Images
+from sparsediag.data.datasets import Data, Images
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.models import Ghost

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from sparsediag import data as datasets
+from sparsediag.data import datasets
 from training.config import Run
 from training.loop import fit
 from training.start import finished

@@ -16,7 +16,7 @@ from sparsediag.checkpoint import Checkpoint
 from sparsediag.core.errors import CheckpointError, ConfigError
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
-from sparsediag.data import Data
+from sparsediag.data.datasets import Data
 from sparsediag.paths import paths
 from training import zero
 from training.config import Run

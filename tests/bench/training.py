@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import sparsediag as sd
-from sparsediag.data import Data, Images
+from sparsediag.data.datasets import Data, Images
 from tests.bench.timing import Rows, clock, table
 from training.captured import Captured
 from training.config import Run

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 import training.loop
-from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.core.errors import ConfigError
 from sparsediag.core.mask import Mask
+from sparsediag.data import datasets
 from sparsediag.models import SKIPS
 from tests.gpu import diagnostics
 from tests.gpu.settings import Measurements, Row, Settings, Skip, check

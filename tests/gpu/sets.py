@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from sparsediag import data
-from sparsediag.data import CIFAR, DATASETS, Source
-from sparsediag.images import Images
+from sparsediag.data import datasets
+from sparsediag.data.datasets import CIFAR, DATASETS, Source
+from sparsediag.data.images import Images
 from tests.gpu.settings import Settings
 
 
@@ -30,7 +30,7 @@ def pictures(settings: Settings) -> str:
     """Return the name of a set to train on: the caller's, or enlarged digits."""
 
     def read(_: Path) -> tuple[Images, Images]:
-        digits, few = data.load("digits"), settings.size(None, 100)
+        digits, few = datasets.load("digits"), settings.size(None, 100)
         parts = [_enlarged(images) for images in (digits.train, digits.validation)]
         shown, labels = (torch.cat([getattr(p, k) for p in parts]) for k in ("pixels", "labels"))
         return Images(shown[:few], labels[:few]), _enlarged(digits.test)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import sparsediag as sd
-from sparsediag.data import Data
+from sparsediag.data.datasets import Data
 from tests.bench.timing import clock, seconds
 from tests.bench.training import usual
 from tests.gpu import sets

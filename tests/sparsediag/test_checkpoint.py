@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sparsediag import Checkpoint, CheckpointError, Mask, models, prunable
-from sparsediag import data as datasets
+from sparsediag.data import datasets
 from sparsediag.models import Ghost
 
 SMALL = {"channels": 1, "classes": 10, "size": 8, "width": 4}

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from sparsediag import data, images
 from sparsediag.core.device import numbered
-from sparsediag.data import DATASETS, Images, home, load
+from sparsediag.data import datasets as data
+from sparsediag.data import images
+from sparsediag.data.datasets import DATASETS, Images, home, load
 
 
 @pytest.fixture(autouse=True)

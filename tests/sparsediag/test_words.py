@@ -16,7 +16,7 @@ from torch.nn.utils import prune
 
 from sparsediag import Checkpoint, CheckpointError, Problem, Result, gradflow, spectrum, words
 from sparsediag.cli import main
-from sparsediag.data import load
+from sparsediag.data.datasets import load
 from sparsediag.maskfile import save
 
 USER = """

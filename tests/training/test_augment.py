@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsediag import data as datasets
 from sparsediag.core.rng import stream
+from sparsediag.data import datasets
 from training.augment import crop_flip, draw
 from training.config import Run
 from training.feed import feed

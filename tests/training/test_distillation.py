@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparsediag import Checkpoint
-from sparsediag import data as datasets
+from sparsediag.data import datasets
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit

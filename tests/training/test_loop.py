@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 import training
-from sparsediag import data as datasets
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.problem import Problem
+from sparsediag.data import datasets
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.models import Ghost

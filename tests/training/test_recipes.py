@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsediag.data import DATASETS
+from sparsediag.data.datasets import DATASETS
 from sparsediag.models import build
 from training.config import RECIPES, Run
 from training.masks.lottery import Lottery

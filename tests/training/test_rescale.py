@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag import Checkpoint, Mask, prunable
-from sparsediag import data as datasets
+from sparsediag.data import datasets
 from sparsediag.models import Ghost, GhostSkip, build
 from training.config import Run
 from training.loop import fit

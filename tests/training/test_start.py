@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from sparsediag import Checkpoint, Mask, maskfile, prunable
-from sparsediag import data as datasets
 from sparsediag.core.errors import CheckpointError, ConfigError
+from sparsediag.data import datasets
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit

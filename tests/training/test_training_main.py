@@ -12,7 +12,7 @@ import torch
 
 import training
 from sparsediag.checkpoint import Checkpoint
-from sparsediag.data import DATASETS
+from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
 from training.__main__ import changes, main
 from training.config import RECIPES, Run

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag import Checkpoint, Problem
-from sparsediag import data as datasets
 from sparsediag.core.errors import ConfigError
+from sparsediag.data import datasets
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsediag.core.device import numbered
 from sparsediag.core.errors import unknown
-from sparsediag.images import (
+from sparsediag.data.images import (
     File,
     Images,
     Pair,
