@@ -11,9 +11,9 @@ from pathlib import Path
 from figures import bill, items, page
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
-from sparsediag import terminal
 from sparsediag.core.errors import unknown
 from sparsediag.data.datasets import DATASETS
+from sparsediag.plotting import terminal
 from training.engine import ENGINES, fitting
 from training.stages import fetch
 

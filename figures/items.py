@@ -13,9 +13,9 @@ from typing import Any
 from figures import store, tables
 from figures.need import Need
 from figures.scales import Scale, named
-from sparsediag import plotting
 from sparsediag.core.atomic import written
 from sparsediag.models import ghost
+from sparsediag.plotting import style
 from training.config import Run
 
 HERE = Path(__file__).parent
@@ -67,7 +67,7 @@ def results(name: str, scale: Scale, out: Path) -> dict[Any, Any]:
 def _code() -> bytes:
     """A digest of the code that draws."""
     sha = hashlib.sha256()
-    for file in (*sorted(HERE.rglob("*.py")), Path(plotting.__file__), Path(ghost.__file__)):
+    for file in (*sorted(HERE.rglob("*.py")), Path(style.__file__), Path(ghost.__file__)):
         sha.update(file.read_bytes())
     return sha.digest()
 
@@ -114,11 +114,11 @@ def draw(name: str, scale: Scale, out: Path) -> None:
         for form, text in texts.items():
             with written(stem.with_suffix(f".{form}")) as draft:
                 draft.write_text(text)
-    with plotting.style():
+    with style.style():
         fig = table.figure() if hasattr(module, "table") else module.draw(found, scale)
         lines = [fill(line, round(27 * fig.get_figwidth())) for line in caption.splitlines()]
         fig.supxlabel("\n".join(lines), fontsize=4.5, color="#555555")
-    plotting.save(fig, stem, formats=("pdf", "png"), **about)
+    style.save(fig, stem, formats=("pdf", "png"), **about)
 
 
 def told(name: str, scale: Scale, out: Path) -> str:

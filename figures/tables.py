@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from figures.estimate import Estimate
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 EMPTY = "\N{EN DASH}"
 Cell = str | float | Estimate | None
@@ -88,8 +88,8 @@ class Table:
         """The table as a picture, with light lines between the rows."""
         cells = [[self._text(cell, empty="") for cell in row] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(self.heads, *cells, strict=True)]
-        fig = plotting.figure(
-            max(plotting.COLUMN, 0.068 * (sum(widths) + 2 * len(widths))),
+        fig = style.figure(
+            max(style.COLUMN, 0.068 * (sum(widths) + 2 * len(widths))),
             0.5 + 0.165 * (len(cells) + 1),
         )
         ax = fig.add_subplot()

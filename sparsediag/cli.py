@@ -58,11 +58,12 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
     }
 
     def command(checkpoint: Path, *others: Path, **given: Any) -> None:
-        from sparsediag import terminal, words
+        from sparsediag import words
         from sparsediag.checkpoint import Checkpoint
         from sparsediag.data import datasets
         from sparsediag.job import job, later, recorded, tables
         from sparsediag.output import checked, formats, write
+        from sparsediag.plotting import terminal
 
         shared = {key: given.pop(key, default) for key, (_, default) in SHARED.items()}
         sizes(shared["images"], shared["batch"])
@@ -130,10 +131,11 @@ def info(
     debug: DEBUG = False,
 ) -> None:
     """What a checkpoint holds: the net, its mask layer by layer; how several masks agree."""
-    from sparsediag import output, terminal
+    from sparsediag import output
     from sparsediag.checkpoint import Checkpoint
     from sparsediag.diagnostics.census import census
     from sparsediag.labels import names
+    from sparsediag.plotting import terminal
 
     if out:
         output.checked(out)
@@ -177,8 +179,9 @@ def join(
     debug: DEBUG = False,
 ) -> None:
     """Put the shards of a landscape together."""
-    from sparsediag import output, terminal
+    from sparsediag import output
     from sparsediag.diagnostics.landscape import Landscape
+    from sparsediag.plotting import terminal
 
     output.checked(out)
     whole = Landscape.join([Landscape.load(part) for part in parts])

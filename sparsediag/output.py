@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sparsediag import plotting
 from sparsediag.core.errors import unknown
 from sparsediag.diagnostics.comparison import Comparison
 from sparsediag.diagnostics.inputscape import Inputscape
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.export import as_csv, as_vtk
+from sparsediag.plotting import style
+from sparsediag.plotting.landscape import panels
 from sparsediag.result import Result
-from sparsediag.scenery import panels
 
 PICTURES = ("png", "pdf", "svg")
 TABLES: dict[str, Callable[[Landscape, Path], Path]] = {"csv": as_csv, "vtk": as_vtk}
@@ -60,13 +60,13 @@ def write(result: Result, out: Path, *, kinds: list[str]) -> list[Path]:
     if isinstance(result, Landscape) and not result.status.all():
         return files  # a shard is no picture
     pictures = tuple(kind for kind in kinds if kind in PICTURES)
-    with plotting.style():
+    with style.style():
         files += _save(cast(Any, result.plot().figure), stem, pictures)
     if isinstance(result, Landscape | Inputscape):
-        plotting.write_html(result.surface(), out.with_suffix(".html"))
+        style.write_html(result.surface(), out.with_suffix(".html"))
         files.append(out.with_suffix(".html"))
     if isinstance(result, Comparison) and len(result.axes) == 2:
-        with plotting.style():
+        with style.style():
             files += _save(panels(result), stem.with_name(f"{stem.name}-panels"), pictures)
     if isinstance(result, Landscape):
         files += [TABLES[k](result, out.with_suffix(f".{k}")) for k in kinds if k in TABLES]
@@ -74,5 +74,5 @@ def write(result: Result, out: Path, *, kinds: list[str]) -> list[Path]:
 
 
 def _save(figure: Any, stem: Path, pictures: tuple[str, ...]) -> list[Path]:
-    plotting.save(figure, stem, formats=pictures)
+    style.save(figure, stem, formats=pictures)
     return [stem.with_name(f"{stem.name}.{kind}") for kind in pictures]

@@ -43,7 +43,7 @@ class Result:
         cls.__repr__ = Result.__repr__  # type: ignore[method-assign]  # the arrays are long
 
     def __repr__(self) -> str:
-        from sparsediag import terminal
+        from sparsediag.plotting import terminal
 
         return "\n".join([terminal.text(type(self).__name__, self.table()), *self.remarks()])
 
@@ -61,8 +61,8 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Table, remarks and picture, for a notebook."""
-        from sparsediag import plotting, svg
         from sparsediag.core import html
+        from sparsediag.plotting import style, svg
 
         kind, rows = type(self).__name__, self.table()
         parts = [html.table(rows[:SHOWN], caption=kind)]
@@ -70,7 +70,7 @@ class Result:
             parts.append(f"<p>{len(rows) - SHOWN} more rows: <code>.table()</code></p>")
         parts += [f"<p>{escape(remark)}</p>" for remark in self.remarks()]
         if type(self).plot is not Result.plot:
-            with plotting.style():
+            with style.style():
                 drawn = self.plot().figure
             parts.append(svg.picture(cast("Figure", drawn), alt=f"{kind}, drawn"))
         return html.block(*parts)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from sparsediag import terminal
+from sparsediag.plotting import terminal
 from training.config import Run
 from training.loop import fit
 from training.records import Row

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import accuracy
-from sparsediag.plotting import COLOUR_OF, COLOURS
+from sparsediag.plotting.style import COLOUR_OF, COLOURS
 
 Results = Mapping[Any, Any]
 

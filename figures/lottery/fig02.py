@@ -25,7 +25,7 @@ from figures.claims import Claim, Results
 from figures.lottery._runs import LEVELS, run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 KINDS = {"ReLU": "vanilla", "Swish": "Swish", "Mish": "Mish"}
@@ -99,7 +99,7 @@ def _marks(ax: Axes, results: Results, *, scaled: bool) -> None:
     """All eigenvalues on one panel: sparsities side by side, in each the activations."""
     shares = [d for d in DENSITIES if any(density == d for _, density, _, _ in results)]
     for i, (name, marker) in enumerate(MARKERS.items()):
-        colour = plotting.COLOUR_OF[name]
+        colour = style.COLOUR_OF[name]
         for view in ("live",) if scaled else ("live", "dense"):
             face, shift = (colour, 0.0) if view == "live" else ("white", 0.13)
             for j, d in enumerate(shares):
@@ -124,7 +124,7 @@ def _marks(ax: Axes, results: Results, *, scaled: bool) -> None:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Eigenvalues on the left, in units that ignore the scale of the weights on the right."""
-    fig = plotting.figure(plotting.COLUMN, 2.4)
+    fig = style.figure(style.COLUMN, 2.4)
     left, right = fig.subplots(1, 2, width_ratios=(1.5, 1))
     _marks(left, results, scaled=False)
     _marks(right, results, scaled=True)

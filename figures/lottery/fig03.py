@@ -22,13 +22,14 @@ from figures.claims import Claim
 from figures.lottery._runs import run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import models, plotting
+from sparsediag import models
 from sparsediag.models.ghost import GhostSkip, NoSkip
+from sparsediag.plotting import style
 
 NEEDS: dict[str, Need] = {}
 CLAIMS: tuple[Claim, ...] = ()
 BLOCKS = ("layer1.1", "layer2.0")
-NEW, OLD = plotting.COLOUR_OF["GSk"], plotting.COLOUR_OF["sparse"]
+NEW, OLD = style.COLOUR_OF["GSk"], style.COLOUR_OF["sparse"]
 INK: dict[str, Any] = {"fontsize": 7, "ha": "center", "va": "center"}
 
 
@@ -142,7 +143,7 @@ def draw(results: dict[str, Any], scale: Scale) -> Figure:
     """Two blocks side by side; new skips in colour."""
     whole = net()
     count = sum(isinstance(part, GhostSkip) for part in whole.modules())
-    fig = plotting.figure(plotting.COLUMN, 3.8)
+    fig = style.figure(style.COLUMN, 3.8)
     for ax, name in zip(fig.subplots(1, len(BLOCKS)), BLOCKS, strict=True):
         block = whole.get_submodule(name)
         _draw(ax, steps(block))

@@ -23,7 +23,7 @@ from figures.claims import Claim, Results
 from figures.lottery._runs import run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 KINDS = ("vanilla", "skip", "LS", "LRsI")
@@ -96,12 +96,12 @@ def first(results: Results, kinds: Iterable[str]) -> dict[str, Any]:
 def draw(results: Results, scale: Scale) -> Figure:
     """A panel a net, of the first seed; the number is the factor to the plain net's loss."""
     shown = first(results, KINDS)
-    fig = plotting.figure(0.5 + 1.625 * len(shown), 2.3)
+    fig = style.figure(0.5 + 1.625 * len(shown), 2.3)
     panels = fig.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
-    levels = plotting.loss_levels(*(result.loss for result in shown.values()))
+    levels = style.loss_levels(*(result.loss for result in shown.values()))
     for ax, (kind, result) in zip(panels, shown.items(), strict=True):
         x, y = result.axes
-        plotting.contours(ax, x, y, result.loss, levels=levels, bar=ax is panels[-1])
+        style.contours(ax, x, y, result.loss, levels=levels, bar=ax is panels[-1])
         found = chance(results) if kind == "vanilla" else list(changes(results, kind).values())
         factor = f"factor {10 ** np.mean(found):.2f}" if found else ""
         ax.set_title(f"{kind}\n{factor}{' by chance' * (kind == 'vanilla' and bool(found))}")

@@ -18,7 +18,7 @@ from figures.lottery import _ladders as ladders
 from figures.lottery._runs import LEVELS, run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 KINDS = ("vanilla", "AT+TRT")
@@ -77,8 +77,8 @@ def draw(results: dict[Any, Any], scale: Scale) -> Figure:
     there = cells(results)
     columns = max(sum(cell[1] == data for cell in there) for data in ("cifar10", "cifar100"))
     rows = -(-len(there) // columns)
-    width = plotting.COLUMN if columns == 1 else plotting.PAGE
-    fig = plotting.figure(width, 0.4 + 1.9 * rows)
+    width = style.COLUMN if columns == 1 else style.PAGE
+    fig = style.figure(width, 0.4 + 1.9 * rows)
     for i, (net, data) in enumerate(there):
         ax = fig.add_subplot(rows, columns, i + 1)
         kinds = {(net, data, kind): kind for kind in KINDS}

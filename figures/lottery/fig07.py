@@ -16,7 +16,7 @@ from figures.lottery import _ladders as ladders
 from figures.lottery._runs import LEVELS, run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 KINDS = ("vanilla", "AT+TRT")
@@ -38,7 +38,7 @@ CLAIMS = (
 
 def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """Two curves, and the dense net as a dashed line."""
-    fig = plotting.figure(plotting.COLUMN, 2.6)
+    fig = style.figure(style.COLUMN, 2.6)
     title = scale.title(run(data="tinyimagenet"))
     kinds = {kind: kind for kind in KINDS}
     ladders.panel(fig.add_subplot(), results, kinds, title=title, dense=("vanilla",))

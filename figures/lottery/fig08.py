@@ -17,7 +17,7 @@ from figures.lottery import _ladders as ladders
 from figures.lottery._runs import LEVELS, run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 TWEAKS = ("AT", "TRT", "AT+TRT")
@@ -102,7 +102,7 @@ CLAIMS = (
 
 def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """A panel a group of tweaks, with plain tickets in each; the dashed line is the dense net."""
-    fig = plotting.figure(plotting.PAGE, 2.7)
+    fig = style.figure(style.PAGE, 2.7)
     for ax, tweak in zip(fig.subplots(1, 3, sharey=True), TWEAKS, strict=True):
         kinds = [kind + word for kind in ("vanilla", tweak) for word in ("", ladders.REWOUND)]
         shown = {kind: kind for kind in kinds}

@@ -16,7 +16,7 @@ from figures.lottery import _ladders as ladders
 from figures.lottery._runs import LEVELS, run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 KINDS = ("vanilla", "AT+TRT", "AT+TRT with KD")
@@ -49,7 +49,7 @@ CLAIMS = (
 
 def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """Three curves, and the dense net as a dashed line."""
-    fig = plotting.figure(plotting.COLUMN, 2.7)
+    fig = style.figure(style.COLUMN, 2.7)
     names = {kind: kind for kind in KINDS}
     ladders.panel(fig.add_subplot(), results, names, dense=("vanilla",))
     ladders.legend(fig)

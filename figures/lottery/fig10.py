@@ -16,7 +16,7 @@ from figures.claims import Claim, Results
 from figures.lottery._runs import run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 # colour and line of each
@@ -77,14 +77,14 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Change of the test loss over the distance."""
-    fig = plotting.figure()
+    fig = style.figure()
     ax = fig.add_subplot()
     for kind, (of, line) in KINDS.items():
         curves = np.array(list(changes(results, kind).values()))
         if not len(curves):
             continue
         distance = next(result.distance for (name, _), result in results.items() if name == kind)
-        colour, bold = plotting.COLOUR_OF[of], kind in ("vanilla", "AT+TRT")
+        colour, bold = style.COLOUR_OF[of], kind in ("vanilla", "AT+TRT")
         ax.plot(
             distance, curves.mean(0), line, color=colour, label=kind, lw=1.6 if bold else 1,
             zorder=3 if bold else 2,

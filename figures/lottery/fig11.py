@@ -20,7 +20,7 @@ from figures.lottery._runs import run
 from figures.lottery.fig05 import apart, first
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 TWEAKS = {"LRsI": "rescaled initialisation", "skip": "new skips", "LS": "label smoothing"}
@@ -84,7 +84,7 @@ CLAIMS = (
 def draw(results: Results, scale: Scale) -> Figure:
     """A surface a net, of the first seed, all to one height and one scale of colour."""
     shown = first(results, KINDS)
-    fig = plotting.figure(1.75 * len(shown), 2.2)
+    fig = style.figure(1.75 * len(shown), 2.2)
     top = max(float(np.nanmax(result.mean)) for result in shown.values())
     for i, (kind, result) in enumerate(shown.items()):
         ax: Any = fig.add_subplot(1, len(shown), i + 1, projection="3d")

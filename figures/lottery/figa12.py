@@ -22,11 +22,11 @@ from figures.claims import Claim, Results
 from figures.lottery._runs import LEVELS, run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 DENSITY = LEVELS[11]
-COLOURS = {"vanilla": plotting.COLOUR_OF["sparse"], "AT+TRT": plotting.COLOUR_OF["ToST"]}
+COLOURS = {"vanilla": style.COLOUR_OF["sparse"], "AT+TRT": style.COLOUR_OF["ToST"]}
 NEEDS = {
     (kind, DENSITY, seed): Need(run(kind, DENSITY, seed, recorded=True))
     for kind in COLOURS
@@ -141,7 +141,7 @@ def _accuracies(ax: Axes, kind: str, rows: Rows, *, thin: bool) -> None:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Accuracy, eigenvalue, and the eigenvalue in units that ignore the weights' scale."""
-    fig = plotting.figure(plotting.COLUMN, 4.6)
+    fig = style.figure(style.COLUMN, 4.6)
     top, middle, bottom = fig.subplots(3, 1, sharex=True, height_ratios=(1.3, 1, 1))
     seen: set[str] = set()
     for (kind, _, _), rows in sorted(results.items(), key=lambda pair: pair[0][2]):

@@ -16,7 +16,7 @@ from figures.lottery import _ladders as ladders
 from figures.lottery._runs import LEVELS, run
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 KINDS = ("vanilla", "AT+TRT")
@@ -42,7 +42,7 @@ CLAIMS = (
 
 def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """Two curves, and the dense net as a dashed line."""
-    fig = plotting.figure(plotting.COLUMN, 2.6)
+    fig = style.figure(style.COLUMN, 2.6)
     kinds = {kind: kind for kind in KINDS}
     title = "one-shot magnitude pruning"
     ladders.panel(fig.add_subplot(), results, kinds, title=title, dense=("vanilla",))

@@ -15,7 +15,7 @@ from figures.estimate import Estimate
 from figures.need import Need
 from figures.pipeline._runs import FREE, MANY_STEPS, NO_SIZE, run
 from figures.tables import Table
-from sparsediag import plotting
+from sparsediag.plotting import style as plotting
 
 Results = Mapping[Any, Any]
 Paper = Mapping[str, Sequence[float]]

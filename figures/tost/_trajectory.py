@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures.need import Need
 from figures.tost._runs import run
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 Row = Mapping[str, Any]
 Results = Mapping[tuple[str, float, int], Sequence[Row]]
@@ -19,7 +19,7 @@ Value = Callable[[Row], float]
 NEEDS = {
     (kind, 0.1, seed): Need(run(kind, 0.1, seed)) for kind in ("base", "ToST") for seed in range(3)
 }
-COLOURS = {"base": plotting.COLOUR_OF["sparse"], "ToST": plotting.COLOUR_OF["ToST"]}
+COLOURS = {"base": style.COLOUR_OF["sparse"], "ToST": style.COLOUR_OF["ToST"]}
 NAMES = {"base": "plain sparse", "ToST": "ToST"}
 
 
@@ -73,7 +73,7 @@ def plot(ax: Axes, results: Results, value: Value, kind: str) -> None:
 
 def compared(results: Results, panels: Mapping[str, Value]) -> Figure:
     """A panel a record, one above the other, with and without ToST."""
-    fig = plotting.figure(plotting.COLUMN, 1.65 * len(panels) + 0.3)
+    fig = style.figure(style.COLUMN, 1.65 * len(panels) + 0.3)
     column = fig.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (label, value) in zip(column, panels.items(), strict=True):
         for kind in COLOURS:

@@ -14,7 +14,7 @@ from figures.claims import Claim, Results
 from figures.need import Need
 from figures.scales import Scale
 from figures.tost._runs import KINDS, SINGLE, run
-from sparsediag import plotting
+from sparsediag.plotting import style
 from training.masks import METHODS
 from training.schedule import epoch_at
 from training.tweaks import TWEAKS, Tweak, grouped
@@ -61,7 +61,7 @@ def boxes() -> dict[str, str]:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """The way of a mask on top, a lane for each tweak and for the learning rate below."""
-    fig = plotting.figure(plotting.PAGE, 3.5)
+    fig = style.figure(style.PAGE, 3.5)
     grid = fig.add_gridspec(2, 1, height_ratios=(1, 4))
     top, bottom = fig.add_subfigure(grid[0]), fig.add_subfigure(grid[1])
     _way(top.add_subplot())
@@ -69,7 +69,7 @@ def draw(results: Results, scale: Scale) -> Figure:
     edges = np.arange(EPOCHS + 1)
     for ax, (kind, tweak) in zip(lanes, LANES.items(), strict=False):
         label, values = course(tweak)
-        colour = plotting.COLOUR_OF[kind]
+        colour = style.COLOUR_OF[kind]
         if values:
             ax.stairs(values, edges, color=colour, fill=True, alpha=0.35)
             ax.stairs(values, edges, color=colour, baseline=None)
@@ -82,7 +82,7 @@ def draw(results: Results, scale: Scale) -> Figure:
     rates = [OPTIM.rate(epoch) for epoch in range(EPOCHS)]
     drops = [epoch_at(drop, EPOCHS) for drop in OPTIM.drops]
     last = lanes[-1]
-    last.stairs(rates, edges, color=plotting.COLOUR_OF["sparse"], baseline=None)
+    last.stairs(rates, edges, color=style.COLOUR_OF["sparse"], baseline=None)
     last.set(yscale="log", ylim=(min(rates) / 2, max(rates) * 2), xlabel="epoch")
     last.set(xlim=(-0.02 * EPOCHS, EPOCHS), xticks=[0, *drops, EPOCHS])
     last.set_ylabel("learning\nrate", rotation=0, ha="right", va="center")

@@ -15,7 +15,7 @@ from figures.claims import Claim
 from figures.scales import Scale
 from figures.tost import _trajectory
 from figures.tost._trajectory import Results, Row
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 NEEDS = {label: need for label, need in _trajectory.NEEDS.items() if label[0] == "base"}
 
@@ -50,7 +50,7 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Top eigenvalue over epochs; dotted lines are the drops of the learning rate."""
-    fig = plotting.figure(plotting.COLUMN, 2.1)
+    fig = style.figure(style.COLUMN, 2.1)
     ax = fig.add_subplot()
     _trajectory.plot(ax, results, eigenvalue, "base")
     ax.set(xlabel="epoch", ylabel="top Hessian eigenvalue")

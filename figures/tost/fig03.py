@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from figures.claims import Claim, Results
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag import plotting
 from sparsediag.models import GhostReLU
+from sparsediag.plotting import style
 
 NEEDS: dict[str, Need] = {}
 STRENGTHS = {"ReLU": 0.0, "Swish": 1.0}
@@ -69,13 +69,13 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Activation on the left, derivative on the right."""
-    fig = plotting.figure(plotting.COLUMN, 1.9)
+    fig = style.figure(style.COLUMN, 1.9)
     left, right = fig.subplots(1, 2)
     x = np.linspace(-5, 5, 401)
     for (label, strength), line in zip(STRENGTHS.items(), ("-", "--"), strict=True):
         y, slope = activation(strength, x)
         for ax, curve in ((left, y), (right, slope)):
-            ax.plot(x, curve, line, color=plotting.COLOUR_OF[label], label=label)
+            ax.plot(x, curve, line, color=style.COLOUR_OF[label], label=label)
     left.set(xlabel="x", ylabel="activation")
     right.set(xlabel="x", ylabel="derivative")
     left.legend()

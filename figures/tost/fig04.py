@@ -16,9 +16,10 @@ from figures.claims import Claim, Results
 from figures.need import Need
 from figures.scales import Scale
 from figures.tost._runs import run
-from sparsediag import models, plotting
+from sparsediag import models
 from sparsediag.models import GhostReLU, GhostSkip
 from sparsediag.models.ghost import NoSkip
+from sparsediag.plotting import style
 
 NEEDS: dict[str, Need] = {}
 CLAIMS: tuple[Claim, ...] = ()
@@ -68,7 +69,7 @@ def steps() -> list[Step]:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """The main path from left to right; skips above it, the block's own shortcut below."""
-    fig = plotting.figure(plotting.PAGE, 1.7)
+    fig = style.figure(style.PAGE, 1.7)
     ax = fig.add_subplot()
     ax.axis("off")
     known = {step.name: step for step in steps()}
@@ -84,7 +85,7 @@ def draw(results: Results, scale: Scale) -> Figure:
         for other in step.inputs[1:]:
             if isinstance(step.layer, GhostSkip):
                 text = f"ghost skip ({step.layer.kind}) behind its gate"
-                _around(ax, place[other], x, 1, text, plotting.COLOUR_OF["GSk"])
+                _around(ax, place[other], x, 1, text, style.COLOUR_OF["GSk"])
             else:
                 start = place[known[other].inputs[0]]
                 _around(ax, start, x, -1, "the block's own shortcut", "#777777")
@@ -114,9 +115,9 @@ def told(step: Step) -> tuple[str, str]:
     if isinstance(layer, nn.BatchNorm2d):
         return "batch\nnorm", "#777777"
     if isinstance(layer, GhostReLU):
-        return "Swish\n→ ReLU", plotting.COLOUR_OF["GSw"]
+        return "Swish\n→ ReLU", style.COLOUR_OF["GSw"]
     if isinstance(layer, GhostSkip):
-        return "+", plotting.COLOUR_OF["GSk"]
+        return "+", style.COLOUR_OF["GSk"]
     return {"x": "x", "output": "out"}.get(step.name, "+"), "#777777"
 
 

@@ -16,7 +16,7 @@ from figures.claims import Claim, Results
 from figures.need import Need
 from figures.scales import Scale
 from figures.tost.fig03 import activation
-from sparsediag import plotting
+from sparsediag.plotting import style
 from training.tweaks.ghosts import GhostNeurons
 
 NEEDS: dict[str, Need] = {}
@@ -63,7 +63,7 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """One curve a beta, from light to dark; beta = 0 dotted."""
-    fig = plotting.figure(plotting.COLUMN, 2.4)
+    fig = style.figure(style.COLUMN, 2.4)
     ax = fig.add_subplot()
     x = np.linspace(-3, 2.5, 401)
     shades = colormaps["viridis_r"](np.linspace(0.1, 1, len(BETAS)))

@@ -21,8 +21,9 @@ from figures.estimate import Estimate
 from figures.need import Need
 from figures.scales import Scale
 from figures.tost._runs import run
-from sparsediag import models, plotting
+from sparsediag import models
 from sparsediag.core.prunable import prunable
+from sparsediag.plotting import style
 
 DENSITIES = (0.2, 0.15, 0.1, 0.05)
 TWEAKS = ("GSk", "GSw")
@@ -34,10 +35,10 @@ PAPER = {
     "GSw, abrupt": -1.2,
 }
 COLOURS = {
-    "without": plotting.COLOUR_OF["sparse"],
-    "fades before the first drop": plotting.COLOURS[0],
-    "stays": plotting.COLOURS[1],
-    "fades, learned as released": plotting.COLOURS[2],
+    "without": style.COLOUR_OF["sparse"],
+    "fades before the first drop": style.COLOURS[0],
+    "stays": style.COLOURS[1],
+    "fades, learned as released": style.COLOURS[2],
 }
 
 KINDS = ("base", *TWEAKS, *(f"{tweak}, permanent" for tweak in TWEAKS), "GSk, released")
@@ -99,7 +100,7 @@ def added(results: Results) -> int:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """What stays, for both tweaks; what goes late; the released skips."""
-    fig = plotting.figure(plotting.PAGE, 2.6)
+    fig = style.figure(style.PAGE, 2.6)
     panels = fig.subplots(1, 4)
     shown = (
         ("GSk", ("base", "GSk", "GSk, permanent"), 0),

@@ -17,7 +17,7 @@ from figures.lottery._runs import LEVELS
 from figures.need import Need
 from figures.scales import Scale
 from figures.tost._runs import run
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 SEEDS = 1
 CELLS = [(net, data) for net in ("vgg16_bn", "mobilenet") for data in ("cifar10", "cifar100")]
@@ -31,7 +31,7 @@ NEEDS = {
         "ToST": run("ToST", density, seed, net=net, data=data),
     }.items()
 }
-KINDS = {"LTH": plotting.COLOUR_OF["sparse"], "ToST": plotting.COLOUR_OF["ToST"]}
+KINDS = {"LTH": style.COLOUR_OF["sparse"], "ToST": style.COLOUR_OF["ToST"]}
 
 
 def over_cells(*densities: float) -> margins.Margin:
@@ -66,7 +66,7 @@ CLAIMS = (
 def draw(results: dict[Any, Any], scale: Scale) -> Figure:
     """A panel a net and data set."""
     cells = [cell for cell in CELLS if any(of[:2] == cell for of, _, _ in results)]
-    fig = plotting.figure(max(plotting.COLUMN, plotting.PAGE * len(cells) / 4), 2.2)
+    fig = style.figure(max(style.COLUMN, style.PAGE * len(cells) / 4), 2.2)
     for i, (net, data) in enumerate(cells):
         ax = fig.add_subplot(1, len(cells), i + 1)
         kinds = {(net, data, kind): (kind, colour) for kind, colour in KINDS.items()}

@@ -16,11 +16,11 @@ from figures.claims import Claim, Results
 from figures.need import Need
 from figures.scales import Scale
 from figures.tost._runs import SINGLE, run
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 KINDS = ("base", *SINGLE, "ToST")
 LINES = dict(zip(KINDS, ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), ":", "-"), strict=True))
-COLOURS = {kind: plotting.COLOUR_OF["sparse" if kind == "base" else kind] for kind in KINDS}
+COLOURS = {kind: style.COLOUR_OF["sparse" if kind == "base" else kind] for kind in KINDS}
 VIEWS = {"live": (("top", 1),), "dense": (("top", 1), ("dense", True))}
 NEEDS = {("curve", k, s): Need.top_curve(run(k, 0.1, s)) for k in KINDS for s in range(3)} | {
     (view, kind, seed): Need(run(kind, 0.1, seed), "spectrum", options=options)
@@ -61,7 +61,7 @@ CLAIMS = tuple(_claim(kind) for kind in KINDS[1:])
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Change of the test loss over the distance, mean and range of the seeds; the eigenvalues."""
-    fig = plotting.figure(plotting.PAGE, 2.4)
+    fig = style.figure(style.PAGE, 2.4)
     left, right = fig.subplots(1, 2, width_ratios=(2, 1))
     for kind in KINDS:
         if found := changes(results, kind):

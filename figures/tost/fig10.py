@@ -19,7 +19,7 @@ from figures.estimate import Estimate
 from figures.need import Need
 from figures.scales import Scale
 from figures.tost._runs import SINGLE, run
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 KINDS = ("base", *SINGLE)
 NEEDS = {
@@ -66,13 +66,13 @@ def draw(results: Results, scale: Scale) -> Figure:
     """A panel a net and kind of axes; the number is the mean rise over the plane."""
     rows = [a for a in ("gradient", "random") if any(of == a for of, _, _ in results)]
     kinds = [k for k in KINDS if any(of == k for _, of, _ in results)]
-    fig = plotting.figure(plotting.PAGE * (len(kinds) + 1) / 6, 0.2 + 1.75 * len(rows))
+    fig = style.figure(style.PAGE * (len(kinds) + 1) / 6, 0.2 + 1.75 * len(rows))
     for i, axes in enumerate(rows):
         first: dict[str, Any] = {}
         for (of, kind, _), result in sorted(results.items()):
             if of == axes:
                 first.setdefault(kind, result)
-        levels = plotting.loss_levels(*(result.mean for result in first.values()))
+        levels = style.loss_levels(*(result.mean for result in first.values()))
         row = []
         for j, kind in enumerate(kinds):
             if kind not in first:
@@ -80,7 +80,7 @@ def draw(results: Results, scale: Scale) -> Figure:
             ax = fig.add_subplot(len(rows), len(kinds), i * len(kinds) + j + 1)
             row.append(ax)
             x, y = first[kind].axes
-            filled = plotting.contours(ax, x, y, first[kind].mean, levels=levels, bar=False)
+            filled = style.contours(ax, x, y, first[kind].mean, levels=levels, bar=False)
             rising = Estimate.of(rises(results, axes, kind).values())
             name = "plain sparse" if kind == "base" else kind
             ax.set_title(f"{name}\nrise {rising.told('.3f')}")

@@ -95,9 +95,9 @@ class Activations(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Shares, a row a module; the last block of each stage is ringed."""
-        from sparsediag import depth, plotting
+        from sparsediag.plotting import layers, style
 
-        ax = ax or depth.axes(self.names)
+        ax = ax or layers.axes(self.names)
         rows = np.arange(len(self.names))
         lines = {
             f"|a| ≤ {self.threshold:g}": self.small,
@@ -106,13 +106,13 @@ class Activations(Result):
         }
         if len(self.classes) > 1:
             lines["dead for a class"] = self.class_dead.mean(0)
-        for (label, share), colour in zip(lines.items(), plotting.COLOURS, strict=False):
+        for (label, share), colour in zip(lines.items(), style.COLOURS, strict=False):
             ax.plot(100 * share, rows, "o-", ms=3, color=colour, label=label)
         last = np.flatnonzero(self.stage_last)
         ax.plot(100 * self.small[last], last, "o", ms=7, mfc="none", color="black")
-        depth.label(ax, self.names)
+        layers.label(ax, self.names)
         ax.set(xlabel="share (%)", xlim=(-3, 103))
-        depth.legend(ax)
+        layers.legend(ax)
         return ax
 
 

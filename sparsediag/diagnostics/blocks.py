@@ -71,19 +71,19 @@ class Blocks(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The top eigenvalue of each block."""
-        from sparsediag import plotting
+        from sparsediag.plotting import style
 
         if ax is None:
-            with plotting.style():
-                ax = plotting.figure(height=0.8 + 0.16 * len(self.names)).add_subplot()
+            with style.style():
+                ax = style.figure(height=0.8 + 0.16 * len(self.names)).add_subplot()
         place = np.arange(len(self.names))
-        colours = [plotting.COLOURS[0] if ok else "white" for ok in self.converged]
-        ax.hlines(place, 0, self.eigenvalues[:, 0], color=plotting.COLOURS[4], linewidth=2)
+        colours = [style.COLOURS[0] if ok else "white" for ok in self.converged]
+        ax.hlines(place, 0, self.eigenvalues[:, 0], color=style.COLOURS[4], linewidth=2)
         ax.scatter(
-            self.eigenvalues[:, 0], place, c=colours, edgecolors=plotting.COLOURS[0], s=16, zorder=3
+            self.eigenvalues[:, 0], place, c=colours, edgecolors=style.COLOURS[0], s=16, zorder=3
         )
         ax.set(xlabel="top eigenvalue", yticks=place)
-        ax.set_yticklabels(map(plotting.literal, self.names))
+        ax.set_yticklabels(map(style.literal, self.names))
         ax.invert_yaxis()
         return ax
 

@@ -122,17 +122,17 @@ class Census(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Density over depth, a line a net; dotted, what lies on a path; crosses, what is empty."""
-        from sparsediag import plotting
+        from sparsediag.plotting import style
 
         if ax is None:
-            width = min(plotting.PAGE, max(plotting.COLUMN, 0.16 * len(self.weights)))
-            ax = plotting.figure(width, 3.0).add_subplot()
+            width = min(style.PAGE, max(style.COLUMN, 0.16 * len(self.weights)))
+            ax = style.figure(width, 3.0).add_subplot()
         depth = np.arange(len(self.weights))
         shares = 100 * self.alive / self.sizes
         connected = 100 * self.used / self.sizes
-        for i, (name, colour) in enumerate(zip(self.names, cycle(plotting.COLOURS), strict=False)):
+        for i, (name, colour) in enumerate(zip(self.names, cycle(style.COLOURS), strict=False)):
             live = np.where(shares[i] > 0, shares[i], np.nan)
-            ax.plot(depth, live, "o-", ms=3, color=colour, label=plotting.literal(name))
+            ax.plot(depth, live, "o-", ms=3, color=colour, label=style.literal(name))
             if (connected[i] < shares[i]).any():
                 on_path = np.where(connected[i] > 0, connected[i], np.nan)
                 ax.plot(depth, on_path, ":", color=colour)

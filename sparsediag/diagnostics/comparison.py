@@ -92,12 +92,12 @@ class Comparison(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The mean rise over the distance, a curve a net."""
-        from sparsediag import plotting
+        from sparsediag.plotting import style
 
-        ax = ax or plotting.axes()
+        ax = ax or style.axes()
         for i, (name, rise) in enumerate(zip(self.names, self.rises, strict=True)):
-            colour = plotting.COLOURS[i % len(plotting.COLOURS)]
-            colour, label = plotting.COLOUR_OF.get(name, colour), plotting.literal(name)
+            colour = style.COLOURS[i % len(style.COLOURS)]
+            colour, label = style.COLOUR_OF.get(name, colour), style.literal(name)
             ax.plot(self.radii, rise, color=colour, label=label)
         ax.set(xlabel=f"distance ({self.unit})", ylabel="mean rise of the loss")
         ax.legend()

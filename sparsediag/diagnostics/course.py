@@ -98,18 +98,18 @@ class Course(Result):
 
     def plot(self, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
         """A measure of every layer over the epochs; on a new figure, means over layers above it."""
-        from sparsediag import depth, plotting
+        from sparsediag.plotting import layers, style
 
         measure = measure or self.measures[0]
         values = self.of(measure)
         if ax is None:
-            tall = depth.height(self.names)
-            with plotting.style():
-                fig = plotting.figure(height=2.4 + tall)
+            tall = layers.height(self.names)
+            with style.style():
+                fig = style.figure(height=2.4 + tall)
                 above, ax = fig.subplots(2, height_ratios=(1.5, tall))
             self.lines(above)
         told = MEASURES[self.diagnostic][measure]
-        depth.heat(ax, self.names, [str(epoch) for epoch in self.epochs], values, of=told)
+        layers.heat(ax, self.names, [str(epoch) for epoch in self.epochs], values, of=told)
         ax.set_xlabel("epoch")
         return ax
 
@@ -117,18 +117,18 @@ class Course(Result):
         """Means over the layers, over the epochs."""
         from matplotlib.ticker import MaxNLocator
 
-        from sparsediag import depth, plotting
+        from sparsediag.plotting import layers, style
 
-        ax = ax or plotting.axes()
+        ax = ax or style.axes()
         drawn = [m for m in self.measures[:3] if _there(self.of(m))]
         for i, measure in enumerate(drawn):
             label, mean = MEASURES[self.diagnostic][measure], _mean(self.of(measure))
-            ax.plot(self.epochs, mean, "o-", ms=3, color=plotting.COLOURS[i], label=label)
+            ax.plot(self.epochs, mean, "o-", ms=3, color=style.COLOURS[i], label=label)
         if self.diagnostic != "activations":
-            depth.logarithmic(ax, "y")
+            layers.logarithmic(ax, "y")
         ax.set(xlabel="epoch", ylabel=f"mean {AXIS[self.diagnostic]}")
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        depth.legend(ax, 3)
+        layers.legend(ax, 3)
         return ax
 
 

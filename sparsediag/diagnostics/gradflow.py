@@ -81,26 +81,24 @@ class Gradflow(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Gradient norm over the root of the number of weights, a row a layer."""
-        from sparsediag import depth, plotting
+        from sparsediag.plotting import layers, style
 
-        ax = ax or depth.axes(self.names)
+        ax = ax or layers.axes(self.names)
         rows = np.arange(len(self.names))
         kinds = {
             "live": (self.per_weight, "o", "full"),
             "dead": (self.dead_per_weight, "x", "none"),
             "regrown": (self.regrown_per_weight, "s", "none"),
         }
-        for (label, (size, mark, fill)), colour in zip(
-            kinds.items(), plotting.COLOURS, strict=False
-        ):
+        for (label, (size, mark, fill)), colour in zip(kinds.items(), style.COLOURS, strict=False):
             if np.isfinite(size).any():
                 ax.plot(size, rows, mark, ms=4, fillstyle=fill, color=colour, label=label)
         mean = self.mean_per_weight
         ax.axvline(mean, color="black", lw=0.8, ls="--", label=f"mean of the live {mean:.2g}")
-        depth.logarithmic(ax, "x")
-        depth.label(ax, self.names)
+        layers.logarithmic(ax, "x")
+        layers.label(ax, self.names)
         ax.set_xlabel("gradient norm / √weights")
-        depth.legend(ax)
+        layers.legend(ax)
         return ax
 
 

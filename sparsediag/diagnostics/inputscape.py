@@ -95,19 +95,19 @@ class Inputscape(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Filled contours of the mean over the images, with the images as a cross."""
-        from sparsediag import plotting
+        from sparsediag.plotting import style
 
-        ax = ax or plotting.axes()
-        plotting.contours(ax, self.axes[0], self.axes[1], self.mean)
+        ax = ax or style.axes()
+        style.contours(ax, self.axes[0], self.axes[1], self.mean)
         ax.plot(0, 0, "+", color="white", ms=8)
         ax.set(xlabel=self.labels[0], ylabel=self.labels[1])
         return ax
 
     def surface(self) -> Figure:
         """The mean over the images as a surface to turn around (plotly)."""
-        from sparsediag import plotting
+        from sparsediag.plotting import style
 
-        return plotting.surface(self.axes, self.mean, self.labels)
+        return style.surface(self.axes, self.mean, self.labels)
 
 
 @full_precision()

@@ -132,13 +132,13 @@ class Landscape(Result):
 
     def plot(self, ax: Panel | None = None) -> Panel:
         """A curve (1-D), curves with their band (lines), or filled contours (2-D)."""
-        from sparsediag.scenery import picture
+        from sparsediag.plotting.landscape import picture
 
         return picture(self, ax)
 
     def surface(self) -> Figure:
         """The loss as a surface to turn around, with the nets on it to play; curves in 1-D."""
-        from sparsediag.scenery import motion
+        from sparsediag.plotting.landscape import motion
 
         return motion(self)
 

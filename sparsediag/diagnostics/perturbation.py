@@ -106,11 +106,11 @@ class Perturbation(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Loss along each eigenvector, the other loss dotted, the model dashed up to its ticks."""
-        from sparsediag import plotting
+        from sparsediag.plotting import style
 
-        ax, t, norm = ax or plotting.axes(), self.distance, self.weight_norm
+        ax, t, norm = ax or style.axes(), self.distance, self.weight_norm
         for i, (loss, model) in enumerate(zip(self.loss, self.quadratic, strict=True)):
-            colour = plotting.COLOURS[i % len(plotting.COLOURS)]
+            colour = style.COLOURS[i % len(style.COLOURS)]
             ends = (1 + np.flatnonzero(np.isin(t[1:-1], self.radius[i] * [-1, 1]))).tolist()
             hidden = "_" * (i < len(self.loss) - 1)
             ax.plot(t, loss, c=colour, label=f"eigenvector {i + 1}")
@@ -122,7 +122,7 @@ class Perturbation(Result):
         low, high = seen[np.isfinite(seen)].min(), seen[np.isfinite(seen)].max()
         pad = 0.05 * (high - low) or 1.0
         ax.set(xlabel="distance along the eigenvector", ylabel="loss", ylim=(low - pad, high + pad))
-        with plotting.style():
+        with style.style():
             ax.legend()
             if self.source["options"]["relative"]:
                 scale = (lambda x: x / norm, lambda x: x * norm)

@@ -93,21 +93,22 @@ class Signal(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Sizes on a logarithmic axis, the cosine on one above, a row a module."""
-        from sparsediag import depth, plotting
+        from sparsediag.plotting import layers as depth
+        from sparsediag.plotting import style
 
         ax = ax or depth.axes(self.names)
         rows = np.arange(len(self.names))
         for size, mark, colour in zip(
-            (self.rms, self.gradient), "os", plotting.COLOURS[:2], strict=True
+            (self.rms, self.gradient), "os", style.COLOURS[:2], strict=True
         ):
             ax.plot(np.where(size > 0, size, np.nan), rows, f"{mark}-", ms=3, color=colour)
         depth.logarithmic(ax, "x")
         ax.set_xlabel("rms: ● outputs, ■ gradient")
-        with plotting.style():
+        with style.style():
             above = ax.twiny()
-        above.plot(self.cosine, rows, "^:", ms=3, color=plotting.COLOURS[2])
+        above.plot(self.cosine, rows, "^:", ms=3, color=style.COLOURS[2])
         above.set_xlim(min(-0.03, np.nanmin(self.cosine, initial=0) * 1.1), 1.03)
-        above.set_xlabel("mean cosine between samples", color=plotting.COLOURS[2])
+        above.set_xlabel("mean cosine between samples", color=style.COLOURS[2])
         above.spines["top"].set_visible(True)
         above.grid(visible=False)
         depth.label(ax, self.names)

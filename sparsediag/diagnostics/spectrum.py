@@ -128,7 +128,7 @@ class Spectrum(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Eigenvalues with their intervals, or the density with the eigenvalues marked on it."""
-        from sparsediag.spectrum_pictures import lollipops, spectral_density
+        from sparsediag.plotting.spectrum import lollipops, spectral_density
 
         values, matrix = self.eigenvalues, str(self.source["options"]["matrix"]).title()
         if not self.nodes.size:

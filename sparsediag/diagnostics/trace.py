@@ -76,15 +76,15 @@ class Trace(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The estimate as it came about, with its interval."""
-        from sparsediag import plotting
+        from sparsediag.plotting import style
 
-        ax = ax or plotting.axes()
+        ax = ax or style.axes()
         count = np.arange(2, len(self.samples) + 1)
         running = np.array([self.captured + self.samples[:n].mean() for n in count])
         error = np.array([_error(self.samples[:n]) for n in count])
-        ax.plot(count, running, color=plotting.COLOURS[0])
+        ax.plot(count, running, color=style.COLOURS[0])
         ax.fill_between(
-            count, running - error, running + error, color=plotting.COLOURS[4], alpha=0.4, lw=0
+            count, running - error, running + error, color=style.COLOURS[4], alpha=0.4, lw=0
         )
         spread = max(6 * self.error, 1e-3 * abs(self.trace))
         ax.set(xlabel="samples", ylabel="trace", ylim=(self.trace - spread, self.trace + spread))

@@ -83,13 +83,13 @@ class Trajectory(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Eigenvalues over epochs, drops of the learning rate, and the accuracy."""
-        from sparsediag import plotting
+        from sparsediag.plotting import style
 
-        ax = ax or plotting.axes()
+        ax = ax or style.axes()
         shown = self.eigenvalues
-        ax.plot(self.epochs, shown[:, 1:], color=plotting.COLOURS[4], lw=0.8)
+        ax.plot(self.epochs, shown[:, 1:], color=style.COLOURS[4], lw=0.8)
         ax.plot(
-            self.epochs, shown[:, 0], "o-", color=plotting.COLOURS[0], ms=3, label="top eigenvalue"
+            self.epochs, shown[:, 0], "o-", color=style.COLOURS[0], ms=3, label="top eigenvalue"
         )
         if (shown > 0).all():
             ax.set_yscale("log")
@@ -99,11 +99,11 @@ class Trajectory(Result):
             ax.axvline(float(epoch), color="#777777", linestyle=":", linewidth=0.8)
         ax.set(xlabel="epoch", ylabel="Hessian eigenvalue")
         if np.isfinite(self.accuracies).any():
-            with plotting.style():
+            with style.style():
                 right = ax.twinx()
             epochs = np.arange(1, len(self.accuracies) + 1)
-            right.plot(epochs, 100 * self.accuracies, color=plotting.COLOURS[1], lw=0.8)
-            right.set_ylabel("validation accuracy (%)", color=plotting.COLOURS[1])
+            right.plot(epochs, 100 * self.accuracies, color=style.COLOURS[1], lw=0.8)
+            right.set_ylabel("validation accuracy (%)", color=style.COLOURS[1])
             right.grid(False)
             right.spines["right"].set_visible(True)
         return ax

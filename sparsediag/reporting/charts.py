@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sparsediag import depth, plotting
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.spectrum import Spectrum
+from sparsediag.plotting import layers as depth
+from sparsediag.plotting import style
 
 HALF, THIRD = (4.4, 2.6), (3.6, 2.4)  # inches; of a page two or three beside each other
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
@@ -28,13 +29,13 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     >>> looks(["a", "b"])["b"]
     ('#D55E00', 's')
     """
-    colours, markers = plotting.COLOURS, list(MARKERS)
+    colours, markers = style.COLOURS, list(MARKERS)
     return {
         name: (colours[i % len(colours)], markers[i % len(markers)]) for i, name in enumerate(names)
     }
 
 
-@plotting.style()
+@style.style()
 def lines(
     solid: Mapping[str, Curve],
     dashed: Mapping[str, Curve] | None = None,
@@ -63,7 +64,7 @@ def lines(
         size: Width and height, without the names of the places.
     """
     width, height = size
-    fig = plotting.figure(width, height + room(ticks))
+    fig = style.figure(width, height + room(ticks))
     ax = fig.add_subplot()
     for name, (x, y) in (dashed or {}).items():
         ax.plot(x, y, "--", lw=0.8, color=looks[name][0])
@@ -133,10 +134,10 @@ def over_depth(
     return lines(*drawn, across=across, up=up, ticks=ticks, **how)
 
 
-@plotting.style()
+@style.style()
 def eigenvalues(found: Mapping[str, Spectrum], looks: Looks) -> Figure:
     """The largest eigenvalues of each net with their intervals; hollow if they are doubtful."""
-    fig = plotting.figure(*HALF)
+    fig = style.figure(*HALF)
     ax, most = fig.add_subplot(), 1
     for i, (name, one) in enumerate(found.items()):
         colour, marker = looks[name]
@@ -174,14 +175,14 @@ def densities(found: Mapping[str, Spectrum], looks: Looks) -> Figure:
     return lines(curves, across="eigenvalue", up="density", looks=looks, log=True)
 
 
-@plotting.style()
+@style.style()
 def contours(landscape: Landscape, levels: np.ndarray) -> Figure:
     """A plane as filled contours, at levels that several share."""
-    fig = plotting.figure(HALF[0], 3.2)
+    fig = style.figure(HALF[0], 3.2)
     fig.set_layout_engine("compressed")
     ax: Axes = fig.add_subplot()
     x, y = landscape.axes
-    plotting.contours(ax, x, y, landscape.loss, levels=levels)
+    style.contours(ax, x, y, landscape.loss, levels=levels)
     ax.plot(0, 0, "+", color="white", ms=8)
     right, up = (f"{label}\n({landscape.unit})" for label in landscape.labels)
     ax.set(xlabel=right, ylabel=up)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from sparsediag import depth, plotting
 from sparsediag.diagnostics.activations import Activations
+from sparsediag.plotting import layers, style
 from sparsediag.reporting.charts import THIRD, name_places, room
 from sparsediag.reporting.parts import figure, grid, numbers
 
@@ -37,11 +37,11 @@ def _worst(one: Activations) -> str:
     return f"At most {share[at, block]:.1%}, in {one.names[block]} for class {one.classes[at]}"
 
 
-@plotting.style()
+@style.style()
 def _heat(one: Activations, most: float) -> Figure:
     width, height = THIRD
-    names = depth.short(one.names)
-    fig = plotting.figure(width, height + room(names))
+    names = layers.short(one.names)
+    fig = style.figure(width, height + room(names))
     ax = fig.add_subplot()
     drawn = ax.imshow(
         100 * one.class_dead, cmap="cividis", vmin=0, vmax=most, aspect="auto", interpolation="none"

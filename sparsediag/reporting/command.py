@@ -21,7 +21,8 @@ OWN: dict[str, tuple[Any, Any]] = {
 
 def command(checkpoint: Path, *others: Path, **given: Any) -> None:
     """One page with all diagnostics of one or several nets, that needs no network."""
-    from sparsediag import terminal, words
+    from sparsediag import words
+    from sparsediag.plotting import terminal
     from sparsediag.reporting.report import report
 
     asked = {key: given.get(key, default) for key, (_, default) in OPTIONS.items()}

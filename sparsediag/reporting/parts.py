@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sparsediag import svg
 from sparsediag.core import html as display
+from sparsediag.plotting import svg
 from sparsediag.reporting.charts import MARKERS, Looks
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsediag import plotting, svg
 from sparsediag.core import html
 from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.plotting import style, svg
 from sparsediag.reporting import charts
 from sparsediag.reporting.charts import Curve, Looks, told
 from sparsediag.reporting.measure import Measured
@@ -70,7 +70,7 @@ def planes(found: Measured, looks: Looks) -> Section:
                 f"distances in {one.unit}. All nets have the same axes and colours."
             )
         )
-        levels = plotting.loss_levels(*(found.loss for found in kept.values()))
+        levels = style.loss_levels(*(found.loss for found in kept.values()))
         drawn = [_plane(name, one, levels, looks) for name, one in kept.items()]
         body.append(f'<div class="planes">{"".join(drawn)}</div>')
     if found.compared:

@@ -12,7 +12,7 @@ from figures import accuracy, margins
 from figures.claims import Claim
 from figures.estimate import Estimate
 from figures.tables import Table
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8, unique=True))
@@ -137,7 +137,7 @@ def test_gains_are_by_seed_and_room_is_what_is_missing() -> None:
 
 
 def test_a_ladder_has_means_intervals_and_the_dense_line() -> None:
-    ax = plotting.axes()
+    ax = style.axes()
     accuracy.ladder(
         ax, RESULTS, {"plain": ("Plain", "black"), "tweaked": ("T", "red")}, dense=["plain"]
     )

@@ -15,7 +15,7 @@ from figures.lottery import _ladders as ladders
 from figures.lottery import fig01, fig04, fig06, fig07, fig08, fig09, figa13
 from figures.lottery._runs import LEVELS
 from figures.scales import SCALES
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 MODULES = (fig01, fig04, fig06, fig07, fig08, fig09, figa13)
 LAPTOP = SCALES["laptop"]
@@ -272,7 +272,7 @@ def test_they_cope_with_parts_of_the_results(module: ModuleType) -> None:
     ]
     for part in parts:
         assert part
-        with plotting.style():
+        with style.style():
             assert module.draw(part, LAPTOP).axes
         for claim in module.CLAIMS:
             assert claim.judge(part).why

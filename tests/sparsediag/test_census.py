@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
-from sparsediag import Checkpoint, Mask, Result, plotting, prunable
+from sparsediag import Checkpoint, Mask, Result, prunable
 from sparsediag.diagnostics.census import Census, census
 from sparsediag.models import build
 from sparsediag.paths import paths
+from sparsediag.plotting import style
 
 LENET = {"size": 4, "width": 3, "classes": 2}  # weights of (3, 16), (3, 3) and (2, 3)
 NAMES = ["layers.0.fc.weight", "layers.1.fc.weight", "fc.weight"]
@@ -357,16 +358,16 @@ def test_what_is_on_a_path_is_dotted_where_it_is_less_and_what_is_empty_is_cross
 
 
 def test_the_picture_goes_on_the_axes_that_it_is_given_and_to_a_file(tmp_path: Path) -> None:
-    ax = plotting.axes()
+    ax = style.axes()
     found = _cut_off()
     assert found.plot(ax) is ax
-    plotting.save(ax.figure, tmp_path / "census")  # type: ignore[arg-type]
+    style.save(ax.figure, tmp_path / "census")  # type: ignore[arg-type]
     assert (tmp_path / "census.png").stat().st_size > 0
 
 
 def test_more_nets_than_colours_are_drawn_all() -> None:
     kept = _kept(_coins(0.5, 0))
-    found = census({f"{i}": kept for i in range(len(plotting.COLOURS) + 1)})
+    found = census({f"{i}": kept for i in range(len(style.COLOURS) + 1)})
     drawn = _labelled(found.plot())
     assert [name for name in drawn if name != "on a path"] == found.names
 

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.colors import to_hex
 from surfaces import bowl, holding, passed, surface
 
-from sparsediag import Comparison, Landscape, compare, landscape, plane, plotting
+from sparsediag import Comparison, Landscape, compare, landscape, plane
+from sparsediag.plotting import style
 
 FLAT, SHARP = 2.0, 6.0
 
@@ -137,7 +138,7 @@ def test_the_picture_is_the_rise() -> None:
     dense, mine = found.plot().get_lines()
     assert dense.get_xydata() == pytest.approx(np.stack([found.radii, found.rises[0]], 1))
     assert mine.get_ydata() == pytest.approx(found.rises[1])
-    assert to_hex(dense.get_color()) == plotting.COLOUR_OF["dense"]
+    assert to_hex(dense.get_color()) == style.COLOUR_OF["dense"]
     assert (dense.get_label(), mine.get_label()) == ("dense", "mine")
 
 

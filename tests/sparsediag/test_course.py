@@ -131,9 +131,9 @@ def test_the_picture_is_a_map_and_lines(found: dict[str, Course], name: str) -> 
 
 
 def test_a_map_of_another_measure_on_given_axes(found: dict[str, Course]) -> None:
-    from sparsediag import plotting
+    from sparsediag.plotting import style
 
-    ax = plotting.axes()
+    ax = style.axes()
     c = found["gradflow"]
     assert c.plot(ax, measure="regrown_per_weight") is ax
     (drawn,) = ax.collections

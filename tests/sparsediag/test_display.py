@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sparsediag import plotting
 from sparsediag.core import html as display
-from sparsediag.svg import INK, picture
+from sparsediag.plotting import style as plotting
+from sparsediag.plotting.svg import INK, picture
 
 ROWS = [
     {"net": "a<b", "loss": "1.25e-05", "angle": "<0.3°", "mostly in": "fc (30%)", "x": ""},

@@ -383,14 +383,14 @@ def test_a_file_that_is_no_landscape_is_refused(resume: Path) -> None:
 
 @pytest.mark.parametrize("dims", [1, 2])
 def test_an_overflow_is_shown_and_not_fatal(tmp_path: Path, dims: int) -> None:
-    from sparsediag import plotting
+    from sparsediag.plotting import style
 
     found = landscape(exploding(), points=5, span=1e30, dims=dims)
     assert np.isfinite(found.loss).sum() < found.loss.size
     assert not np.isfinite(found.loss.flat[0])
     assert found.loss.flat[found.loss.size // 2] == found.centre
     assert found.table()[0]["loss"] == f"{found.centre:.4g}"
-    plotting.save(found.plot().figure, tmp_path / "picture")
+    style.save(found.plot().figure, tmp_path / "picture")
     assert found.surface().data
     assert np.array_equal(Landscape.load(found.save(tmp_path / "x.npz")).loss, found.loss, True)
 

@@ -510,7 +510,7 @@ def overflowing() -> Perturbation:
 
 
 def test_an_overflow_is_shown_and_not_fatal(tmp_path: Path) -> None:
-    from sparsediag import plotting
+    from sparsediag.plotting import style as plotting
 
     p = overflowing()
     plotting.save(p.plot().figure, tmp_path / "picture")

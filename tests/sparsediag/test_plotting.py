@@ -13,7 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sparsediag import landscape, plotting
+from sparsediag import landscape
+from sparsediag.plotting import style as plotting
 
 X, Y = np.linspace(0, 8, 9), np.linspace(10, 14, 5)
 

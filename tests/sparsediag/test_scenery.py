@@ -14,8 +14,9 @@ from matplotlib.text import Text
 from PIL import Image
 from surfaces import bowl, holding, passed, surface
 
-from sparsediag import Comparison, Landscape, compare, plotting
-from sparsediag.scenery import motion, panels, picture
+from sparsediag import Comparison, Landscape, compare
+from sparsediag.plotting import style
+from sparsediag.plotting.landscape import motion, panels, picture
 
 AXIS = np.linspace(-1, 1, 9)
 LINES = holding(2 + np.outer([0, 1, 5], AXIS**2), AXIS[None], labels=["3 random lines"])
@@ -62,14 +63,14 @@ def words(ax: Axes) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_written(kind: str, tmp_path: Path) -> None:
-    plotting.save(picture(KINDS[kind]).figure, tmp_path / "picture")
+    style.save(picture(KINDS[kind]).figure, tmp_path / "picture")
     with Image.open(tmp_path / "picture.png") as image:
         assert np.asarray(image).std() > 10
 
 
 @pytest.mark.parametrize("kind", ["line", "plane", "lines"])
 def test_what_overflows_can_be_written_too(kind: str, tmp_path: Path) -> None:
-    plotting.save(picture(overflown(KINDS[kind])).figure, tmp_path / "picture")
+    style.save(picture(overflown(KINDS[kind])).figure, tmp_path / "picture")
     assert motion(overflown(KINDS[kind])).data
 
 
@@ -135,7 +136,7 @@ def test_names_go_inside_and_away_from_the_way() -> None:
 
 
 def test_it_draws_where_it_is_told_to() -> None:
-    ax = plotting.axes()
+    ax = style.axes()
     ax.scatter([0], [0])
     assert picture(RUN, ax) is ax
 
@@ -175,14 +176,14 @@ def test_panels_share_their_colours_and_show_differences() -> None:
 def test_panels_can_be_written(count: int, tmp_path: Path) -> None:
     names = [f"net {i}" for i in range(count)]
     found = compare({n: bowl(1.0 + i) for i, n in enumerate(names)})
-    plotting.save(panels(found), tmp_path / "panels")
+    style.save(panels(found), tmp_path / "panels")
     with Image.open(tmp_path / "panels.png") as image:
-        assert image.width == pytest.approx(200 * plotting.PAGE, abs=1)
+        assert image.width == pytest.approx(200 * style.PAGE, abs=1)
 
 
 def test_panels_of_what_overflows(tmp_path: Path) -> None:
     names = {"one": overflown(bowl(1.0)), "other": overflown(bowl(2.0))}
-    plotting.save(panels(compare(names)), tmp_path / "panels")
+    style.save(panels(compare(names)), tmp_path / "panels")
 
 
 def test_panels_are_for_planes() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.axes import Axes
 
-from sparsediag.plotting import COLOURS, axes
+from sparsediag.plotting.style import COLOURS, axes
 
 
 def lollipops(

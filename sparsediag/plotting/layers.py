@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from sparsediag import plotting
+from sparsediag.plotting import style
 
 ROW, LEAST, MOST = 0.16, 1.3, 8.0  # inches: a row, and all of them
 LONG = 22  # letters of a name that leave room for the picture
@@ -23,15 +23,15 @@ def height(names: Sequence[str]) -> float:
 
 def axes(names: Sequence[str]) -> Axes:
     """The axes of a new one-column figure, as high as the net is deep."""
-    with plotting.style():
-        return plotting.figure(height=0.9 + height(names)).add_subplot()
+    with style.style():
+        return style.figure(height=0.9 + height(names)).add_subplot()
 
 
 def label(ax: Axes, names: Sequence[str]) -> None:
     """Name the rows 0, 1, ... of `ax`, as many of them as there is room for, and turn it over."""
     tall = ax.get_window_extent().height / ax.figure.dpi
     shown = np.arange(0, len(names), 1 + int(0.7 * ROW * len(names) / tall))
-    told = [plotting.literal(name) for name in short(names)]
+    told = [style.literal(name) for name in short(names)]
     ax.set_yticks(shown, np.array(told)[shown])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")

@@ -10,7 +10,7 @@ from html import escape
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from sparsediag import plotting
+from sparsediag.plotting import style as plotting
 
 INK, GRID = "#000000", "#e6e6e6"  # of the house style; they follow the text around the picture
 
@@ -22,7 +22,7 @@ def picture(figure: Figure, *, alt: str) -> str:
         figure: Of matplotlib, best made within `plotting.style()`.
         alt: What it shows, in a sentence, for who cannot see it.
 
-    >>> from sparsediag import plotting
+    >>> from sparsediag.plotting import style as plotting
     >>> picture(plotting.axes().figure, alt="nothing yet")[:44]
     '<div class="sd"><svg role="img" aria-label="'
     """

@@ -1,0 +1,1 @@
+"""Drawing from arrays: pictures, tables in a terminal, and SVG for pages."""
