@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sparsediag.core.mask import Mask
     from sparsediag.core.problem import Problem
     from sparsediag.core.prunable import prunable
-    from sparsediag.curvature import Curvature
+    from sparsediag.curvature.operator import Curvature
     from sparsediag.diagnostics.activations import Activations, activations
     from sparsediag.diagnostics.blocks import Blocks, blocks
     from sparsediag.diagnostics.census import Census, census
@@ -46,7 +46,7 @@ _WHERE = {
     "Comparison": "diagnostics.comparison",
     "ConfigError": "core.errors",
     "Course": "diagnostics.course",
-    "Curvature": "curvature",
+    "Curvature": "curvature.operator",
     "Mask": "core.mask",
     "Plane": "planes",
     "Problem": "core.problem",

@@ -17,9 +17,9 @@ from sparsediag import directions
 from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
-from sparsediag.curvature import Curvature
+from sparsediag.curvature.eigensolvers import lanczos
+from sparsediag.curvature.operator import Curvature
 from sparsediag.directions import Norm
-from sparsediag.solvers import lanczos
 
 Axes = Literal["random", "gradient", "eigenvectors"]
 

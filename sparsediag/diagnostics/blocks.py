@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sparsediag.choice import Mode
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
+from sparsediag.curvature.engines import Mode
+from sparsediag.curvature.lanczos import Which
 from sparsediag.diagnostics.spectrum import spectrum
-from sparsediag.lanczos import Which
 from sparsediag.result import Result, source
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from sparsediag.core.memory_format import Layout
 from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice
-from sparsediag.lanczos import eigenpairs
+from sparsediag.curvature.lanczos import eigenpairs
 from sparsediag.result import Result, source
 from sparsediag.sweep import CHUNK
 

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.choice import Mode
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
-from sparsediag.curvature import Curvature
-from sparsediag.lanczos import ORDER, Which
-from sparsediag.quadrature import density as smoothed
-from sparsediag.quadrature import quadrature
+from sparsediag.curvature.eigensolvers import SOLVERS
+from sparsediag.curvature.engines import Mode
+from sparsediag.curvature.lanczos import ORDER, Which
+from sparsediag.curvature.operator import Curvature
+from sparsediag.curvature.slq import density as smoothed
+from sparsediag.curvature.slq import quadrature
 from sparsediag.result import Result, source
-from sparsediag.solvers import SOLVERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

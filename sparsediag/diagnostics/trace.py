@@ -12,14 +12,14 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from sparsediag import peer
-from sparsediag.choice import Mode
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
-from sparsediag.curvature import Curvature
+from sparsediag.curvature import pyhessian
+from sparsediag.curvature.engines import Mode
+from sparsediag.curvature.operator import Curvature
 from sparsediag.result import Result, source
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def trace(
     began, exact = time.perf_counter(), 0.0
     doubts: list[str] = []
     if solver == "pyhessian":
-        samples, products = peer.trace(problem, tol=tol, seed=seed, max_products=max_products)
+        samples, products = pyhessian.trace(problem, tol=tol, seed=seed, max_products=max_products)
     else:
         hessian = Curvature(problem, matrix=matrix, mode=mode, memory=memory)
         doubts = hessian.doubts

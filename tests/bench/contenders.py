@@ -20,7 +20,7 @@ from torch import nn
 
 import sparsediag as sd
 from sparsediag.core.process import settle
-from sparsediag.peer import LiveNet
+from sparsediag.curvature.pyhessian import LiveNet
 from tests.bench.nets import problem_of
 from tests.bench.timing import clock, memory
 

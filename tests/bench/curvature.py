@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 import sparsediag as sd
-from sparsediag.curvature import Curvature
-from sparsediag.krylov import Krylov
+from sparsediag.curvature.krylov import Krylov
+from sparsediag.curvature.operator import Curvature
 from tests.bench.contenders import CONTENDERS, TOP
 from tests.bench.nets import KEPT, RECIPES, data_name, problem_of
 from tests.bench.timing import Row, Rows, memory, seconds, table

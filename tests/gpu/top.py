@@ -8,7 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 
 import sparsediag as sd
-from sparsediag.curvature import Curvature
+from sparsediag.curvature.operator import Curvature
 from tests.bench.contenders import CONTENDERS
 from tests.bench.curvature import double, judged
 from tests.bench.timing import clock, memory

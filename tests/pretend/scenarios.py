@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 )
 
 from sparsediag import cli
-from sparsediag.choice import Mode
+from sparsediag.curvature.engines import Mode
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.course import WORK
 from sparsediag.models import SKIPS

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsediag import Curvature
-from sparsediag.captured import WARM, Captured, Recorded
+from sparsediag.curvature.cuda_graph import WARM, Captured, Recorded
 
 
 def _record(work: Callable[[], Tensor]) -> Recorded:

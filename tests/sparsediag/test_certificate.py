@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsediag.certificate import Certificate, certify
-from sparsediag.lanczos import eigenpairs
+from sparsediag.curvature.certificate import Certificate, certify
+from sparsediag.curvature.lanczos import eigenpairs
 
 SPECTRUM = np.concatenate([[10.0, 7, 5, 3.5], np.random.default_rng(0).uniform(-2, 2, 196)])
 

@@ -6,9 +6,9 @@ import cases
 import pytest
 import torch
 
-from sparsediag.chunks import few, together
 from sparsediag.core.batches import Batch, count, rows
 from sparsediag.core.double_backward import Retained
+from sparsediag.curvature.chunks import few, together
 
 IMAGES = [(torch.zeros(128, 3, 32, 32), torch.zeros(128)) for _ in range(20)]
 

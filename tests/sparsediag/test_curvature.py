@@ -699,7 +699,7 @@ def test_a_vector_of_another_length_is_refused(norm: str, size: int) -> None:
 
 
 def test_a_mode_that_disagrees_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sparsediag.choice as module
+    import sparsediag.curvature.engines as module
 
     class Wrong(module.Tape):
         def product(self, *args: object) -> list[Tensor]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsediag.krylov import Krylov, _dots_at_once, dots, less
-from sparsediag.lanczos import ORDER
+from sparsediag.curvature.krylov import Krylov, _dots_at_once, dots, less
+from sparsediag.curvature.lanczos import ORDER
 
 every_block = pytest.mark.parametrize("block", [1, 2, 3])
 

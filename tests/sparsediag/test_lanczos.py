@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsediag.krylov import Krylov
-from sparsediag.lanczos import ORDER, Eigenpairs, Probe, eigenpairs, search
+from sparsediag.curvature.krylov import Krylov
+from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Probe, eigenpairs, search
 
 WHICH = tuple(ORDER)
 SPECTRA = {

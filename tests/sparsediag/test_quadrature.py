@@ -12,7 +12,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from sparsediag.core.rng import stream
-from sparsediag.quadrature import density, quadrature
+from sparsediag.curvature.slq import density, quadrature
 
 RNG = np.random.default_rng(0)
 SPECTRA = {

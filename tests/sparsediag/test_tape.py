@@ -15,10 +15,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag import Curvature, Problem, models
 from sparsediag.core.batch_loss import Pass
-from sparsediag.fold import Folded
-from sparsediag.record import CannotRecord
-from sparsediag.rules import Add, Affine, Convolution, Local, Relu
-from sparsediag.tape import Tape
+from sparsediag.curvature.bn_folding import Folded
+from sparsediag.curvature.recorder import CannotRecord
+from sparsediag.curvature.tape import Tape
+from sparsediag.curvature.tape_rules import Add, Affine, Convolution, Local, Relu
 
 Net = Callable[..., Tensor]
 

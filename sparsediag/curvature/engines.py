@@ -9,11 +9,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from sparsediag.autodiff import Compiled, Forward
 from sparsediag.core.batch_loss import Matrix, Pass
 from sparsediag.core.double_backward import Retained
 from sparsediag.core.rng import stream
-from sparsediag.tape import Tape
+from sparsediag.curvature.forward_over_reverse import Compiled, Forward
+from sparsediag.curvature.tape import Tape
 
 Mode = Literal["auto", "fastest", "tape", "retained", "forward", "compiled"]
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sparsediag.core.batch_loss import Matrix, Pass
-from sparsediag.fold import fold, foldable
-from sparsediag.record import Call, CannotRecord, Recorder
-from sparsediag.rules import FAST, Convolution, Local, Step
+from sparsediag.curvature.bn_folding import fold, foldable
+from sparsediag.curvature.recorder import Call, CannotRecord, Recorder
+from sparsediag.curvature.tape_rules import FAST, Convolution, Local, Step
 
 
 class Tape:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.rng import stream
-from sparsediag.krylov import Krylov, Matvec
+from sparsediag.curvature.krylov import Krylov, Matvec
 
 
 @full_precision()

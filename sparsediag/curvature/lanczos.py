@@ -18,7 +18,7 @@ from torch import Tensor
 from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.rng import stream
-from sparsediag.krylov import Krylov, Matvec
+from sparsediag.curvature.krylov import Krylov, Matvec
 
 HIDDEN = 0.08  # chance of a hidden eigenvalue at which a probe is content
 Which = Literal["largest", "smallest", "magnitude"]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from sparsediag.core.rng import stream
-from sparsediag.krylov import Krylov, Matvec, dots
-from sparsediag.lanczos import ORDER, Eigenpairs, Probe, Which, search
+from sparsediag.curvature.krylov import Krylov, Matvec, dots
+from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Probe, Which, search
 
 
 @dataclass(frozen=True)

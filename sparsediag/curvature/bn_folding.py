@@ -12,8 +12,8 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from sparsediag.record import Call
-from sparsediag.rules import Affine, Changes, Convolution, Step
+from sparsediag.curvature.recorder import Call
+from sparsediag.curvature.tape_rules import Affine, Changes, Convolution, Step
 
 
 def foldable(calls: list[Call]) -> dict[int, Call]:

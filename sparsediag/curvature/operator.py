@@ -9,9 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparsediag.captured import Captured, graph, on, side
-from sparsediag.choice import ENGINES, Engine, Mode, choose
-from sparsediag.chunks import few, short, together
 from sparsediag.core.batch_loss import Matrix, Pass
 from sparsediag.core.batches import Batch, chunked, count
 from sparsediag.core.coordinates import added
@@ -22,6 +19,9 @@ from sparsediag.core.filter_norms import lengths
 from sparsediag.core.memory_format import Layout
 from sparsediag.core.problem import Problem
 from sparsediag.core.twice_differentiable import twice
+from sparsediag.curvature.chunks import few, short, together
+from sparsediag.curvature.cuda_graph import Captured, graph, on, side
+from sparsediag.curvature.engines import ENGINES, Engine, Mode, choose
 
 MATRICES = ("hessian", "gauss-newton", "fisher")
 

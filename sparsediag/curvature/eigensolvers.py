@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sparsediag import peer
-from sparsediag.certificate import Certificate, certify
-from sparsediag.curvature import Curvature
-from sparsediag.lanczos import Which, eigenpairs
+from sparsediag.curvature import pyhessian as peer
+from sparsediag.curvature.certificate import Certificate, certify
+from sparsediag.curvature.lanczos import Which, eigenpairs
+from sparsediag.curvature.operator import Curvature
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from sparsediag.core.batch_loss import Matrix, Pass
-from sparsediag.record import CannotRecord
+from sparsediag.curvature.recorder import CannotRecord
 
 Tensors = Sequence[Tensor]
 

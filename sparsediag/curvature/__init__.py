@@ -1,0 +1,1 @@
+"""Products with the Hessian, Gauss-Newton and Fisher matrices, and certified eigenvalues."""
