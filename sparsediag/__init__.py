@@ -13,7 +13,6 @@ from sparsediag.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sparsediag import data, maskfile, models
-    from sparsediag.between import principal, through
     from sparsediag.checkpoint import Checkpoint
     from sparsediag.core.errors import CheckpointError, ConfigError
     from sparsediag.core.mask import Mask
@@ -34,9 +33,10 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.subspace import overlap
     from sparsediag.diagnostics.trace import Trace, trace
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
-    from sparsediag.planes import Plane, plane
     from sparsediag.reporting.report import report
     from sparsediag.result import Result
+    from sparsediag.surfaces.interpolation import principal, through
+    from sparsediag.surfaces.plane import Plane, plane
     from sparsediag.unhook import plain
 
 _WHERE = {
@@ -48,7 +48,7 @@ _WHERE = {
     "Course": "diagnostics.course",
     "Curvature": "curvature.operator",
     "Mask": "core.mask",
-    "Plane": "planes",
+    "Plane": "surfaces.plane",
     "Problem": "core.problem",
     "Result": "result",
     "Trajectory": "diagnostics.trajectory",
@@ -57,11 +57,11 @@ _WHERE = {
     "course": "diagnostics.course",
     "overlap": "diagnostics.subspace",
     "plain": "unhook",
-    "plane": "planes",
-    "principal": "between",
+    "plane": "surfaces.plane",
+    "principal": "surfaces.interpolation",
     "prunable": "core.prunable",
     "report": "reporting.report",
-    "through": "between",
+    "through": "surfaces.interpolation",
     "trajectory": "diagnostics.trajectory",
 }
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sparsediag import diagnostics
-from sparsediag.between import principal, through
 from sparsediag.checkpoint import Checkpoint
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.comparison import Comparison, compare
@@ -19,6 +18,7 @@ from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.diagnostics.trajectory import trajectory
 from sparsediag.labels import names
 from sparsediag.run_folder import checkpoints
+from sparsediag.surfaces.interpolation import principal, through
 
 Load = Callable[..., Problem]  # of a checkpoint, and its name where there are several
 

@@ -11,10 +11,10 @@ from sparsediag.core.errors import unknown
 from sparsediag.diagnostics.comparison import Comparison
 from sparsediag.diagnostics.inputscape import Inputscape
 from sparsediag.diagnostics.landscape import Landscape
-from sparsediag.export import as_csv, as_vtk
 from sparsediag.plotting import style
 from sparsediag.plotting.landscape import panels
 from sparsediag.result import Result
+from sparsediag.surfaces.export import as_csv, as_vtk
 
 PICTURES = ("png", "pdf", "svg")
 TABLES: dict[str, Callable[[Landscape, Path], Path]] = {"csv": as_csv, "vtk": as_vtk}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparsediag import Landscape
-from sparsediag.directions import steps
+from sparsediag.surfaces.directions import steps
 
 
 def holding(loss: np.ndarray, axes: np.ndarray, **fields: Any) -> Landscape:

@@ -373,7 +373,7 @@ def test_info_keeps_its_count_and_draws_it(place: Path, capsys: Captured, names:
 
 def stop(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, after: int) -> None:
     """Let so many points be measured, and then fail."""
-    from sparsediag.sweep import Sweep
+    from sparsediag.surfaces.evaluate import Sweep
 
     value, calls = Sweep.__call__, count()
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag import directions
 from sparsediag.core.batch_loss import Pass
 from sparsediag.core.batches import Batch, chunked
 from sparsediag.core.double_backward import Retained
@@ -23,7 +22,8 @@ from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice
 from sparsediag.curvature.lanczos import eigenpairs
 from sparsediag.result import Result, source
-from sparsediag.sweep import CHUNK
+from sparsediag.surfaces import directions
+from sparsediag.surfaces.evaluate import CHUNK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

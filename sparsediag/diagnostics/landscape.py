@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sparsediag import doctor
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.fingerprint import fingerprint
 from sparsediag.core.problem import Problem
-from sparsediag.directions import Norm
-from sparsediag.planes import Axes, Plane, plane
 from sparsediag.result import Result, source
-from sparsediag.survey import DONE, INTERPOLATED, MISSING, OVERFLOW, joined, survey
-from sparsediag.sweep import Precision, Statistics, Sweep
+from sparsediag.surfaces import checks
+from sparsediag.surfaces.directions import Norm
+from sparsediag.surfaces.evaluate import Precision, Statistics, Sweep
+from sparsediag.surfaces.grid import DONE, INTERPOLATED, MISSING, OVERFLOW, joined, survey
+from sparsediag.surfaces.plane import Axes, Plane, plane
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -82,7 +82,7 @@ class Landscape(Result):
         """What a person should know before believing the picture."""
         if missing := (self.status == MISSING).sum():
             return [*self.doubts, f"{missing} points are in other shards"]
-        said = doctor.of_grid(self.loss, self.centre, axes=len(self.axes))
+        said = checks.of_grid(self.loss, self.centre, axes=len(self.axes))
         if len(self.away) and self.away.max() > 0.5 * np.ptp(self.places * self.lengths, 0).max():
             said.append(f"nets lie up to {self.away.max():.3g} out of the plane; see their markers")
         return [*self.doubts, *said]
@@ -234,7 +234,7 @@ def landscape(
         "centre": exact(np.zeros(len(on.directions)))[0],
         "curvature": on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan),
         "heights": np.array([exact(place)[0] for place in passed["places"]]),
-        "doubts": doctor.of_plane(on, exact, expected=expected),
+        "doubts": checks.of_plane(on, exact, expected=expected),
     }
     how: dict[str, Any] = {"shard": shard, "jobs": jobs, "resume": resume, "progress": progress}
     how |= {"statistics": statistics, "precision": precision}

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sparsediag import directions, planes
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
 from sparsediag.result import Result, source
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces import directions, plane
+from sparsediag.surfaces.evaluate import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -185,7 +185,7 @@ def perturbation(
         )
     vectors = torch.from_numpy(pairs.vectors[:top]).to(problem.weights)
     units, labels = np.eye(len(vectors)), [f"eigenvector {i + 1}" for i in range(len(vectors))]
-    sweeps = [Sweep(planes.along(p, vectors.to(p.weights), labels)) for p in (problem, also) if p]
+    sweeps = [Sweep(plane.along(p, vectors.to(p.weights), labels)) for p in (problem, also) if p]
     centre, *others = (sweep(0 * units[0])[0] for sweep in sweeps)
     seen = np.empty((len(sweeps), 2, len(units), points))
     places = list(np.ndindex(len(sweeps), len(units), points))

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import sparsediag as sd
-from sparsediag.planes import plane
-from sparsediag.survey import INTERPOLATED
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.grid import INTERPOLATED
+from sparsediag.surfaces.plane import plane
 from tests.bench.nets import batches, data_name, trained
 from tests.bench.timing import Rows, seconds, table
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 
 import sparsediag as sd
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces.evaluate import Sweep
 from tests.bench.landscape import floors, loss_landscapes
 from tests.bench.timing import seconds
 from tests.gpu import nets, sets

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sparsediag.adaptive import adapt
+from sparsediag.surfaces.adaptive import adapt
 
 Function = Callable[[np.ndarray, np.ndarray], np.ndarray]
 SMOOTH: dict[str, Function] = {

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsediag import Mask, Problem, directions, principal, through
-from sparsediag.between import Masks, together
+from sparsediag import Mask, Problem, principal, through
 from sparsediag.core.rng import stream
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces import directions
+from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.interpolation import Masks, together
 
 JOINS: tuple[Masks, ...] = ("union", "intersection")
 KINDS: dict[str, tuple[float | None, ...]] = {  # densities of three nets

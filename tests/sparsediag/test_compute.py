@@ -11,9 +11,9 @@ import pytest
 import torch.nn.functional as F
 
 from sparsediag import Problem
-from sparsediag.compute import computing
-from sparsediag.planes import plane
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.parallel import computing
+from sparsediag.surfaces.plane import plane
 
 PLACES = np.random.default_rng(0).normal(size=(7, 2))
 

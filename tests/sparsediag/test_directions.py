@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparsediag import Mask, Problem
 from sparsediag.core.filter_norms import lengths
 from sparsediag.core.rng import stream
-from sparsediag.directions import Norm, normalised, orthogonal, random
+from sparsediag.surfaces.directions import Norm, normalised, orthogonal, random
 
 NORMS: tuple[Norm, ...] = ("filter", "layer", "weight", "none")
 every_case = pytest.mark.parametrize("name", cases.CASES)

@@ -12,10 +12,11 @@ import torch
 from surfaces import bowl, surface
 from torch import nn
 
-from sparsediag import Mask, Plane, Problem, plane, planes, through
-from sparsediag.directions import steps
-from sparsediag.doctor import of_grid, of_plane
-from sparsediag.sweep import Statistics, Sweep
+from sparsediag import Mask, Plane, Problem, plane, through
+from sparsediag.surfaces import plane as planes
+from sparsediag.surfaces.checks import of_grid, of_plane
+from sparsediag.surfaces.directions import steps
+from sparsediag.surfaces.evaluate import Statistics, Sweep
 
 
 def said(

@@ -11,7 +11,7 @@ import pytest
 from surfaces import holding, surface
 
 from sparsediag import Landscape
-from sparsediag.export import as_csv, as_vtk
+from sparsediag.surfaces.export import as_csv, as_vtk
 
 NAN, INF = float("nan"), float("inf")
 

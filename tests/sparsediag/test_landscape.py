@@ -16,18 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag import (
-    CheckpointError,
-    Landscape,
-    Mask,
-    Problem,
-    directions,
-    landscape,
-    sweep,
-    through,
-)
-from sparsediag.points import RECORD
-from sparsediag.survey import DONE
+from sparsediag import CheckpointError, Landscape, Mask, Problem, landscape, through
+from sparsediag.surfaces import directions, evaluate
+from sparsediag.surfaces.grid import DONE
+from sparsediag.surfaces.point_log import RECORD
 
 ROOT = Path(__file__).parents[2]
 every_case = pytest.mark.parametrize("name", cases.CASES)
@@ -325,8 +317,8 @@ def test_statistics_of_sorted_samples_are_those_of_shuffled_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr("sparsediag.sweep.FEWEST", 8)
-    monkeypatch.setitem(sweep.CHUNK, "cpu", 8 * 16)
+    monkeypatch.setattr("sparsediag.surfaces.evaluate.FEWEST", 8)
+    monkeypatch.setitem(evaluate.CHUNK, "cpu", 8 * 16)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
     y = torch.arange(64) // 32
     x = torch.randn(64, 1, 4, 4) + 3 * y[:, None, None, None]

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsediag import Mask, Plane, Problem, directions, plane, planes
+from sparsediag import Mask, Plane, Problem, plane
 from sparsediag.core.rng import stream
-from sparsediag.directions import Norm
+from sparsediag.surfaces import directions
+from sparsediag.surfaces import plane as planes
+from sparsediag.surfaces.directions import Norm
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 NORMS: tuple[Norm, ...] = ("filter", "layer", "weight", "none")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sparsediag import CheckpointError
-from sparsediag.points import RECORD, Points
+from sparsediag.surfaces.point_log import RECORD, Points
 
 ABOUT = {"net": "a1", "grid": "b2"}
 LINE = json.dumps(ABOUT).encode() + b"\n"

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsediag import CheckpointError, Problem
-from sparsediag import compute as compute_module
-from sparsediag.planes import Plane, plane
-from sparsediag.survey import DONE, INTERPOLATED, MISSING, OVERFLOW, Survey, part, survey
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces import parallel
+from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.grid import DONE, INTERPOLATED, MISSING, OVERFLOW, Survey, part, survey
+from sparsediag.surfaces.plane import Plane, plane
 
 FIELDS = ("loss", "accuracy", "status")
 
@@ -127,9 +127,9 @@ def test_processes_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
 
     def computing(on: Plane, *, jobs: int, **options: Any) -> AbstractContextManager[Any]:
         asked.append(jobs)
-        return compute_module.computing(on, **options)
+        return parallel.computing(on, **options)
 
-    monkeypatch.setattr("sparsediag.survey.computing", computing)
+    monkeypatch.setattr("sparsediag.surfaces.grid.computing", computing)
     assert _same(_survey(cases.tanh_mlp(), 3, jobs=3), _survey(cases.tanh_mlp(), 3))
     assert asked == [3, 1]
 

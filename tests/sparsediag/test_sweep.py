@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag import Problem
-from sparsediag import sweep as module
 from sparsediag.core.batches import Batch
 from sparsediag.core.losses import hits
-from sparsediag.planes import Plane, along, plane
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces import evaluate
+from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.plane import Plane, along, plane
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 both_statistics = pytest.mark.parametrize("statistics", ["fixed", "estimate"])
@@ -287,7 +287,7 @@ def test_an_estimate_is_the_mean_over_equal_chunks(
     even = len(y) // chunks * chunks
     x, y = x[:even], y[:even]
     problem = replace(problem, batches=[(x[:3], y[:3]), (x[3:], y[3:])])
-    monkeypatch.setitem(module.CHUNK, "cpu", x[: even // chunks].numel())
+    monkeypatch.setitem(evaluate.CHUNK, "cpu", x[: even // chunks].numel())
     monkeypatch.setattr(module, "FEWEST", 1)
     on = plane(problem)
     sweep = Sweep(on, statistics="estimate")
@@ -309,7 +309,7 @@ def test_an_estimate_is_the_mean_over_equal_chunks(
 def test_an_estimate_over_uneven_chunks_is_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = cases.in_place_relu()
     seen: list[int] = []
-    monkeypatch.setitem(module.CHUNK, "cpu", 4 * 4)  # 11 samples of 4 numbers
+    monkeypatch.setitem(evaluate.CHUNK, "cpu", 4 * 4)  # 11 samples of 4 numbers
     monkeypatch.setattr(module, "FEWEST", 1)
     on = plane(problem)
     sweep = Sweep(on, statistics="estimate")
@@ -330,7 +330,7 @@ def test_an_estimate_over_uneven_chunks_is_weighted(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_estimate_leaves_no_sample_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.CHUNK, "cpu", 4)
+    monkeypatch.setitem(evaluate.CHUNK, "cpu", 4)
     on = plane(cases.in_place_relu())  # one sample has no variance
     whole = Sweep(on, statistics="estimate")(PLACES[1])
     monkeypatch.setattr(module, "FEWEST", 5)
@@ -424,7 +424,7 @@ def test_small_batches_are_joined_and_large_ones_split(
     exact = cases.tanh_mlp()
     spy = Spy(exact.net)
     problem = Problem(spy, list[Batch](exact.batches), batch_norm=batch_norm)
-    monkeypatch.setitem(module.CHUNK, "cpu", 4 * samples)
+    monkeypatch.setitem(evaluate.CHUNK, "cpu", 4 * samples)
     on = plane(problem)
     sweep = Sweep(on)
     spy.seen.clear()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsediag.adaptive import adapt
-from sparsediag.compute import computing
 from sparsediag.core.fingerprint import fingerprint
-from sparsediag.planes import Plane
-from sparsediag.points import Points
-from sparsediag.sweep import Precision, Statistics, Sweep
+from sparsediag.surfaces.adaptive import adapt
+from sparsediag.surfaces.evaluate import Precision, Statistics, Sweep
+from sparsediag.surfaces.parallel import computing
+from sparsediag.surfaces.plane import Plane
+from sparsediag.surfaces.point_log import Points
 
 MISSING, DONE, OVERFLOW, INTERPOLATED = range(4)
 CHECKED = 5  # points at which a lower precision is compared with float32

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag import directions
 from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
-from sparsediag.planes import Plane
+from sparsediag.surfaces import directions
+from sparsediag.surfaces.plane import Plane
 
 Masks = Literal["union", "intersection"]
 

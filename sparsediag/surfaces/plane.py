@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag import directions
 from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.curvature.eigensolvers import lanczos
 from sparsediag.curvature.operator import Curvature
-from sparsediag.directions import Norm
+from sparsediag.surfaces import directions
+from sparsediag.surfaces.directions import Norm
 
 Axes = Literal["random", "gradient", "eigenvectors"]
 

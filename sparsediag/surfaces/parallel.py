@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from sparsediag.core.process import cause_of_death
-from sparsediag.planes import Plane
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.plane import Plane
 
 Values = tuple[float, float]
 Compute = Callable[[np.ndarray], Iterable[Values]]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sparsediag.core.losses import scores
 from sparsediag.core.problem import Problem
-from sparsediag.planes import Plane
-from sparsediag.sweep import Sweep
+from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.plane import Plane
 
 NORMS = nn.modules.batchnorm._BatchNorm
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)

@@ -18,7 +18,7 @@ from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import measuring
 from sparsediag.core.losses import hits
 from sparsediag.core.memory_format import Layout
-from sparsediag.planes import Plane
+from sparsediag.surfaces.plane import Plane
 
 NORMS = torch.nn.modules.batchnorm._BatchNorm
 Statistics = Literal["fixed", "estimate"]

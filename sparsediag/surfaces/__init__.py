@@ -1,0 +1,1 @@
+"""Lines and planes through weights, and the loss on them."""
