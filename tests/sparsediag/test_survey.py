@@ -70,7 +70,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
             seen.append(place.tobytes())
             return super().__call__(place)
 
-    monkeypatch.setattr(compute_module, "Sweep", Noting)
+    monkeypatch.setattr(parallel, "Sweep", Noting)
     return seen
 
 
