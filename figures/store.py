@@ -9,7 +9,7 @@ from typing import Any
 import sparsediag
 from figures.need import Need
 from figures.scales import Scale
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.data import datasets
 from sparsediag.diagnostics.spectrum import Spectrum
 from sparsediag.result import Result

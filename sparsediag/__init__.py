@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from sparsediag.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from sparsediag import data, maskfile, models
-    from sparsediag.checkpoint import Checkpoint
+    from sparsediag import data, models
+    from sparsediag.checkpoint import mask_file as maskfile
+    from sparsediag.checkpoint.checkpoint import Checkpoint
+    from sparsediag.checkpoint.strip_pruning import plain
     from sparsediag.core.errors import CheckpointError, ConfigError
     from sparsediag.core.mask import Mask
     from sparsediag.core.problem import Problem
@@ -37,11 +39,10 @@ if TYPE_CHECKING:
     from sparsediag.result import Result
     from sparsediag.surfaces.interpolation import principal, through
     from sparsediag.surfaces.plane import Plane, plane
-    from sparsediag.unhook import plain
 
 _WHERE = {
     "Census": "diagnostics.census",
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "checkpoint.checkpoint",
     "CheckpointError": "core.errors",
     "Comparison": "diagnostics.comparison",
     "ConfigError": "core.errors",
@@ -56,7 +57,7 @@ _WHERE = {
     "compare": "diagnostics.comparison",
     "course": "diagnostics.course",
     "overlap": "diagnostics.subspace",
-    "plain": "unhook",
+    "plain": "checkpoint.strip_pruning",
     "plane": "surfaces.plane",
     "principal": "surfaces.interpolation",
     "prunable": "core.prunable",
@@ -64,6 +65,8 @@ _WHERE = {
     "through": "surfaces.interpolation",
     "trajectory": "diagnostics.trajectory",
 }
+
+_MODULES = {"data": "data", "maskfile": "checkpoint.mask_file", "models": "models"}
 
 __all__ = [
     "Activations",
@@ -117,8 +120,8 @@ def __getattr__(name: str) -> Any:
     """Import on first use, so that `sparsediag --help` does not wait for torch (PEP 562)."""
     if name in _WHERE:
         return getattr(importlib.import_module(f"sparsediag.{_WHERE[name]}"), name)
-    if name in ("data", "maskfile", "models"):
-        return importlib.import_module(f"sparsediag.{name}")
+    if name in _MODULES:
+        return importlib.import_module(f"sparsediag.{_MODULES[name]}")
     from sparsediag.diagnostics import DIAGNOSTICS
 
     if name in DIAGNOSTICS or (name.capitalize() == name and name.lower() in DIAGNOSTICS):

@@ -58,8 +58,8 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
     }
 
     def command(checkpoint: Path, *others: Path, **given: Any) -> None:
-        from sparsediag import words
-        from sparsediag.checkpoint import Checkpoint
+        from sparsediag.checkpoint import resolve
+        from sparsediag.checkpoint.checkpoint import Checkpoint
         from sparsediag.data import datasets
         from sparsediag.job import job, later, recorded, tables
         from sparsediag.output import checked, formats, write
@@ -69,7 +69,7 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
         sizes(shared["images"], shared["batch"])
         look = {key: shared[key] for key in LOOK}
         if shared["model_options"] is not None:
-            look["model_options"] = words.options(shared["model_options"])
+            look["model_options"] = resolve.options(shared["model_options"])
         notes: dict[str, None] = {}  # each line once
 
         def load(kept: Checkpoint, name: str = "") -> Problem:
@@ -89,7 +89,7 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
             given.setdefault("expected", recorded(todo.checkpoint, **look))
         if "std" in hints and todo.checkpoint:
             data = shared["data"] or todo.checkpoint.data
-            given["std"] = None if words.own(data) else datasets.load(data).std
+            given["std"] = None if resolve.own(data) else datasets.load(data).std
         with terminal.bar(name) as progress:
             if "progress" in hints:
                 given["progress"] = progress
@@ -132,9 +132,9 @@ def info(
 ) -> None:
     """What a checkpoint holds: the net, its mask layer by layer; how several masks agree."""
     from sparsediag import output
-    from sparsediag.checkpoint import Checkpoint
+    from sparsediag.checkpoint.checkpoint import Checkpoint
+    from sparsediag.checkpoint.labels import names
     from sparsediag.diagnostics.census import census
-    from sparsediag.labels import names
     from sparsediag.plotting import terminal
 
     if out:

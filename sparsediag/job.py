@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sparsediag import diagnostics
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.labels import names
+from sparsediag.checkpoint.run_folder import checkpoints
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.comparison import Comparison, compare
 from sparsediag.diagnostics.course import WORK, course
 from sparsediag.diagnostics.landscape import landscape
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.diagnostics.trajectory import trajectory
-from sparsediag.labels import names
-from sparsediag.run_folder import checkpoints
 from sparsediag.surfaces.interpolation import principal, through
 
 Load = Callable[..., Problem]  # of a checkpoint, and its name where there are several

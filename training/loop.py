@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.atomic import written
 from sparsediag.core.device import pick
 from sparsediag.data import datasets

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sparsediag import models
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import CheckpointError, ConfigError
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sparsediag import models
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask

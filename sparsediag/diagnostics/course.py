@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.run_folder import checkpoints, epochs
 from sparsediag.core.errors import unknown
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
@@ -18,7 +19,6 @@ from sparsediag.diagnostics.activations import activations
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.signal import signal
 from sparsediag.result import Result, source
-from sparsediag.run_folder import checkpoints, epochs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from sparsediag import maskfile
+from sparsediag.checkpoint import mask_file
 from sparsediag.core.coordinates import added
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
@@ -130,7 +130,7 @@ def gradflow(
     >>> gradflow(Problem(net, [(torch.ones(1, 1), torch.ones(1, 1))], loss=nn.MSELoss())).mean
     4.0
     """
-    earlier = maskfile.load(before) if isinstance(before, str | Path) else before
+    earlier = mask_file.load(before) if isinstance(before, str | Path) else before
     if earlier:
         earlier.check(problem.net)
     weights = problem.split(problem.weights)

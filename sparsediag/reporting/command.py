@@ -21,7 +21,7 @@ OWN: dict[str, tuple[Any, Any]] = {
 
 def command(checkpoint: Path, *others: Path, **given: Any) -> None:
     """One page with all diagnostics of one or several nets, that needs no network."""
-    from sparsediag import words
+    from sparsediag.checkpoint import resolve
     from sparsediag.plotting import terminal
     from sparsediag.reporting.report import report
 
@@ -29,7 +29,7 @@ def command(checkpoint: Path, *others: Path, **given: Any) -> None:
     sizes(asked["images"], asked["batch"])
     look = {key: asked[key] for key in (*LOOK, *OWN)}
     if asked["model_options"] is not None:
-        look["model_options"] = words.options(asked["model_options"])
+        look["model_options"] = resolve.options(asked["model_options"])
     with terminal.bar("report") as progress:
         path = report([checkpoint, *others], progress=progress, **look)
     print(dumps({"files": [str(path)]}) if asked["json"] else f"wrote {path}")

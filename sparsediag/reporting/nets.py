@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.labels import names
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
-from sparsediag.labels import names
 
 Load = Callable[..., Problem]
 Given = str | Path | Sequence[str | Path] | Mapping[str, Checkpoint | Problem]

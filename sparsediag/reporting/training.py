@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.reporting import charts
 from sparsediag.reporting.charts import Curve, Looks, told
 from sparsediag.reporting.measure import Measured

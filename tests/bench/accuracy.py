@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import ConfigError
 from training.config import Run
 from training.engine import cores

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import sparsediag as sd
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.activations import activations
 from sparsediag.diagnostics.gradflow import gradflow

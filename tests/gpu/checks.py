@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import training.loop
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import ConfigError
 from sparsediag.core.mask import Mask
 from sparsediag.data import datasets
@@ -163,7 +163,7 @@ def _recorded(settings: Settings, straight: Path) -> Any:
 
 READS = """
 import sys
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 print(Checkpoint.load(sys.argv[1]).problem(images=100, device="cpu").value())
 """
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import sparsediag as sd
-from sparsediag.run_folder import checkpoints
+from sparsediag.checkpoint.run_folder import checkpoints
 from tests.gpu.settings import Measurements, Row, Settings, Skip, check
 
 BOUND = 1e-2  # of the largest difference, in units of the largest number

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from sparsediag import Checkpoint, CheckpointError, Mask, Problem, conventions, maskfile
-from sparsediag.unhook import plain
+from sparsediag import Checkpoint, CheckpointError, Mask, Problem
+from sparsediag.checkpoint import mask_conventions, mask_file
+from sparsediag.checkpoint.strip_pruning import plain
 
 X = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(2))
 BATCH = [(X, torch.arange(5) % 4)]
@@ -150,7 +151,7 @@ def test_a_mask_is_found_and_the_net_is_the_same(
         f"{told} of 2 tensors; {dead} of {mask.size} weights dead; "
         f"{'all of them exactly 0 in the file' if folded else proof}"
     )
-    assert kept.mask == mask == maskfile.load(path)
+    assert kept.mask == mask == mask_file.load(path)
     assert sorted(kept.weights) == sorted(net.state_dict())
     assert all((kept.weights[name][~m] == 0).all() for name, m in mask.items())
     built = kept.build(model=make)
@@ -253,7 +254,7 @@ def test_few_zeros_are_no_hint_and_none_are_no_mask(tmp_path: Path) -> None:
 def test_a_mask_of_another_file(tmp_path: Path) -> None:
     net, mask = dense(), coins(dense())
     kept = Checkpoint.load(written(tmp_path / "net.pt", net.state_dict()))
-    maskfile.save(mask, tmp_path / "mask.pt")
+    mask_file.save(mask, tmp_path / "mask.pt")
     told: list[str] = []
     problem = kept.problem(
         model=make, data=BATCH, mask=tmp_path / "mask.pt", device="cpu", note=told.append
@@ -263,7 +264,7 @@ def test_a_mask_of_another_file(tmp_path: Path) -> None:
         f"mask: {tmp_path / 'mask.pt'} of 2 tensors; {mask.size - mask.alive} of {mask.size} "
         "weights dead; in the file 0 of them were 0, they are held at 0 here"
     ]
-    maskfile.save(Mask({"5.weight": mask["4.weight"]}), tmp_path / "other.pt")
+    mask_file.save(Mask({"5.weight": mask["4.weight"]}), tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"other.pt does not fit the net: unknown weight"):
         kept.problem(model=make, data=BATCH, mask=tmp_path / "other.pt", device="cpu")
 
@@ -335,7 +336,7 @@ def test_safetensors(tmp_path: Path) -> None:
     safe.save_file(pruned(copy.deepcopy(net), mask).state_dict(), path)
     kept = Checkpoint.load(path)
     assert kept.made_by["file"] == "safetensors"
-    assert kept.mask == mask == maskfile.load(path)
+    assert kept.mask == mask == mask_file.load(path)
     assert torch.equal(kept.build(model=make)(X), masked(net, mask)(X))
     path.write_bytes(path.read_bytes()[:-9])
     assert "is damaged or cut short" in refused(path)
@@ -421,7 +422,7 @@ def test_a_mask_by_another_name_of_a_tied_weight(tmp_path: Path, own: bool) -> N
     state = {"e.weight": values, "h.weight": values}
     payload = {"model": state, "masks": {"h.weight": alive}}
     kept = Checkpoint.load(written(tmp_path / "net.pt", payload if own else state))
-    maskfile.save(Mask({"h.weight": alive}), tmp_path / "mask.pt")
+    mask_file.save(Mask({"h.weight": alive}), tmp_path / "mask.pt")
 
     class Net(nn.ModuleDict):
         def forward(self, x: Tensor) -> Any:
@@ -457,7 +458,7 @@ def test_a_mask_file_for_weights_that_do_not_fit(
 ) -> None:
     state = {n: t for n, t in {**dense().state_dict(), **change}.items() if t is not None}
     kept = Checkpoint.load(written(tmp_path / "net.pt", state))
-    maskfile.save(coins(dense()), tmp_path / "mask.pt")
+    mask_file.save(coins(dense()), tmp_path / "mask.pt")
     with pytest.raises(CheckpointError, match=r"^weights do not fit make: .*'4.weight'"):
         kept.problem(model=make, data=BATCH, mask=tmp_path / "mask.pt", device="cpu")
 
@@ -531,7 +532,7 @@ def test_many_parametrisations_are_read_at_once() -> None:
         f"{i}.parametrizations.weight.{n}": two for i in range(3000) for n in ("original", "0.mask")
     }
     start = time.perf_counter()
-    found = conventions.read(state)
+    found = mask_conventions.read(state)
     assert time.perf_counter() - start < 1  # each against all took two seconds and more
     assert found.mask is not None
     assert len(found.mask) == 3000
@@ -675,7 +676,7 @@ def test_a_mask_that_cannot_be(
     weights = {n.removesuffix("_orig"): t for n, t in net.state_dict().items()}
     assert all(torch.equal(t, weights[n]) for n, t in problem.net.state_dict().items())
     with pytest.raises(CheckpointError, match=f"{re.escape(message)}.* holds no mask$"):
-        maskfile.load(path)
+        mask_file.load(path)
 
 
 def test_masks_alone_are_no_net(tmp_path: Path) -> None:
@@ -683,7 +684,7 @@ def test_masks_alone_are_no_net(tmp_path: Path) -> None:
     assert "masks and no weights; give it as --mask" in refused(
         written(tmp_path / "others.pt", dict(mask))
     )
-    maskfile.save(mask, tmp_path / "ours.pt")
+    mask_file.save(mask, tmp_path / "ours.pt")
     assert "masks and no weights; give it as --mask" in refused(tmp_path / "ours.pt")
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag import Mask, Problem, gradflow, maskfile, prunable
+from sparsediag import Mask, Problem, gradflow, prunable
+from sparsediag.checkpoint import mask_file
 
 Pair = tuple[Tensor, Tensor]
 
@@ -217,7 +218,7 @@ def test_live_dead_and_regrown_are_parts_of_one_gradient(name: str) -> None:
 def test_an_earlier_mask_may_lie_in_a_file(tmp_path: Path) -> None:
     problem = cases.masked_mlp()
     before = cases.coins(problem.net, 0.5)
-    maskfile.save(before, tmp_path / "before.pt")
+    mask_file.save(before, tmp_path / "before.pt")
     for file in (tmp_path / "before.pt", str(tmp_path / "before.pt")):
         assert gradflow(problem, before=file).json() == gradflow(problem, before=before).json()
 

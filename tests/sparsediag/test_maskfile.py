@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from sparsediag import Checkpoint, Mask, maskfile, prunable
+from sparsediag import Checkpoint, Mask, prunable
+from sparsediag.checkpoint import mask_file
 from sparsediag.core.errors import CheckpointError
 from sparsediag.diagnostics.census import census
 from sparsediag.models import build
@@ -50,7 +51,7 @@ def _written(path: Path, payload: Any) -> Path:
 
 def _refused(path: Path, match: str, *, zeros: bool = False) -> None:
     with pytest.raises(CheckpointError, match=match) as caught:
-        maskfile.load(path, zeros=zeros)
+        mask_file.load(path, zeros=zeros)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -74,8 +75,8 @@ def _lenet(density: float | None) -> Checkpoint:
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
 def test_a_mask_comes_back_from_its_file(tmp_path: Path, density: float) -> None:
     mask = _mask(_net(), density)
-    maskfile.save(mask, tmp_path / "mask.pt")
-    back = maskfile.load(tmp_path / "mask.pt")
+    mask_file.save(mask, tmp_path / "mask.pt")
+    back = mask_file.load(tmp_path / "mask.pt")
     assert back == mask
     assert list(back) == list(mask)
     assert back.digest == mask.digest
@@ -84,8 +85,8 @@ def test_a_mask_comes_back_from_its_file(tmp_path: Path, density: float) -> None
 
 def test_a_path_may_be_text(tmp_path: Path) -> None:
     mask = _mask(_net())
-    maskfile.save(mask, str(tmp_path / "mask.pt"))
-    assert maskfile.load(str(tmp_path / "mask.pt")) == mask
+    mask_file.save(mask, str(tmp_path / "mask.pt"))
+    assert mask_file.load(str(tmp_path / "mask.pt")) == mask
 
 
 @pytest.mark.parametrize("zeros", [False, True])
@@ -95,7 +96,7 @@ def test_a_checkpoint_gives_its_mask_whatever_else_is_zero(tmp_path: Path, zeros
     first = next(iter(kept.mask))
     kept.weights[first][tuple(kept.mask[first].nonzero()[0])] = 0.0  # alive, and 0 by chance
     kept.save(tmp_path / "net.pt")
-    assert maskfile.load(tmp_path / "net.pt", zeros=zeros) == kept.mask
+    assert mask_file.load(tmp_path / "net.pt", zeros=zeros) == kept.mask
 
 
 def test_a_dense_checkpoint_has_no_mask(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_the_zeros_of_a_dense_checkpoint_are_a_mask_for_who_asks(tmp_path: Path)
     kept.weights["fc.bias"].zero_()
     kept.save(tmp_path / "net.pt")
     _refused(tmp_path / "net.pt", "holds no mask; its weights hold zeros: zeros = true$")
-    mask = maskfile.load(tmp_path / "net.pt", zeros=True)
+    mask = mask_file.load(tmp_path / "net.pt", zeros=True)
     assert mask == Mask({"fc.weight": kept.weights["fc.weight"] != 0})
     assert mask.alive == 30
 
@@ -140,13 +141,13 @@ def test_torch_prune_is_read(tmp_path: Path) -> None:
     mask = _mask(net)
     state = _pruned(net, mask)
     assert {"0.weight_orig", "0.weight_mask", "4.weight_orig", "4.weight_mask"} <= set(state)
-    assert maskfile.load(_written(tmp_path / "net.pt", state)) == mask
+    assert mask_file.load(_written(tmp_path / "net.pt", state)) == mask
 
 
 def test_torch_prune_of_one_layer_covers_that_layer(tmp_path: Path) -> None:
     net = _net()
     mask = Mask({"4.weight": _mask(net)["4.weight"]})
-    assert maskfile.load(_written(tmp_path / "net.pt", _pruned(net, mask))) == mask
+    assert mask_file.load(_written(tmp_path / "net.pt", _pruned(net, mask))) == mask
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.uint8, torch.int64])
@@ -155,14 +156,14 @@ def test_buffers_beside_the_weights_are_read(tmp_path: Path, kind: str, dtype: t
     net = _net()
     mask = _mask(net)
     path = _written(tmp_path / "net.pt", _beside(net, mask, kind, dtype))
-    assert maskfile.load(path) == mask
-    assert maskfile.load(path, zeros=True) == mask
+    assert mask_file.load(path) == mask
+    assert mask_file.load(path, zeros=True) == mask
 
 
 def test_a_layer_by_itself_is_read(tmp_path: Path) -> None:
     alive = torch.tensor([[True, False]])
     state = {"weight": torch.ones(1, 2) / 3, "bias": torch.zeros(1), "mask": alive}
-    assert maskfile.load(_written(tmp_path / "net.pt", state)) == Mask({"weight": alive})
+    assert mask_file.load(_written(tmp_path / "net.pt", state)) == Mask({"weight": alive})
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_layer_by_itself_is_read(tmp_path: Path) -> None:
 def test_a_plain_dict_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
     mask = _mask(_net())
     path = _written(tmp_path / "mask.pt", {name: m.to(dtype) for name, m in mask.items()})
-    assert maskfile.load(path) == mask
+    assert mask_file.load(path) == mask
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "net", "model_state_dict"])
@@ -185,7 +186,7 @@ def test_a_state_under_a_key_is_read(tmp_path: Path, kind: str, key: str) -> Non
         "plain": lambda: dict(mask),
     }[kind]()
     path = _written(tmp_path / "net.pt", {"epoch": 3, key: state, "optimizer": {"state": {}}})
-    assert maskfile.load(path) == mask
+    assert mask_file.load(path) == mask
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
@@ -195,12 +196,12 @@ def test_what_a_wrapper_puts_before_the_names_goes(tmp_path: Path, kind: str, pr
     mask = _mask(net)
     state = _beside(net, mask, kind, torch.float32)
     path = _written(tmp_path / "net.pt", {f"{prefix}{n}": t for n, t in state.items()})
-    assert maskfile.load(path) == mask
+    assert mask_file.load(path) == mask
 
 
 def test_a_wrapper_inside_the_name_stays(tmp_path: Path) -> None:
     state = {"body.module.weight": torch.tensor([True, False])}
-    assert list(maskfile.load(_written(tmp_path / "mask.pt", state))) == ["body.module.weight"]
+    assert list(mask_file.load(_written(tmp_path / "mask.pt", state))) == ["body.module.weight"]
 
 
 # what is no mask
@@ -250,7 +251,7 @@ def test_the_zeros_of_a_state_dict_are_those_of_its_matrices(tmp_path: Path) -> 
     state["0.weight"][0] = 0.0
     path = _written(tmp_path / "net.pt", {"state_dict": state})
     _refused(path, "its weights hold zeros: zeros = true$")
-    assert maskfile.load(path, zeros=True) == Mask({"0.weight": state["0.weight"] != 0})
+    assert mask_file.load(path, zeros=True) == Mask({"0.weight": state["0.weight"] != 0})
 
 
 @pytest.mark.parametrize(
@@ -286,9 +287,9 @@ def test_bits_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     whole, path = tmp_path / "whole.pt", tmp_path / "mask.pt"
-    maskfile.save(_mask(_net()), whole)
+    mask_file.save(_mask(_net()), whole)
     content = whole.read_bytes()
-    bits = maskfile.load(whole).pack()["bits"].numpy().tobytes()
+    bits = mask_file.load(whole).pack()["bits"].numpy().tobytes()
     at = content.index(bits) + len(bits) // 2
     path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     _refused(path, "is damaged or cut short; copy or write it again$")
@@ -328,7 +329,7 @@ def test_a_result_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.pt: no such file") as caught:
-        maskfile.load(tmp_path / "none.pt")
+        mask_file.load(tmp_path / "none.pt")
     assert "\n" not in str(caught.value)
 
 
@@ -336,7 +337,7 @@ def test_a_compiled_and_distributed_net_has_two_prefixes(tmp_path: Path) -> None
     mask = torch.tensor([[True, False]])
     state = {"_orig_mod.module.0.weight_orig": torch.ones(1, 2)}
     state |= {"_orig_mod.module.0.weight_mask": mask.float()}
-    assert maskfile.load(_written(tmp_path / "net.pt", state)) == Mask({"0.weight": mask})
+    assert mask_file.load(_written(tmp_path / "net.pt", state)) == Mask({"0.weight": mask})
 
 
 @pytest.mark.parametrize(

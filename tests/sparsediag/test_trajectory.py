@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sparsediag import Checkpoint, Result, Spectrum, Trajectory, overlap, spectrum, trajectory
-from sparsediag.run_folder import checkpoints, epochs
+from sparsediag.checkpoint.run_folder import checkpoints, epochs
 from training.config import Run
 from training.loop import fit
 

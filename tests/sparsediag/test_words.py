@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from sparsediag import Checkpoint, CheckpointError, Problem, Result, gradflow, spectrum, words
+from sparsediag import Checkpoint, CheckpointError, Problem, Result, gradflow, spectrum
+from sparsediag.checkpoint import resolve
+from sparsediag.checkpoint.mask_file import save
 from sparsediag.cli import main
 from sparsediag.data.datasets import load
-from sparsediag.maskfile import save
 
 USER = """
 from __future__ import annotations
@@ -190,7 +191,7 @@ def test_a_loss_by_its_name(typed: str, loss: float) -> None:
 def test_ours_with_a_model_of_ones_own_on_a_built_in_data_set(capsys: Captured) -> None:
     sys.path.insert(0, ".")
     try:
-        made = words.net("user.py:images", {"width": 5})
+        made = resolve.net("user.py:images", {"width": 5})
     finally:
         sys.path.remove(".")
     Checkpoint.of(made, model="mine", options={"width": 5}).save("ours.pt")
@@ -209,7 +210,7 @@ def test_inputs_of_ones_own_have_no_spread_that_is_known() -> None:
     Path("pixels.py").write_text(
         "import torch\nfrom user import images\ndata = [(torch.ones(4, 1, 8, 8), torch.arange(4))]"
     )
-    torch.save(words.net("user.py:images").state_dict(), "pixels.pt")
+    torch.save(resolve.net("user.py:images").state_dict(), "pixels.pt")
     typed = ["--model", "pixels.py:images", "--data", "pixels.py:data"]
     assert main(["inputscape", "pixels.pt", *typed, "--points", "3", "--count", "4"]) == 0
     assert Result.load("pixels-inputscape.npz").source["options"]["std"] is None
@@ -248,13 +249,13 @@ def sample(split: str = "val", images: int = 7, batch: int = 5) -> list[tuple[An
     ],
 )
 def test_batches_have_defaults_of_their_own(asked: dict[str, Any], got: tuple[Any, ...]) -> None:
-    ((x, *rest),) = words.batches(sample, **asked)
+    ((x, *rest),) = resolve.batches(sample, **asked)
     assert (len(x), *rest) == got
 
 
 @pytest.mark.parametrize("asked", [{}, {"batch": None}])
 def test_batches_get_what_they_need(asked: dict[str, Any]) -> None:
-    ((x, images),) = words.batches(lambda batch, images: [(torch.ones(batch), images)], **asked)
+    ((x, images),) = resolve.batches(lambda batch, images: [(torch.ones(batch), images)], **asked)
     assert (len(x), images) == (128, 1000)
 
 
@@ -278,10 +279,10 @@ def test_several_checkpoints_say_which_mask_is_whose(capsys: Captured) -> None:
 
 @pytest.mark.usefixtures("place")
 def test_a_file_that_has_changed_is_read_again() -> None:
-    assert words.net("user.py:Net").layers[0].out_features == 6
+    assert resolve.net("user.py:Net").layers[0].out_features == 6
     Path("user.py").write_text(USER.replace("width: int = 6", "width: int = 7"))
     os.utime("user.py", ns=(1, 1))
-    assert words.net("user.py:Net").layers[0].out_features == 7
+    assert resolve.net("user.py:Net").layers[0].out_features == 7
 
 
 @pytest.mark.filterwarnings("ignore")  # from the imports of other people's packages
@@ -289,17 +290,17 @@ def test_a_file_that_has_changed_is_read_again() -> None:
 def test_nets_of_others_come_without_weights(zoo: str) -> None:
     kind, _, name = zoo.partition(":")
     pytest.importorskip(kind)
-    assert isinstance(words.net(zoo, {"num_classes": 3}), nn.Module)
+    assert isinstance(resolve.net(zoo, {"num_classes": 3}), nn.Module)
     with pytest.raises(ValueError, match=f"unknown {kind} model '{name}x'; did you mean '{name}'"):
-        words.net(f"{zoo}x")
+        resolve.net(f"{zoo}x")
     asked = {"torchvision": "weights", "timm": "pretrained"}[kind]
     with pytest.raises(ValueError, match=f"multiple values for keyword argument '{asked}'"):
-        words.net(zoo, {asked: True})
+        resolve.net(zoo, {asked: True})
 
 
 def test_no_part_of_a_segmenting_net_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", pytest.fail)
-    assert words.net("torchvision:lraspp_mobilenet_v3_large", {"num_classes": 2})
+    assert resolve.net("torchvision:lraspp_mobilenet_v3_large", {"num_classes": 2})
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,7 @@ def test_no_part_of_a_segmenting_net_is_downloaded(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_options_are_plain_values(text: str, value: dict[str, Any]) -> None:
-    assert words.options(text) == value
+    assert resolve.options(text) == value
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_options_are_plain_values(text: str, value: dict[str, Any]) -> None:
 )
 def test_other_options_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="are no options; need plain values"):
-        words.options(text)
+        resolve.options(text)
 
 
 # what does not
@@ -387,7 +388,7 @@ def test_what_cannot_be(place: Path, capsys: Captured, line: str, message: str) 
     mask = Checkpoint.load("net.pt").mask
     assert mask is not None
     save(type(mask)({"fc.weight": mask["layers.0.weight"]}), "other.pt")
-    Checkpoint.of(words.net("mlp", {"size": 8}), model="mlp", options={"size": 8}).save("ours.pt")
+    Checkpoint.of(resolve.net("mlp", {"size": 8}), model="mlp", options={"size": 8}).save("ours.pt")
     assert message in refused(capsys, line)
     assert not Path("sprung").exists()
 

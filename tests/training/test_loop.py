@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import training
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.problem import Problem
 from sparsediag.data import datasets

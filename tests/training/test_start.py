@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from sparsediag import Checkpoint, Mask, maskfile, prunable
+from sparsediag import Checkpoint, Mask, prunable
+from sparsediag.checkpoint import mask_file
 from sparsediag.core.errors import CheckpointError, ConfigError
 from sparsediag.data import datasets
 from sparsediag.models import build
@@ -366,7 +367,7 @@ def test_a_run_begins_with_the_mask_in_a_file(kind: str, tmp_path: Path) -> None
     table: dict[str, Any] = {"method": "file", "path": str(path)}
     mask = mask_of(net)
     if kind == "mask":
-        maskfile.save(mask, path)
+        mask_file.save(mask, path)
     elif kind == "checkpoint":
         mask.apply_(net)
         Checkpoint.of(net, mask=mask, model="mlp", options={}).save(path)
@@ -409,7 +410,7 @@ def test_a_mask_of_another_net_is_refused(
     name: str, shape: tuple[int, ...], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "mask.pt"
-    maskfile.save(Mask({name: torch.ones(shape, dtype=torch.bool)}), path)
+    mask_file.save(Mask({name: torch.ones(shape, dtype=torch.bool)}), path)
     with pytest.raises(ValueError, match=re.escape(message)) as refused:
         begin(run_of(f"file:{path}"), tmp_path)
     assert str(refused.value).startswith(f"{path} does not fit the net: ")
@@ -438,7 +439,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_rewound_run_takes_the_mask_of_a_file(tmp_path: Path) -> None:
     path, mask = tmp_path / "mask.pt", mask_of(net_of())
-    maskfile.save(mask, path)
+    mask_file.save(mask, path)
     run = run_of(f"file:{path}", rewind=0.5, optim={"epochs": 2})
     (dense,) = run.before()
     origin = file_of(dense, tmp_path, "epoch-001.pt").weights
@@ -447,7 +448,7 @@ def test_a_rewound_run_takes_the_mask_of_a_file(tmp_path: Path) -> None:
 
 def test_a_run_is_trained_under_the_mask_of_a_file(tmp_path: Path) -> None:
     mask = Mask({"layers.1.fc.weight": torch.eye(12, dtype=torch.bool)})
-    maskfile.save(mask, tmp_path / "mask.pt")
+    mask_file.save(mask, tmp_path / "mask.pt")
     run = run_of(f"file:{tmp_path / 'mask.pt'}")
     assert run.id != run_of("file:other.pt").id
     kept = Checkpoint.load(fit(run, out=tmp_path, device="cpu").with_name("last.pt"))

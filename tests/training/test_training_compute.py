@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag import models
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import ConfigError
 from sparsediag.core.mask import Mask
 from sparsediag.core.prunable import prunable

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import training
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
 from training.__main__ import changes, main

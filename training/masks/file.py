@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsediag import maskfile
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint import mask_file
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from training.masks.method import Method
@@ -35,7 +35,7 @@ class File(Method):
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The mask, if it fits the net."""
-        mask = maskfile.load(self.path, zeros=self.zeros)
+        mask = mask_file.load(self.path, zeros=self.zeros)
         try:
             mask.check(problem.net)
         except ValueError as error:

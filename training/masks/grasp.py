@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable

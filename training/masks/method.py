@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from training.keeper import Keeper

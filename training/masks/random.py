@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import unknown
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem

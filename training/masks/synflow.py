@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.evaluation import exactly
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag.checkpoint import Checkpoint
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.mask import Mask
 from training.prerequisite import Prerequisite
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from sparsediag import conventions
+from sparsediag.checkpoint import mask_conventions
 from sparsediag.core.mask import Mask
 from sparsediag.core.validation import bare
 
@@ -35,7 +35,9 @@ def plain(net: nn.Module) -> tuple[nn.Module, Mask | None]:
     tensors = [t for m in net.modules() for t in vars(m).values() if isinstance(t, Tensor)]
     # what hooks have computed cannot be copied with the rest
     copied = copy.deepcopy(net, {id(t): t.detach().clone() for t in tensors if not t.is_leaf})
-    found = conventions.read({n: t for n, t in net.state_dict().items() if isinstance(t, Tensor)})
+    found = mask_conventions.read(
+        {n: t for n, t in net.state_dict().items() if isinstance(t, Tensor)}
+    )
     if found.fault:
         raise ValueError(found.fault)
     for name, module in copied.named_modules():

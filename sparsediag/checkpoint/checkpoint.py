@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsediag import archive, foreign, rebuild, words
+from sparsediag.checkpoint import rebuild, resolve, safe_load, state_dicts
 from sparsediag.core import losses
 from sparsediag.core.atomic import written
 from sparsediag.core.device import pick
@@ -103,12 +103,12 @@ class Checkpoint:
         payload = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weights", "mask")
         }
-        payload["format"] = archive.FORMAT
+        payload["format"] = safe_load.FORMAT
         payload["mask"] = self.mask.pack() if self.mask else None
         payload["dense"] = {n: t.clone() for n, t in self.weights.items() if n not in mask}
         payload["live"] = {n: self.weights[n][m] for n, m in mask.items()}
         with written(path) as draft, draft.open("wb") as file:  # a name would end up in the file
-            torch.save(archive.interned(payload), file)
+            torch.save(safe_load.interned(payload), file)
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
@@ -124,8 +124,8 @@ class Checkpoint:
             CheckpointError: If it holds no weights, is damaged, or is of a newer format.
         """
         path = Path(path)
-        payload = archive.contents(path)
-        if archive.ours(path, payload, "dense"):
+        payload = safe_load.contents(path)
+        if safe_load.ours(path, payload, "dense"):
             try:
                 return cls._unpacked(payload)
             except Exception:
@@ -134,7 +134,7 @@ class Checkpoint:
         if payload.keys() == {"format", "mask"}:
             raise CheckpointError(masks)
         try:
-            made_by, found = foreign.read(payload)
+            made_by, found = state_dicts.read(payload)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if not found.weights:
@@ -183,14 +183,14 @@ class Checkpoint:
         self,
         device: str | torch.device = "cpu",
         *,
-        model: words.Model | None = None,
+        model: resolve.Model | None = None,
         model_options: Mapping[str, Any] | None = None,
     ) -> nn.Module:
         """The net, in evaluation mode, with these weights.
 
         Args:
             device: Where to.
-            model: What makes the net, or the net itself, which stays as it is; see `words.net`.
+            model: What makes the net, or the net itself, which stays as it is; see `resolve.net`.
                 None for a net that is built in.
             model_options: Keywords for what makes it; by default those recorded here.
 
@@ -202,7 +202,7 @@ class Checkpoint:
 
     def _rebuilt(
         self,
-        model: words.Model | None,
+        model: resolve.Model | None,
         options: Mapping[str, Any] | None,
         mask: str | Path | None = None,
     ) -> tuple[nn.Module, Mask | None, list[str]]:
@@ -224,7 +224,7 @@ class Checkpoint:
         images: int | None = None,
         batch: int | None = None,
         data: str | Callable[..., Any] | Iterable[Any] | None = None,
-        model: words.Model | None = None,
+        model: resolve.Model | None = None,
         model_options: Mapping[str, Any] | None = None,
         loss: str | Loss | None = None,
         mask: str | Path | None = None,
@@ -241,10 +241,10 @@ class Checkpoint:
                 what batches of one's own take.
             batch: Images at a time; None for 128, or what batches of one's own take.
             data: Another data set than the one it was trained on, or batches of one's own; see
-                `words.batches`.
+                `resolve.batches`.
             model: What makes the net, as in `build`.
             model_options: Keywords for it.
-            loss: `loss(outputs, targets)` or its name, see `words.loss`; see `Problem` for None.
+            loss: `loss(outputs, targets)` or its name, see `resolve.loss`; see `Problem` for None.
             mask: "zeros" takes exact zeros for dead where there is no mask, "none" leaves the mask
                 out, another word is the file of one. None for the checkpoint's own.
             batch_norm: Running statistics, or those of each batch; see `Problem`.
@@ -271,5 +271,5 @@ class Checkpoint:
         for line in lines:
             if note:
                 note(line)
-        compare = words.loss(loss) if isinstance(loss, str) else loss or losses.loss
+        compare = resolve.loss(loss) if isinstance(loss, str) else loss or losses.loss
         return rebuild.problem(net, batches, loss=compare, mask=alive, batch_norm=batch_norm)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparsediag import conventions, maskfile
+from sparsediag.checkpoint import mask_conventions, mask_file
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.mask import Mask
 
@@ -78,16 +78,16 @@ def fill(
     inner = {n.removeprefix(start): t for n, t in weights.items() if n.startswith(start)}
     weights = _once(inner, first, name, alive)
     chosen, how = _chosen(net, weights, found, asked)
-    lines = _put(net, conventions.fold(weights, chosen or {}), chosen or found, first, name)
+    lines = _put(net, mask_conventions.fold(weights, chosen or {}), chosen or found, first, name)
     outside = [n for n in mask or () if not n.startswith(start)]
     if how and chosen:  # names and shapes fit by now
-        for fault in conventions.upside_down(how, weights, chosen):
+        for fault in mask_conventions.upside_down(how, weights, chosen):
             raise CheckpointError(fault)
-        line = conventions.proof(how, weights, chosen)
+        line = mask_conventions.proof(how, weights, chosen)
     elif how:
         line = how
     elif outside:
-        line = conventions.told("the file's mask", chosen) if chosen else "none"
+        line = mask_conventions.told("the file's mask", chosen) if chosen else "none"
         line += f"; left out, as they are outside of '{start}': {_several(outside)}"
     return chosen, [f"mask: {line}", *lines] if line else lines
 
@@ -107,7 +107,7 @@ def _once(
     kept: dict[str, tuple[str, Tensor]] = {}
     for n, t in tensors.items():
         own = first.get(n, n)
-        (one,) = conventions.fold({own: t}, mask).values()
+        (one,) = mask_conventions.fold({own: t}, mask).values()
         other, twin = kept.setdefault(own, (n, one))
         if other != n and not _alike(one, twin):
             raise CheckpointError(
@@ -131,11 +131,13 @@ def _chosen(
     if asked == "none":
         return None, "none, as asked"
     if asked == "zeros":
-        mask = conventions.zeros({n: weights[n] for n, _ in net.named_parameters() if n in weights})
+        mask = mask_conventions.zeros(
+            {n: weights[n] for n, _ in net.named_parameters() if n in weights}
+        )
         if mask is None:
             raise CheckpointError("no weight is exactly 0, so there are no zeros to take for dead")
         return mask, "exact zeros"
-    mask = Mask(_once(maskfile.load(asked), _first(net), str(asked), {}))
+    mask = Mask(_once(mask_file.load(asked), _first(net), str(asked), {}))
     try:
         mask.check(net)
     except ValueError as error:

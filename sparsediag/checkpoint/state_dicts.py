@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsediag import conventions
-from sparsediag.conventions import Found
+from sparsediag.checkpoint import mask_conventions
+from sparsediag.checkpoint.mask_conventions import Found
 from sparsediag.core.mask import Mask
 
 NESTED = ("state_dict", "model", "net", "model_state_dict", "model_state", "params")
@@ -39,7 +39,7 @@ def read(payload: Mapping[Any, Any]) -> tuple[dict[str, str], Found]:
             masks |= _masks(key, payload.get(key))
         except ValueError as error:
             fault = str(error)
-    found = conventions.read(state, masks if state else None)
+    found = mask_conventions.read(state, masks if state else None)
     if fault:
         found = replace(found, mask=None, line="none that can be used", fault=fault)
     if found.mask is None and _all_masks(state):
@@ -117,5 +117,5 @@ def _masks(key: str, value: Any) -> dict[str, Tensor]:
 def _all_masks(state: Mapping[str, Tensor]) -> bool:
     """Whether there is no weight here."""
     return all(m.dtype == torch.bool or m.dim() > 1 for m in state.values()) and all(
-        map(conventions.binary, state.values())
+        map(mask_conventions.binary, state.values())
     )

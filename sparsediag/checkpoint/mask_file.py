@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sparsediag import archive, conventions, foreign
+from sparsediag.checkpoint import mask_conventions, safe_load, state_dicts
 from sparsediag.core.atomic import written
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.mask import Mask
@@ -23,7 +23,7 @@ def save(mask: Mask, path: str | Path) -> None:
         OSError: If it cannot be written.
     """
     with written(path) as draft, draft.open("wb") as file:
-        torch.save({"format": archive.FORMAT, "mask": mask.pack()}, file)
+        torch.save({"format": safe_load.FORMAT, "mask": mask.pack()}, file)
 
 
 def load(path: str | Path, *, zeros: bool = False) -> Mask:
@@ -49,8 +49,8 @@ def load(path: str | Path, *, zeros: bool = False) -> Mask:
     True
     """
     path = Path(path)
-    payload, doubts = archive.contents(path), []
-    if archive.ours(path, payload, "mask"):
+    payload, doubts = safe_load.contents(path), []
+    if safe_load.ours(path, payload, "mask"):
         try:
             mask = None if payload["mask"] is None else Mask.unpack(payload["mask"])
             weights = dict(payload.get("dense", {}))
@@ -58,13 +58,13 @@ def load(path: str | Path, *, zeros: bool = False) -> Mask:
             raise CheckpointError(f"{path} is no whole mask; write it again") from None
     else:
         try:
-            _, found = foreign.read(payload)
+            _, found = state_dicts.read(payload)
         except ValueError as error:
             raise CheckpointError(f"{error}; {path} holds no mask") from None
         if found.fault:
             raise CheckpointError(f"{found.fault}; {path} holds no mask")
         mask, weights, doubts = found.mask, found.weights, found.doubts
-    holes = None if mask else conventions.zeros(weights)
+    holes = None if mask else mask_conventions.zeros(weights)
     if mask is None and zeros:
         mask = holes
     if mask is None:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsediag import models
+from sparsediag.checkpoint.user_code import OWN, needed, running, taken, thing
 from sparsediag.core.errors import unknown
-from sparsediag.own import OWN, needed, running, taken, thing
 
 Model = str | Callable[..., nn.Module] | nn.Module
 Loss = Callable[[Any, Any], Any]

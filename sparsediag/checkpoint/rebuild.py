@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sparsediag import fit, models, words
+from sparsediag import models
+from sparsediag.checkpoint import load_weights, resolve
+from sparsediag.checkpoint.strip_pruning import plain
 from sparsediag.core import validation
 from sparsediag.core.errors import CheckpointError, unknown
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.data import datasets
-from sparsediag.unhook import plain
 
 
 def net(
@@ -27,7 +28,7 @@ def net(
     builtin: str,
     builtin_options: Mapping[str, Any],
     made_by: Mapping[str, Any],
-    model: words.Model | None,
+    model: resolve.Model | None,
     options: Mapping[str, Any] | None,
     mask: str | Path | None = None,
 ) -> tuple[nn.Module, Mask | None, list[str]]:
@@ -39,16 +40,16 @@ def net(
         builtin: The name of a built-in network that the checkpoint records.
         builtin_options: Its options.
         made_by: What the checkpoint says about itself.
-        model: What makes another network; see `words.net`.
+        model: What makes another network; see `resolve.net`.
         options: Keywords for it.
-        mask: The mask to use instead; see `fit.fill`.
+        mask: The mask to use instead; see `load_weights.fill`.
 
     Raises:
         ValueError: If there is no such net or mask, or the weights do not fit it.
     """
     if model is not None:
-        name = words.called(model)
-        made = _of_its_own(name, partial(words.net, model, options, recorded=builtin_options))
+        name = resolve.called(model)
+        made = _of_its_own(name, partial(resolve.net, model, options, recorded=builtin_options))
     elif options is not None:
         raise ValueError("options of a model came without one; give --model too")
     elif builtin not in models.MODELS:
@@ -67,7 +68,7 @@ def net(
     if mask is None and "fault" in about:
         raise CheckpointError(f"{about['fault']}; to leave the mask out: --mask none")
     line = about.get("mask", "")
-    alive, lines = fit.fill(made, weights, own_mask, asked=mask, line=line, name=name)
+    alive, lines = load_weights.fill(made, weights, own_mask, asked=mask, line=line, name=name)
     if "beside" in about:
         lines.append(f"file: {about['file']}; not read: {about['beside']}")
     return made.eval(), alive, lines
@@ -106,7 +107,7 @@ def batches(
 
     Args:
         net: The images get its device and dtype.
-        data: A name, or see `words.batches`.
+        data: A name, or see `resolve.batches`.
         builtin: The name of a built-in network, which says what images it takes; "" for others.
         builtin_options: Its options.
         trained_on: The data set that the checkpoint records.
@@ -118,9 +119,9 @@ def batches(
     """
     if data == "":
         raise CheckpointError("the checkpoint names no data set; pass one with --data")
-    if words.own(data):
-        return words.batches(data, **asked)
-    given: dict[str, Any] = dict(words.DEFAULTS)
+    if resolve.own(data):
+        return resolve.batches(data, **asked)
+    given: dict[str, Any] = dict(resolve.DEFAULTS)
     given |= {key: value for key, value in asked.items() if value is not None}
     given["images"] = given["images"] or None
     weight = next(net.parameters())
