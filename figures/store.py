@@ -11,8 +11,8 @@ from figures.need import Need
 from figures.scales import Scale
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.data import datasets
+from sparsediag.diagnostics.result import Result
 from sparsediag.diagnostics.spectrum import Spectrum
-from sparsediag.result import Result
 from training.start import finished
 
 

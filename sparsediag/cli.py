@@ -20,7 +20,7 @@ from sparsediag.options import CHECKPOINT, DEBUG, JSON, LOOK, OTHERS, SHARE, SHA
 
 if TYPE_CHECKING:
     from sparsediag.core.problem import Problem
-    from sparsediag.result import Result
+    from sparsediag.diagnostics.result import Result
 
 app = App(
     name="sparsediag",

@@ -11,9 +11,9 @@ from sparsediag.core.errors import unknown
 from sparsediag.diagnostics.comparison import Comparison
 from sparsediag.diagnostics.inputscape import Inputscape
 from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.diagnostics.result import Result
 from sparsediag.plotting import style
 from sparsediag.plotting.landscape import panels
-from sparsediag.result import Result
 from sparsediag.surfaces.export import as_csv, as_vtk
 
 PICTURES = ("png", "pdf", "svg")

@@ -29,7 +29,7 @@ from sparsediag import Checkpoint, Mask, Result, cli, models, prunable
 from sparsediag.cli import main
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.census import census
-from sparsediag.paths import dead_units, paths
+from sparsediag.diagnostics.connectivity import dead_units, paths
 from training.config import Run
 from training.loop import fit
 

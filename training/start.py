@@ -17,7 +17,7 @@ from sparsediag.core.errors import CheckpointError, ConfigError
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.data.datasets import Data
-from sparsediag.paths import paths
+from sparsediag.diagnostics.connectivity import paths
 from training import zero
 from training.config import Run
 from training.feed import endless

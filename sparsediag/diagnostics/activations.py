@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag import axis
 from sparsediag.core.batches import count
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
-from sparsediag.result import Result, source
-from sparsediag.tally import Tally, classes
-from sparsediag.taps import blocks, named, tapped
+from sparsediag.diagnostics.layers import unit_axis
+from sparsediag.diagnostics.layers.hooks import blocks, named, tapped
+from sparsediag.diagnostics.layers.zero_counts import Tally, classes
+from sparsediag.diagnostics.result import Result, source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,8 +163,8 @@ def activations(
     with problem.modes(), torch.no_grad():
         for i, (x, y) in enumerate(batches):
             labels = torch.searchsorted(known, y.long()) if len(known) else known
-            apart = axis.samples_first(problem.net, count((x, y)))
-            with axis.units(problem.net) as units:
+            apart = unit_axis.samples_first(problem.net, count((x, y)))
+            with unit_axis.units(problem.net) as units:
                 add = _adding(tallies, labels, apart, units)
                 with tapped(problem.net, names, add, functions=functions):
                     problem.call(weights, x)

@@ -15,8 +15,8 @@ from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.curvature.engines import Mode
 from sparsediag.curvature.lanczos import Which
+from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.spectrum import spectrum
-from sparsediag.result import Result, source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,8 +16,8 @@ from sparsediag.core.errors import CheckpointError
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
 from sparsediag.core.prunable import prunable
-from sparsediag.paths import dead_units, paths
-from sparsediag.result import Result
+from sparsediag.diagnostics.connectivity import dead_units, paths
+from sparsediag.diagnostics.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from sparsediag.core.evaluation import full_precision
 from sparsediag.diagnostics.landscape import Landscape
-from sparsediag.result import Result
+from sparsediag.diagnostics.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

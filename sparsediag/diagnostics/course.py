@@ -17,8 +17,8 @@ from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.activations import activations
 from sparsediag.diagnostics.gradflow import gradflow
+from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.signal import signal
-from sparsediag.result import Result, source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

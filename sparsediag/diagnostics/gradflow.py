@@ -21,7 +21,7 @@ from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import matrices
-from sparsediag.result import Result, source
+from sparsediag.diagnostics.result import Result, source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,7 +21,7 @@ from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice
 from sparsediag.curvature.lanczos import eigenpairs
-from sparsediag.result import Result, source
+from sparsediag.diagnostics.result import Result, source
 from sparsediag.surfaces import directions
 from sparsediag.surfaces.evaluate import CHUNK
 

@@ -12,7 +12,7 @@ import numpy as np
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.fingerprint import fingerprint
 from sparsediag.core.problem import Problem
-from sparsediag.result import Result, source
+from sparsediag.diagnostics.result import Result, source
 from sparsediag.surfaces import checks
 from sparsediag.surfaces.directions import Norm
 from sparsediag.surfaces.evaluate import Precision, Statistics, Sweep

@@ -11,8 +11,8 @@ import torch
 
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
+from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
-from sparsediag.result import Result, source
 from sparsediag.surfaces import directions, plane
 from sparsediag.surfaces.evaluate import Sweep
 

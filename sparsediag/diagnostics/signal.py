@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 
-from sparsediag.axis import samples_first
 from sparsediag.core.batches import count
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
-from sparsediag.result import Result, source
-from sparsediag.taps import blocks, layers, named, tapped
-from sparsediag.wave import Wave
+from sparsediag.diagnostics.layers.hooks import blocks, layers, named, tapped
+from sparsediag.diagnostics.layers.signal_moments import Wave
+from sparsediag.diagnostics.layers.unit_axis import samples_first
+from sparsediag.diagnostics.result import Result, source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,7 @@ from sparsediag.curvature.lanczos import ORDER, Which
 from sparsediag.curvature.operator import Curvature
 from sparsediag.curvature.slq import density as smoothed
 from sparsediag.curvature.slq import quadrature
-from sparsediag.result import Result, source
+from sparsediag.diagnostics.result import Result, source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

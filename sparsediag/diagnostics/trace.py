@@ -20,7 +20,7 @@ from sparsediag.core.rng import stream
 from sparsediag.curvature import pyhessian
 from sparsediag.curvature.engines import Mode
 from sparsediag.curvature.operator import Curvature
-from sparsediag.result import Result, source
+from sparsediag.diagnostics.result import Result, source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

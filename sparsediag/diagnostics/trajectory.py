@@ -13,9 +13,9 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.run_folder import checkpoints, epochs
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
+from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
 from sparsediag.diagnostics.subspace import overlap
-from sparsediag.result import Result, source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

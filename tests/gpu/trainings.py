@@ -21,7 +21,7 @@ from figures import items, store
 from figures.need import Need
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
-from sparsediag.result import Result
+from sparsediag.diagnostics.result import Result
 from tests.gpu.settings import Measurements, Row, Settings, Skip
 from training.config import Run
 from training.loop import fit

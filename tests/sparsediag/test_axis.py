@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsediag.axis import samples_first, units
+from sparsediag.diagnostics.layers.unit_axis import samples_first, units
 
 
 def found(layer: nn.Module, x: Tensor, change: Callable[[Tensor], Tensor]) -> int | None:

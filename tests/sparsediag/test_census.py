@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sparsediag import Checkpoint, Mask, Result, prunable
 from sparsediag.diagnostics.census import Census, census
+from sparsediag.diagnostics.connectivity import paths
 from sparsediag.models import build
-from sparsediag.paths import paths
 from sparsediag.plotting import style
 
 LENET = {"size": 4, "width": 3, "classes": 2}  # weights of (3, 16), (3, 3) and (2, 3)

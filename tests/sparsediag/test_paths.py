@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from sparsediag.core.mask import Mask
 from sparsediag.core.prunable import prunable
+from sparsediag.diagnostics.connectivity import Paths, dead_units, paths
 from sparsediag.models import Ghost, build
-from sparsediag.paths import Paths, dead_units, paths
 
 Way = list[tuple[str, tuple[int, ...]]]  # the weights that a path runs through, by their index
 SEEDS = range(5)

@@ -21,7 +21,7 @@ import torch
 import sparsediag
 from sparsediag import Activations, CheckpointError, Gradflow, Landscape, Mask, Result, Spectrum
 from sparsediag.diagnostics import DIAGNOSTICS
-from sparsediag.result import SHOWN
+from sparsediag.diagnostics.result import SHOWN
 
 OPTIONS = {
     "landscape": {"points": 3, "seed": 2},

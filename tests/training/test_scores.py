@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import sparsediag as sd
 from sparsediag import Mask, Problem, prunable
-from sparsediag.paths import paths
+from sparsediag.diagnostics.connectivity import paths
 from training.masks import METHODS, grasp, snip, synflow
 from training.masks.random import Random
 from training.masks.shares import best, counts, erk, uniform

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.core.prunable import linear
-from sparsediag.taps import tapped
+from sparsediag.diagnostics.layers.hooks import tapped
 
 # layers with units in the second and in the last dimension of what they give
 SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)

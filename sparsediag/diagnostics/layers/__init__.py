@@ -1,0 +1,1 @@
+"""Hooks and counters that the diagnostics of single layers share."""
