@@ -13,7 +13,7 @@ from sparsediag.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sparsediag import data, models
-    from sparsediag.checkpoint import mask_file
+    from sparsediag.checkpoint import mask_file as maskfile
     from sparsediag.checkpoint.checkpoint import Checkpoint
     from sparsediag.checkpoint.strip_pruning import plain
     from sparsediag.core.errors import CheckpointError, ConfigError
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.inputscape import Inputscape, inputscape
     from sparsediag.diagnostics.landscape import Landscape, landscape
     from sparsediag.diagnostics.perturbation import Perturbation, perturbation
+    from sparsediag.diagnostics.report.report import report
     from sparsediag.diagnostics.result import Result
     from sparsediag.diagnostics.signal import Signal, signal
     from sparsediag.diagnostics.spectrum import Spectrum, spectrum
     from sparsediag.diagnostics.subspace import overlap
     from sparsediag.diagnostics.trace import Trace, trace
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
-    from sparsediag.reporting.report import report
     from sparsediag.surfaces.interpolation import principal, through
     from sparsediag.surfaces.plane import Plane, plane
 
@@ -61,7 +61,7 @@ _WHERE = {
     "plane": "surfaces.plane",
     "principal": "surfaces.interpolation",
     "prunable": "core.prunable",
-    "report": "reporting.report",
+    "report": "diagnostics.report.report",
     "through": "surfaces.interpolation",
     "trajectory": "diagnostics.trajectory",
 }

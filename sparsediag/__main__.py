@@ -2,6 +2,6 @@
 
 import sys
 
-from sparsediag.cli import main
+from sparsediag.cli.app import main
 
 sys.exit(main())

@@ -25,8 +25,9 @@ from PIL import Image
 from torch import nn
 
 import sparsediag
-from sparsediag import Checkpoint, Mask, Result, cli, models, prunable
-from sparsediag.cli import main
+from sparsediag import Checkpoint, Mask, Result, models, prunable
+from sparsediag.cli.app import main
+from sparsediag.cli.options import SHARED
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.census import census
 from sparsediag.diagnostics.connectivity import dead_units, paths
@@ -490,7 +491,7 @@ def test_help_explains_every_option(
         else:
             assert f"--{option.replace('_', '-')} " in page
             assert plain(explained[option] or "-") in page
-    for option, (hint, _) in cli.SHARED.items():
+    for option, (hint, _) in SHARED.items():
         assert f"--{option.replace('_', '-')} " in page
         assert typing.get_args(hint)[1].help in page
     assert DIAGNOSTICS[name] in page

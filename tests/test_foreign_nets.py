@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import sparsediag as sd
-from sparsediag.cli import main
+from sparsediag.cli.app import main
 
 IMAGES = """
 def batches():

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import sparsediag as sd
-from sparsediag.cli import app
+from sparsediag.cli.app import app
 from sparsediag.diagnostics import DIAGNOSTICS
 from training.config import RECIPES, Run
 from training.masks import METHODS

@@ -1,184 +1,93 @@
-"""Imports run one way: training -> sparsediag <- figures, and inside each from high to low."""
+"""Rooms: every import goes from a room to one below it, and there is no circle.
+
+Every import statement counts, also under TYPE_CHECKING and inside functions.
+"""
 
 import ast
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+GROUND = {"sparsediag.core"}
+BELOW = GROUND | {"sparsediag.models", "sparsediag.data", "sparsediag.plotting"}
+SURFACES = GROUND | {"sparsediag.curvature"}
+LIBRARY = BELOW | SURFACES | {"sparsediag.surfaces", "sparsediag.checkpoint"}
+LIBRARY |= {"sparsediag.diagnostics"}
 
-# low to high; modules on one line do not import each other
-ORDER = [
-    [
-        "sparsediag.core.errors",
-        "sparsediag.core.version",
-        "sparsediag.core.batch_loss",
-        "sparsediag.core.atomic",
-        "sparsediag.core.device",
-        "sparsediag.core.rng",
-        "sparsediag.plotting.terminal",
-        "sparsediag.curvature.tape_rules",
-        "sparsediag.curvature.krylov",
-        "sparsediag.core.process",
-        "sparsediag.options",
-        "sparsediag.core.prunable",
-        "sparsediag.core.twice_differentiable",
-        "sparsediag.curvature.cuda_graph",
-    ],
-    [
-        "sparsediag.checkpoint.safe_load",
-        "sparsediag.checkpoint.user_code",
-        "sparsediag.core.fingerprint",
-        "sparsediag.curvature.recorder",
-        "sparsediag.surfaces.point_log",
-        "sparsediag.plotting.style",
-    ],
-    [
-        "sparsediag.curvature.bn_folding",
-        "sparsediag.core.evaluation",
-        "sparsediag.core.html",
-        "sparsediag.plotting.layers",
-        "sparsediag.plotting.svg",
-        "sparsediag.plotting.spectrum",
-    ],
-    [
-        "sparsediag.core.mask",
-        "sparsediag.models",
-        "sparsediag.data.images",
-        "sparsediag.curvature.lanczos",
-        "sparsediag.curvature.slq",
-        "sparsediag.curvature.tape",
-    ],
-    ["sparsediag.checkpoint.mask_conventions", "sparsediag.checkpoint.resolve"],
-    ["sparsediag.checkpoint.state_dicts"],
-    [
-        "sparsediag.checkpoint.mask_file",
-        "sparsediag.diagnostics.connectivity",
-        "sparsediag.core.coordinates",
-        "sparsediag.data.datasets",
-        "sparsediag.core.batches",
-        "sparsediag.curvature.certificate",
-        "sparsediag.curvature.forward_over_reverse",
-        "sparsediag.core.double_backward",
-    ],
-    ["sparsediag.core.validation", "sparsediag.core.losses"],
-    [
-        "sparsediag.core.problem",
-        "sparsediag.checkpoint.strip_pruning",
-        "sparsediag.checkpoint.load_weights",
-    ],
-    ["sparsediag.checkpoint.rebuild"],
-    [
-        "sparsediag.surfaces.directions",
-        "sparsediag.checkpoint.checkpoint",
-        "sparsediag.diagnostics.result",
-        "sparsediag.curvature.pyhessian",
-        "sparsediag.core.memory_format",
-        "sparsediag.diagnostics.layers.hooks",
-        "sparsediag.diagnostics.layers.zero_counts",
-        "sparsediag.diagnostics.layers.signal_moments",
-    ],
-    [
-        "sparsediag.curvature.engines",
-        "sparsediag.diagnostics.layers.unit_axis",
-        "sparsediag.core.filter_norms",
-        "sparsediag.curvature.chunks",
-    ],
-    ["sparsediag.curvature.operator"],
-    ["sparsediag.curvature.eigensolvers"],
-    ["sparsediag.surfaces.plane"],
-    [
-        "sparsediag.surfaces.interpolation",
-        "sparsediag.surfaces.evaluate",
-        "sparsediag.surfaces.adaptive",
-    ],
-    ["sparsediag.surfaces.checks", "sparsediag.surfaces.parallel"],
-    ["sparsediag.surfaces.grid", "sparsediag.plotting.landscape", "sparsediag.surfaces.export"],
-    ["sparsediag.diagnostics"],
-    ["sparsediag.job", "sparsediag.output"],
-    ["sparsediag.reporting"],
-    ["sparsediag.cli"],
-    ["sparsediag.__main__"],
-    ["training.schedule", "training.table", "training.augment", "training.prerequisite"],
-    ["training.optim", "training.keeper", "training.zero", "training.compute", "training.model"],
-    ["training.masks", "training.tweaks"],
-    ["training.config"],
-    ["training.records", "training.feed"],
-    ["training.start", "training.step"],
-    ["training.captured"],
-    ["training.loop"],
-    ["training.engine"],
-    ["training.work"],
-    ["training.stages", "training.catalogue"],
-    ["training.progress"],
-    ["training.__main__"],
-    ["figures.need", "figures.estimate"],
-    ["figures.scales", "figures.claims", "figures.tables", "figures.accuracy"],
-    ["figures.store", "figures.margins"],
-    ["figures.lottery"],
-    ["figures.tost"],
-    ["figures.pipeline"],
-    ["figures.items"],
-    ["figures.plan"],
-    ["figures.bill", "figures.findings"],
-    ["figures.page"],
-    ["figures.__main__"],
-]
-LEVEL = {module: level for level, modules in enumerate(ORDER) for module in modules}
-FILES = [
-    file
+# a room, and what it may import beside itself
+ROOMS: dict[str, set[str]] = {
+    "sparsediag.core": set(),
+    "sparsediag.models": GROUND,
+    "sparsediag.data": GROUND,
+    "sparsediag.plotting": GROUND,
+    "sparsediag.curvature": GROUND,
+    "sparsediag.surfaces": SURFACES,
+    "sparsediag.checkpoint": GROUND | {"sparsediag.models", "sparsediag.data"},
+    "sparsediag.diagnostics": LIBRARY - {"sparsediag.diagnostics"},
+    "sparsediag.cli": LIBRARY,
+    "sparsediag": LIBRARY | {"sparsediag.cli"},  # __init__ and __main__
+    "training": LIBRARY | {"sparsediag"},
+    "figures": LIBRARY | {"sparsediag", "training"},
+}
+FILES = {
+    ".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f
     for package in ("sparsediag", "training", "figures")
-    for file in sorted((ROOT / package).rglob("*.py"))
-]
+    for f in sorted((ROOT / package).rglob("*.py"))
+}
 
 
-def layer(module: str) -> str | None:
-    """The entry of ORDER that a module belongs to."""
-    while module and module not in LEVEL:
+def room(module: str) -> str:
+    """The room that a module lies in."""
+    while module not in ROOMS:
         module = module.rpartition(".")[0]
-    return module or None
+    return module
 
 
-def imports(file: Path) -> list[tuple[int, str]]:
-    """Lines and modules that a file imports, but for those that only a type checker sees."""
-    found = []
-    pending: list[ast.AST] = [ast.parse(file.read_text())]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
+def imports(name: str) -> Iterator[tuple[int, str]]:
+    """Lines and modules of ours that a file imports."""
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
-        pending += ast.iter_child_nodes(node)
-    return found
-
-
-def name(file: Path) -> str:
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-@pytest.mark.parametrize("file", FILES, ids=name)
-def test_every_import_goes_down(file: Path) -> None:
-    own = layer(name(file))
-    for line, module in imports(file):
-        package = module.split(".")[0]
-        if package not in ("sparsediag", "training", "figures") or own is None:
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [module if module in FILES else node.module for module in inner]
+        else:
             continue
-        other = layer(module)
-        if other is None or other == own:
-            continue
-        assert LEVEL[other] < LEVEL[own], f"{name(file)}:{line} imports {module}, above it"
+        yield from ((node.lineno, module) for module in found if module in FILES)
 
 
-def test_every_module_has_a_place() -> None:
-    packages = {"sparsediag", "training", "figures"}
-    assert [name(f) for f in FILES if layer(name(f)) is None and name(f) not in packages] == []
+def test_every_room_is_in_the_table() -> None:
+    """And `sparsediag/` holds nothing beside its rooms, `__init__` and `__main__`."""
+    rooms = {name for name in ROOMS if name.startswith("sparsediag.")}
+    found = {name for name in FILES if name.count(".") == 1 and name.startswith("sparsediag.")}
+    assert found == rooms | {"sparsediag.__main__"}
+    assert len(rooms) <= 11
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_import_goes_down(name: str) -> None:
+    own = room(name)
+    for line, module in imports(name):
+        other = room(module)
+        assert other == own or other in ROOMS[own], f"{FILES[name]}:{line} imports {module}"
+
+
+def test_there_is_no_circle() -> None:
+    graph = {name: {module for _, module in imports(name)} - {name} for name in FILES}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(FILES)
+
+
+@pytest.mark.parametrize("name", [name for name in ROOMS if name.count(".") == 1])
+def test_a_room_says_what_it_is_for(name: str) -> None:
+    told = ast.get_docstring(ast.parse(FILES[name].read_text())) or ""
+    assert told.endswith(".")
+    assert len(told.splitlines()[0]) > 15
 
 
 def test_the_wheel_holds_two_packages(tmp_path: Path) -> None:

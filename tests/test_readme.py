@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from figures import findings, items
-from sparsediag.cli import main
+from sparsediag.cli.app import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

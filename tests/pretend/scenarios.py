@@ -17,7 +17,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from sparsediag import cli
+from sparsediag.cli import app
 from sparsediag.curvature.engines import Mode
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.course import WORK
@@ -100,7 +100,7 @@ def _sparsediag(*words: object) -> None:
     """One command, which must end well."""
     said = StringIO()
     with redirect_stdout(said), redirect_stderr(said):
-        code = cli.main([*map(str, words), "--device", "cuda", "--images", "64"])
+        code = app.main([*map(str, words), "--device", "cuda", "--images", "64"])
     if code:
         raise RuntimeError(f"sparsediag {words}: {said.getvalue()}")
 

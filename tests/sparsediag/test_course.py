@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sparsediag import Checkpoint, Result, activations, gradflow
-from sparsediag.cli import main
+from sparsediag.cli.app import main
 from sparsediag.diagnostics.course import MEASURES, WORK, Course, course
 from sparsediag.diagnostics.signal import signal
 from training.config import Run

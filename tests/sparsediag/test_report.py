@@ -18,13 +18,13 @@ from cyclopts import App
 from torch import nn
 
 from sparsediag import Checkpoint, Mask, Problem, activations, gradflow, landscape, signal, spectrum
-from sparsediag.reporting import classes, layers
-from sparsediag.reporting.charts import looks, told
-from sparsediag.reporting.measure import COSTS, Measured
-from sparsediag.reporting.nets import gather
-from sparsediag.reporting.report import report
-from sparsediag.reporting.summary import findings, provenance
-from sparsediag.reporting.training import own
+from sparsediag.diagnostics.report import classes, layers
+from sparsediag.diagnostics.report.charts import looks, told
+from sparsediag.diagnostics.report.measure import COSTS, Measured
+from sparsediag.diagnostics.report.nets import gather
+from sparsediag.diagnostics.report.report import report
+from sparsediag.diagnostics.report.summary import findings, provenance
+from sparsediag.diagnostics.report.training import own
 from training.config import Run
 from training.loop import fit
 
@@ -380,7 +380,7 @@ def test_other_options_are_computed_anew(tmp_path: Path) -> None:
 
 def run(*words: str) -> None:
     app = App(result_action="return_value")
-    app.command("sparsediag.reporting.command:command", name="report")
+    app.command("sparsediag.cli.report:command", name="report")
     app(["report", *words], exit_on_error=False, print_error=False)
 
 

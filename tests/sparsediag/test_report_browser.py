@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sparsediag import Problem
-from sparsediag.reporting.report import report
+from sparsediag.diagnostics.report.report import report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 FLAGS = [

@@ -17,7 +17,7 @@ from torch.nn.utils import prune
 from sparsediag import Checkpoint, CheckpointError, Problem, Result, gradflow, spectrum
 from sparsediag.checkpoint import resolve
 from sparsediag.checkpoint.mask_file import save
-from sparsediag.cli import main
+from sparsediag.cli.app import main
 from sparsediag.data.datasets import load
 
 USER = """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sparsediag.core import html
-from sparsediag.reporting import charts
-from sparsediag.reporting.charts import Looks, told
-from sparsediag.reporting.measure import Measured
-from sparsediag.reporting.parts import Section, figure, grid, key, missing, text
+from sparsediag.diagnostics.report import charts
+from sparsediag.diagnostics.report.charts import Looks, told
+from sparsediag.diagnostics.report.measure import Measured
+from sparsediag.diagnostics.report.parts import Section, figure, grid, key, missing, text
 
 
 def curvature(found: Measured, looks: Looks) -> Section:

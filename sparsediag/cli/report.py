@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from sparsediag.options import CHECKPOINT, LOOK, SHARED, sizes
+from sparsediag.cli.options import CHECKPOINT, LOOK, SHARED, sizes
 
 OTHERS = Annotated[Path, Parameter(help="More of them, on the same axes.")]
 OWN: dict[str, tuple[Any, Any]] = {
@@ -22,8 +22,8 @@ OWN: dict[str, tuple[Any, Any]] = {
 def command(checkpoint: Path, *others: Path, **given: Any) -> None:
     """One page with all diagnostics of one or several nets, that needs no network."""
     from sparsediag.checkpoint import resolve
+    from sparsediag.diagnostics.report.report import report
     from sparsediag.plotting import terminal
-    from sparsediag.reporting.report import report
 
     asked = {key: given.get(key, default) for key, (_, default) in OPTIONS.items()}
     sizes(asked["images"], asked["batch"])

@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from docstring_parser import parse
 
+from sparsediag.cli.options import (
+    CHECKPOINT,
+    DEBUG,
+    JSON,
+    LOOK,
+    OTHERS,
+    SHARE,
+    SHARED,
+    sizes,
+    typed,
+)
 from sparsediag.core.process import settle
 from sparsediag.core.version import __version__
 from sparsediag.diagnostics import DIAGNOSTICS, diagnostic
-from sparsediag.options import CHECKPOINT, DEBUG, JSON, LOOK, OTHERS, SHARE, SHARED, sizes, typed
 
 if TYPE_CHECKING:
     from sparsediag.core.problem import Problem
@@ -30,20 +40,20 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(
-    "sparsediag.reporting.command:command",
+    "sparsediag.cli.report:command",
     name="report",
     help="all diagnostics of one or several nets, on one page",
 )
-app.command("sparsediag.cli:info", name="info", help="what a checkpoint holds, layer by layer")
-app.command("sparsediag.cli:join", name="join", help="the shards of a landscape in one")
+app.command("sparsediag.cli.app:info", name="info", help="what a checkpoint holds, layer by layer")
+app.command("sparsediag.cli.app:join", name="join", help="the shards of a landscape in one")
 for _name, _summary in DIAGNOSTICS.items():
-    app.command(f"sparsediag.cli:{_name}", name=_name, help=_summary)
+    app.command(f"sparsediag.cli.app:{_name}", name=_name, help=_summary)
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
     """The command of a diagnostic, built when it is asked for, so that help needs no torch."""
     if name not in DIAGNOSTICS:
-        raise AttributeError(f"module 'sparsediag.cli' has no attribute '{name}'")
+        raise AttributeError(f"module 'sparsediag.cli.app' has no attribute '{name}'")
     return _command(name, diagnostic(name))
 
 
@@ -60,9 +70,9 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
     def command(checkpoint: Path, *others: Path, **given: Any) -> None:
         from sparsediag.checkpoint import resolve
         from sparsediag.checkpoint.checkpoint import Checkpoint
+        from sparsediag.cli.dispatch import job, later, recorded, tables
+        from sparsediag.cli.output import checked, formats, write
         from sparsediag.data import datasets
-        from sparsediag.job import job, later, recorded, tables
-        from sparsediag.output import checked, formats, write
         from sparsediag.plotting import terminal
 
         shared = {key: given.pop(key, default) for key, (_, default) in SHARED.items()}
@@ -131,9 +141,9 @@ def info(
     debug: DEBUG = False,
 ) -> None:
     """What a checkpoint holds: the net, its mask layer by layer; how several masks agree."""
-    from sparsediag import output
     from sparsediag.checkpoint.checkpoint import Checkpoint
     from sparsediag.checkpoint.labels import names
+    from sparsediag.cli import output
     from sparsediag.diagnostics.census import census
     from sparsediag.plotting import terminal
 
@@ -179,7 +189,7 @@ def join(
     debug: DEBUG = False,
 ) -> None:
     """Put the shards of a landscape together."""
-    from sparsediag import output
+    from sparsediag.cli import output
     from sparsediag.diagnostics.landscape import Landscape
     from sparsediag.plotting import terminal
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.reporting import charts
-from sparsediag.reporting.charts import Curve, Looks, told
-from sparsediag.reporting.measure import Measured
-from sparsediag.reporting.parts import Section, figure, grid, key, missing, text
+from sparsediag.diagnostics.report import charts
+from sparsediag.diagnostics.report.charts import Curve, Looks, told
+from sparsediag.diagnostics.report.measure import Measured
+from sparsediag.diagnostics.report.parts import Section, figure, grid, key, missing, text
 
 RATES = {
     "Loss": ("val_loss", "train_loss", ".3g"),

@@ -11,11 +11,20 @@ import numpy as np
 
 from sparsediag.core import html
 from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.diagnostics.report import charts
+from sparsediag.diagnostics.report.charts import Curve, Looks, told
+from sparsediag.diagnostics.report.measure import Measured
+from sparsediag.diagnostics.report.parts import (
+    Section,
+    figure,
+    grid,
+    key,
+    missing,
+    numbers,
+    sign,
+    text,
+)
 from sparsediag.plotting import style, svg
-from sparsediag.reporting import charts
-from sparsediag.reporting.charts import Curve, Looks, told
-from sparsediag.reporting.measure import Measured
-from sparsediag.reporting.parts import Section, figure, grid, key, missing, numbers, sign, text
 
 DIGITS = 4  # of a number in a surface
 

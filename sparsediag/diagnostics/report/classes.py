@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sparsediag.diagnostics.activations import Activations
+from sparsediag.diagnostics.report.charts import THIRD, name_places, room
+from sparsediag.diagnostics.report.parts import figure, grid, numbers
 from sparsediag.plotting import layers, style
-from sparsediag.reporting.charts import THIRD, name_places, room
-from sparsediag.reporting.parts import figure, grid, numbers
 
 ROWS = 10  # classes with a name beside the picture
 

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from sparsediag.core import html
-from sparsediag.reporting import charts, classes
-from sparsediag.reporting.charts import Looks, told
-from sparsediag.reporting.measure import Measured
-from sparsediag.reporting.parts import Section, figure, grid, key, missing, numbers, text
+from sparsediag.diagnostics.report import charts, classes
+from sparsediag.diagnostics.report.charts import Looks, told
+from sparsediag.diagnostics.report.measure import Measured
+from sparsediag.diagnostics.report.parts import Section, figure, grid, key, missing, numbers, text
 
 Lines = dict[str, tuple[list[str], np.ndarray]]
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from sparsediag.core import html
 from sparsediag.core.version import __version__
-from sparsediag.reporting.charts import Looks
-from sparsediag.reporting.measure import Measured
-from sparsediag.reporting.parts import Section, numbers, sign, text
-from sparsediag.reporting.training import own
+from sparsediag.diagnostics.report.charts import Looks
+from sparsediag.diagnostics.report.measure import Measured
+from sparsediag.diagnostics.report.parts import Section, numbers, sign, text
+from sparsediag.diagnostics.report.training import own
 
 NONE = "\N{EN DASH}"
 BEST = "Bold: the best of its column."

@@ -10,9 +10,9 @@ from typing import Any
 from sparsediag.checkpoint import resolve
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.atomic import written
-from sparsediag.reporting.measure import Progress, measure
-from sparsediag.reporting.nets import Given, gather
-from sparsediag.reporting.page import page
+from sparsediag.diagnostics.report.measure import Progress, measure
+from sparsediag.diagnostics.report.nets import Given, gather
+from sparsediag.diagnostics.report.page import page
 
 
 def report(

@@ -6,11 +6,11 @@ from html import escape
 from pathlib import Path
 
 from sparsediag.core import html
-from sparsediag.reporting import layers, scenes, summary
-from sparsediag.reporting.charts import looks
-from sparsediag.reporting.curvature import curvature
-from sparsediag.reporting.measure import Measured
-from sparsediag.reporting.training import training
+from sparsediag.diagnostics.report import layers, scenes, summary
+from sparsediag.diagnostics.report.charts import looks
+from sparsediag.diagnostics.report.curvature import curvature
+from sparsediag.diagnostics.report.measure import Measured
+from sparsediag.diagnostics.report.training import training
 
 HERE = Path(__file__).parent
 STILL = "<noscript><style>.turn, .turn-hint { display: none; }</style></noscript>"

@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from sparsediag.core import html as display
+from sparsediag.diagnostics.report.charts import MARKERS, Looks
 from sparsediag.plotting import svg
-from sparsediag.reporting.charts import MARKERS, Looks
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from sparsediag.diagnostics.comparison import Comparison, compare
 from sparsediag.diagnostics.gradflow import Gradflow, gradflow
 from sparsediag.diagnostics.landscape import Landscape, landscape
 from sparsediag.diagnostics.perturbation import Perturbation, perturbation
+from sparsediag.diagnostics.report.nets import Net
 from sparsediag.diagnostics.result import Result
 from sparsediag.diagnostics.signal import Signal, signal
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
-from sparsediag.reporting.nets import Net
 
 Progress = Callable[[int, int], None]
 PROBES, STEPS = 3, 30  # of the spectral density

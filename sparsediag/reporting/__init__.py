@@ -1,1 +1,0 @@
-"""The report: what is known of one or several nets, in one page that needs no network."""
