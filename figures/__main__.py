@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from figures import bill, items, page
+from figures import cost, items, page
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
 from sparsediag.core.errors import unknown
 from sparsediag.data.datasets import DATASETS
 from sparsediag.plotting import terminal
-from training.engine import ENGINES, fitting
-from training.stages import fetch
+from training.dependencies import fetch
+from training.executors import ENGINES, fitting
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,14 +78,14 @@ def make(wanted: Sequence[str], scale: Scale, options: argparse.Namespace) -> in
     """Do what is missing for the wanted items, and draw them."""
     out: Path = options.out
     if options.dry_run:
-        print(bill.told(wanted, scale))
+        print(cost.told(wanted, scale))
         return 0
     todo = plan(wanted, scale, out)
     if options.plan:
-        print(bill.listing(wanted, todo, scale, out))
+        print(cost.listing(wanted, todo, scale, out))
         return 0
     if scale.whole and todo.runs:
-        print(bill.told(wanted, scale))
+        print(cost.told(wanted, scale))
     errors = _done(todo, scale, options)
     for name, error in errors.items():
         print(f"{name} failed: {error}", file=sys.stderr)
@@ -107,7 +107,7 @@ def _done(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, Ba
     if not todo.work.tasks:
         return {}
     fetch(todo.runs.values())
-    weights = {name: bill.weight(name, todo) for name in todo.work.tasks}
+    weights = {name: cost.weight(name, todo) for name in todo.work.tasks}
     with terminal.bars() as bars:
         bar = bars.add_task(f"{scale.name} figures", total=round(sum(weights.values())))
         errors = todo.work.do(

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from figures import store, tables
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale, named
 from sparsediag.core.atomic import written
 from sparsediag.models import ghost

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from figures import claims, findings, items, store
-from figures.findings import Found
+from figures import claims, items, store, verdicts
 from figures.scales import Scale
 from figures.tables import EMPTY
+from figures.verdicts import Found
 from sparsediag.core import html as display
 from sparsediag.core.atomic import written
 
@@ -48,8 +48,8 @@ def write(scale: Scale, out: Path) -> Path:
     path, stamp = folder / "index.html", _stamp(scale, out)
     if path.exists() and f'content="{stamp}"' in path.read_text()[:1000]:
         return path
-    found, others = findings.findings(scale, out), findings.elsewhere(scale)
-    findings.save(found, folder / "claims.json")
+    found, others = verdicts.findings(scale, out), verdicts.elsewhere(scale)
+    verdicts.save(found, folder / "claims.json")
     with written(path) as draft:
         draft.write_text(html(found, others, scale, out, stamp))
     return path
@@ -57,7 +57,7 @@ def write(scale: Scale, out: Path) -> Path:
 
 def _stamp(scale: Scale, out: Path) -> str:
     parts = [items.stamp(name, scale, out) for name in items.names()]
-    parts += [json.dumps(other) for other in findings.elsewhere(scale)]
+    parts += [json.dumps(other) for other in verdicts.elsewhere(scale)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
@@ -81,7 +81,7 @@ def html(found: Found, others: list[Found], scale: Scale, out: Path, stamp: str)
             f"{escape(o['versions'])}</p>"
             for o in others
         ),
-        f"<p><b>{findings.tally(found['claims'])}</b> of {len(found['claims'])} claims.</p>",
+        f"<p><b>{verdicts.tally(found['claims'])}</b> of {len(found['claims'])} claims.</p>",
         f"<details open><summary>The rule</summary><pre>{escape(_rule())}</pre></details>",
         f"<nav>{''.join(_link(name, [row for row, _ in own]) for name, own in rows.items())}</nav>",
     ]
@@ -156,7 +156,7 @@ def _claims(rows: list[tuple[Found, list[Found | None]]], heads: list[str]) -> s
         lines.append(
             f"<tr><td>{escape(row['says'])} <small>({escape(row['unit'])})</small><br>"
             f"<small><q>{escape(row['quote'])}</q>, {escape(row['source'])}</small></td>"
-            f"<td class=n>{findings.paper(row)}</td>{cells}</tr>"
+            f"<td class=n>{verdicts.paper(row)}</td>{cells}</tr>"
         )
     return f"<div class=wide tabindex=0><table>{''.join(lines)}</table></div>"
 
@@ -167,7 +167,7 @@ def _cells(row: Found | None) -> str:
     count = f" <small>n = {row['count']}</small>" if "count" in row else ""
     word = row["verdict"]
     return (
-        f"<td class=n>{findings.told(row)}{count}</td><td class=n>{findings.difference(row)}</td>"
+        f"<td class=n>{verdicts.told(row)}{count}</td><td class=n>{verdicts.difference(row)}</td>"
         f'<td><span class="v {CLASSES.get(word, "open")}">{SIGNS[word]}{word}</span><br>'
         f"<small>{escape(row['why'])}</small></td>"
     )

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from figures import items, store
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
-from training import stages
+from training import dependencies
 from training.config import Run
 from training.loop import fit
-from training.work import Work
+from training.task_graph import Work
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def _need(need: Need, found: Plan, scale: Scale, out: Path) -> str:
     if store.there(need, scale, out):
         return ""
     run = scale.run(need.run)
-    trained = stages.plan(run, out, found.work)
-    for stage in stages.stages(run):
+    trained = dependencies.plan(run, out, found.work)
+    for stage in dependencies.stages(run):
         if stage.id in found.work.tasks:
             found.runs[stage.id] = stage
             found.work.tasks[stage.id] = (_fit, (stage, out))

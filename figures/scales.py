@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import sparsediag
-from figures.need import Need
+from figures.measurement import Need
 from training.compute import Compute
 from training.config import Run
 from training.masks.lottery import Lottery

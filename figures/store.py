@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import sparsediag
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.data import datasets
 from sparsediag.diagnostics.result import Result
 from sparsediag.diagnostics.spectrum import Spectrum
-from training.start import finished
+from training.setup import finished
 
 
 def path(need: Need, scale: Scale, out: Path) -> Path:

@@ -15,7 +15,7 @@ LONG = (  # files that take longest; they come first, so that the processes end 
     "test_cli.py",
     "test_loop.py",
     "test_spectrum.py",
-    "test_training_main.py",
+    "test_main.py",
 )
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for what the tests start

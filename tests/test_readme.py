@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from figures import findings, items
+from figures import items, verdicts
 from sparsediag.cli.app import main
 
 ROOT = Path(__file__).parent.parent
@@ -109,8 +109,8 @@ def test_pictures_named_here_exist() -> None:
 
 
 def test_claims_here_are_those_that_were_measured() -> None:
-    found = json.loads((findings.MEASURED / "laptop.json").read_text())
+    found = json.loads((verdicts.MEASURED / "laptop.json").read_text())
     claims = [(name, claim.says) for name in items.names() for claim in items.item(name).CLAIMS]
     assert [(row["item"], row["says"]) for row in found["claims"]] == claims
-    assert findings.markdown(found) in README
-    assert findings.tally(found["claims"]) in README
+    assert verdicts.markdown(found) in README
+    assert verdicts.tally(found["claims"]) in README

@@ -62,14 +62,14 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(words)
     if options.help or not options.run:
-        from training.catalogue import catalogue
+        from training.listing import catalogue
 
         print(USAGE.format(catalogue=catalogue()))
         return 0 if options.help else 2
     try:
         from training.config import Run
         from training.progress import together
-        from training.start import finished
+        from training.setup import finished
 
         if rest and words.index(rest[0]) < words.index(options.run):
             raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")

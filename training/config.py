@@ -20,7 +20,7 @@ from training.model import Model
 from training.optim import Optim
 from training.prerequisite import Prerequisite
 from training.schedule import epoch_at
-from training.table import changed, fill, toml
+from training.tables import changed, fill, toml
 from training.tweaks import GROUPS, TWEAKS, Tweak, grouped
 
 RECIPES = Path(__file__).parent / "runs"
@@ -59,7 +59,7 @@ class Run:
         ticket: Another seed of initialisation and mask, and of the trainings behind them, for
             runs that share these and differ in the order of the data.
         augment: Random crops and flips; "auto" for colour images only.
-        init: First weights: PyTorch's, or ZerO's (see `training.zero`).
+        init: First weights: PyTorch's, or ZerO's (see `training.zero_init`).
         rewind: Share of an earlier training, the dense one for most masks, from whose end the
             weights come: 0 is their initialisation, 0.18 the papers' rewinding, 1 no way back.
         continues: Go on in the schedule from where the weights were rewound to.

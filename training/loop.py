@@ -21,10 +21,10 @@ from sparsediag.data.datasets import Data
 from training.captured import Captured
 from training.compute import repeatable
 from training.config import Run
-from training.feed import load, picks
-from training.records import Flow, Row, costs, evaluate, ghosts, instruments, sparsity
+from training.loader import load, picks
+from training.metrics import Flow, Row, costs, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
-from training.start import finished, halfway, start
+from training.setup import finished, halfway, start
 from training.step import Step
 from training.tweaks import Objective, cross_entropy
 

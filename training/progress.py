@@ -9,10 +9,10 @@ from rich.progress import Progress
 
 from sparsediag.plotting import terminal
 from training.config import Run
+from training.dependencies import fetch, plan, stages
 from training.loop import fit
-from training.records import Row
-from training.stages import fetch, plan, stages
-from training.work import Work
+from training.metrics import Row
+from training.task_graph import Work
 
 
 def watched(run: Run, *, out: Path, device: str = "auto") -> Path:

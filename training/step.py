@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.compute import Forward
 from training.keeper import Keeper
-from training.records import Flow
+from training.metrics import Flow
 from training.tweaks import Objective, cross_entropy
 
 
@@ -17,7 +17,7 @@ class Step:
     """One step of training; sums are kept on the device, so that no step waits for it.
 
     Args:
-        load: From what picks a batch to its images and labels; see `training.feed`.
+        load: From what picks a batch to its images and labels; see `training.loader`.
         forward: From images to outputs.
         keeper: The optimiser under its mask.
         flow: What counts the gradients of every step, if any.

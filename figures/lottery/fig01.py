@@ -11,11 +11,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders as ladders
+from figures.lottery import _ladders
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 
@@ -50,22 +50,22 @@ def _helps(kind: str, percent: int, quote: str, source: str) -> Claim:
         says=f"{kind} improves a lottery ticket at {percent} % sparsity",
         quote=quote,
         source=source,
-        margin=margins.gain(kind, "vanilla", density),
+        margin=effect_sizes.gain(kind, "vanilla", density),
         paper=PAPER[kind][percent],
-        room=margins.room("vanilla", density),
+        room=effect_sizes.room("vanilla", density),
     )
 
 
-def _sparse_more_than_dense(*kinds: str) -> margins.Margin:
+def _sparse_more_than_dense(*kinds: str) -> effect_sizes.Margin:
     over = [
-        margins.joined(
-            margins.less,
-            margins.gain(kind, "vanilla", *LEVELS.values()),
-            margins.gain(kind, "vanilla", 1),
+        effect_sizes.joined(
+            effect_sizes.less,
+            effect_sizes.gain(kind, "vanilla", *LEVELS.values()),
+            effect_sizes.gain(kind, "vanilla", 1),
         )
         for kind in kinds
     ]
-    return margins.joined(margins.mean, *over)
+    return effect_sizes.joined(effect_sizes.mean, *over)
 
 
 CLAIMS = (
@@ -73,7 +73,7 @@ CLAIMS = (
         says="Skips harm the dense net",
         quote="hurts the performance of the dense network by -0.77%",
         source="section 4.2",
-        margin=margins.gain("vanilla", "skip", 1),
+        margin=effect_sizes.gain("vanilla", "skip", 1),
         paper=-PAPER["skip"][0],
     ),
     *(
@@ -129,13 +129,13 @@ def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     for ax, (title, kinds) in zip(axes, panels.items(), strict=False):
         shown = {kind: kind for kind in ("vanilla", *kinds)}
         for kind in kinds:
-            ladders.shade(ax, results, kind)
-        ladders.panel(ax, results, shown, title=title, dense=list(shown))
+            _ladders.shade(ax, results, kind)
+        _ladders.panel(ax, results, shown, title=title, dense=list(shown))
     for ax in fig.axes[len(panels) :]:
         ax.remove()
     for ax in fig.axes[1::2]:
         ax.set_ylabel("")
     for ax in fig.axes[:-2]:
         ax.set_xlabel("")
-    ladders.legend(fig, winning=True)
+    _ladders.legend(fig, winning=True)
     return fig

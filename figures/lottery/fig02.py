@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from figures.accuracy import sparsity
 from figures.claims import Claim, Results
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 

@@ -20,7 +20,7 @@ from torch import fx, nn
 
 from figures.claims import Claim
 from figures.lottery._runs import run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag import models
 from sparsediag.models.ghost import GhostSkip, NoSkip

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders as ladders
+from figures.lottery import _ladders
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 
@@ -42,7 +42,7 @@ HIGH = [LEVELS[k] for k in range(11, 17)]  # 91 to 97 %
 CLOSE = 1.0  # points within which two nets count as comparable
 
 
-def _only_tweaked_win(results: ladders.Results) -> list[float]:
+def _only_tweaked_win(results: _ladders.Results) -> list[float]:
     """By how much tickets win with the tweaks, and lose without: the less of both, by seed."""
     dense = accuracy.seeds(results, "vanilla", 1)
     plain = accuracy.seeds(results, "vanilla", LEVELS[11])
@@ -60,9 +60,9 @@ CLAIMS = (
             says=f"{kind} improves a lottery ticket at 97 % sparsity",
             quote=quote,
             source=source,
-            margin=margins.gain(kind, "vanilla", LEVELS[16]),
+            margin=effect_sizes.gain(kind, "vanilla", LEVELS[16]),
             paper=PAPER[kind],
-            room=margins.room("vanilla", LEVELS[16]),
+            room=effect_sizes.room("vanilla", LEVELS[16]),
         )
         for kind, quote, source in (
             (
@@ -90,25 +90,25 @@ CLAIMS = (
         quote="AT techniques provide significant improvements at high sparsity levels, TRT "
         "techniques provide significant improvements at low sparsity level",
         source="section 4.4",
-        margin=margins.joined(
+        margin=effect_sizes.joined(
             lambda high, low: min(high, high - low),
-            margins.gain("AT", "TRT", *HIGH),
-            margins.gain("AT", "TRT", *LOW, whole=True),
+            effect_sizes.gain("AT", "TRT", *HIGH),
+            effect_sizes.gain("AT", "TRT", *LOW, whole=True),
         ),
     ),
     Claim(
         says="At 20 to 67 % sparsity AT+TRT is better than rewinding",
         quote="At sparsity lower than it, AT + TRT generally outperforms weight rewinding",
         source="section 4.4",
-        margin=margins.gain("AT+TRT", REWOUND, *LOW, whole=True),
+        margin=effect_sizes.gain("AT+TRT", REWOUND, *LOW, whole=True),
     ),
     Claim(
         says=f"At 97 % sparsity AT+TRT is not more than {CLOSE:.0f} point below rewinding",
         quote="at some higher sparsity (74% - 89%, and 97%), AT + TRT can still perform "
         "comparably with rewinding",
         source="section 4.4",
-        margin=margins.joined(
-            lambda gain: gain + CLOSE, margins.gain("AT+TRT", REWOUND, LEVELS[16])
+        margin=effect_sizes.joined(
+            lambda gain: gain + CLOSE, effect_sizes.gain("AT+TRT", REWOUND, LEVELS[16])
         ),
     ),
 )
@@ -120,7 +120,7 @@ def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     for ax, (title, kinds) in zip(fig.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
         dense = kinds if "vanilla" in kinds else ("vanilla",)
         shown = {kind: kind for kind in kinds}
-        ladders.panel(ax, results, shown, title=title, dense=dense)
+        _ladders.panel(ax, results, shown, title=title, dense=dense)
     fig.axes[1].set_ylabel("")
-    ladders.legend(fig)
+    _ladders.legend(fig)
     return fig

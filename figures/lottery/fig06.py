@@ -12,11 +12,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders as ladders
+from figures.lottery import _ladders
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 
@@ -36,21 +36,21 @@ NEEDS = {
 }
 
 
-def cells(results: ladders.Results) -> list[tuple[str, str]]:
+def cells(results: _ladders.Results) -> list[tuple[str, str]]:
     """Nets and data sets that were trained with the tweaks."""
     there = {kind for kind, _, _ in results}
     return [cell for cell in CELLS if (*cell, "AT+TRT") in there] or CELLS
 
 
-def gains(join: Callable[..., float]) -> margins.Margin:
+def gains(join: Callable[..., float]) -> effect_sizes.Margin:
     """What the tweaks add, joined over nets and data sets, a number a seed."""
 
-    def joined(results: margins.Results) -> list[float]:
+    def joined(results: effect_sizes.Results) -> list[float]:
         own = [
-            margins.gain((*cell, "AT+TRT"), (*cell, "vanilla"), *LEVELS.values())
+            effect_sizes.gain((*cell, "AT+TRT"), (*cell, "vanilla"), *LEVELS.values())
             for cell in cells(results)
         ]
-        return margins.joined(join, *own)(results)
+        return effect_sizes.joined(join, *own)(results)
 
     return joined
 
@@ -61,7 +61,7 @@ CLAIMS = (
         says="AT+TRT improves lottery tickets, on average over nets and data sets",
         quote=QUOTE,
         source="section 4.4",
-        margin=gains(margins.mean),
+        margin=gains(effect_sizes.mean),
     ),
     Claim(
         says="AT+TRT improves lottery tickets of every net and data set, also where it adds least",
@@ -82,7 +82,7 @@ def draw(results: dict[Any, Any], scale: Scale) -> Figure:
     for i, (net, data) in enumerate(there):
         ax = fig.add_subplot(rows, columns, i + 1)
         kinds = {(net, data, kind): kind for kind in KINDS}
-        ladders.panel(
+        _ladders.panel(
             ax,
             results,
             kinds,
@@ -94,5 +94,5 @@ def draw(results: dict[Any, Any], scale: Scale) -> Figure:
             ax.set_ylabel("")
         if i + columns < len(there):
             ax.set_xlabel("")
-    ladders.legend(fig)
+    _ladders.legend(fig)
     return fig

@@ -10,11 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders as ladders
+from figures.lottery import _ladders
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 
@@ -31,7 +31,7 @@ CLAIMS = (
         says="AT+TRT improves lottery tickets on TinyImageNet, on average over sparsities",
         quote="our proposal out-performance prevails across all model architecture and datasets",
         source="section 4.4",
-        margin=margins.gain("AT+TRT", "vanilla", *LEVELS.values()),
+        margin=effect_sizes.gain("AT+TRT", "vanilla", *LEVELS.values()),
     ),
 )
 
@@ -41,6 +41,6 @@ def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     fig = style.figure(style.COLUMN, 2.6)
     title = scale.title(run(data="tinyimagenet"))
     kinds = {kind: kind for kind in KINDS}
-    ladders.panel(fig.add_subplot(), results, kinds, title=title, dense=("vanilla",))
-    ladders.legend(fig)
+    _ladders.panel(fig.add_subplot(), results, kinds, title=title, dense=("vanilla",))
+    _ladders.legend(fig)
     return fig

@@ -11,18 +11,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders as ladders
+from figures.lottery import _ladders
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 
 SEEDS = 1
 TWEAKS = ("AT", "TRT", "AT+TRT")
 NEEDS = {
-    (kind + ladders.REWOUND * rewound, density, seed): Need(
+    (kind + _ladders.REWOUND * rewound, density, seed): Need(
         run(kind, density, seed, rewound=rewound)
     )
     for kind in ("vanilla", *TWEAKS)
@@ -33,27 +33,27 @@ NEEDS = {
 ABOVE_DENSE = 2.0  # points, with AT+TRT and rewinding; section 4.5
 
 
-def above_dense(results: ladders.Results) -> list[float]:
+def above_dense(results: _ladders.Results) -> list[float]:
     """AT+TRT with rewinding over the dense net, a number a seed: the mean over sparsities."""
     dense = accuracy.seeds(results, "vanilla", 1)
     levels = [accuracy.seeds(results, "AT+TRT, rewound", d) for d in LEVELS.values()]
     found = [level for level in levels if level]
     common = set(dense).intersection(*found) if found else set()
-    return [margins.mean(*(level[s] for level in found)) - dense[s] for s in sorted(common)]
+    return [effect_sizes.mean(*(level[s] for level in found)) - dense[s] for s in sorted(common)]
 
 
-def flatter(results: ladders.Results) -> list[float]:
+def flatter(results: _ladders.Results) -> list[float]:
     """How much less AT+TRT with rewinding loses than vanilla, least sparse to most, by seed."""
     kinds = ("AT+TRT, rewound", "vanilla")
     common = [d for d in LEVELS.values() if all(accuracy.seeds(results, k, d) for k in kinds)]
     if len(common) < 2:
         return []
-    ends = [margins.gain(*kinds, share) for share in (min(common), max(common))]
-    return list(margins.joined(margins.less, *ends)(results))
+    ends = [effect_sizes.gain(*kinds, share) for share in (min(common), max(common))]
+    return list(effect_sizes.joined(effect_sizes.less, *ends)(results))
 
 
-def _over_rewinding(kind: str) -> margins.Margin:
-    return margins.gain(f"{kind}, rewound", "vanilla, rewound", *LEVELS.values())
+def _over_rewinding(kind: str) -> effect_sizes.Margin:
+    return effect_sizes.gain(f"{kind}, rewound", "vanilla, rewound", *LEVELS.values())
 
 
 CLAIMS = (
@@ -64,7 +64,7 @@ CLAIMS = (
         source="section 4.5",
         margin=above_dense,
         paper=ABOVE_DENSE,
-        room=margins.room("vanilla", 1),
+        room=effect_sizes.room("vanilla", 1),
     ),
     Claim(
         says="With AT+TRT and rewinding accuracy falls less with sparsity than without them",
@@ -84,17 +84,19 @@ CLAIMS = (
         quote="marginally better than rewinding, but TRT + rewinding performs significantly better "
         "than rewinding",
         source="section 4.5",
-        margin=margins.joined(margins.less, _over_rewinding("TRT"), _over_rewinding("AT")),
+        margin=effect_sizes.joined(
+            effect_sizes.less, _over_rewinding("TRT"), _over_rewinding("AT")
+        ),
     ),
     Claim(
         says="AT+TRT and rewinding together are better than either",
         quote="State-of-the-art results are obtained for sparse retraining when our approaches are "
         "combined with rewinding",
         source="caption",
-        margin=margins.joined(
+        margin=effect_sizes.joined(
             min,
             _over_rewinding("AT+TRT"),
-            margins.gain("AT+TRT, rewound", "AT+TRT", *LEVELS.values()),
+            effect_sizes.gain("AT+TRT, rewound", "AT+TRT", *LEVELS.values()),
         ),
     ),
 )
@@ -104,10 +106,10 @@ def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """A panel a group of tweaks, with plain tickets in each; the dashed line is the dense net."""
     fig = style.figure(style.PAGE, 2.7)
     for ax, tweak in zip(fig.subplots(1, 3, sharey=True), TWEAKS, strict=True):
-        kinds = [kind + word for kind in ("vanilla", tweak) for word in ("", ladders.REWOUND)]
+        kinds = [kind + word for kind in ("vanilla", tweak) for word in ("", _ladders.REWOUND)]
         shown = {kind: kind for kind in kinds}
-        ladders.panel(ax, results, shown, title=tweak, dense=("vanilla",), inches=1.9)
+        _ladders.panel(ax, results, shown, title=tweak, dense=("vanilla",), inches=1.9)
     for ax in fig.axes[1:]:
         ax.set_ylabel("")
-    ladders.legend(fig)
+    _ladders.legend(fig)
     return fig

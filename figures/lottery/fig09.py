@@ -10,11 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders as ladders
+from figures.lottery import _ladders
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 
@@ -32,16 +32,16 @@ CLAIMS = (
         says="Distillation in the place of label smoothing improves tickets",
         quote=QUOTE,
         source="section 4.6",
-        margin=margins.gain("AT+TRT with KD", "AT+TRT", *LEVELS.values()),
+        margin=effect_sizes.gain("AT+TRT with KD", "AT+TRT", *LEVELS.values()),
     ),
     Claim(
         says="The choice between the two matters less than the tweaks as a whole",
         quote=QUOTE,
         source="section 4.6",
-        margin=margins.joined(
+        margin=effect_sizes.joined(
             lambda tweaks, teacher: tweaks - abs(teacher),
-            margins.gain("AT+TRT", "vanilla", *LEVELS.values()),
-            margins.gain("AT+TRT with KD", "AT+TRT", *LEVELS.values()),
+            effect_sizes.gain("AT+TRT", "vanilla", *LEVELS.values()),
+            effect_sizes.gain("AT+TRT with KD", "AT+TRT", *LEVELS.values()),
         ),
     ),
 )
@@ -51,6 +51,6 @@ def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """Three curves, and the dense net as a dashed line."""
     fig = style.figure(style.COLUMN, 2.7)
     names = {kind: kind for kind in KINDS}
-    ladders.panel(fig.add_subplot(), results, names, dense=("vanilla",))
-    ladders.legend(fig)
+    _ladders.panel(fig.add_subplot(), results, names, dense=("vanilla",))
+    _ladders.legend(fig)
     return fig

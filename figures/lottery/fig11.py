@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from figures.claims import Claim, Results
 from figures.lottery._runs import run
 from figures.lottery.fig05 import apart, first
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 

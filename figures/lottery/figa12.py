@@ -17,10 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim, Results
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 
@@ -88,9 +88,9 @@ CLAIMS = (
         says="AT+TRT improves the test accuracy at 91 % sparsity",
         quote="ultimately a significant improvement of +3.11% in test accuracy",
         source="section A1.2",
-        margin=margins.gain("AT+TRT", "vanilla", DENSITY),
+        margin=effect_sizes.gain("AT+TRT", "vanilla", DENSITY),
         paper=3.11,
-        room=margins.room("vanilla", DENSITY),
+        room=effect_sizes.room("vanilla", DENSITY),
     ),
     Claim(
         says="AT+TRT is ahead on the validation images before the learning rate drops",

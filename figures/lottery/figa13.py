@@ -10,11 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders as ladders
+from figures.lottery import _ladders
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.plotting import style
 
@@ -35,7 +35,7 @@ CLAIMS = (
         says="AT+TRT improves nets with one-shot masks, on average over sparsities",
         quote=QUOTE,
         source="section A1.3",
-        margin=margins.gain("AT+TRT", "vanilla", *LEVELS.values()),
+        margin=effect_sizes.gain("AT+TRT", "vanilla", *LEVELS.values()),
     ),
 )
 
@@ -45,6 +45,6 @@ def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     fig = style.figure(style.COLUMN, 2.6)
     kinds = {kind: kind for kind in KINDS}
     title = "one-shot magnitude pruning"
-    ladders.panel(fig.add_subplot(), results, kinds, title=title, dense=("vanilla",))
-    ladders.legend(fig)
+    _ladders.panel(fig.add_subplot(), results, kinds, title=title, dense=("vanilla",))
+    _ladders.legend(fig)
     return fig

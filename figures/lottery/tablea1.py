@@ -16,7 +16,7 @@ from figures.accuracy import sparsity
 from figures.claims import Claim, Results
 from figures.estimate import Estimate
 from figures.lottery._runs import LEVELS, run
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tables import Cell, Table
 

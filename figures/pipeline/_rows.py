@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from figures import accuracy
 from figures.estimate import Estimate
-from figures.need import Need
+from figures.measurement import Need
 from figures.pipeline._runs import FREE, MANY_STEPS, NO_SIZE, run
 from figures.tables import Table
 from sparsediag.plotting import style as plotting

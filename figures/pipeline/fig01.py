@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
 from figures.pipeline import _rows, table1
 from figures.pipeline._runs import run
@@ -25,19 +25,19 @@ CLAIMS = (
         says="At 1 % of the weights, the paper's methods are on average above every baseline",
         quote="our proposed methods offer improvement over the baselines",
         source="caption",
-        margin=margins.joined(
-            margins.mean, *(margins.lead(kind, _rows.BASELINES, 0.01) for kind in OWN)
+        margin=effect_sizes.joined(
+            effect_sizes.mean, *(effect_sizes.lead(kind, _rows.BASELINES, 0.01) for kind in OWN)
         ),
         paper=(66.2 + 88.9 + 89.0) / 3 - 57.0,
-        room=margins.room_above(OWN, _rows.BASELINES, 0.01),
+        room=effect_sizes.room_above(OWN, _rows.BASELINES, 0.01),
     ),
     Claim(
         says="At 1 % of the weights, a learned mask is better than ZerO",
         quote="with the learned mask having the largest impact",
         source="caption",
-        margin=margins.gain("+ Mask", "+ ZerO", 0.01),
+        margin=effect_sizes.gain("+ Mask", "+ ZerO", 0.01),
         paper=88.9 - 66.2,
-        room=margins.room_above(["+ Mask"], ["+ ZerO"], 0.01),
+        room=effect_sizes.room_above(["+ Mask"], ["+ ZerO"], 0.01),
     ),
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
 from figures.pipeline import _rows, table2
 from figures.pipeline._runs import run
@@ -24,23 +24,23 @@ CLAIMS = (
         says="At 0.1 % of the weights, a learned mask is better than ZerO",
         quote="with the learned mask having the largest impact",
         source="caption",
-        margin=margins.gain("+ Mask", "+ ZerO", 0.001),
+        margin=effect_sizes.gain("+ Mask", "+ ZerO", 0.001),
         paper=45.7 - 27.6,
-        room=margins.room_above(["+ Mask"], ["+ ZerO"], 0.001),
+        room=effect_sizes.room_above(["+ Mask"], ["+ ZerO"], 0.001),
     ),
     Claim(
         says="At 1 % of the weights, ToST after the cut adds to each way of pruning on average",
         quote="the addition of the post-pruning training optimizations seems to help when applied, "
         "but very barely",
         source="caption",
-        margin=margins.joined(
-            margins.mean,
-            margins.gain("+ ToST", "vanilla", 0.01),
-            margins.gain("+ ZerO, ToST", "+ ZerO", 0.01),
-            margins.gain("+ Mask, ToST", "+ Mask", 0.01),
+        margin=effect_sizes.joined(
+            effect_sizes.mean,
+            effect_sizes.gain("+ ToST", "vanilla", 0.01),
+            effect_sizes.gain("+ ZerO, ToST", "+ ZerO", 0.01),
+            effect_sizes.gain("+ Mask, ToST", "+ Mask", 0.01),
         ),
         paper=(0.0 + 1.0 + 2.0) / 3,
-        room=margins.room_above(
+        room=effect_sizes.room_above(
             ["+ ToST", "+ ZerO, ToST", "+ Mask, ToST"], ["vanilla", "+ ZerO", "+ Mask"], 0.01
         ),
     ),

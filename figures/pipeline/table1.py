@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
 from figures.pipeline import _rows
 from figures.pipeline._runs import FREE, MANY_STEPS, NO_SIZE
@@ -36,28 +36,28 @@ CLAIMS = (
         quote="our combined approach does significantly better than the baselines when the models "
         "become very sparse",
         source="section 4.2",
-        margin=margins.lead("+ ZerO, Mask", _rows.BASELINES, 0.01),
+        margin=effect_sizes.lead("+ ZerO, Mask", _rows.BASELINES, 0.01),
         paper=89.0 - 57.0,
-        room=margins.room_above(["+ ZerO, Mask"], _rows.BASELINES, 0.01),
+        room=effect_sizes.room_above(["+ ZerO, Mask"], _rows.BASELINES, 0.01),
     ),
     Claim(
         says="At 3.2 % of the weights, ZerO beats training-free masks and RigL",
         quote="we are able to retain full performance with only 3% of the parameters unpruned, "
         "which is better than both",
         source="section 4.2",
-        margin=margins.lead("+ ZerO", (*FREE, "RigL"), 0.032),
+        margin=effect_sizes.lead("+ ZerO", (*FREE, "RigL"), 0.032),
         paper=97.1 - 93.2,
-        room=margins.room_above(["+ ZerO"], (*FREE, "RigL"), 0.032),
+        room=effect_sizes.room_above(["+ ZerO"], (*FREE, "RigL"), 0.032),
     ),
     Claim(
         says="At 3.2 % of the weights, ZerO with a learned mask does worse than either alone",
         quote="the ZerO initialization and learned masks don't play well with each other",
         source="section 4.2",
-        margin=margins.joined(
-            min, *(margins.gain(kind, "+ ZerO, Mask", 0.032) for kind in ("+ ZerO", "+ Mask"))
+        margin=effect_sizes.joined(
+            min, *(effect_sizes.gain(kind, "+ ZerO, Mask", 0.032) for kind in ("+ ZerO", "+ Mask"))
         ),
         paper=96.5 - 87.8,
-        room=margins.room("+ ZerO, Mask", 0.032),
+        room=effect_sizes.room("+ ZerO, Mask", 0.032),
     ),
     Claim(
         says=f"At 1 % of the weights, ZerO with a mask that nothing presses to be small is within "
@@ -65,7 +65,9 @@ CLAIMS = (
         quote="training no longer collapses, but instead the learned mask is all 1's and we "
         "recover the same pruned performance",
         source="section 5",
-        margin=margins.joined(lambda gap: CLOSE - abs(gap), margins.gain(NO_SIZE, "+ ZerO", 0.01)),
+        margin=effect_sizes.joined(
+            lambda gap: CLOSE - abs(gap), effect_sizes.gain(NO_SIZE, "+ ZerO", 0.01)
+        ),
     ),
 )
 

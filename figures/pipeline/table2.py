@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from figures import margins
+from figures import effect_sizes
 from figures.claims import Claim
 from figures.pipeline import _rows
 from figures.pipeline._runs import MANY_STEPS
@@ -38,37 +38,38 @@ CLAIMS = (
         quote="Our combined methodology appears to beat the well-established previous methods and "
         "also a fairly new state of the art in very sparse settings",
         source="section 5",
-        margin=margins.lead("+ Mask, ToST", _rows.BASELINES, 0.01),
+        margin=effect_sizes.lead("+ Mask, ToST", _rows.BASELINES, 0.01),
         paper=83.1 - 75.8,
-        room=margins.room_above(["+ Mask, ToST"], _rows.BASELINES, 0.01),
+        room=effect_sizes.room_above(["+ Mask, ToST"], _rows.BASELINES, 0.01),
     ),
     Claim(
         says="At 1 % of the weights, ZerO and learned masks each do more for the net than ToST",
         quote="the ZerO initialization and learned masks seem to have the largest effects on "
         "pruned accuracy",
         source="caption",
-        margin=margins.joined(
-            min, *(margins.lead(kind, ("+ ToST",), 0.01) for kind in ("+ ZerO", "+ Mask"))
+        margin=effect_sizes.joined(
+            min, *(effect_sizes.lead(kind, ("+ ToST",), 0.01) for kind in ("+ ZerO", "+ Mask"))
         ),
         paper=81.1 - 10.0,
-        room=margins.room_above(["+ ZerO", "+ Mask"], ["+ ToST"], 0.01),
+        room=effect_sizes.room_above(["+ ZerO", "+ Mask"], ["+ ToST"], 0.01),
     ),
     Claim(
         says="At 1 % of the weights, all together do worse than ToST with ZerO or with a mask",
         quote="the ZerO initialization is combined with the learnable mask do not combine in a way "
         "that improves final performance",
         source="section 5",
-        margin=margins.joined(
-            min, *(margins.gain(kind, "+ All", 0.01) for kind in ("+ ZerO, ToST", "+ Mask, ToST"))
+        margin=effect_sizes.joined(
+            min,
+            *(effect_sizes.gain(kind, "+ All", 0.01) for kind in ("+ ZerO, ToST", "+ Mask, ToST")),
         ),
         paper=83.1 - 72.4,
-        room=margins.room_above(["+ ZerO, ToST", "+ Mask, ToST"], ["+ All"], 0.01),
+        room=effect_sizes.room_above(["+ ZerO, ToST", "+ Mask, ToST"], ["+ All"], 0.01),
     ),
     Claim(
         says="At 1 % of the weights, SNIP's is the best of the masks at the initialisation",
         quote="max{random, SNIP, GraSP, SynFlow} for each experiment (it was usually SNIP)",
         source="section 4.2",
-        margin=margins.lead("SNIP", ("Random", "GraSP", "SynFlow, 1 step"), 0.01),
+        margin=effect_sizes.lead("SNIP", ("Random", "GraSP", "SynFlow, 1 step"), 0.01),
     ),
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.need import Need
+from figures.measurement import Need
 from figures.tost._runs import run
 from sparsediag.plotting import style
 

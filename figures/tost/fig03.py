@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from figures.claims import Claim, Results
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.models import GhostReLU
 from sparsediag.plotting import style

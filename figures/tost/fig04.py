@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import fx, nn
 
 from figures.claims import Claim, Results
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tost._runs import run
 from sparsediag import models

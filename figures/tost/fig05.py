@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from figures.claims import Claim, Results
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tost.fig03 import activation
 from sparsediag.plotting import style

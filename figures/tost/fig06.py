@@ -14,11 +14,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.accuracy import Results
 from figures.claims import Claim
 from figures.estimate import Estimate
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tost._runs import run
 from sparsediag import models
@@ -58,25 +58,25 @@ def _claims(tweak: str) -> tuple[Claim, ...]:
             quote="keeping the skip connections, and swish throughout sparse training until the "
             "end provides some additional performance benefit (marginal for swish)",
             source="section 3.4",
-            margin=margins.gain(f"{tweak}, permanent", tweak, *DENSITIES),
+            margin=effect_sizes.gain(f"{tweak}, permanent", tweak, *DENSITIES),
         ),
         Claim(
             says=f"{tweak} that fades only after the first drop is worse, at 95 % sparsity",
             quote="if we ghost GSk and GSw after the first learning rate decay, and we found that "
             "the performance decreases by -0.917% and -0.429% (95% sparsity)",
             source="section 3.4",
-            margin=margins.gain(tweak, late, 0.05),
+            margin=effect_sizes.gain(tweak, late, 0.05),
             paper=-PAPER[late],
-            room=margins.room(late, 0.05),
+            room=effect_sizes.room(late, 0.05),
         ),
         Claim(
             says=f"{tweak} that goes late and at once is worse, at 95 % sparsity",
             quote="abrupt removal of GSk and GSw towards the end of training, leads to significant "
             "performance drop of > 1.2% (sparsity 95%)",
             source="section 3.4",
-            margin=margins.gain(tweak, abrupt, 0.05),
+            margin=effect_sizes.gain(tweak, abrupt, 0.05),
             paper=-PAPER[abrupt],
-            room=margins.room(abrupt, 0.05),
+            room=effect_sizes.room(abrupt, 0.05),
         ),
     )
 
@@ -132,7 +132,7 @@ def _late(ax: Axes, results: Results) -> dict[str, Any]:
     """What it costs to go late, at 95 %: here, and in the paper's text; what tells that apart."""
     for x, (kind, paper) in enumerate(PAPER.items()):
         (diamond,) = ax.plot(x, paper, "D", color="#777777", mfc="white", ms=4)
-        if found := margins.gain(kind, kind[:3], 0.05)(results):
+        if found := effect_sizes.gain(kind, kind[:3], 0.05)(results):
             cost = Estimate.of(found)
             half = cost.half if cost.count > 1 else float("nan")
             ax.errorbar(x + 0.25, cost.mean, half, fmt="o", color="black", ms=3, capsize=1.5)

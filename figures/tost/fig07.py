@@ -10,11 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim
-from figures.lottery import _runs as forerunner
+from figures.lottery import _runs
 from figures.lottery._runs import LEVELS
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tost._runs import run
 from sparsediag.plotting import style
@@ -27,20 +27,20 @@ NEEDS = {
     for density in LEVELS.values()
     for seed in range(3)
     for kind, trained in {
-        "LTH": forerunner.run(density=density, seed=seed, net=net, data=data),
+        "LTH": _runs.run(density=density, seed=seed, net=net, data=data),
         "ToST": run("ToST", density, seed, net=net, data=data),
     }.items()
 }
 KINDS = {"LTH": style.COLOUR_OF["sparse"], "ToST": style.COLOUR_OF["ToST"]}
 
 
-def over_cells(*densities: float) -> margins.Margin:
+def over_cells(*densities: float) -> effect_sizes.Margin:
     """What ToST adds, the mean over nets and data sets, a number a seed."""
 
-    def gains(results: margins.Results) -> list[float]:
+    def gains(results: effect_sizes.Results) -> list[float]:
         there = [cell for cell in CELLS if any(of == (*cell, "ToST") for of, _, _ in results)]
-        own = [margins.gain((*cell, "ToST"), (*cell, "LTH"), *densities) for cell in there]
-        return margins.joined(margins.mean, *own)(results) if own else []
+        own = [effect_sizes.gain((*cell, "ToST"), (*cell, "LTH"), *densities) for cell in there]
+        return effect_sizes.joined(effect_sizes.mean, *own)(results) if own else []
 
     return gains
 
@@ -58,7 +58,9 @@ CLAIMS = (
         quote="the performance benefits of our tweaks increases significantly with increase in "
         "the sparsity level",
         source="section 4.1",
-        margin=margins.joined(margins.less, over_cells(LEVELS[16]), over_cells(LEVELS[11])),
+        margin=effect_sizes.joined(
+            effect_sizes.less, over_cells(LEVELS[16]), over_cells(LEVELS[11])
+        ),
     ),
 )
 

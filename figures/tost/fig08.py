@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.claims import Claim, Results
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tost._runs import SINGLE, run
 from sparsediag.plotting import style

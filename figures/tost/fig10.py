@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from figures.claims import Claim, Results
 from figures.estimate import Estimate
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tost._runs import SINGLE, run
 from sparsediag.plotting import style

@@ -14,7 +14,7 @@ import numpy as np
 
 from figures.claims import Claim
 from figures.estimate import Estimate
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tables import Table
 from figures.tost._runs import run

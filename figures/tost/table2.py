@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim
 from figures.estimate import Estimate
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tables import Table
 from figures.tost._runs import MASKS, run
@@ -91,9 +91,9 @@ CLAIMS = (
             quote="sparse mask trained with ToST stays stable in performing significantly better "
             "across all pruning methods, datasets, and network architectures",
             source="section 3.2",
-            margin=margins.gain((*FIRST, mask, "ToST"), (*FIRST, mask, "base"), 0.02),
+            margin=effect_sizes.gain((*FIRST, mask, "ToST"), (*FIRST, mask, "base"), 0.02),
             paper=PAPER[FIRST][mask][1][-1] - PAPER[FIRST][mask][0][-1],
-            room=margins.room((*FIRST, mask, "base"), 0.02),
+            room=effect_sizes.room((*FIRST, mask, "base"), 0.02),
         )
         for mask, named in {
             "Random": "random masks",
@@ -108,9 +108,9 @@ CLAIMS = (
         quote="among all the pruning methods, sparse masks obtainned by LTH (Frankle & Carbin, "
         "2018) perform the best at high sparsity",
         source="section 3.2",
-        margin=margins.lead((*FIRST, "LTH", "base"), PRUNED, 0.02),
+        margin=effect_sizes.lead((*FIRST, "LTH", "base"), PRUNED, 0.02),
         paper=69.02 - 58.73,
-        room=margins.room_above([(*FIRST, "LTH", "base")], PRUNED, 0.02),
+        room=effect_sizes.room_above([(*FIRST, "LTH", "base")], PRUNED, 0.02),
     ),
 )
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tables import Table
 from figures.tost._runs import run
@@ -43,9 +43,9 @@ CLAIMS = (
             quote="At 95% sparsity, it provides > 2% improvement for SNIP, and > 1.5% improvement "
             "for the LTH mask",
             source="section 3.2",
-            margin=margins.gain((mask, "ToST"), (mask, "base"), 0.05),
+            margin=effect_sizes.gain((mask, "ToST"), (mask, "base"), 0.05),
             paper=PAPER[mask, "ToST"][-1] - PAPER[mask, "base"][-1],
-            room=margins.room((mask, "base"), 0.05),
+            room=effect_sizes.room((mask, "base"), 0.05),
         )
         for mask, named in {"SNIP": "SNIP's masks", "LTH": "lottery tickets"}.items()
     ),
@@ -54,15 +54,15 @@ CLAIMS = (
         quote="ToST provided sufficient performance boost to ResNet-50 sparse masks identified by "
         "SNIP and LTH",
         source="section 3.2",
-        margin=margins.joined(
-            margins.mean,
-            *(margins.gain((m, "ToST"), (m, "base"), *DENSITIES) for m in ("SNIP", "LTH")),
+        margin=effect_sizes.joined(
+            effect_sizes.mean,
+            *(effect_sizes.gain((m, "ToST"), (m, "base"), *DENSITIES) for m in ("SNIP", "LTH")),
         ),
         paper=float(
             np.mean([np.subtract(PAPER[m, "ToST"], PAPER[m, "base"]) for m in ("SNIP", "LTH")])
         ),
         room=lambda results: float(
-            np.mean([margins.room((m, "base"), *DENSITIES)(results) for m in ("SNIP", "LTH")])
+            np.mean([effect_sizes.room((m, "base"), *DENSITIES)(results) for m in ("SNIP", "LTH")])
         ),
     ),
 )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tables import Table
 from figures.tost._runs import SINGLE, run
@@ -37,9 +37,9 @@ CLAIMS = (
             says=f"{kind} improves a lottery ticket at 95 % sparsity",
             quote="each tweak helps in the trainability of sparse networks in its own unique way",
             source="section 3.3",
-            margin=margins.gain(kind, "base", 0.05),
+            margin=effect_sizes.gain(kind, "base", 0.05),
             paper=PAPER[kind][-1] - PAPER["base"][-1],
-            room=margins.room("base", 0.05),
+            room=effect_sizes.room("base", 0.05),
         )
         for kind in (*SINGLE, "ToST")
     ),
@@ -48,9 +48,9 @@ CLAIMS = (
         quote='"GSk" standalone is the most effective tweak in improving the performance at very '
         "high sparsity",
         source="section 3.3",
-        margin=margins.lead("GSk", ("GSw", "LRsI", "LS"), 0.05),
+        margin=effect_sizes.lead("GSk", ("GSw", "LRsI", "LS"), 0.05),
         paper=71.72 - 70.85,
-        room=margins.room_above(["GSk"], ["GSw", "LRsI", "LS"], 0.05),
+        room=effect_sizes.room_above(["GSk"], ["GSw", "LRsI", "LS"], 0.05),
     ),
 )
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim
 from figures.estimate import Estimate
-from figures.need import Need
+from figures.measurement import Need
 from figures.scales import Scale
 from figures.tables import Table
 from figures.tost._runs import run
@@ -28,10 +28,10 @@ NEEDS = {
 }
 
 
-def more(kind: str, sparse: float, than: float) -> margins.Margin:
+def more(kind: str, sparse: float, than: float) -> effect_sizes.Margin:
     """How much more a tweak adds at one density than at another, a number a seed."""
-    at, other = (margins.gain(kind, "base", density) for density in (sparse, than))
-    return margins.joined(margins.less, at, other)
+    at, other = (effect_sizes.gain(kind, "base", density) for density in (sparse, than))
+    return effect_sizes.joined(effect_sizes.less, at, other)
 
 
 CLAIMS = (
@@ -43,7 +43,7 @@ CLAIMS = (
             source="section 4.3",
             margin=more(kind, 0.05, than),
             paper=PAPER[kind][-1] - PAPER[kind][DENSITIES.index(than)],
-            room=margins.room("base", 0.05),
+            room=effect_sizes.room("base", 0.05),
         )
         for than, named in ((1.0, "the dense net"), (0.8, "one at 20 %"))
         for kind in PAPER
@@ -53,7 +53,7 @@ CLAIMS = (
         quote="adding extra SKs can even hurt the performance of dense ResNets with pre-existing "
         'SKs (e.g., "-0.77%" in Table 5 for ResNet-18)',
         source="section 4.3",
-        margin=margins.gain("base", "GSk", 1),
+        margin=effect_sizes.gain("base", "GSk", 1),
         paper=0.77,
     ),
 )
@@ -61,7 +61,7 @@ CLAIMS = (
 
 def change(results: Mapping[Any, Any], kind: str, density: float) -> Estimate | None:
     """What a tweak adds: the mean over the seeds that were trained with it and without."""
-    found = margins.gain(kind, "base", density)(results)
+    found = effect_sizes.gain(kind, "base", density)(results)
     return Estimate.of(found) if found else None
 
 

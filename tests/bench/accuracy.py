@@ -13,11 +13,11 @@ from scipy import stats
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import ConfigError
 from training.config import Run
-from training.engine import cores
+from training.dependencies import stages
+from training.executors import cores
 from training.loop import Diverged
 from training.progress import together
-from training.stages import stages
-from training.start import Collapsed
+from training.setup import Collapsed
 
 OUT = Path("out/bench")
 RESNET: dict[str, Any] = {

@@ -17,8 +17,8 @@ from sparsediag.data.datasets import Data, Images
 from tests.bench.timing import Rows, clock, table
 from training.captured import Captured
 from training.config import Run
-from training.feed import load, picks
-from training.start import build
+from training.loader import load, picks
+from training.setup import build
 from training.step import Step
 from training.tweaks import cross_entropy
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.claims import Claim
 from figures.estimate import Estimate
 from figures.tables import Table
@@ -130,9 +130,9 @@ def test_accuracy_is_that_of_the_best_epoch() -> None:
 
 
 def test_gains_are_by_seed_and_room_is_what_is_missing() -> None:
-    assert margins.gain("tweaked", "plain", 0.1)(RESULTS) == pytest.approx([3, 4])
-    assert margins.gain("tweaked", "plain", 0.02)(RESULTS) == []
-    assert margins.room("plain", 0.1)(RESULTS) == pytest.approx(9)
+    assert effect_sizes.gain("tweaked", "plain", 0.1)(RESULTS) == pytest.approx([3, 4])
+    assert effect_sizes.gain("tweaked", "plain", 0.02)(RESULTS) == []
+    assert effect_sizes.room("plain", 0.1)(RESULTS) == pytest.approx(9)
     assert accuracy.estimate(RESULTS, "plain", 0.02) is None
 
 

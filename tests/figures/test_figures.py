@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from figures import __main__ as driver
-from figures import bill, findings, items, page, store
-from figures.lottery import fig05 as contours
-from figures.lottery import fig09 as distilled
-from figures.need import Need
+from figures import __main__, cost, items, page, store, verdicts
+from figures.lottery import fig05, fig09
+from figures.measurement import Need
 from figures.plan import plan
 from figures.scales import SCALES
 from figures.tost import fig08, table1, table4
@@ -37,7 +35,7 @@ ITEMS += [f"pipeline/{n}" for n in ("fig01", "fig02", "table1", "table2")]
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("figures")
-    assert driver.main(["--scale", "smoke", "--out", str(out), "--jobs", "1"]) == 0
+    assert __main__.main(["--scale", "smoke", "--out", str(out), "--jobs", "1"]) == 0
     return out
 
 
@@ -87,14 +85,14 @@ def test_every_item_says_what_the_paper_claims(name: str) -> None:
 
 def test_a_second_call_does_no_work(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = pictures(drawn)
-    assert driver.main(["--scale", "smoke", "--out", str(drawn)]) == 0
+    assert __main__.main(["--scale", "smoke", "--out", str(drawn)]) == 0
     assert f"0 drawn, {len(ITEMS)} up to date" in capsys.readouterr().out
     assert pictures(drawn) == before
 
 
 def test_plan_lists_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--only", "tost/fig02", "--scale", "smoke", "--out", str(tmp_path), "--plan"]
-    assert driver.main(words) == 0
+    assert __main__.main(words) == 0
     out = capsys.readouterr().out
     assert out.count("missing  training") == 2  # the sparse one, and the dense one behind its mask
     assert "to draw  tost/fig02" in out
@@ -103,7 +101,7 @@ def test_plan_lists_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_plan_tells_what_is_there(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert driver.main(["tost", "--scale", "smoke", "--out", str(drawn), "--plan"]) == 0
+    assert __main__.main(["tost", "--scale", "smoke", "--out", str(drawn), "--plan"]) == 0
     out = capsys.readouterr().out
     assert "missing" not in out
     assert out.count("drawn") == sum(name.startswith("tost") for name in ITEMS)
@@ -113,7 +111,7 @@ def test_a_lost_picture_is_drawn_again_without_training(drawn: Path) -> None:
     png = drawn / "figures/tost/fig08.png"
     png.unlink()
     before = pictures(drawn / "runs") | pictures(drawn / "results")
-    assert driver.main(["tost/fig08", "--scale", "smoke", "--out", str(drawn)]) == 0
+    assert __main__.main(["tost/fig08", "--scale", "smoke", "--out", str(drawn)]) == 0
     assert png.exists()
     assert pictures(drawn / "runs") | pictures(drawn / "results") == before
 
@@ -128,8 +126,8 @@ def test_the_same_training_serves_several_items() -> None:
 
 
 def test_the_ladder_serves_all_figures() -> None:
-    new = bill.trainings("lottery/fig01", PAPER)
-    chain = {key for key, one in bill.trainings("tost/table4", PAPER).items() if not one.tweaks}
+    new = cost.trainings("lottery/fig01", PAPER)
+    chain = {key for key, one in cost.trainings("tost/table4", PAPER).items() if not one.tweaks}
     rounds = {key for key, one in new.items() if not one.tweaks and one.mask.density < 1}
     assert len(chain & rounds) == 13
 
@@ -148,7 +146,7 @@ def test_the_ladder_serves_all_figures() -> None:
 def test_a_wrong_word_is_one_line(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert driver.main([*words, "--out", str(tmp_path)]) == 2
+    assert __main__.main([*words, "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -171,7 +169,7 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
     done = list(tmp_path.glob("runs/*/finished"))
     assert done
     assert not (tmp_path / "figures/tost/fig02.png").exists()
-    assert driver.main([*words, "--jobs", "1"]) == 0
+    assert __main__.main([*words, "--jobs", "1"]) == 0
     assert (tmp_path / "figures/tost/fig02.png").exists()
     assert all(kept[str(file)] == file.stat().st_mtime_ns for file in done)
 
@@ -185,7 +183,7 @@ def test_a_failed_training_is_reported_and_the_rest_goes_on(
     (folder / "last.pt").write_text("not a checkpoint")
     words = ["tost/table1", "tost/fig03", "--scale", "smoke", "--out", str(tmp_path)]
     words += ["--jobs", "1"]
-    assert driver.main(words) == 1
+    assert __main__.main(words) == 1
     shown = capsys.readouterr()
     assert f"{swish.id} failed" in shown.err
     assert "not a torch checkpoint" in shown.err
@@ -194,7 +192,7 @@ def test_a_failed_training_is_reported_and_the_rest_goes_on(
     with Image.open(tmp_path / "figures/tost/table1.png") as image:
         assert "1 of 3 measurements are missing" in image.info["Description"]
     (folder / "last.pt").unlink()
-    assert driver.main(words) == 0
+    assert __main__.main(words) == 0
     assert "1 drawn, 1 up to date" in capsys.readouterr().out
 
 
@@ -217,7 +215,7 @@ def test_a_smaller_scale_keeps_the_proportions(scale: str) -> None:
 
 
 def test_early_is_the_papers_fifth_epoch() -> None:
-    need = contours.NEEDS["LS"] if "LS" in contours.NEEDS else contours.NEEDS["LS", 0]
+    need = fig05.NEEDS["LS"] if "LS" in fig05.NEEDS else fig05.NEEDS["LS", 0]
     assert LAPTOP.kept(need) == "epoch-001.pt"
     assert PAPER.kept(need) == "epoch-005.pt"
     assert SMOKE.run(need.run).record.checkpoints == (1,)
@@ -251,7 +249,7 @@ def test_the_papers_trainings_are_those_of_the_inventory() -> None:
     count = {}
     seen: set[str] = set()
     for group in (lottery, [n for n in ITEMS if n.startswith("tost")], ITEMS[-4:]):
-        own = {key for name in group for key in bill.trainings(name, PAPER)} - seen
+        own = {key for name in group for key in cost.trainings(name, PAPER)} - seen
         count[group[0].split("/")[0]] = len(own)
         seen |= own
     assert count["lottery"] == pytest.approx(531, rel=0.02)
@@ -263,7 +261,7 @@ def test_a_dry_run_counts_and_does_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["tost/table4", "tost/fig08", "--scale", "paper", "--dry-run", "--out", str(tmp_path)]
-    assert driver.main(words) == 0
+    assert __main__.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["tost/table4", "104", "104"]  # 90, the dense one, 13 rounds
     assert lines[2].split()[2] == "0"
@@ -275,7 +273,7 @@ def test_a_dry_run_counts_and_does_nothing(
 def test_operations_are_those_of_the_net() -> None:
     """A ResNet-18 has 0.556 billion multiplications on a CIFAR image (methods of the nets)."""
     epoch = replace(run(), optim=replace(run().optim, epochs=1))
-    assert bill.operations(epoch) == pytest.approx(3 * 2 * 0.556e9 * 45_000, rel=0.01)
+    assert cost.operations(epoch) == pytest.approx(3 * 2 * 0.556e9 * 45_000, rel=0.01)
 
 
 # the page
@@ -301,9 +299,9 @@ def test_the_page_shows_what_was_measured_elsewhere(
     found = json.loads((drawn / "figures/claims.json").read_text())
     claim = found["claims"][0] | {"mean": 12.34, "half": 1.0, "count": 3, "verdict": "reproduced"}
     other = {"scale": "hour", "hardware": "a GPU", "versions": "torch", "claims": [claim]}
-    findings.save(other, tmp_path / "hour.json")
+    verdicts.save(other, tmp_path / "hour.json")
     monkeypatch.setattr(findings, "MEASURED", tmp_path)
-    text = page.html(found, findings.elsewhere(SMOKE), SMOKE, drawn, "stamp")
+    text = page.html(found, verdicts.elsewhere(SMOKE), SMOKE, drawn, "stamp")
     assert "+12.34 ± 1.00" in text
     assert "a GPU" in text
 
@@ -314,7 +312,7 @@ def test_claims_are_kept_a_line_each(drawn: Path) -> None:
     assert len(lines) == len(claims) + 2
     found = json.loads("\n".join(lines))
     assert found["scale"] == "smoke"
-    table = findings.markdown(found).splitlines()
+    table = verdicts.markdown(found).splitlines()
     assert len(table) == len(claims) + 2
     assert {line.count("|") for line in table} == {6}
 
@@ -327,6 +325,6 @@ def test_a_plan_is_in_order(tmp_path: Path) -> None:
 
 
 def test_distillation_stands_on_the_dense_net() -> None:
-    runs = bill.trainings("lottery/fig09", PAPER).values()
+    runs = cost.trainings("lottery/fig09", PAPER).values()
     assert any(not one.tweaks and one.mask.density == 1 for one in runs)
-    assert distilled.SEEDS == 1
+    assert fig09.SEEDS == 1

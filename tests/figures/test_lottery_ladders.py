@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from figures import items, margins
-from figures.lottery import _ladders as ladders
-from figures.lottery import fig01, fig04, fig06, fig07, fig08, fig09, figa13
+from figures import effect_sizes, items
+from figures.lottery import _ladders, fig01, fig04, fig06, fig07, fig08, fig09, figa13
 from figures.lottery._runs import LEVELS
 from figures.scales import SCALES
 from sparsediag.plotting import style
@@ -92,18 +91,18 @@ def test_fig01_shades_where_tickets_win() -> None:
 
 def test_a_ticket_wins_from_one_standard_deviation_below_the_dense_net() -> None:
     dense = {("vanilla", 1, seed): history(value) for seed, value in enumerate((69, 70, 71))}
-    assert ladders.bar(dense) == pytest.approx(69)
-    assert ladders.bar({("vanilla", 1, 0): history(70)}) == pytest.approx(70)
-    assert np.isnan(ladders.bar({}))
+    assert _ladders.bar(dense) == pytest.approx(69)
+    assert _ladders.bar({("vanilla", 1, 0): history(70)}) == pytest.approx(70)
+    assert np.isnan(_ladders.bar({}))
 
 
 def test_margins_are_joined_seed_by_seed() -> None:
-    def of(kind: str) -> margins.Margin:
+    def of(kind: str) -> effect_sizes.Margin:
         return lambda results: [rows for (k, _, _), rows in results.items() if k == kind]
 
     results = {("a", 1, 0): 5.0, ("a", 1, 1): 7.0, ("b", 1, 1): 1.0, ("b", 1, 2): 3.0}
-    assert margins.joined(margins.less, of("a"), of("b"))(results) == [6.0]
-    assert margins.joined(margins.mean, of("a"), of("b"))({}) == []
+    assert effect_sizes.joined(effect_sizes.less, of("a"), of("b"))(results) == [6.0]
+    assert effect_sizes.joined(effect_sizes.mean, of("a"), of("b"))({}) == []
 
 
 def test_fig04_draws_both_panels() -> None:

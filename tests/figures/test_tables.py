@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from figures import accuracy, margins
+from figures import accuracy, effect_sizes
 from figures.estimate import Estimate
 from figures.items import needs
 from figures.pipeline import _rows, fig01, fig02
@@ -207,22 +207,24 @@ def test_training_free_is_the_best_by_its_mean() -> None:
     results |= {(MANY_STEPS, 0.1, 0): history(99)}
     found = _rows.estimate(results, _rows.BEST, 0.1)
     assert found == accuracy.estimate(results, "SNIP", 0.1)
-    assert margins.lead("SNIP", ["Random"], 0.1)(results) == pytest.approx([-30, 51, 52])
+    assert effect_sizes.lead("SNIP", ["Random"], 0.1)(results) == pytest.approx([-30, 51, 52])
 
 
 def test_a_lead_is_over_the_best_of_the_others_in_each_seed() -> None:
     values = {"a": (50, 60), "b": (40, 70), "c": (45, 10)}
     results = {(k, d, s): history(v) for k, row in values.items() for s, v in enumerate(row)
                for d in (0.1, 0.01)}  # fmt: skip
-    assert margins.lead("a", "bc", 0.1)(results) == pytest.approx([5, -10])
-    assert margins.lead("a", "b", 0.1, 0.01, 0.5)(results) == pytest.approx([10, -10])
-    assert margins.lead("a", "b", 0.1, 0.01, 0.5, whole=True)(results) == []
-    assert margins.lead("a", "bx", 0.1)(results) == []
-    assert margins.lead("a", "x", 0.1)(results) == []
-    assert margins.room_above("a", "bc", 0.1)(results) == pytest.approx(45)
+    assert effect_sizes.lead("a", "bc", 0.1)(results) == pytest.approx([5, -10])
+    assert effect_sizes.lead("a", "b", 0.1, 0.01, 0.5)(results) == pytest.approx([10, -10])
+    assert effect_sizes.lead("a", "b", 0.1, 0.01, 0.5, whole=True)(results) == []
+    assert effect_sizes.lead("a", "bx", 0.1)(results) == []
+    assert effect_sizes.lead("a", "x", 0.1)(results) == []
+    assert effect_sizes.room_above("a", "bc", 0.1)(results) == pytest.approx(45)
     del results["b", 0.1, 0]
-    assert margins.lead("a", "bc", 0.1)(results) == pytest.approx([-10])
-    both = margins.joined(min, margins.lead("a", "b", 0.1), margins.lead("a", "c", 0.1))
+    assert effect_sizes.lead("a", "bc", 0.1)(results) == pytest.approx([-10])
+    both = effect_sizes.joined(
+        min, effect_sizes.lead("a", "b", 0.1), effect_sizes.lead("a", "c", 0.1)
+    )
     assert both(results) == pytest.approx([-10])
 
 
@@ -233,7 +235,7 @@ def test_nets_that_learn_nothing_test_no_claim_of_the_pipeline() -> None:
             if claim.paper is not None:
                 assert claim.judge(dead).word == "not testable at this scale", claim.says
     dead |= {("RigL", 0.01, seed): history(60.0) for seed in range(3)}
-    assert margins.room_above(["+ Mask"], ["RigL"], 0.01)(dead) == pytest.approx(40)
+    assert effect_sizes.room_above(["+ Mask"], ["RigL"], 0.01)(dead) == pytest.approx(40)
 
 
 def test_a_pipeline_table_gives_densities_as_compressions_too() -> None:
@@ -247,7 +249,7 @@ def test_a_pipeline_table_gives_densities_as_compressions_too() -> None:
 
 
 def test_the_pipeline_at_the_papers_scale_is_its_trainings_and_eight_more() -> None:
-    from figures.bill import trainings
+    from figures.cost import trainings
 
     found = [trainings(f"pipeline/{name}", PAPER) for name in ("table1", "table2")]
     assert list(map(len, found)) == [40 + 5, 64 + 3]

@@ -22,10 +22,10 @@ from sparsediag.models import SKIPS
 from tests.gpu import diagnostics
 from tests.gpu.settings import Measurements, Row, Settings, Skip, check
 from training.config import Run
+from training.dependencies import stages
 from training.loop import fit
 from training.progress import together
-from training.stages import stages
-from training.start import start
+from training.setup import start
 
 FILES = ("best.pt", "last.pt", "history.jsonl")
 SCORED = 1e-3  # share of the entries of a mask that may be others on a CPU, by rounding of scores

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 
 from figures import items, store
-from figures.need import Need
+from figures.measurement import Need
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
 from sparsediag.diagnostics.result import Result
 from tests.gpu.settings import Measurements, Row, Settings, Skip
 from training.config import Run
+from training.dependencies import stages
 from training.loop import fit
-from training.stages import stages
-from training.start import finished
+from training.setup import finished
 
 KEPT = Path(__file__).parent / "kept.jsonl"
 

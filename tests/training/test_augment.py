@@ -11,7 +11,7 @@ from sparsediag.core.rng import stream
 from sparsediag.data import datasets
 from training.augment import crop_flip, draw
 from training.config import Run
-from training.feed import feed
+from training.loader import feed
 
 
 def _coordinates(n: int, height: int, width: int, dtype: torch.dtype = torch.uint8) -> Tensor:

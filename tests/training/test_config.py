@@ -20,7 +20,7 @@ from training.masks import METHODS
 from training.masks.file import File
 from training.model import Model
 from training.optim import Optim
-from training.table import changed, fill, toml
+from training.tables import changed, fill, toml
 from training.tweaks import TWEAKS
 from training.tweaks.ghosts import GhostNeurons
 from training.tweaks.smoothing import Smoothing

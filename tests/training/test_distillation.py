@@ -22,7 +22,7 @@ from sparsediag.models import build
 from training.config import Run
 from training.loop import fit
 from training.prerequisite import Prerequisite
-from training.start import finished, start
+from training.setup import finished, start
 from training.tweaks import Objective, Scene, cross_entropy
 from training.tweaks.distillation import Distillation, softened
 from training.tweaks.smoothing import Smoothing

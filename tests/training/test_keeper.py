@@ -68,7 +68,7 @@ def test_dead_weights_and_their_state_are_0_after_every_step(
                 seen.update(held)
                 stray.append(sum(int((t[dead.bool()] != 0).sum()) for t in held.values()))
 
-    monkeypatch.setattr("training.masks.method.Keeper", Watch)
+    monkeypatch.setattr("training.masks.base.Keeper", Watch)
     optim = {"name": name, "weight_decay": 0.01, "lr": 0.01, "epochs": 2, "batch": 390}
     path = fit(Run.of(RUN | {"model": model, "optim": optim}), out=tmp_path, device="cpu")
     assert path.exists()

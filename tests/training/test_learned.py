@@ -18,8 +18,8 @@ from training.config import Run
 from training.loop import fit
 from training.masks.learned import Gates, Learned
 from training.optim import Optim
-from training.start import finished
-from training.zero import initialise
+from training.setup import finished
+from training.zero_init import initialise
 
 optimisers = pytest.mark.parametrize("name", ["sgd", "adam"])
 

@@ -30,9 +30,9 @@ from sparsediag.models import Ghost
 from training.augment import crop_flip
 from training.config import Run
 from training.loop import Diverged, fit
+from training.metrics import Row, evaluate
 from training.optim import Optim
-from training.records import Row, evaluate
-from training.start import finished
+from training.setup import finished
 
 KEYS = [
     "epoch",
@@ -331,7 +331,7 @@ def test_the_smaller_last_batch_is_trained_on(
         sizes.append(len(pixels))
         return crop_flip(pixels, crops)
 
-    monkeypatch.setattr("training.feed.crop_flip", spy)
+    monkeypatch.setattr("training.loader.crop_flip", spy)
     _fit(_run(1, augment="crop_flip", optim={"batch": 500}), tmp_path)
     assert sizes == [500, 500, 170]
 
@@ -362,7 +362,7 @@ def test_colour_images_are_augmented_unless_told_otherwise(
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (10 * i, 5, 200)).save(folder / f"{i}.png")
     calls: list[int] = []
-    monkeypatch.setattr("training.feed.crop_flip", lambda pixels, _: calls.append(1) or pixels)
+    monkeypatch.setattr("training.loader.crop_flip", lambda pixels, _: calls.append(1) or pixels)
     for augment in ("none", "auto"):
         assert not calls
         _fit(_run(2, data=f"folder:{tmp_path / 'images'}", augment=augment), tmp_path)

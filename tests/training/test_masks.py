@@ -16,9 +16,9 @@ from sparsediag.core.prunable import prunable
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit
+from training.masks.base import Method
 from training.masks.dense import Dense
 from training.masks.magnitude import Magnitude
-from training.masks.method import Method
 from training.masks.random import Random
 from training.prerequisite import Prerequisite
 

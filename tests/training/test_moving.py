@@ -20,7 +20,7 @@ from training.loop import fit
 from training.masks import METHODS
 from training.masks.rigl import Rigl, moved
 from training.masks.set import Set
-from training.start import finished
+from training.setup import finished
 
 both = pytest.mark.parametrize("kind", [Rigl, Set])
 Step = tuple[Mask, dict[str, Tensor], dict[str, Tensor]]

@@ -20,7 +20,7 @@ from sparsediag.data import datasets
 from sparsediag.models import Ghost, GhostSkip, build
 from training.config import Run
 from training.loop import fit
-from training.start import Start, finished, start
+from training.setup import Start, finished, start
 from training.tweaks import Scene
 from training.tweaks.rescale import BETAS, EPS, Batches, Rescale, Scaling
 

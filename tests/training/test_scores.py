@@ -15,8 +15,8 @@ import sparsediag as sd
 from sparsediag import Mask, Problem, prunable
 from sparsediag.diagnostics.connectivity import paths
 from training.masks import METHODS, grasp, snip, synflow
+from training.masks.layer_densities import best, counts, erk, uniform
 from training.masks.random import Random
-from training.masks.shares import best, counts, erk, uniform
 from training.masks.synflow import Synflow
 
 DENSITIES = (0.5, 0.1, 0.05, 0.02, 0.01)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.problem import Problem
-from training.masks.method import Method
+from training.masks.base import Method
 
 
 @dataclass(frozen=True)

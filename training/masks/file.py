@@ -9,7 +9,7 @@ from sparsediag.checkpoint import mask_file
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
-from training.masks.method import Method
+from training.masks.base import Method
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
-from training.masks.method import Method
+from training.masks.base import Method
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
 from sparsediag.core.rng import stream
 from training.keeper import Keeper
+from training.masks.base import Method
 from training.masks.magnitude import largest
-from training.masks.method import Method
 from training.prerequisite import Prerequisite
 
 

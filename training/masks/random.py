@@ -14,8 +14,8 @@ from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
 from sparsediag.core.rng import stream
-from training.masks.method import Method
-from training.masks.shares import best, counts, erk, uniform
+from training.masks.base import Method
+from training.masks.layer_densities import best, counts, erk, uniform
 
 SHARES = {"layer": uniform, "erk": erk}
 

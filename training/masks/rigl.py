@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from sparsediag.core.mask import Mask
 from sparsediag.core.rng import stream
 from training.keeper import Keeper
+from training.masks.layer_densities import best
 from training.masks.random import Random
-from training.masks.shares import best
 
 
 @dataclass(frozen=True)

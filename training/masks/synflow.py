@@ -14,7 +14,7 @@ from sparsediag.core.evaluation import exactly
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
-from training.masks.method import Method
+from training.masks.base import Method
 
 SAMPLED = 61  # one score in so many is looked at to guess which are low
 

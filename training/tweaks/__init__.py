@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from training.tweaks.base import Objective, Scene, Tweak, cross_entropy
 from training.tweaks.distillation import Distillation
 from training.tweaks.ghosts import GhostNeurons, GhostSkips
 from training.tweaks.rescale import Rescale
 from training.tweaks.smoothing import Smoothing
-from training.tweaks.tweak import Objective, Scene, Tweak, cross_entropy
 
 __all__ = ["GROUPS", "TWEAKS", "Objective", "Scene", "Tweak", "cross_entropy", "grouped"]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.prerequisite import Prerequisite
-from training.tweaks.tweak import Objective, Scene, Tweak
+from training.tweaks.base import Objective, Scene, Tweak
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sparsediag.core.errors import unknown
 from sparsediag.models import SKIPS, GhostReLU, GhostSkip
 from sparsediag.models.ghost import Site
 from training.schedule import epoch_at
-from training.tweaks.tweak import Tweak
+from training.tweaks.base import Tweak
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from sparsediag.core.evaluation import exactly
 from sparsediag.core.mask import Mask
 from sparsediag.models.ghost import banished
-from training.tweaks.tweak import Scene, Tweak
+from training.tweaks.base import Scene, Tweak
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 Batches = Iterator[tuple[Tensor, Tensor]]

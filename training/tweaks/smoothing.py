@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from training.schedule import epoch_at
-from training.tweaks.tweak import Objective, Tweak
+from training.tweaks.base import Objective, Tweak
 
 
 @dataclass(frozen=True)

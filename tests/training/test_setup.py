@@ -20,7 +20,7 @@ from sparsediag.models import build
 from training.config import Run
 from training.loop import fit
 from training.masks.random import Random
-from training.start import Collapsed, Start, finished, start
+from training.setup import Collapsed, Start, finished, start
 
 State = dict[str, Tensor]
 CONVOLUTIONS = {"name": "resnet20", "width": 4}

@@ -16,7 +16,7 @@ from sparsediag.data import datasets
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit
-from training.zero import Orientation, guard, initialise, matrix
+from training.zero_init import Orientation, guard, initialise, matrix
 
 SIDES = [1, 2, 3, 5, 8, 10, 12, 33, 64]
 shapes = pytest.mark.parametrize(("outs", "ins"), list(itertools.product(SIDES, SIDES)))

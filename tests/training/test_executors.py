@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sparsediag.core.device import pick
-from training import engine
-from training.engine import ENGINES, cores, fitting
-from training.work import Work
+from training import executors
+from training.executors import ENGINES, cores, fitting
+from training.task_graph import Work
 
 
 @pytest.mark.parametrize(("engine", "jobs"), [("local", 1), *((name, 2) for name in ENGINES)])
@@ -75,8 +75,8 @@ def test_processes_take_gpus_in_turn_or_the_one_that_is_named(
 ) -> None:
     taken = _gpus(monkeypatch, 2)
     for place in range(3):
-        engine._take(pick("auto"), place)
-    engine._take(pick("cuda:1"), 0)
+        executors._take(pick("auto"), place)
+    executors._take(pick("cuda:1"), 0)
     assert taken == [0, 1, 0, 1]
 
 
@@ -86,7 +86,7 @@ def test_a_process_of_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPa
 
     for name in ("is_available", "device_count", "current_device", "set_device", "init"):
         monkeypatch.setattr(torch.cuda, name, refuse)
-    engine._take(pick("cpu"), 0)
+    executors._take(pick("cpu"), 0)
     assert fitting("cpu") == cores()
     told: list[str] = []
     work = Work({"a": (str, ()), "b": (str, ())}, {})

@@ -16,7 +16,7 @@ from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
 from training.__main__ import changes, main
 from training.config import RECIPES, Run
-from training.engine import cores
+from training.executors import cores
 from training.masks import METHODS
 from training.progress import watched
 from training.tweaks import TWEAKS

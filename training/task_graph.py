@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
-from training.engine import ENGINES, Local
+from training.executors import ENGINES, Local
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -34,7 +34,7 @@ class Work:
         Args:
             jobs: Tasks at a time.
             done: Told each task that has ended.
-            engine: What runs them: see `training.engine`.
+            engine: What runs them: see `training.executors`.
             device: Where they compute: auto, cpu, cuda or cuda:N.
 
         Raises:

@@ -10,8 +10,8 @@ from pathlib import Path
 from sparsediag.data import datasets
 from training.config import Run
 from training.loop import fit
-from training.start import finished
-from training.work import Work
+from training.setup import finished
+from training.task_graph import Work
 
 
 def stages(run: Run) -> list[Run]:

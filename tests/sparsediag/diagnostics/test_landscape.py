@@ -21,7 +21,7 @@ from sparsediag.surfaces import directions, evaluate
 from sparsediag.surfaces.grid import DONE
 from sparsediag.surfaces.point_log import RECORD
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 every_case = pytest.mark.parametrize("name", cases.CASES)
 
 

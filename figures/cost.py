@@ -17,8 +17,8 @@ from figures.scales import Scale
 from sparsediag import models
 from sparsediag.data.datasets import DATASETS
 from training.config import Run
+from training.dependencies import stages
 from training.model import Model
-from training.stages import stages
 
 # What a GPU is taken to sustain in training, in operations a second: a ResNet-18 of 1.1 GFLOP an
 # image at 10 s an epoch of CIFAR. A guess for planning; measure yours with one training.

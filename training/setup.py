@@ -18,11 +18,11 @@ from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.data.datasets import Data
 from sparsediag.diagnostics.connectivity import paths
-from training import zero
+from training import zero_init
 from training.config import Run
-from training.feed import endless
+from training.loader import endless
+from training.metrics import Row
 from training.prerequisite import Prerequisite
-from training.records import Row
 from training.tweaks import Scene
 
 
@@ -116,9 +116,9 @@ def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None
     plain, _ = build(run.plain(), data, next(net.parameters()).device)
     probe = data.batches("train", images=run.record.images)
     if run.init != "default":
-        zero.initialise(net, run.init)
-        zero.initialise(plain, run.init)
-        zero.guard(Problem(plain, probe))
+        zero_init.initialise(net, run.init)
+        zero_init.initialise(plain, run.init)
+        zero_init.guard(Problem(plain, probe))
     if run.mask.per_class:
         sample = data.balanced(run.mask.per_class, seed=run.ticket_seed)
         judge = Problem(plain, sample, batch_norm="train")
