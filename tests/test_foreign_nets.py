@@ -91,7 +91,7 @@ DIAGNOSTICS: dict[str, dict[str, Any]] = {
     "spectrum": {"top": 1, "tol": 0.5, "max-products": 8},
     "activations": {},
     "gradflow": {},
-    "landscape": {"points": 3},
+    "landscape": {"points": 3, "dims": 1},
     "perturbation": {"top": 1, "points": 3, "tol": 0.5},
 }
 NEEDED = {"timm_vit": "timm", "bert_tiny": "transformers", "decoder": "transformers"}

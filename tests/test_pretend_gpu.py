@@ -19,7 +19,7 @@ from training.masks import METHODS
 from training.tweaks import TWEAKS
 
 ROOT = Path(__file__).parent.parent
-PROCESSES = [("planted", "steps"), ("diagnostics",), ("masks", "tweaks"), ("records",)]
+PROCESSES = [("records", "steps", "planted"), ("diagnostics", "masks", "tweaks")]
 RECORDS = ["records", "rewinding", "rewinding and going on", "bfloat16"]
 RESUMED = ["resumed adam", "resumed learned", "resumed sgd"]
 ALL = {

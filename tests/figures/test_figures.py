@@ -300,7 +300,7 @@ def test_the_page_shows_what_was_measured_elsewhere(
     claim = found["claims"][0] | {"mean": 12.34, "half": 1.0, "count": 3, "verdict": "reproduced"}
     other = {"scale": "hour", "hardware": "a GPU", "versions": "torch", "claims": [claim]}
     verdicts.save(other, tmp_path / "hour.json")
-    monkeypatch.setattr(findings, "MEASURED", tmp_path)
+    monkeypatch.setattr(verdicts, "MEASURED", tmp_path)
     text = page.html(found, verdicts.elsewhere(SMOKE), SMOKE, drawn, "stamp")
     assert "+12.34 ± 1.00" in text
     assert "a GPU" in text

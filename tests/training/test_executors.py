@@ -103,7 +103,7 @@ def test_as_many_jobs_as_fit_the_device(
 ) -> None:
     _gpus(monkeypatch, gpus)
     for there in (64, 2):
-        monkeypatch.setattr(engine, "cores", lambda there=there: there)
+        monkeypatch.setattr(executors, "cores", lambda there=there: there)
         assert fitting(device) == min(most, there)
 
 
