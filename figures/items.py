@@ -13,7 +13,7 @@ from typing import Any
 from figures import store, tables
 from figures.measurement import Need
 from figures.scales import Scale, named
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 from sparsediag.models import ghost
 from sparsediag.plotting import style
 from training.config import Run
@@ -112,7 +112,7 @@ def draw(name: str, scale: Scale, out: Path) -> None:
         texts = {"md": f"{module.__doc__}\n{table.title}\n\n{table.markdown()}\n\n{caption}\n"}
         texts |= {"tex": table.latex() + "\n", "csv": table.csv()}
         for form, text in texts.items():
-            with written(stem.with_suffix(f".{form}")) as draft:
+            with atomic_write(stem.with_suffix(f".{form}")) as draft:
                 draft.write_text(text)
     with style.style():
         fig = table.figure() if hasattr(module, "table") else module.draw(found, scale)

@@ -16,7 +16,7 @@ from figures.scales import Scale
 from figures.tables import EMPTY
 from figures.verdicts import Found
 from sparsediag.core import html as display
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 1.5rem auto;
@@ -50,7 +50,7 @@ def write(scale: Scale, out: Path) -> Path:
         return path
     found, others = verdicts.findings(scale, out), verdicts.elsewhere(scale)
     verdicts.save(found, folder / "claims.json")
-    with written(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(html(found, others, scale, out, stamp))
     return path
 

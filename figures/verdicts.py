@@ -18,7 +18,7 @@ from figures import items
 from figures.claims import Claim
 from figures.scales import Scale
 from figures.tables import EMPTY
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 
 MEASURED = Path(__file__).parent / "measured"  # of scales that take longer, or of other machines
 Found = dict[str, Any]
@@ -72,7 +72,7 @@ def save(found: Found, path: Path) -> None:
     """Write findings, a claim a line."""
     claims = ",\n".join(json.dumps(row, ensure_ascii=False) for row in found["claims"])
     head = json.dumps({k: v for k, v in found.items() if k != "claims"}, ensure_ascii=False)
-    with written(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(f'{head[:-1]}, "claims": [\n{claims}\n]}}\n')
 
 

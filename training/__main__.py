@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparsediag.core.process import settle
+from sparsediag.core.process import configure_process
 
 USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--out FOLDER] [--debug]
 
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--debug", action="store_true")
-    settle()
+    configure_process()
     words = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(words)
     if options.help or not options.run:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.core.errors import ConfigError
-from sparsediag.core.evaluation import exactly, full_precision
+from sparsediag.core.evaluation import deterministic_eval, full_precision
 from sparsediag.core.memory_format import may_train_channels_last
 
 Forward = Callable[[Tensor], Tensor]
@@ -84,7 +84,7 @@ class Compute:
             warnings.simplefilter("ignore")  # from within the compiler
             compiled = self._forward(torch.compile(net), sample.device, layout)
             try:
-                with exactly(net), torch.no_grad():
+                with deterministic_eval(net), torch.no_grad():
                     expected, came = eager(sample), compiled(sample)
             except RuntimeError as error:
                 why = " ".join(str(error).split())[:200]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sparsediag.core.device import pick
-from sparsediag.core.process import cause_of_death, settle
+from sparsediag.core.process import cause_of_death, configure_process
 
 JOBS_A_GPU = 4  # each process has a CUDA context of its own, some 0.5 GB
 
@@ -49,7 +49,7 @@ class Local(ProcessPoolExecutor):
     """
 
     def __init__(self, jobs: int, device: str = "auto") -> None:
-        settle()  # processes inherit it
+        configure_process()  # processes inherit it
         where = pick(device)
         context = multiprocessing.get_context("spawn")
         turn = context.Value("i", 0)
@@ -76,7 +76,7 @@ class Local(ProcessPoolExecutor):
 
 def _alone(jobs: int, parent: int, turn: Any, device: torch.device) -> None:
     """A worker takes its share of the cores, and ends when whoever started it is gone."""
-    settle()
+    configure_process()
     torch.set_num_threads(max(1, cores() // jobs))
     with turn.get_lock():
         place, turn.value = turn.value, turn.value + 1

@@ -61,7 +61,7 @@ def feed(
         yield load(data, *pick)
 
 
-def endless(run: Run, data: Data, *, purpose: str) -> Iterator[tuple[Tensor, Tensor]]:
+def batch_stream(run: Run, data: Data, *, purpose: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of one epoch after another, without end."""
     for epoch in count():
         yield from feed(run, data, epoch, purpose=purpose)

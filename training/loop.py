@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import pick
 from sparsediag.data import datasets
 from sparsediag.data.datasets import Data
@@ -24,7 +24,7 @@ from training.config import Run
 from training.loader import load, picks
 from training.metrics import Flow, Row, costs, evaluate, ghosts, instruments, sparsity
 from training.schedule import epoch_at
-from training.setup import finished, halfway, start
+from training.setup import finished, load_partial, start
 from training.step import Step
 from training.tweaks import Objective, cross_entropy
 
@@ -83,7 +83,7 @@ def _fit(
     on_epoch: Callable[[Row], None] | None,
 ) -> Path:
     data = datasets.load(run.data, device=where)
-    kept = halfway(run, folder)
+    kept = load_partial(run, folder)
     begun = start(run, data, out=out, device=where, kept=kept)
     net, history = begun.net, begun.history
     run.compute.place(net, where)
@@ -122,7 +122,7 @@ def _fit(
         _finish(folder, net, data, kept)
         return folder / "best.pt"
     folder.mkdir(parents=True, exist_ok=True)
-    with written(folder / "run.toml") as draft:
+    with atomic_write(folder / "run.toml") as draft:
         draft.write_text(run.toml())
     best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
     if kept and kept.resume:
@@ -217,5 +217,5 @@ def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:
 
 
 def _write(history: list[Row], folder: Path) -> None:
-    with written(folder / "history.jsonl") as draft:
+    with atomic_write(folder / "history.jsonl") as draft:
         draft.write_text("".join(json.dumps(row) + "\n" for row in history))

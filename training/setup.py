@@ -20,10 +20,10 @@ from sparsediag.data.datasets import Data
 from sparsediag.diagnostics.connectivity import paths
 from training import zero_init
 from training.config import Run
-from training.loader import endless
+from training.loader import batch_stream
 from training.metrics import Row
 from training.prerequisite import Prerequisite
-from training.tweaks import Scene
+from training.tweaks import TrainingContext
 
 
 class Collapsed(ConfigError):
@@ -77,15 +77,15 @@ def start(
     found = {}
     stay = any(t.options() and not t.over(run.optim.epochs) for t in run.tweaks.values())
     for name, tweak in run.tweaks.items():
-        batches, trained = endless(run, data, purpose=name), _ends(run, tweak.before(), out)
-        scene = Scene(net, mask, batches, trained, resumed=kept is not None, stay=stay)
+        batches, trained = batch_stream(run, data, purpose=name), _ends(run, tweak.before(), out)
+        scene = TrainingContext(net, mask, batches, trained, resumed=kept is not None, stay=stay)
         found[name] = tweak.start(scene)
     if mask is not None:
         mask.apply_(net)
     return Start(net, options, mask, history, found)
 
 
-def halfway(run: Run, folder: Path) -> Checkpoint | None:
+def load_partial(run: Run, folder: Path) -> Checkpoint | None:
     """What an earlier try of a run has left in its folder.
 
     Raises:

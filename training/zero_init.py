@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sparsediag.core.errors import ConfigError
 from sparsediag.core.problem import Problem
-from sparsediag.core.prunable import lasting
+from sparsediag.core.prunable import permanent_modules
 from sparsediag.diagnostics.activations import activations
 
 LEARNING = 0.2  # the least share of a weight's rows that have a gradient
@@ -56,7 +56,7 @@ def initialise(net: nn.Module, orientation: Orientation = "zero") -> None:
             "zero", which widens convolutions and narrows linear layers: the other way round, a
             perceptron sees three rows of its image, and a convolution three channels for ever.
     """
-    for _, module in lasting(net):
+    for _, module in permanent_modules(net):
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             conv, weight = not isinstance(module, nn.Linear), module.weight
             wide = orientation == "zero_widening" or (orientation == "zero" and conv)

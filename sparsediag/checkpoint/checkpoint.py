@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparsediag.checkpoint import rebuild, resolve, safe_load, state_dicts
 from sparsediag.core import losses
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import pick
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.mask import Mask
@@ -107,7 +107,10 @@ class Checkpoint:
         payload["mask"] = self.mask.pack() if self.mask else None
         payload["dense"] = {n: t.clone() for n, t in self.weights.items() if n not in mask}
         payload["live"] = {n: self.weights[n][m] for n, m in mask.items()}
-        with written(path) as draft, draft.open("wb") as file:  # a name would end up in the file
+        with (
+            atomic_write(path) as draft,
+            draft.open("wb") as file,
+        ):  # a name would end up in the file
             torch.save(safe_load.interned(payload), file)
 
     @classmethod

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from sparsediag.checkpoint import mask_conventions, safe_load, state_dicts
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.mask import Mask
 
@@ -22,7 +22,7 @@ def save(mask: Mask, path: str | Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    with written(path) as draft, draft.open("wb") as file:
+    with atomic_write(path) as draft, draft.open("wb") as file:
         torch.save({"format": safe_load.FORMAT, "mask": mask.pack()}, file)
 
 

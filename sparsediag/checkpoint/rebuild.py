@@ -89,7 +89,7 @@ def _of_its_own(name: str, make: Callable[[], nn.Module]) -> nn.Module:
         if {*map(id, made.modules())} & {*map(id, again.modules())}:
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"{name} cannot be copied: {what}; give what makes it") from error
-        validation.usable(again)
+        validation.check_differentiable(again)
         return again
 
 

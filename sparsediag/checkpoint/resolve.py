@@ -14,7 +14,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsediag import models
-from sparsediag.checkpoint.user_code import OWN, needed, running, taken, thing
+from sparsediag.checkpoint.user_code import (
+    OWN,
+    accepted_kwargs,
+    import_object,
+    required_kwargs,
+    user_code,
+)
 from sparsediag.core.errors import unknown
 
 Model = str | Callable[..., nn.Module] | nn.Module
@@ -50,8 +56,8 @@ def net(
         return make
     if not callable(make):
         raise ValueError(f"{name} is a {type(make).__name__}; need what makes a net")
-    with running(name):
-        made = make(**(taken(make, recorded or {}) if options is None else options))
+    with user_code(name):
+        made = make(**(accepted_kwargs(make, recorded or {}) if options is None else options))
     if not isinstance(made, nn.Module):
         raise ValueError(f"{name} gave a {type(made).__name__}; need a torch.nn.Module")
     return made
@@ -89,18 +95,18 @@ def batches(data: str | Callable[..., Any] | Iterable[Any], **asked: Any) -> Ite
     torch.Size([4, 2])
     """
     name = called(data)
-    found = thing(data) if isinstance(data, str) else data
+    found = import_object(data) if isinstance(data, str) else data
     wanted = {key: value for key, value in asked.items() if value is not None}
-    gets = taken(found, wanted) if callable(found) else {}
+    gets = accepted_kwargs(found, wanted) if callable(found) else {}
     for key, value in wanted.items():
         if key not in gets:
             raise ValueError(f"{name} takes no {key}, and {value} came; leave it out")
     if callable(found):
-        gets = {key: DEFAULTS[key] for key in needed(found, DEFAULTS)} | gets
+        gets = {key: DEFAULTS[key] for key in required_kwargs(found, DEFAULTS)} | gets
     if gets.get("images") == 0:
         gets["images"] = None
     if callable(found):
-        with running(name):
+        with user_code(name):
             found = found(**gets)
     if not isinstance(found, Iterable):
         raise ValueError(f"{name} gave a {type(found).__name__}; need a list or loader of batches")
@@ -120,9 +126,9 @@ def loss(named: str) -> Loss:
             raise ValueError(f"{unknown('loss', named, known)} Your own: file.py:loss.")
         found: Loss = known[named]
         return found
-    made = thing(named)
+    made = import_object(named)
     if inspect.isclass(made):
-        with running(named):
+        with user_code(named):
             made = made()
     if not callable(made):
         raise ValueError(f"{named} is a {type(made).__name__}; need loss(outputs, targets)")
@@ -158,7 +164,7 @@ def _maker(words: str) -> Any:
         also = f"Your own: {OWN}; others': torchvision:NAME or timm:NAME."
         raise ValueError(f"{unknown('model', words, models.MODELS)} {also}")
     if kind not in ("torchvision", "timm"):
-        return thing(words)
+        return import_object(words)
     try:
         zoo = importlib.import_module("torchvision.models" if kind == "torchvision" else kind)
     except ImportError:

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize, prune
 
 from sparsediag.checkpoint import mask_conventions
 from sparsediag.core.mask import Mask
-from sparsediag.core.validation import bare
+from sparsediag.core.validation import unwrap
 
 
 def plain(net: nn.Module) -> tuple[nn.Module, Mask | None]:
@@ -31,7 +31,7 @@ def plain(net: nn.Module) -> tuple[nn.Module, Mask | None]:
     >>> sorted(dict(copied.named_parameters())), mask
     (['bias', 'weight'], Mask(3 of 6 weights alive, 1 tensors))
     """
-    net = bare(net)
+    net = unwrap(net)
     tensors = [t for m in net.modules() for t in vars(m).values() if isinstance(t, Tensor)]
     # what hooks have computed cannot be copied with the rest
     copied = copy.deepcopy(net, {id(t): t.detach().clone() for t in tensors if not t.is_leaf})

@@ -24,14 +24,14 @@ from sparsediag.core.errors import unknown
 OWN = "file.py:make or package.module:Net"
 
 
-def thing(words: str) -> Any:
+def import_object(words: str) -> Any:
     """What `file.py:name` or `package.module:name` is."""
     where, _, name = words.rpartition(":")
     if where.endswith(".py") and not Path(where).is_file():
         raise ValueError(f"{where}: no such file; need {OWN}")
     if not where or not name:
         raise ValueError(f"'{words}' names nothing; need {OWN}")
-    with running(words):
+    with user_code(words):
         if where.endswith(".py"):
             path = Path(where).resolve()
             module = _module(path, path.stat().st_mtime_ns)
@@ -43,7 +43,7 @@ def thing(words: str) -> Any:
 
 
 @contextmanager
-def running(words: str) -> Iterator[None]:
+def user_code(words: str) -> Iterator[None]:
     """Code of the user's, with its folder importable and random numbers of its own."""
     where = words.rpartition(":")[0]
     folder = str(Path(where).resolve().parent if where.endswith(".py") else Path.cwd())
@@ -62,7 +62,7 @@ def running(words: str) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+def accepted_kwargs(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
     """Those of some keywords that a function takes."""
     try:
         known = inspect.signature(function).parameters
@@ -74,13 +74,13 @@ def taken(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str,
     return {key: value for key, value in offered.items() if key in named}
 
 
-def needed(function: Callable[..., Any], offered: Iterable[str]) -> list[str]:
+def required_kwargs(function: Callable[..., Any], offered: Iterable[str]) -> list[str]:
     """Those of some keywords that a function cannot do without.
 
     >>> needed(lambda batch, images=20: None, ["images", "batch"])
     ['batch']
     """
-    named = taken(function, dict.fromkeys(offered))
+    named = accepted_kwargs(function, dict.fromkeys(offered))
     known = inspect.signature(function).parameters if named else {}
     return [key for key in named if key in known and known[key].default is inspect.Parameter.empty]
 

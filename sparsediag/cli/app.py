@@ -24,7 +24,7 @@ from sparsediag.cli.options import (
     sizes,
     typed,
 )
-from sparsediag.core.process import settle
+from sparsediag.core.process import configure_process
 from sparsediag.core.version import __version__
 from sparsediag.diagnostics import DIAGNOSTICS, diagnostic
 
@@ -70,7 +70,7 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
     def command(checkpoint: Path, *others: Path, **given: Any) -> None:
         from sparsediag.checkpoint import resolve
         from sparsediag.checkpoint.checkpoint import Checkpoint
-        from sparsediag.cli.dispatch import job, later, recorded, tables
+        from sparsediag.cli.dispatch import expected_loss, job, resume_path, tables
         from sparsediag.cli.output import checked, formats, write
         from sparsediag.data import datasets
         from sparsediag.plotting import terminal
@@ -96,7 +96,7 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
         if todo.long:
             given["resume"] = unfinished
         if "expected" in hints and todo.checkpoint:
-            given.setdefault("expected", recorded(todo.checkpoint, **look))
+            given.setdefault("expected", expected_loss(todo.checkpoint, **look))
         if "std" in hints and todo.checkpoint:
             data = shared["data"] or todo.checkpoint.data
             given["std"] = None if resolve.own(data) else datasets.load(data).std
@@ -105,7 +105,7 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
                 given["progress"] = progress
             result = todo.work(todo.subject, **given)
         written = [str(file) for file in write(result, out, kinds=kinds)]
-        for kept in (unfinished, *(later(unfinished, i) for i in range(len(files)))):
+        for kept in (unfinished, *(resume_path(unfinished, i) for i in range(len(files)))):
             kept.unlink(missing_ok=True)
         if shared["json"]:
             found = {"notes": list(notes)} if notes else {}
@@ -204,7 +204,7 @@ def join(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. What the user can mend is one line on stderr and exit code 2."""
-    settle()
+    configure_process()
     words = sys.argv[1:] if argv is None else argv
     try:
         app(words, exit_on_error=False, print_error=False)

@@ -125,7 +125,7 @@ def _shared(
         problem = load(Checkpoint.load(file), name)
         found[name] = landscape(
             problem,
-            resume=later(resume, i),
+            resume=resume_path(resume, i),
             progress=partial(_over, progress, i, len(files)),
             **options,
         )
@@ -133,7 +133,7 @@ def _shared(
     return compare(found, tops=tops)
 
 
-def recorded(checkpoint: Checkpoint, *, split: str | None, **asked: Any) -> float:
+def expected_loss(checkpoint: Checkpoint, *, split: str | None, **asked: Any) -> float:
     """The loss that the training recorded for a whole split, NaN where something else is asked."""
     row = checkpoint.history[-1] if checkpoint.history else {}
     key = {"validation": "val_loss", "test": "test_loss"}.get(split or "train", "")
@@ -141,7 +141,7 @@ def recorded(checkpoint: Checkpoint, *, split: str | None, **asked: Any) -> floa
     return float("nan") if other else float(row.get(key, "nan"))
 
 
-def later(resume: Path, net: int) -> Path:
+def resume_path(resume: Path, net: int) -> Path:
     """The file that keeps the points of one of several nets."""
     return resume.with_name(f"{resume.name}-{net}")
 

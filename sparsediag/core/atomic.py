@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends without an error.
 
     >>> import tempfile

@@ -35,7 +35,7 @@ def fixed(batches: Iterable[Any], device: torch.device) -> list[Batch]:
     """
     if isinstance(batches, DataLoader) and isinstance(batches.sampler, RandomSampler):
         raise ValueError(f"the loader shuffles (its sampler is a RandomSampler). {UNLIKE}")
-    kept = [moved(pair(batch), lambda t: t.to(device)) for batch in batches]
+    kept = [tree_map(pair(batch), lambda t: t.to(device)) for batch in batches]
     if not kept:
         raise ValueError("no batches came; need at least one pair (inputs, targets)")
     for i, batch in enumerate(kept):
@@ -83,7 +83,7 @@ def tensors(tree: Any) -> list[Tensor]:
     return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
 
 
-def moved(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def tree_map(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same with every tensor changed."""
     return pytree.tree_map_only(Tensor, change, tree)
 
@@ -100,18 +100,18 @@ def count(batch: Batch) -> int:
     return len((tensors(batch[1]) or tensors(batch[0]))[0])
 
 
-def even(batch: Batch) -> bool:
+def is_per_sample(batch: Batch) -> bool:
     """Whether every tensor has one row for each sample, so that samples can be taken apart."""
     return all(t.dim() > 0 and len(t) == count(batch) for t in tensors(batch))
 
 
 def rows(batch: Batch, which: slice) -> Batch:
     """Some samples of an even batch."""
-    x, y = moved(batch, lambda t: t[which])
+    x, y = tree_map(batch, lambda t: t[which])
     return x, y
 
 
-def fitting(batches: Sequence[Batch], numbers: int) -> int:
+def max_chunk(batches: Sequence[Batch], numbers: int) -> int:
     """How many samples hold about so many numbers of input.
 
     A net makes much more of a token than one number: of these no more than the largest batch.
@@ -138,7 +138,7 @@ def chunked(batches: Sequence[Batch], samples: int) -> list[Batch]:
     return chunks
 
 
-def separate(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]) -> bool:
+def is_separable(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]) -> bool:
     """Whether the gradient of some samples is the mean of their gradients apart.
 
     The samples are taken from all over, since their order may have a meaning. A net that cannot

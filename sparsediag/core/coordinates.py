@@ -129,7 +129,7 @@ class Live:
         return {n: b - a for n, a, b in zip(self.shapes, [0, *below[:-1]], below, strict=True)}
 
 
-def added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
+def accumulate(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
     """The total (None: nothing yet) and a share of the parts."""
     if total is None:
         return list(torch._foreach_mul(list(parts), share))
@@ -137,7 +137,7 @@ def added(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> 
     return total
 
 
-def still(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
+def frozen_state(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
     """What does not move: frozen weights, masked too, and buffers."""
     frozen = {name: p for name, p in net.named_parameters() if name not in live.shapes}
     kept = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
@@ -163,7 +163,7 @@ def writable(net: nn.Module, *, batch_norm: str) -> set[str]:
     return {n for n, t in [*net.named_parameters(), *net.named_buffers()] if id(t) in ids}
 
 
-def kinds(
+def placement(
     weights: Mapping[str, Tensor], like: Tensor
 ) -> dict[str, tuple[torch.device, torch.dtype]]:
     """Where and how exact the weights are that are so otherwise than one vector of them all."""

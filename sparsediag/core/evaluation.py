@@ -11,7 +11,7 @@ from torch import nn
 
 
 @contextmanager
-def measuring(net: nn.Module, *, share: float) -> Iterator[None]:
+def recalibrating_batch_norm(net: nn.Module, *, share: float) -> Iterator[None]:
     """Batch norms take the statistics of a batch inside the block, and move theirs towards them.
 
     A batch that is a `share` of the samples so far leaves the mean over all of them.
@@ -85,7 +85,9 @@ def _read(get: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def exactly(net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval") -> Iterator[None]:
+def deterministic_eval(
+    net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval"
+) -> Iterator[None]:
     """`net` in evaluation mode and in full precision inside the block; all is put back at its end.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsediag.core.problem import Problem
-from sparsediag.core.prunable import upright
+from sparsediag.core.prunable import to_oihw
 
 
 def lengths(problem: Problem) -> Tensor:
@@ -18,7 +18,7 @@ def lengths(problem: Problem) -> Tensor:
     >>> lengths(Problem(net, [pair], loss=torch.nn.MSELoss()))
     tensor([5., 5.])
     """
-    weights, turned = problem.split(problem.weights), upright(problem.net)
+    weights, turned = problem.split(problem.weights), to_oihw(problem.net)
     return problem.join(
         {
             name: torch.zeros_like(w) if w.dim() < 2 else turned(name, _filters(turned(name, w)))

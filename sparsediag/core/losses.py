@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def scores(outputs: Any) -> Any:
+def logits(outputs: Any) -> Any:
     """The scores among outputs: `logits`, or all there is; outputs of several kinds as they are.
 
     >>> scores({"loss": torch.zeros(()), "logits": torch.ones(2, 3)}).shape
@@ -39,7 +39,7 @@ def loss(outputs: Any, targets: Any) -> Tensor:
     carried = outputs.get("loss") if isinstance(outputs, Mapping) else None
     if isinstance(carried, Tensor):
         return carried
-    z = scores(outputs)
+    z = logits(outputs)
     if not _classified(z, targets):
         kinds = " and ".join(
             f"{name} {tuple(t.shape)} of {t.dtype}"
@@ -64,9 +64,9 @@ def _classified(z: Any, targets: Any) -> bool:
     return targets.shape == (len(z), *z.shape[2:]) and (z.dim() != 3 or z.shape[1] != z.shape[2])
 
 
-def hits(outputs: Any, targets: Any) -> Tensor:
+def num_correct(outputs: Any, targets: Any) -> Tensor:
     """Number of samples whose highest score is that of their class, nan where there is no such."""
-    z = scores(outputs)
+    z = logits(outputs)
     rows = isinstance(z, Tensor) and z.dim() == 2
     classes = isinstance(targets, Tensor) and targets.dim() == 1
     if not (rows and classes) or targets.is_floating_point() or len(z) != len(targets):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsediag.core.batches import even, moved, rows, tensors
+from sparsediag.core.batches import is_per_sample, rows, tensors, tree_map
 from sparsediag.core.problem import Problem
 
 PROBE = 4  # samples that show whether a net runs in a layout
@@ -74,13 +74,13 @@ class Layout:
         """The layout for one problem: a net that views images as vectors may not take another."""
         layout = cls(problem.live.shapes, problem.device.type == "cpu")
         batch = next(iter(problem.batches))
-        x, _ = rows(batch, slice(PROBE)) if even(batch) else batch
+        x, _ = rows(batch, slice(PROBE)) if is_per_sample(batch) else batch
         if not layout.last or all(t.dim() != 4 for t in tensors(x)):
             return cls(layout.shapes, False)
         weights = layout.weights(problem.split(problem.weights))
         try:
             with torch.no_grad(), problem.modes(), _Convolutions() as seen:
-                problem.call(dict(zip(layout.shapes, weights, strict=True)), layout.inputs(x))
+                problem.forward(dict(zip(layout.shapes, weights, strict=True)), layout.inputs(x))
         except RuntimeError:
             return cls(layout.shapes, False)
         return cls(layout.shapes, not seen.corrupt)
@@ -93,7 +93,7 @@ class Layout:
 
     def inputs(self, x: Any) -> Any:
         """What a net takes, in this layout."""
-        return moved(x, self.images)
+        return tree_map(x, self.images)
 
     def weights(self, named: dict[str, Tensor]) -> list[Tensor]:
         """Weights in this layout."""

@@ -23,10 +23,19 @@ from torch.utils import _pytree as pytree
 
 from sparsediag.core import validation
 from sparsediag.core.batch_loss import Pass
-from sparsediag.core.batches import Batch, arguments, count, even, fixed, moved, separate, tensors
-from sparsediag.core.coordinates import Live, added, kinds, still, writable
+from sparsediag.core.batches import (
+    Batch,
+    arguments,
+    count,
+    fixed,
+    is_per_sample,
+    is_separable,
+    tensors,
+    tree_map,
+)
+from sparsediag.core.coordinates import Live, accumulate, frozen_state, placement, writable
 from sparsediag.core.double_backward import Retained
-from sparsediag.core.evaluation import exactly
+from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.fingerprint import content, fingerprint, forwards
 from sparsediag.core.losses import loss as suggested
 from sparsediag.core.mask import Mask
@@ -88,9 +97,9 @@ class Problem:
     def __post_init__(self) -> None:
         if self.batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{self.batch_norm}': need 'eval' or 'train'")
-        validation.typed(self.net, self.mask, self.loss)
-        object.__setattr__(self, "net", validation.bare(self.net))
-        validation.usable(self.net)
+        validation.check_types(self.net, self.mask, self.loss)
+        object.__setattr__(self, "net", validation.unwrap(self.net))
+        validation.check_differentiable(self.net)
         live = Live.of(self.net, self.mask, self.params)
         own = {n: p for n, p in self.net.named_parameters() if n in live.shapes}
         weights = live.join(own)
@@ -99,11 +108,11 @@ class Problem:
             object.__setattr__(self, "_batches", fixed(self.batches, weights.device))
             object.__setattr__(self, "batches", self._batches)
             object.__setattr__(self, "live", live)
-            object.__setattr__(self, "_still", still(self.net, live, self.mask))
+            object.__setattr__(self, "_still", frozen_state(self.net, live, self.mask))
             may = writable(self.net, batch_norm=self.batch_norm)
             object.__setattr__(self, "_writable", may)
             object.__setattr__(self, "weights", weights)
-            object.__setattr__(self, "_kinds", kinds(own, weights))
+            object.__setattr__(self, "_kinds", placement(own, weights))
             _check(self)
 
     def __repr__(self) -> str:
@@ -139,9 +148,9 @@ class Problem:
     @cached_property
     def separable(self) -> bool:
         """Whether the loss is a mean over samples that do not see each other; some are tried."""
-        if self.batch_norm == "train" or not all(map(even, self._batches)):
+        if self.batch_norm == "train" or not all(map(is_per_sample, self._batches)):
             return False
-        return separate(self._batches, lambda some: self.gradient(batches=some))
+        return is_separable(self._batches, lambda some: self.gradient(batches=some))
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -170,7 +179,7 @@ class Problem:
         """Tensors by name -> vector; dead entries are dropped, missing names count as 0."""
         return self.live.join(tensors)
 
-    def joined(self, parts: Sequence[Tensor] | None) -> Tensor:
+    def flatten(self, parts: Sequence[Tensor] | None) -> Tensor:
         """Tensors in the order of `live.shapes` -> vector."""
         return self.join(dict(zip(self.live.shapes, parts or (), strict=True)))
 
@@ -178,7 +187,7 @@ class Problem:
         """The net's outputs for every batch, with the live weights at `at` (default: its own)."""
         weights = self._at(at)
         with self.modes(), torch.no_grad():
-            return [self.call(weights, x) for x, _ in self.batches]
+            return [self.forward(weights, x) for x, _ in self.batches]
 
     def value(self, at: Tensor | None = None) -> float:
         """Mean loss over the samples, summed in float64."""
@@ -186,7 +195,7 @@ class Problem:
         with self.modes(), torch.no_grad():
             for batch in self._batches:
                 x, y = batch
-                total += self.scalar(self.call(weights, x), y).double() * count(batch)
+                total += self.reduce_loss(self.forward(weights, x), y).double() * count(batch)
         return float(total) / self.samples
 
     def gradient(self, at: Tensor | None = None, *, batches: list[Batch] | None = None) -> Tensor:
@@ -195,11 +204,11 @@ class Problem:
         with self.modes(), torch.enable_grad():
             for batch in self._batches if batches is None else batches:
                 leaves = [t.detach().requires_grad_() for t in weights]
-                way = self.through(batch)
+                way = self.batch_loss(batch)
                 loss = way.loss(way.outputs(leaves))
-                total = added(total, grad(loss, leaves, materialize_grads=True), way.samples)
+                total = accumulate(total, grad(loss, leaves, materialize_grads=True), way.samples)
                 samples += way.samples
-        return self.joined(total).div_(samples)
+        return self.flatten(total).div_(samples)
 
     def hvp(self, vector: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """The Hessian times `vector` (default: the gradient); for many products see `Curvature`."""
@@ -207,22 +216,22 @@ class Problem:
         vector = self.gradient(at) if vector is None and len(self._batches) > 1 else vector
         with self.modes(), twice():
             for batch in self._batches:
-                kept = Retained(self.through(batch), weights)
+                kept = Retained(self.batch_loss(batch), weights)
                 v = kept.gradient if vector is None else list(self.split(vector).values())
-                total = added(total, kept.product(v), count(batch) / self.samples)
+                total = accumulate(total, kept.product(v), count(batch) / self.samples)
                 del kept, v  # the graph
-        return self.joined(total)
+        return self.flatten(total)
 
-    def through(self, batch: Batch) -> Pass:
+    def batch_loss(self, batch: Batch) -> Pass:
         """The way of one batch from weights to loss; see `modes`."""
         x, y = batch
         return Pass(
-            lambda weights: self.call(dict(zip(self.live.shapes, weights, strict=True)), x),
-            lambda outputs: self.scalar(outputs, y),
+            lambda weights: self.forward(dict(zip(self.live.shapes, weights, strict=True)), x),
+            lambda outputs: self.reduce_loss(outputs, y),
             count(batch),
         )
 
-    def scalar(self, outputs: Any, targets: Any) -> Tensor:
+    def reduce_loss(self, outputs: Any, targets: Any) -> Tensor:
         """The loss of one batch's outputs, without dimensions."""
         loss = self.loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -230,7 +239,7 @@ class Problem:
             raise ValueError(f"the loss returned {shape}; need one number, the mean over the batch")
         return loss.squeeze()
 
-    def call(
+    def forward(
         self, weights: dict[str, Tensor], x: Any, *, still: dict[str, Tensor] | None = None
     ) -> Any:
         """The net's outputs for the inputs of a batch, differentiable in `weights`. See `modes`.
@@ -240,7 +249,9 @@ class Problem:
         # a net may write into its input: into a copy
         still = self.still() if still is None else still
         weights = {**weights, **{n: weights[n].to(*kind) for n, kind in self._kinds.items()}}
-        return functional_call(self.net, {**weights, **still}, *arguments(moved(x, Tensor.clone)))
+        return functional_call(
+            self.net, {**weights, **still}, *arguments(tree_map(x, Tensor.clone))
+        )
 
     def still(self) -> dict[str, Tensor]:
         """Return what does not move: buffers, and frozen weights, masked too.
@@ -254,7 +265,7 @@ class Problem:
 
     def modes(self) -> AbstractContextManager[None]:
         """The net in the modes that `batch_norm` asks for; the caller's are put back at the end."""
-        return exactly(self.net, batch_norm=self.batch_norm)
+        return deterministic_eval(self.net, batch_norm=self.batch_norm)
 
 
 def _check(problem: Problem) -> None:
@@ -267,7 +278,7 @@ def _check(problem: Problem) -> None:
     with problem.modes(), torch.no_grad():
         try:
             still = {name: t.clone() for name, t in problem._still.items()}
-            outputs = problem.call(weights, x, still=still)
+            outputs = problem.forward(weights, x, still=still)
             written = (name for name, t in still.items() if t.is_inference() or t._version)
             problem._writable.update(written)
         except Exception as error:
@@ -275,11 +286,11 @@ def _check(problem: Problem) -> None:
         try:
             with warnings.catch_warnings():  # shapes that broadcast give another loss
                 warnings.filterwarnings("error", message="Using a target size")
-                first = float(problem.scalar(outputs, y))
+                first = float(problem.reduce_loss(outputs, y))
         except Exception as error:
             about = f"outputs {_told(outputs)} and targets {_told(y)}"
             raise _failed(f"the loss failed on {about}", error) from error
-        again = float(problem.scalar(problem.call(weights, x), y))
+        again = float(problem.reduce_loss(problem.forward(weights, x), y))
     if not math.isfinite(value := problem.value()):
         raise ValueError(
             f"the loss is {value} at these weights; need a finite loss. "

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of mallopt, in glibc's malloc.h
 
 
-def settle() -> None:
+def configure_process() -> None:
     """Threads that yield to others, and memory that is kept when it is freed.
 
     OpenMP's threads spin while they wait, which brings a second process on the same cores to a

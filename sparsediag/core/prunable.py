@@ -26,7 +26,7 @@ def prunable(net: nn.Module) -> list[str]:
     >>> prunable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)))
     ['0.weight']
     """
-    kept = lasting(net)
+    kept = permanent_modules(net)
     convolutions = [m for _, m in kept if isinstance(m, nn.modules.conv._ConvNd)]
     others = [m for _, m in kept if linear(m)]
     layers = convolutions if len(convolutions) >= len(others) else [*convolutions, *others]
@@ -63,7 +63,7 @@ def matrices(net: nn.Module) -> list[str]:
     ]
 
 
-def upright(net: nn.Module) -> Callable[[str, Tensor], Tensor]:
+def to_oihw(net: nn.Module) -> Callable[[str, Tensor], Tensor]:
     """What stands a weight, given by its name, upright: (outputs, inputs, ...); twice lays it back.
 
     Transposed convolutions have (inputs, outputs / groups, ...) and GPT-2's layers have (inputs,
@@ -94,10 +94,10 @@ def _weight(layer: nn.Module) -> nn.Parameter | None:
     return max(weights, key=lambda p: p.numel(), default=None)
 
 
-def lasting(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+def permanent_modules(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     """All modules by name, but those that are there only for a while, and what is in them."""
     found = [(prefix, module)]
     for name, child in module.named_children():
         if not getattr(child, "temporary", False):
-            found += lasting(child, f"{prefix}.{name}" if prefix else name)
+            found += permanent_modules(child, f"{prefix}.{name}" if prefix else name)
     return found

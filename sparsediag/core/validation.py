@@ -10,17 +10,17 @@ from sparsediag.core.mask import Mask
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def bare(net: nn.Module) -> nn.Module:
+def unwrap(net: nn.Module) -> nn.Module:
     """The net without what runs it: `torch.compile`, or copies of it on several GPUs.
 
     >>> bare(nn.DataParallel(nn.Linear(2, 1)))
     Linear(in_features=2, out_features=1, bias=True)
     """
     inner = net.module if isinstance(net, PARALLEL) else getattr(net, "_orig_mod", None)
-    return bare(inner) if isinstance(inner, nn.Module) else net
+    return unwrap(inner) if isinstance(inner, nn.Module) else net
 
 
-def typed(net: object, mask: object, loss: object) -> None:
+def check_types(net: object, mask: object, loss: object) -> None:
     """Raise ValueError if a network, a mask or a loss is of another type."""
     for name, came, fits, need in (
         ("net", net, isinstance(net, nn.Module), "an nn.Module; make one of a class first"),
@@ -32,7 +32,7 @@ def typed(net: object, mask: object, loss: object) -> None:
             raise ValueError(f"the {name} is {what!r}; need {need}")
 
 
-def usable(net: nn.Module) -> None:
+def check_differentiable(net: nn.Module) -> None:
     """Raise ValueError where a net cannot be a function of its parameters."""
     for name, module in net.named_modules():
         if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):

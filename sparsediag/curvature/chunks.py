@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sparsediag.core.batches import Batch, chunked, count, fitting, rows
+from sparsediag.core.batches import Batch, chunked, count, max_chunk, rows
 
 # numbers of input at a time, 128 and 1024 images of 3 x 32 x 32: enough to fill the processor
 CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}
@@ -43,7 +43,7 @@ def together(
         room: Bytes that a chunk may hold on a GPU. Less than one batch is not taken for that.
         held: Bytes that a pass over some samples holds.
     """
-    most, fits = max(map(count, batches)), fitting(batches, CHUNK.get(kind, 2**18))
+    most, fits = max(map(count, batches)), max_chunk(batches, CHUNK.get(kind, 2**18))
     if kind == "cpu" or fits <= most:
         return min(fits, 8 * most)
     probe = few(batches)

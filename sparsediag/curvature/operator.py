@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsediag.core.batch_loss import Matrix, Pass
 from sparsediag.core.batches import Batch, chunked, count
-from sparsediag.core.coordinates import added
+from sparsediag.core.coordinates import accumulate
 from sparsediag.core.device import free
 from sparsediag.core.double_backward import Retained
 from sparsediag.core.errors import unknown
@@ -145,8 +145,8 @@ class Curvature:
         for chunk, kept in zip(self._chunks, self._kept, strict=True):
             engine = kept or self._engine(chunk)
             parts = engine.product(directions, self.matrix)
-            total = added(total, parts, count(chunk) / self.problem.samples)
-        return self._scaled(self.problem.joined(total))
+            total = accumulate(total, parts, count(chunk) / self.problem.samples)
+        return self._scaled(self.problem.flatten(total))
 
     def _scaled(self, vector: Tensor) -> Tensor:
         return vector if self._lengths is None else self._lengths * vector
@@ -170,13 +170,13 @@ class Curvature:
         held, total = 0, None
         for chunk in self._chunks:
             engine = self._engine(chunk)
-            total = added(total, engine.gradient, count(chunk) / self.problem.samples)
+            total = accumulate(total, engine.gradient, count(chunk) / self.problem.samples)
             engine.gradient = None
             fits = held + engine.nbytes <= self._budget
             held += engine.nbytes * fits
             self._kept.append(engine if fits else None)
         self._captured = Captured(self._budget - held, graph if self._stream else None)
-        self.gradient = self._scaled(self.problem.joined(total))
+        self.gradient = self._scaled(self.problem.flatten(total))
         return self.gradient
 
     def _engine(self, chunk: Batch) -> Engine:
@@ -188,7 +188,7 @@ class Curvature:
 
     def _pass(self, chunk: Batch) -> Pass:
         x, y = chunk
-        return self.problem.through((self._layout.inputs(x), y))
+        return self.problem.batch_loss((self._layout.inputs(x), y))
 
     @contextmanager
     def _settings(self) -> Iterator[None]:

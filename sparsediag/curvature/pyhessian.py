@@ -24,7 +24,7 @@ class LiveNet(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """The problem's net at this vector."""
-        return self.problem.call(self.problem.split(self.vector), x)
+        return self.problem.forward(self.problem.split(self.vector), x)
 
 
 @contextmanager

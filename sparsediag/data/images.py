@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 
 SPLIT_SEED = 0  # one split for all runs, whatever a run's own seed
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -101,7 +101,7 @@ def _read(root: Path, found: list[tuple[bool, str, File]]) -> Pair:
         pixels = torch.load(cache, weights_only=True)
     except Exception:  # absent, or broken in some way
         pixels = _decode([root / path for path, *_ in files])
-        with written(cache) as draft:
+        with atomic_write(cache) as draft:
             torch.save(pixels, draft)
     n, labels = tests.count(False), torch.from_numpy(np.unique(names, return_inverse=True)[1])
     return Images(pixels[:n], labels[:n]), Images(pixels[n:], labels[n:])

@@ -167,7 +167,7 @@ def activations(
             with unit_axis.units(problem.net) as units:
                 add = _adding(tallies, labels, apart, units)
                 with tapped(problem.net, names, add, functions=functions):
-                    problem.call(weights, x)
+                    problem.forward(weights, x)
             if progress:
                 progress(i + 1, len(batches))
     if not tallies and modules is None:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparsediag.core.evaluation import exactly
+from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.mask import Mask
-from sparsediag.core.prunable import upright
+from sparsediag.core.prunable import to_oihw
 from sparsediag.models import Ghost
 
 # where torch keeps the modules that are taken out: norms and activations
@@ -79,7 +79,7 @@ def paths(net: nn.Module, mask: Mask, size: torch.Size) -> Paths:
         covered = {name: m.to(device) for name, m in mask.items() if m.dim() > 1}
         ones |= {name: m.double().requires_grad_() for name, m in covered.items()}
         image = torch.ones(1, *size, dtype=torch.float64, device=device)
-        with exactly(twin):
+        with deterministic_eval(twin):
             with torch.no_grad():
                 count = float(functional_call(twin, ones, (image,)).sum())
             for module in twin.modules():
@@ -114,7 +114,7 @@ def dead_units(
     """
     if mask[name].dim() < 2:
         return int((~mask[name]).sum()), 0
-    whole = upright(net)(name, mask[name]) if net else mask[name]
+    whole = to_oihw(net)(name, mask[name]) if net else mask[name]
     alive = whole.flatten(2) if whole.dim() > 2 else whole[:, :, None]
     alive = alive.any(2)
     return int((~alive.any(1)).sum()), int((~alive.any(0)).sum())

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import grad
 
 from sparsediag.checkpoint import mask_file
-from sparsediag.core.coordinates import added
+from sparsediag.core.coordinates import accumulate
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
@@ -175,9 +175,9 @@ def _gradient(problem: Problem, progress: Callable[[int, int], None] | None) -> 
     total, leaves, batches = None, list(weights.values()), list(problem.batches)
     with problem.modes(), torch.enable_grad():
         for i, batch in enumerate(batches):
-            way = problem.through(batch)
+            way = problem.batch_loss(batch)
             loss = way.loss(way.outputs(leaves))
-            total = added(total, grad(loss, leaves, materialize_grads=True), way.samples)
+            total = accumulate(total, grad(loss, leaves, materialize_grads=True), way.samples)
             if progress:
                 progress(i + 1, len(batches))
     return {n: g / problem.samples for n, g in zip(weights, total or (), strict=True)}

@@ -216,12 +216,12 @@ class _Images:
         return zip(x.split(self.chunk), self.y.split(self.chunk), strict=True)
 
     def each(self, x: Tensor, y: Tensor) -> Tensor:
-        outputs = self.problem.call(self.weights, self.layout.images(x))
+        outputs = self.problem.forward(self.weights, self.layout.images(x))
         shape = tuple(getattr(outputs, "shape", ()))
         if shape[:1] != (len(y),):
             raise ValueError(f"outputs {shape} for {len(y)} images; need a tensor, a row for each")
         rows = zip(outputs.split(1), y.split(1), strict=True)
-        return torch.stack([self.problem.scalar(*row) for row in rows])
+        return torch.stack([self.problem.reduce_loss(*row) for row in rows])
 
     def losses(self, x: Tensor) -> np.ndarray:
         with torch.inference_mode():

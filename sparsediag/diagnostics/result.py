@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 import torch
 
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.problem import Problem
 from sparsediag.core.version import __version__
@@ -82,7 +82,7 @@ class Result:
         arrays = {n: v for n, v in values.items() if isinstance(v, np.ndarray)}
         header = {n: v for n, v in values.items() if n not in arrays}
         header |= {"kind": type(self).__name__, "format": FORMAT}
-        with written(path) as draft, draft.open("wb") as file:
+        with atomic_write(path) as draft, draft.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, header=json.dumps(header), **arrays)
         return path
 

@@ -178,11 +178,11 @@ def _waves(
         for i, batch in enumerate(batches):
             weights, still = _leaves(problem)
             with tapped(problem.net, names, _seeing(waves, problem.net, count(batch))):
-                outputs = problem.call(weights, batch[0], still=still)
+                outputs = problem.forward(weights, batch[0], still=still)
             if not waves:
                 break
             moving = [t for t in (*weights.values(), *still.values()) if t.requires_grad]
-            grad(problem.scalar(outputs, batch[1]), moving, allow_unused=True)
+            grad(problem.reduce_loss(outputs, batch[1]), moving, allow_unused=True)
             if progress:
                 progress(i + 1, len(batches))
     return waves

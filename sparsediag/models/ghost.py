@@ -150,7 +150,7 @@ class NoSkip(nn.Module):
 
 
 @contextmanager
-def banished(net: nn.Module) -> Iterator[None]:
+def without_ghosts(net: nn.Module) -> Iterator[None]:
     """Inside, the net is the one that is left when all its ghosts are gone."""
     strengths = {m: m.strength for m in net.modules() if isinstance(m, Ghost)}
     try:

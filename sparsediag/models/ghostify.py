@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsediag.core.evaluation import exactly
+from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.models.ghost import GhostReLU, GhostSkip
 
 
@@ -95,7 +95,7 @@ def _sites(net: nn.Module, x: Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
         if isinstance(m, kinds)
     ]
     try:
-        with exactly(net), torch.no_grad():
+        with deterministic_eval(net), torch.no_grad():
             net(x)
     finally:
         for hook in hooks:

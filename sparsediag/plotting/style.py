@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
@@ -88,7 +88,7 @@ def literal(name: str) -> str:
 def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **about: str) -> None:
     """Write `stem.png` and so on, each whole or not at all; `about` goes into the PNG's text."""
     for form in formats:
-        with style(), written(stem.with_name(f"{stem.name}.{form}")) as draft:
+        with style(), atomic_write(stem.with_name(f"{stem.name}.{form}")) as draft:
             kept = {"png": about, "pdf": {"CreationDate": None}}.get(form)
             fig.savefig(draft, format=form, metadata=kept)
 
@@ -154,5 +154,5 @@ def surface(axes: np.ndarray, z: np.ndarray, labels: Sequence[str]) -> PlotlyFig
 
 def write_html(fig: PlotlyFigure, path: Path) -> None:
     """Write one self-contained page that needs no network."""
-    with written(path) as draft:
+    with atomic_write(path) as draft:
         fig.write_html(draft, include_plotlyjs=True)

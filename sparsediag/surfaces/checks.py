@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.core.losses import scores
+from sparsediag.core.losses import logits
 from sparsediag.core.problem import Problem
 from sparsediag.surfaces.evaluate import Sweep
 from sparsediag.surfaces.plane import Plane
@@ -61,7 +61,7 @@ def _stale(plane: Plane, own: float) -> list[str]:
 def _samples(problem: Problem) -> list[str]:
     labels, (x, _) = [y for _, y in problem.batches], next(iter(problem.batches))
     with problem.modes(), torch.no_grad():
-        z = scores(problem.call(problem.split(problem.weights), x))
+        z = logits(problem.forward(problem.split(problem.weights), x))
     if not isinstance(z, Tensor) or z.dim() != 2 or not all(map(_classes, labels)):
         return []
     seen, classes = len(torch.cat(labels).unique()), z.shape[1]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsediag.core.errors import unknown
 from sparsediag.core.problem import Problem
-from sparsediag.core.prunable import upright
+from sparsediag.core.prunable import to_oihw
 from sparsediag.core.rng import stream
 
 Norm = Literal["filter", "layer", "weight", "none"]
@@ -90,7 +90,7 @@ def normalised(
         raise ValueError(unknown("norm", norm, get_args(Norm)))
     move = norm == "none" if vectors is None else vectors
     weights, drawn = problem.split(problem.weights), problem.split(direction)
-    turned = upright(problem.net)
+    turned = to_oihw(problem.net)
     return problem.join(
         {
             name: torch.zeros_like(w)

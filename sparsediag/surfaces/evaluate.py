@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.core.batches import Batch, chunked, count, fitting, rows
+from sparsediag.core.batches import Batch, chunked, count, max_chunk, rows
 from sparsediag.core.errors import unknown
-from sparsediag.core.evaluation import measuring
-from sparsediag.core.losses import hits
+from sparsediag.core.evaluation import recalibrating_batch_norm
+from sparsediag.core.losses import num_correct
 from sparsediag.core.memory_format import Layout
 from sparsediag.surfaces.plane import Plane
 
@@ -93,8 +93,8 @@ class Sweep:
             for chunk in self._chunks:
                 x, y = chunk
                 outputs = self._outputs(x, norms)
-                loss = self.problem.scalar(outputs, y).double() * count(chunk)
-                total += torch.stack([loss, hits(outputs, y)]).to(total)
+                loss = self.problem.reduce_loss(outputs, y).double() * count(chunk)
+                total += torch.stack([loss, num_correct(outputs, y)]).to(total)
         mean, share = (total / self.problem.samples).tolist()
         return mean, share if math.isfinite(mean) else math.nan
 
@@ -106,7 +106,7 @@ class Sweep:
         batches, parts = list(self.problem.batches), list[Batch]()
         if not self.problem.separable:
             return batches
-        most = fitting(batches, CHUNK.get(self.problem.device.type, 2**18))
+        most = max_chunk(batches, CHUNK.get(self.problem.device.type, 2**18))
         most = max(most, FEWEST if self.statistics == "estimate" else 1)
         for joined in chunked(batches, self.problem.samples):
             n = -(-count(joined) // most)
@@ -122,12 +122,12 @@ class Sweep:
         seen = 0
         for chunk in self._chunks:
             seen += count(chunk)
-            with measuring(self.problem.net, share=count(chunk) / seen):
+            with recalibrating_batch_norm(self.problem.net, share=count(chunk) / seen):
                 self._outputs(chunk[0], norms)
         return norms
 
     def _outputs(self, x: Any, norms: dict[str, Tensor]) -> Any:
         lower = self.precision != "float32"
         with torch.autocast(self._centre.device.type, dtype=torch.bfloat16, enabled=lower):
-            outputs = self.problem.call(self._weights, x, still=self.problem.still() | norms)
+            outputs = self.problem.forward(self._weights, x, still=self.problem.still() | norms)
         return outputs.float() if lower and isinstance(outputs, Tensor) else outputs

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 
 STATUS = ("missing", "computed", "not finite", "interpolated")
 
@@ -32,7 +32,7 @@ def as_csv(landscape: Values, path: Path) -> Path:
     """A line for each point: its place, loss, accuracy and status."""
     names = ["line", "a"] if landscape.lines else ["a", "b"][: len(landscape.axes)]
     axes = [np.arange(len(landscape.loss)), *landscape.axes] if landscape.lines else landscape.axes
-    with written(path) as draft, draft.open("w", newline="") as file:
+    with atomic_write(path) as draft, draft.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow([*names, "loss", "accuracy", "status"])
         for where in np.ndindex(landscape.loss.shape):
@@ -60,6 +60,6 @@ def as_vtk(landscape: Values, path: Path) -> Path:
         values = getattr(landscape, name).T.ravel()  # x runs fastest
         lines += [f"SCALARS {name} double 1", "LOOKUP_TABLE default"]
         lines.append(" ".join(repr(float(v)) for v in values))
-    with written(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text("\n".join(lines) + "\n")
     return path

@@ -21,7 +21,7 @@ from sparsediag.surfaces.plane import Plane
 Masks = Literal["union", "intersection"]
 
 
-def together(
+def common_coordinates(
     problems: Sequence[Problem], *, masks: Masks = "union"
 ) -> tuple[Problem, list[Tensor]]:
     """The loss of the first in coordinates that fit all, and the weights of each in them.
@@ -87,7 +87,7 @@ def through(
     """
     if len(problems) not in (2, 3):
         raise ValueError(f"{len(problems)} nets came; need two for a line, three for a plane")
-    common, (first, *others) = together(problems, masks=masks)
+    common, (first, *others) = common_coordinates(problems, masks=masks)
     steps = (torch.stack(others) - first).double()
     if torch.linalg.matrix_rank(steps @ steps.T, rtol=1e-10, hermitian=True) < len(steps):
         raise ValueError("the nets are the same or lie on one line; need others to look between")
@@ -132,7 +132,7 @@ def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
     """
     if len(problems) <= dims:
         raise ValueError(f"{len(problems)} checkpoints came; need {dims + 1} for {dims} components")
-    common, (last, *weights) = together([problems[-1], *problems[:-1]])
+    common, (last, *weights) = common_coordinates([problems[-1], *problems[:-1]])
     away = torch.stack(weights) - last
     squares, mix = torch.linalg.eigh((away @ away.T).double())  # as many as checkpoints: small
     squares, mix = squares.flip(0)[:dims], mix.flip(1).T[:dims]

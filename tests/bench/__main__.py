@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from sparsediag.core.device import pick
-from sparsediag.core.process import settle
+from sparsediag.core.process import configure_process
 from tests.bench import (
     ablation,
     collapse,
@@ -48,7 +48,7 @@ def main() -> None:
         device = pick(options.device)
     except ValueError as error:
         parser.error(str(error))
-    settle()
+    configure_process()
     for part in options.parts or PARTS:
         name = part if device.type == "cpu" else f"{part}, {device}"
         lines = [f"Measured on {results.hardware(device)}.", "", *PARTS[part](device)]

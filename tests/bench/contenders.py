@@ -19,7 +19,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 import sparsediag as sd
-from sparsediag.core.process import settle
+from sparsediag.core.process import configure_process
 from sparsediag.curvature.pyhessian import LiveNet
 from tests.bench.nets import problem_of
 from tests.bench.timing import clock, memory
@@ -122,7 +122,7 @@ CONTENDERS: dict[str, Callable[[sd.Problem], Found]] = {
 
 def main(name: str, net: str, density: str, folder: str, device: str) -> None:
     warnings.simplefilter("ignore")
-    settle()  # all tools gain by it
+    configure_process()  # all tools gain by it
     place = torch.device(device)
     problem = problem_of(net, float(density), device=place)
     problem.net.eval()

@@ -22,7 +22,7 @@ from typing import TextIO
 import torch
 
 from sparsediag.core.device import pick
-from sparsediag.core.process import settle
+from sparsediag.core.process import configure_process
 from tests.gpu.settings import Settings, Skip
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     os.dup2(2, 1)
     faulthandler.enable()
     warnings.simplefilter("ignore")
-    settle()
+    configure_process()
 
     device = pick(options.device)
     settings = Settings(device, options.dry, options.data, options.out, deadline)

@@ -23,7 +23,7 @@ from training.config import Run
 from training.loop import fit
 from training.prerequisite import Prerequisite
 from training.setup import finished, start
-from training.tweaks import Objective, Scene, cross_entropy
+from training.tweaks import Objective, TrainingContext, cross_entropy
 from training.tweaks.distillation import Distillation, softened
 from training.tweaks.smoothing import Smoothing
 
@@ -155,7 +155,7 @@ def test_a_share_that_cannot_be_is_refused(share: float) -> None:
 def test_the_teacher_sees_the_images_of_the_student_in_evaluation_mode() -> None:
     student, checkpoint = teacher_of()
     tweak, x = Distillation(share=1.0), torch.rand(SAMPLES, 1, 8, 8)
-    teacher = tweak.start(Scene(student, None, iter(()), (checkpoint,)))
+    teacher = tweak.start(TrainingContext(student, None, iter(()), (checkpoint,)))
     assert not any(m.training for m in teacher.modules())
     outputs = student(x)
     value = tweak.loss(cross_entropy, 0, 10, teacher)(outputs, LABELS, x)
@@ -165,7 +165,7 @@ def test_the_teacher_sees_the_images_of_the_student_in_evaluation_mode() -> None
 def test_the_teacher_has_no_slope_and_stays_as_it_is() -> None:
     student, checkpoint = teacher_of()
     tweak = Distillation()
-    teacher = tweak.start(Scene(student.train(), None, iter(()), (checkpoint,)))
+    teacher = tweak.start(TrainingContext(student.train(), None, iter(()), (checkpoint,)))
     before = copy.deepcopy(teacher.state_dict())
     optimiser = torch.optim.SGD(student.parameters(), lr=0.1)
     for seed in range(3):

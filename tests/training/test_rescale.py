@@ -21,7 +21,7 @@ from sparsediag.models import Ghost, GhostSkip, build
 from training.config import Run
 from training.loop import fit
 from training.setup import Start, finished, start
-from training.tweaks import Scene
+from training.tweaks import TrainingContext
 from training.tweaks.rescale import BETAS, EPS, Batches, Rescale, Scaling
 
 KINDS = ("norm", "loss")
@@ -67,8 +67,8 @@ def exact(kind: str, name: str, **options: Any) -> Spied:
     return Spied(tweak_of(kind, **options), net, mask_of(net))
 
 
-def scene_of(net: nn.Module, mask: Mask | None) -> Scene:
-    return Scene(net, mask, batches_of(), ())
+def scene_of(net: nn.Module, mask: Mask | None) -> TrainingContext:
+    return TrainingContext(net, mask, batches_of(), ())
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:
@@ -348,7 +348,7 @@ def test_the_scales_are_those_of_the_net_without_ghosts_that_fade(ghosts: bool, 
 def test_a_run_knows_whether_its_ghosts_stay(
     group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenes: list[Scene] = []
+    scenes: list[TrainingContext] = []
     monkeypatch.setattr(Rescale, "start", lambda _, scene: scenes.append(scene))
     begin(run_of([group]), tmp_path)
     assert [scene.stay for scene in scenes] == [group == "at+trt"]
@@ -386,7 +386,7 @@ def test_the_loss_after_one_step_is_lower_than_without() -> None:
         mask = mask_of(net, seed=seed)
         mask.apply_(net)
         plain = copy.deepcopy(net)
-        Rescale(steps=15, lr=0.02).start(Scene(net, mask, batches_of(48), ()))
+        Rescale(steps=15, lr=0.02).start(TrainingContext(net, mask, batches_of(48), ()))
         gains.append(_after_a_step(plain, mask) - _after_a_step(net, mask))
     assert sum(gains) / len(gains) > 0
 

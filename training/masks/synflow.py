@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.core.evaluation import exactly
+from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
@@ -77,7 +77,7 @@ class Flow:
     def scores(self, names: Sequence[str]) -> dict[str, Tensor]:
         """W dR/dw of these weights."""
         leaves = [self.weights[name].requires_grad_() for name in names]
-        with exactly(self.net), torch.enable_grad():
+        with deterministic_eval(self.net), torch.enable_grad():
             strength = functional_call(self.net, self.state, (self.ones,)).sum()
             slopes = torch.autograd.grad(strength, leaves, materialize_grads=True)
         rows = zip(names, leaves, slopes, strict=True)

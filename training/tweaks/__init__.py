@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from training.tweaks.base import Objective, Scene, Tweak, cross_entropy
+from training.tweaks.base import Objective, TrainingContext, Tweak, cross_entropy
 from training.tweaks.distillation import Distillation
 from training.tweaks.ghosts import GhostNeurons, GhostSkips
 from training.tweaks.rescale import Rescale
 from training.tweaks.smoothing import Smoothing
 
-__all__ = ["GROUPS", "TWEAKS", "Objective", "Scene", "Tweak", "cross_entropy", "grouped"]
+__all__ = ["GROUPS", "TWEAKS", "Objective", "TrainingContext", "Tweak", "cross_entropy", "grouped"]
 
 TWEAKS: dict[str, type[Tweak]] = {
     "ghost_neurons": GhostNeurons,

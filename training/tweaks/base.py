@@ -22,7 +22,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor, inputs: Tensor, **options: An
 
 
 @dataclass(frozen=True)
-class Scene:
+class TrainingContext:
     """What a tweak finds when a training starts.
 
     Attributes:
@@ -59,7 +59,7 @@ class Tweak:
         """Return the runs that must be finished first."""
         return ()
 
-    def start(self, scene: Scene) -> Any:
+    def start(self, scene: TrainingContext) -> Any:
         """Called once before the training; what it returns, `loss` gets."""
 
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.prerequisite import Prerequisite
-from training.tweaks.base import Objective, Scene, Tweak
+from training.tweaks.base import Objective, TrainingContext, Tweak
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Distillation(Tweak):
     def before(self) -> tuple[Prerequisite, ...]:
         return (Prerequisite(),)
 
-    def start(self, scene: Scene) -> nn.Module:
+    def start(self, scene: TrainingContext) -> nn.Module:
         """The teacher, in evaluation mode."""
         return scene.trained[0].build(next(scene.net.parameters()).device)
 

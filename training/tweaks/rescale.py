@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparsediag.core.evaluation import exactly
+from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.mask import Mask
-from sparsediag.models.ghost import banished
-from training.tweaks.base import Scene, Tweak
+from sparsediag.models.ghost import without_ghosts
+from training.tweaks.base import TrainingContext, Tweak
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -62,12 +62,12 @@ class Rescale(Tweak):
     def phase(self, epoch: int, epochs: int) -> None:
         """Only the first weights are scaled."""
 
-    def start(self, scene: Scene) -> dict[str, float]:
+    def start(self, scene: TrainingContext) -> dict[str, float]:
         """Scale the weights of a new net, in place; returns the scales by name."""
         if scene.resumed:
             return {}
         scaling = Scaling(self, scene.net, scene.mask if self.masked else None)
-        with nullcontext() if self.ghosts or scene.stay else banished(scene.net):
+        with nullcontext() if self.ghosts or scene.stay else without_ghosts(scene.net):
             for _ in range(self.steps):
                 scaling.step(scene.batches)
         scaling.apply_()
@@ -153,7 +153,7 @@ class Scaling:
     def loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         """The cross-entropy with batch statistics."""
         buffers = {n: b.clone() for n, b in self.net.named_buffers()}
-        with exactly(self.net, batch_norm="train"):
+        with deterministic_eval(self.net, batch_norm="train"):
             return F.cross_entropy(functional_call(self.net, weights | buffers, (x,)), y)
 
     def adam(self, kind: str, slope: Tensor) -> None:

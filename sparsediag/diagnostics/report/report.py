@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsediag.checkpoint import resolve
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 from sparsediag.diagnostics.report.measure import Progress, measure
 from sparsediag.diagnostics.report.nets import Given, gather
 from sparsediag.diagnostics.report.page import page
@@ -62,7 +62,7 @@ def report(
     kept = out.with_name(f".{out.stem}.unfinished")
     kept.mkdir(parents=True, exist_ok=True)
     measured = measure(found, points=points, top=top, kept=kept, progress=progress)
-    with written(out) as draft:
+    with atomic_write(out) as draft:
         draft.write_text(page(measured), encoding="utf-8")
     shutil.rmtree(kept)
     return out

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsediag.core.atomic import written
+from sparsediag.core.atomic import atomic_write
 
 KILLED = """
 import os, signal, sys
@@ -32,7 +32,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_the_draft_takes_its_place_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "kept.txt"
     path.write_text("old")
-    with written(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text("new")
         assert draft.parent == path.parent  # the same file system, so the change is one step
         assert draft.suffix == ".txt"
@@ -43,14 +43,14 @@ def test_the_draft_takes_its_place_at_the_end(tmp_path: Path) -> None:
 
 def test_folders_are_made(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "c.txt"
-    with written(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text("new")
     assert path.read_text() == "new"
 
 
 def test_a_plain_string_is_a_path_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with written("c.txt") as draft:
+    with atomic_write("c.txt") as draft:
         draft.write_text("new")
     assert (tmp_path / "c.txt").read_text() == "new"
 
@@ -63,7 +63,7 @@ def test_an_error_inside_leaves_what_was_there(
     path = tmp_path / "kept.txt"
     if old:
         path.write_text(old)
-    with pytest.raises(error), written(path) as draft:
+    with pytest.raises(error), atomic_write(path) as draft:
         draft.write_text("half of")
         raise error
     assert [p.read_text() for p in tmp_path.iterdir()] == ([old] if old else [])
@@ -81,7 +81,7 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], indirect=True, ids=oct)
 def test_permissions_follow_the_umask(tmp_path: Path, umask: int) -> None:
     path = tmp_path / "kept.txt"
-    with written(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text("new")
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     assert os.umask(umask) == umask

@@ -11,7 +11,13 @@ import torch
 from torch import nn
 
 import sparsediag as sd
-from sparsediag.core.evaluation import OLDER, OPERATIONS, PARENTS, exactly, full_precision
+from sparsediag.core.evaluation import (
+    OLDER,
+    OPERATIONS,
+    PARENTS,
+    deterministic_eval,
+    full_precision,
+)
 from sparsediag.diagnostics import DIAGNOSTICS
 
 
@@ -34,15 +40,15 @@ def _precision() -> tuple[object, ...]:
 
 
 def test_everything_is_in_evaluation(net: nn.Module) -> None:
-    with exactly(net):
+    with deterministic_eval(net):
         assert not any(_modes(net))
-    with exactly(net, batch_norm="eval"):
+    with deterministic_eval(net, batch_norm="eval"):
         assert not any(_modes(net))
 
 
 def test_only_batch_norms_train(net: nn.Module) -> None:
     net.eval()
-    with exactly(net, batch_norm="train"):
+    with deterministic_eval(net, batch_norm="train"):
         assert [m for m in net.modules() if m.training] == [net[1], net[3][0]]
     assert not any(_modes(net))
 
@@ -58,7 +64,7 @@ def test_all_is_put_back(net: nn.Module, precision: str, batch_norm: str, fails:
         assert True in modes
         assert False in modes
         try:
-            with exactly(net, batch_norm=batch_norm):
+            with deterministic_eval(net, batch_norm=batch_norm):
                 assert _modes(net) != modes
                 assert torch.get_float32_matmul_precision() == "highest"
                 assert not torch.backends.cudnn.allow_tf32
@@ -73,15 +79,15 @@ def test_all_is_put_back(net: nn.Module, precision: str, batch_norm: str, fails:
 
 
 def test_an_exception_goes_through(net: nn.Module) -> None:
-    with pytest.raises(KeyError, match="no luck"), exactly(net):
+    with pytest.raises(KeyError, match="no luck"), deterministic_eval(net):
         raise KeyError("no luck")
 
 
 def test_one_within_another(net: nn.Module) -> None:
     modes = _modes(net)
-    with exactly(net, batch_norm="train"):
+    with deterministic_eval(net, batch_norm="train"):
         inner = _modes(net)
-        with exactly(net):
+        with deterministic_eval(net):
             assert not any(_modes(net))
         assert _modes(net) == inner
     assert _modes(net) == modes
@@ -139,7 +145,7 @@ def test_whatever_was_set_is_ieee_inside_and_back_after(before: str, fails: bool
     BEFORE[before]()
     settings = _settings()
     try:
-        with exactly(nn.Linear(1, 1)):
+        with deterministic_eval(nn.Linear(1, 1)):
             inside = {torch._C._get_fp32_precision_getter(*o) for o in OPERATIONS}
             if fails:
                 raise KeyError("no luck")

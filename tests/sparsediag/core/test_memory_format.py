@@ -123,7 +123,7 @@ def test_the_net_says_the_same_in_its_layout(name: str) -> None:
     views = layout.views(layout.flat(weights))
     with torch.no_grad(), problem.modes():
         for x, _ in problem.batches:
-            came, expected = problem.call(views, layout.images(x)), problem.call(weights, x)
+            came, expected = problem.forward(views, layout.images(x)), problem.forward(weights, x)
             torch.testing.assert_close(came, expected, rtol=0, atol=1e-13)
 
 

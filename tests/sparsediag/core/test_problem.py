@@ -411,7 +411,7 @@ def test_what_couples_samples_is_not_separable(name: str) -> None:
 def test_the_way_of_a_batch_leads_from_weights_to_the_loss() -> None:
     problem = cases.masked_cnn()
     batch = problem.batches[1]
-    way = problem.through(batch)
+    way = problem.batch_loss(batch)
     weights = list(problem.split(problem.weights).values())
     outputs = way.outputs(weights)
     assert way.samples == len(batch[1])

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from sparsediag.core.prunable import matrices, prunable, upright
+from sparsediag.core.prunable import matrices, prunable, to_oihw
 from sparsediag.models import build
 
 
@@ -104,7 +104,7 @@ def _gpt2(into: int, out: int) -> nn.Module:
 def test_a_row_of_an_upright_weight_is_what_its_output_sees(
     layer: nn.Module, size: tuple[int, ...]
 ) -> None:
-    turned, weight = upright(nn.Sequential(layer)), layer.weight
+    turned, weight = to_oihw(nn.Sequential(layer)), layer.weight
     places = torch.arange(weight.numel()).view_as(weight)
     rows = turned("0.weight", places)
     out = layer(torch.rand(1, *size) + 1)

@@ -56,7 +56,7 @@ def test_bytes_a_sample_of_a_net_are_those_of_many() -> None:
     ((x, y),) = cases.classes((64,), (1, 6, 6), 3)
 
     def held(samples: Batch) -> float:
-        return Retained(problem.through(samples), weights).nbytes
+        return Retained(problem.batch_loss(samples), weights).nbytes
 
     a_sample = (held((x[:4], y[:4])) - held((x[:2], y[:2]))) / 2
     more = held((x, y)) - held((x[:32], y[:32]))

@@ -741,7 +741,7 @@ def test_a_product_that_is_over_is_forgotten() -> None:
 
     problem = cases.relu_cnn()
     kept = Retained(
-        problem.through(problem.batches[0]), list(problem.split(problem.weights).values())
+        problem.batch_loss(problem.batches[0]), list(problem.split(problem.weights).values())
     )
     slope = weakref.ref(kept.slopes[0])
     assert kept.nbytes > 0

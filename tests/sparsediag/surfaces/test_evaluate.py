@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparsediag import Problem
 from sparsediag.core.batches import Batch
-from sparsediag.core.losses import hits
+from sparsediag.core.losses import num_correct
 from sparsediag.surfaces import evaluate
 from sparsediag.surfaces.evaluate import Sweep
 from sparsediag.surfaces.plane import Plane, along, plane
@@ -173,7 +173,7 @@ def test_batches_are_weighted_by_their_samples() -> None:
     ],
 )
 def test_hits(outputs: Any, targets: Tensor, expected: int | None) -> None:
-    came = float(hits(outputs, targets))
+    came = float(num_correct(outputs, targets))
     assert np.isnan(came) if expected is None else came == expected
 
 

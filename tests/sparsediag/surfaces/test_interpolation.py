@@ -15,7 +15,7 @@ from sparsediag import Mask, Problem, principal, through
 from sparsediag.core.rng import stream
 from sparsediag.surfaces import directions
 from sparsediag.surfaces.evaluate import Sweep
-from sparsediag.surfaces.interpolation import Masks, together
+from sparsediag.surfaces.interpolation import Masks, common_coordinates
 
 JOINS: tuple[Masks, ...] = ("union", "intersection")
 KINDS: dict[str, tuple[float | None, ...]] = {  # densities of three nets
@@ -68,7 +68,7 @@ def alive(problem: Problem) -> dict[str, Tensor]:
 @every_kind
 def test_what_moves_is_live_in_any_or_in_all(kind: str, masks: Masks) -> None:
     problems = nets(kind)
-    common, weights = together(problems, masks=masks)
+    common, weights = common_coordinates(problems, masks=masks)
     lives = [alive(p) for p in problems]
     some = {n: torch.stack([live[n] for live in lives]) for n in lives[0]}
     expected = {n: m.any(0) if masks == "union" else m.all(0) for n, m in some.items()}
@@ -84,7 +84,7 @@ def test_what_moves_is_live_in_any_or_in_all(kind: str, masks: Masks) -> None:
 @every_kind
 def test_the_loss_in_the_union_is_that_of_the_first_net(kind: str) -> None:
     first, *others = nets(kind)
-    common, weights = together([first, *others])
+    common, weights = common_coordinates([first, *others])
     assert common.value() == pytest.approx(first.value(), rel=1e-14)
     assert torch.equal(common.weights, weights[0])
     for problem, own in zip(others, weights[1:], strict=True):
@@ -93,7 +93,7 @@ def test_the_loss_in_the_union_is_that_of_the_first_net(kind: str) -> None:
 
 def test_the_loss_in_the_intersection_is_that_of_the_first_net_without_the_rest() -> None:
     problems = nets("masked")
-    common, weights = together(problems, masks="intersection")
+    common, weights = common_coordinates(problems, masks="intersection")
     mask = problems[0].mask
     for problem in problems[1:]:
         assert mask is not None
@@ -107,7 +107,7 @@ def test_the_loss_in_the_intersection_is_that_of_the_first_net_without_the_rest(
 def test_one_mask_in_common_stays() -> None:
     problems = nets("dense")
     mask = coins(problems[0].net, 0.5, 9)
-    common, _ = together([dataclasses.replace(p, mask=mask) for p in problems])
+    common, _ = common_coordinates([dataclasses.replace(p, mask=mask) for p in problems])
     assert common.mask == mask
 
 
@@ -117,14 +117,14 @@ def test_masks_of_different_layers() -> None:
         dataclasses.replace(p, mask=Mask({n: torch.zeros_like(p.net.get_parameter(n)).bool()}))
         for p, n in zip(problems, ("0.weight", "2.weight"), strict=True)
     ]
-    assert together(own)[0].size == problems[0].size
-    assert together(own, masks="intersection")[0].size == problems[0].size - 24 - 30
+    assert common_coordinates(own)[0].size == problems[0].size
+    assert common_coordinates(own, masks="intersection")[0].size == problems[0].size - 24 - 30
 
 
 @pytest.mark.parametrize("masks", JOINS)
 def test_frozen_weights_stay_those_of_the_first_net(masks: Masks) -> None:
     problems = nets("masked", "frozen_parameter")
-    common, _ = together(problems, masks=masks)
+    common, _ = common_coordinates(problems, masks=masks)
     assert list(common.live.shapes) == ["0.bias", "2.weight", "4.weight", "4.bias"]
     if masks == "union":
         assert common.value() == pytest.approx(problems[0].value(), rel=1e-14)
@@ -133,7 +133,7 @@ def test_frozen_weights_stay_those_of_the_first_net(masks: Masks) -> None:
 def test_the_nets_are_left_alone() -> None:
     problems = nets("masked")
     before = [copy.deepcopy(p.net.state_dict()) for p in problems]
-    together(problems)
+    common_coordinates(problems)
     for problem, kept in zip(problems, before, strict=True):
         assert all(torch.equal(t, kept[n]) for n, t in problem.net.state_dict().items())
 
@@ -141,7 +141,7 @@ def test_the_nets_are_left_alone() -> None:
 def test_nets_that_do_not_fit_are_refused() -> None:
     for other in (cases.relu_cnn(), cases.frozen_parameter()):
         for join in (
-            lambda pair: together(pair),
+            lambda pair: common_coordinates(pair),
             through,
             lambda pair: principal(pair, "ab", dims=1),
         ):
@@ -151,7 +151,7 @@ def test_nets_that_do_not_fit_are_refused() -> None:
 
 def test_an_unknown_join_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown way to join masks 'onion'; did you mean 'union'"):
-        together(nets(), masks="onion")  # type: ignore[arg-type]
+        common_coordinates(nets(), masks="onion")  # type: ignore[arg-type]
 
 
 # through two or three nets
