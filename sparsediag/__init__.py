@@ -16,16 +16,21 @@ if TYPE_CHECKING:
     from sparsediag.checkpoint import mask_file as maskfile
     from sparsediag.checkpoint.checkpoint import Checkpoint
     from sparsediag.checkpoint.strip_pruning import plain
+    from sparsediag.checkpoint.strip_pruning import plain as strip_pruning
     from sparsediag.core.errors import CheckpointError, ConfigError
     from sparsediag.core.mask import Mask
     from sparsediag.core.problem import Problem
     from sparsediag.core.prunable import prunable
+    from sparsediag.core.prunable import prunable as prunable_weights
     from sparsediag.curvature.operator import Curvature
     from sparsediag.diagnostics.activations import Activations, activations
     from sparsediag.diagnostics.blocks import Blocks, blocks
+    from sparsediag.diagnostics.blocks import blocks as block_spectrum
     from sparsediag.diagnostics.census import Census, census
+    from sparsediag.diagnostics.census import census as mask_statistics
     from sparsediag.diagnostics.comparison import Comparison, compare
     from sparsediag.diagnostics.course import Course, course
+    from sparsediag.diagnostics.course import course as layer_history
     from sparsediag.diagnostics.gradflow import Gradflow, gradflow
     from sparsediag.diagnostics.inputscape import Inputscape, inputscape
     from sparsediag.diagnostics.landscape import Landscape, landscape
@@ -35,9 +40,13 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.signal import Signal, signal
     from sparsediag.diagnostics.spectrum import Spectrum, spectrum
     from sparsediag.diagnostics.subspace import overlap
+    from sparsediag.diagnostics.subspace import overlap as subspace_overlap
     from sparsediag.diagnostics.trace import Trace, trace
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
+    from sparsediag.diagnostics.trajectory import trajectory as spectrum_history
     from sparsediag.surfaces.interpolation import principal, through
+    from sparsediag.surfaces.interpolation import principal as pca_plane
+    from sparsediag.surfaces.interpolation import through as interpolate
     from sparsediag.surfaces.plane import Plane, plane
 
 _WHERE = {
@@ -66,6 +75,19 @@ _WHERE = {
     "trajectory": "diagnostics.trajectory",
 }
 
+# the field's names, and the first names of the same functions
+_FIRST_NAMES = {
+    "block_spectrum": "blocks",
+    "interpolate": "through",
+    "layer_history": "course",
+    "mask_statistics": "census",
+    "pca_plane": "principal",
+    "prunable_weights": "prunable",
+    "spectrum_history": "trajectory",
+    "strip_pruning": "plain",
+    "subspace_overlap": "overlap",
+}
+
 _MODULES = {"data": "data", "maskfile": "checkpoint.mask_file", "models": "models"}
 
 __all__ = [
@@ -91,6 +113,7 @@ __all__ = [
     "Trace",
     "Trajectory",
     "activations",
+    "block_spectrum",
     "blocks",
     "census",
     "compare",
@@ -98,18 +121,26 @@ __all__ = [
     "data",
     "gradflow",
     "inputscape",
+    "interpolate",
     "landscape",
+    "layer_history",
+    "mask_statistics",
     "maskfile",
     "models",
     "overlap",
+    "pca_plane",
     "perturbation",
     "plain",
     "plane",
     "principal",
     "prunable",
+    "prunable_weights",
     "report",
     "signal",
     "spectrum",
+    "spectrum_history",
+    "strip_pruning",
+    "subspace_overlap",
     "through",
     "trace",
     "trajectory",
@@ -118,6 +149,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `sparsediag --help` does not wait for torch (PEP 562)."""
+    name = _FIRST_NAMES.get(name, name)
     if name in _WHERE:
         return getattr(importlib.import_module(f"sparsediag.{_WHERE[name]}"), name)
     if name in _MODULES:

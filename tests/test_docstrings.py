@@ -30,7 +30,7 @@ PUBLIC = [
     for where in (sparsediag, sparsediag.data, sparsediag.maskfile, sparsediag.models)
     for name in getattr(where, "__all__", vars(where))
     if not name.startswith("_") and inspect.isfunction(found := getattr(where, name))
-    if found.__module__.startswith("sparsediag.") and name not in ("home", "written")
+    if found.__module__.startswith("sparsediag.") and name not in ("home", "atomic_write")
 ]
 
 

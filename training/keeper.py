@@ -14,12 +14,12 @@ from sparsediag.core.mask import Mask
 CHECK_EVERY = 50  # steps between two checks of the dead weights
 
 
-class Keeper:
+class MaskedOptimizer:
     """An optimiser under a mask: `step()` takes the place of `optimiser.step()`.
 
     With masked gradients a dead weight, its momentum and its Adam moments start at 0 and stay
     there by arithmetic. Every `CHECK_EVERY` steps the device adds up what is not 0, and what has
-    moved stays so; `report` checks once more and reads the sum.
+    moved stays so; `assert_masked` checks once more and reads the sum.
 
     Args:
         net: Its dead weights are set to 0 at once.
@@ -28,7 +28,7 @@ class Keeper:
 
     >>> net = nn.Linear(2, 1, bias=False)
     >>> optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    >>> keeper = Keeper(net, Mask({"weight": torch.tensor([[True, False]])}), optimiser)
+    >>> keeper = MaskedOptimizer(net, Mask({"weight": torch.tensor([[True, False]])}), optimiser)
     >>> net(torch.ones(1, 2)).sum().backward()
     >>> keeper.step()
     >>> net.weight[0, 1].item()
@@ -63,7 +63,7 @@ class Keeper:
             for state in self._states(w):
                 state.masked_fill_(~m, 0)
 
-    def draw(self) -> None:
+    def sample_gates(self) -> None:
         """Called before every forward pass."""
 
     def step(self) -> None:
@@ -88,7 +88,7 @@ class Keeper:
         return not self.why_eager
 
     @contextmanager
-    def settled(self) -> Iterator[None]:
+    def inference_weights(self) -> Iterator[None]:
         """Inside, the net is the one that is measured and kept."""
         yield
 
@@ -99,7 +99,7 @@ class Keeper:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
 
-    def report(self) -> None:
+    def assert_masked(self) -> None:
         """Raise RuntimeError if anything dead has moved since the last report.
 
         A weight that is not a number is left to the check of the loss.
@@ -111,6 +111,8 @@ class Keeper:
             raise RuntimeError(
                 f"dead weights or their optimiser state moved, by {moved:.3g} in all"
             )
+
+    report = assert_masked  # its first name
 
     def mask_gradients(self) -> None:
         """Set the gradient of every dead weight to 0; `step` does so too."""
@@ -142,3 +144,6 @@ class Keeper:
         """What the optimiser keeps of every single weight."""
         kept = self.optimiser.state.get(weight, {}).values()
         return [s for s in kept if isinstance(s, Tensor) and s.shape == weight.shape]
+
+
+Keeper = MaskedOptimizer  # its first name

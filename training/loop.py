@@ -148,7 +148,7 @@ def _fit(
             picks(run, data, epoch), loss, key=(run.optim.rate(epoch), *phases)
         )
         speed = len(data.train) / (time.perf_counter() - began)
-        with keeper.settled():
+        with keeper.inference_weights():
             val_loss, val_accuracy = evaluate(net, data, data.validation)
             if not math.isfinite(train_loss + val_loss):
                 last_good = folder / "last.pt"
@@ -196,7 +196,7 @@ def _fit(
             if on_epoch:
                 on_epoch(history[-1] | cost)
 
-    with keeper.settled():
+    with keeper.inference_weights():
         _finish(folder, net, data, checkpoint())
     return folder / "best.pt"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from training.compute import Forward
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 from training.metrics import Flow
 from training.tweaks import Objective, cross_entropy
 
@@ -33,7 +33,7 @@ class Step:
         self,
         load: Callable[..., tuple[Tensor, Tensor]],
         forward: Forward,
-        keeper: Keeper,
+        keeper: MaskedOptimizer,
         flow: Flow | None = None,
     ) -> None:
         self.load, self.forward, self.keeper, self.flow = load, forward, keeper, flow
@@ -57,7 +57,7 @@ class Step:
     def compute(self, *pick: Tensor) -> None:
         """Do the part of a step that the device does."""
         x, labels = self.load(*pick)
-        self.keeper.draw()
+        self.keeper.sample_gates()
         outputs = self.forward(x)
         value = self.loss(outputs, labels, x)
         self.keeper.optimiser.zero_grad()
@@ -85,6 +85,6 @@ class Step:
 
     def end(self) -> tuple[float, float, int]:
         """End an epoch: check the dead weights; return mean loss, accuracy and the finite steps."""
-        self.keeper.report()
+        self.keeper.assert_masked()
         total, correct, fine = self.sums.tolist()
         return total / self.images, correct / self.images, int(fine)

@@ -77,7 +77,7 @@ def accepted_kwargs(function: Callable[..., Any], offered: Mapping[str, Any]) ->
 def required_kwargs(function: Callable[..., Any], offered: Iterable[str]) -> list[str]:
     """Those of some keywords that a function cannot do without.
 
-    >>> needed(lambda batch, images=20: None, ["images", "batch"])
+    >>> required_kwargs(lambda batch, images=20: None, ["images", "batch"])
     ['batch']
     """
     named = accepted_kwargs(function, dict.fromkeys(offered))

@@ -15,7 +15,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with written(Path(folder) / "a.txt") as draft:
+    ...     with atomic_write(Path(folder) / "a.txt") as draft:
     ...         _ = draft.write_text("all of it")
     ...     (Path(folder) / "a.txt").read_text()
     'all of it'

@@ -95,7 +95,7 @@ def deterministic_eval(
         batch_norm: "train" lets batch norms use the statistics of each batch.
 
     >>> net = nn.Dropout().train()
-    >>> with exactly(net):
+    >>> with deterministic_eval(net):
     ...     net.training
     False
     >>> net.training

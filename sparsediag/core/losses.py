@@ -13,7 +13,7 @@ from torch import Tensor
 def logits(outputs: Any) -> Any:
     """The scores among outputs: `logits`, or all there is; outputs of several kinds as they are.
 
-    >>> scores({"loss": torch.zeros(()), "logits": torch.ones(2, 3)}).shape
+    >>> logits({"loss": torch.zeros(()), "logits": torch.ones(2, 3)}).shape
     torch.Size([2, 3])
     """
     if not isinstance(outputs, Mapping):

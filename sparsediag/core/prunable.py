@@ -69,7 +69,7 @@ def to_oihw(net: nn.Module) -> Callable[[str, Tensor], Tensor]:
     Transposed convolutions have (inputs, outputs / groups, ...) and GPT-2's layers have (inputs,
     outputs); all others stand.
 
-    >>> upright(nn.ConvTranspose1d(2, 3, 1))("weight", nn.ConvTranspose1d(2, 3, 1).weight).shape
+    >>> to_oihw(nn.ConvTranspose1d(2, 3, 1))("weight", nn.ConvTranspose1d(2, 3, 1).weight).shape
     torch.Size([3, 2, 1])
     """
     lying = {

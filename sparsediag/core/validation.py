@@ -13,7 +13,7 @@ PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 def unwrap(net: nn.Module) -> nn.Module:
     """The net without what runs it: `torch.compile`, or copies of it on several GPUs.
 
-    >>> bare(nn.DataParallel(nn.Linear(2, 1)))
+    >>> unwrap(nn.DataParallel(nn.Linear(2, 1)))
     Linear(in_features=2, out_features=1, bias=True)
     """
     inner = net.module if isinstance(net, PARALLEL) else getattr(net, "_orig_mod", None)

@@ -63,20 +63,20 @@ class Folded(Convolution):
         *image, self.slope, bias = super().backward(z)
         return [*image, self.slope * self.g, self._gain(self.slope * self.own, bias), bias]
 
-    def push(self, dx: Changes) -> Tensor | None:
+    def jvp(self, dx: Changes) -> Tensor | None:
         *image, w, scale, shift = dx
         w = torch.zeros_like(self.own) if w is None else w
         g = torch.zeros_like(self.r) if scale is None else scale * self.r
         shift = torch.zeros_like(g) if shift is None else shift
         column = g.view(self.column)
         change = torch.addcmul(w * self.g, self.own, column)
-        self.moved = w, column, change  # for `pull`
-        return super().push([*image, change, torch.addcmul(shift, self.mean, g, value=-1)])
+        self.moved = w, column, change  # for `vjp_tangent`
+        return super().jvp([*image, change, torch.addcmul(shift, self.mean, g, value=-1)])
 
-    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+    def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         w, column, change = self.moved
         del self.moved
-        *image, slope, bias = super().pull(dz, [*dx[:-3], change, None], curved=curved)
+        *image, slope, bias = super().vjp_tangent(dz, [*dx[:-3], change, None], curved=curved)
         weight, along = slope * self.g, slope * self.own
         if curved:
             weight.addcmul_(self.slope, column)

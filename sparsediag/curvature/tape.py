@@ -94,7 +94,7 @@ class Tape:
         came: list[list[Tensor | None]] = []
         for value, rule, inputs in self.steps:
             came.append([change.get(i) for i in inputs])
-            change[value] = rule.push(came[-1])
+            change[value] = rule.jvp(came[-1])
         slopes = {self._loss: torch.zeros_like(self.value)}
         curved = True
         for (value, rule, inputs), dx in zip(reversed(self.steps), reversed(came), strict=True):
@@ -109,7 +109,7 @@ class Tape:
                         else self.batch.per_sample(slope, moved)
                     )
             if value in slopes:
-                _collect(slopes, inputs, rule.pull(slopes.pop(value), dx, curved=curved))
+                _collect(slopes, inputs, rule.vjp_tangent(slopes.pop(value), dx, curved=curved))
         return self._of_weights(slopes)
 
     def _of_weights(self, slopes: dict[int, Tensor]) -> list[Tensor]:

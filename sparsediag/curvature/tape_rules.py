@@ -4,8 +4,8 @@ For z = op(x), with the cotangent z' = dL/dz, each rule knows four maps. With dx
 inputs and dz' a change of the cotangent (Pearlmutter's R operator, Neural Computation 1994):
 
     backward   x' = J^T z'
-    push       dz = J dx
-    pull       dx' = J^T dz'  +  (dJ)^T z'          the second term is the curvature of op
+    jvp        dz = J dx
+    vjp_tangent        dx' = J^T dz'  +  (dJ)^T z'          the second term is the curvature of op
 
 `Local` derives them from autograd for any operation; the others spell them out where that is much
 faster. Inputs that do not depend on the weights are left out of all lists; a change that is zero
@@ -28,12 +28,12 @@ class Rule(Protocol):
     """One operation, at the inputs that it had."""
 
     def backward(self, z: Tensor) -> list[Tensor]:
-        """The cotangents of the inputs; `z` is kept for `pull`."""
+        """The cotangents of the inputs; `z` is kept for `vjp_tangent`."""
 
-    def push(self, dx: Changes) -> Tensor | None:
+    def jvp(self, dx: Changes) -> Tensor | None:
         """The change of the output."""
 
-    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+    def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         """The changes of the inputs' cotangents, without the second term unless `curved`."""
 
 
@@ -54,14 +54,14 @@ class Local:
             )
         return [s.detach() for s in self.slopes]
 
-    def push(self, dx: Changes) -> Tensor | None:
+    def jvp(self, dx: Changes) -> Tensor | None:
         # x' = J^T z' is linear in z', so the transpose of its derivative by z' is J
         slopes, changes = self._moving(dx)
         if not slopes:
             return None
         return torch.autograd.grad(slopes, self.z, changes, retain_graph=True, allow_unused=True)[0]
 
-    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+    def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         # z' . op(x) has a symmetric Hessian: its product with dx is the derivative of x' . dx by x
         slopes, changes = self._moving(dx) if curved else ([], [])
         return list(
@@ -102,7 +102,7 @@ class Convolution:
         slopes = self._slopes(z, self.x, self.w, self.active)
         return [slopes[i] for i in self.active]
 
-    def push(self, dx: Changes) -> Tensor | None:
+    def jvp(self, dx: Changes) -> Tensor | None:
         d = dict(zip(self.active, dx, strict=True))
         x, w, b = (d.get(i) for i in range(3))
         parts = [(x, self.w)] * (x is not None) + [(self.x, w)] * (w is not None)
@@ -114,7 +114,7 @@ class Convolution:
             return b.view(-1, *[1] * (self.z.dim() - 2)).expand_as(self.z)
         return total
 
-    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+    def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         d = dict(zip(self.active, dx, strict=True))
         changes = self._slopes(dz, self.x, self.w, self.active)
         if curved and 0 in self.active and d.get(1) is not None:
@@ -154,7 +154,7 @@ class Affine:
         total = z.sum(self.over)
         return self._chosen(z * self.gain, (z * self.x).sum(self.over), total)
 
-    def push(self, dx: Changes) -> Tensor | None:
+    def jvp(self, dx: Changes) -> Tensor | None:
         x, scale, shift = self._named(dx)
         gain = None if scale is None else scale * self.r
         if gain is not None:
@@ -166,7 +166,7 @@ class Affine:
                 out = image * factor if out is None else torch.addcmul(out, image, factor)
         return out if out is None else out.expand_as(self.x)
 
-    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+    def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         x, scale, _ = self._named(dx)
         image, weighted = dz * self.gain, dz * self.x
         if curved and scale is not None:
@@ -199,10 +199,10 @@ class Relu:
     def backward(self, z: Tensor) -> list[Tensor]:
         return [aten.threshold_backward(z, self.output, 0)]
 
-    def push(self, dx: Changes) -> Tensor | None:
+    def jvp(self, dx: Changes) -> Tensor | None:
         return None if dx[0] is None else aten.threshold_backward(dx[0], self.output, 0)
 
-    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+    def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         return [aten.threshold_backward(dz, self.output, 0)]
 
 
@@ -221,11 +221,11 @@ class Add:
     def backward(self, z: Tensor) -> list[Tensor]:
         return [z] * len(self.active)
 
-    def push(self, dx: Changes) -> Tensor | None:
+    def jvp(self, dx: Changes) -> Tensor | None:
         moving = [d for d in dx if d is not None]
         return sum(moving[1:], moving[0]) if moving else None
 
-    def pull(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
+    def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         return [dz] * len(self.active)
 
 

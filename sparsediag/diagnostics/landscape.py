@@ -229,7 +229,7 @@ def landscape(
     statistics = statistics or ("estimate" if on.stops else "fixed")
     ends, grid = on.grid(points, span)
     options["directions"] = fingerprint(str(ends.tolist()), [on.directions])
-    exact, passed = Sweep(on, statistics=statistics), on.stopped()
+    exact, passed = Sweep(on, statistics=statistics), on.project_stops()
     before: dict[str, Any] = {
         "centre": exact(np.zeros(len(on.directions)))[0],
         "curvature": on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan),

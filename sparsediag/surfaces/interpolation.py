@@ -42,7 +42,7 @@ def common_coordinates(
     ...     Problem(net, batches, loss=torch.nn.MSELoss(), mask=Mask({"weight": row[None]}))
     ...     for row in alive
     ... ]
-    >>> common, weights = together(pair)
+    >>> common, weights = common_coordinates(pair)
     >>> [(w != 0).tolist() for w in weights]
     [[True, False], [False, True]]
     """

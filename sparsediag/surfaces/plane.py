@@ -99,7 +99,7 @@ class Plane:
         at = torch.linalg.solve(d @ d.T, d @ away)
         return at.cpu().numpy(), float((away - at @ d).norm())
 
-    def stopped(self) -> dict[str, Any]:
+    def project_stops(self) -> dict[str, Any]:
         """The stops' names, places, (stops, dims), distances from the plane and own losses."""
         found = [self.project(self.problem.join(p.split(p.weights))) for p in self.stops]
         return {

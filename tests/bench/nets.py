@@ -11,7 +11,7 @@ from torch import Tensor
 
 import sparsediag as sd
 from tests.bench.timing import CPU
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 
 KEPT = Path("out/bench")
 Batches = list[tuple[Tensor, Tensor]]
@@ -82,7 +82,7 @@ def trained(
     loaded = batches(recipe.images, recipe.batch, device)
     steps = recipe.epochs * len(loaded)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
-    keeper = Keeper(net, mask, optimiser)
+    keeper = MaskedOptimizer(net, mask, optimiser)
     for epoch in range(recipe.epochs):
         for x, y in loaded:
             net.train()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import sparsediag as sd
 from tests.bench.nets import digits
 from tests.bench.timing import Rows, seconds, table
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 
 NETS = {"resnet20": 128, "resnet18": 32}  # images for each
 
@@ -24,12 +24,12 @@ def trained(name: str, batches: list[tuple[Tensor, Tensor]], density: float) -> 
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     for _ in range(5):
         for x, y in batches:
-            step(net, optimiser, Keeper(net, mask, optimiser), x, y)
+            step(net, optimiser, MaskedOptimizer(net, mask, optimiser), x, y)
     return sd.Problem(net, batches, mask=mask)
 
 
 def step(
-    net: nn.Module, optimiser: torch.optim.Optimizer, keeper: Keeper, x: Tensor, y: Tensor
+    net: nn.Module, optimiser: torch.optim.Optimizer, keeper: MaskedOptimizer, x: Tensor, y: Tensor
 ) -> None:
     net.train()
     optimiser.zero_grad()
@@ -60,7 +60,7 @@ def measure(name: str, images: int, device: torch.device) -> Rows:
     ]
     x, y = batches[0]
     optimiser = torch.optim.SGD(problem.net.parameters(), lr=1e-4, momentum=0.9)
-    masked, dense = (Keeper(problem.net, m, optimiser) for m in (problem.mask, None))
+    masked, dense = (MaskedOptimizer(problem.net, m, optimiser) for m in (problem.mask, None))
     with_mask = seconds(lambda: step(problem.net, optimiser, masked, x, y))
     without = seconds(lambda: step(problem.net, optimiser, dense, x, y))
     rows.append(

@@ -17,7 +17,7 @@ from sparsediag.core.mask import Mask
 from sparsediag.core.prunable import prunable
 from training.compute import Compute
 from training.config import Run
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 from training.loop import fit
 
 CPU = torch.device("cpu")
@@ -108,7 +108,7 @@ def test_the_mask_lies_in_memory_as_the_weights_do() -> None:
     net = _net()
     Compute(layout="channels_last").place(net, CPU)
     mask = Mask.top({n: torch.rand(net.get_parameter(n).shape) for n in prunable(net)}, 0.5)
-    keeper = Keeper(net, mask, torch.optim.SGD(net.parameters(), lr=0.1))
+    keeper = MaskedOptimizer(net, mask, torch.optim.SGD(net.parameters(), lr=0.1))
     for weight, alive in zip(keeper.weights, keeper.alive, strict=True):
         assert alive.stride() == weight.stride()
 

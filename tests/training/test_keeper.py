@@ -13,7 +13,7 @@ from sparsediag.core.mask import Mask
 from sparsediag.core.prunable import prunable
 from sparsediag.models import build
 from training.config import Run
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 from training.loop import fit
 from training.optim import Optim
 
@@ -43,7 +43,7 @@ def _net() -> tuple[nn.Module, Mask]:
     return net, mask
 
 
-def _step(net: nn.Module, optimiser: torch.optim.Optimizer, keeper: Keeper) -> None:
+def _step(net: nn.Module, optimiser: torch.optim.Optimizer, keeper: MaskedOptimizer) -> None:
     optimiser.zero_grad()
     F.cross_entropy(net(torch.randn(16, 64)), torch.randint(0, 10, (16,))).backward()
     keeper.step()
@@ -57,7 +57,7 @@ def test_dead_weights_and_their_state_are_0_after_every_step(
     stray: list[int] = []
     seen: set[str] = set()
 
-    class Watch(Keeper):
+    class Watch(MaskedOptimizer):
         def check(self) -> None:
             super().check()
             for weight, dead in zip(self.weights, self.dead, strict=True):
@@ -68,7 +68,7 @@ def test_dead_weights_and_their_state_are_0_after_every_step(
                 seen.update(held)
                 stray.append(sum(int((t[dead.bool()] != 0).sum()) for t in held.values()))
 
-    monkeypatch.setattr("training.masks.base.Keeper", Watch)
+    monkeypatch.setattr("training.masks.base.MaskedOptimizer", Watch)
     optim = {"name": name, "weight_decay": 0.01, "lr": 0.01, "epochs": 2, "batch": 390}
     path = fit(Run.of(RUN | {"model": model, "optim": optim}), out=tmp_path, device="cpu")
     assert path.exists()
@@ -81,7 +81,7 @@ def test_live_weights_and_biases_move() -> None:
     net, mask = _net()
     before = {key: t.clone() for key, t in net.state_dict().items()}
     optimiser = Optim().build(net)
-    _step(net, optimiser, Keeper(net, mask, optimiser))
+    _step(net, optimiser, MaskedOptimizer(net, mask, optimiser))
     for key, weight in net.named_parameters():
         moved = weight != before[key]
         alive = mask.get(key, torch.ones_like(moved))
@@ -93,7 +93,7 @@ def test_gradients_are_masked() -> None:
     net, mask = _net()
     for p in net.parameters():
         p.grad = torch.ones_like(p)
-    Keeper(net, mask, Optim().build(net)).mask_gradients()
+    MaskedOptimizer(net, mask, Optim().build(net)).mask_gradients()
     for key, p in net.named_parameters():
         expected = mask[key].float() if key in mask else torch.ones_like(p)
         assert torch.equal(p.grad, expected)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def test_a_weight_without_a_gradient_is_passed_over() -> None:
     first, *others = mask
     for key in others:
         net.get_parameter(key).grad = torch.ones_like(net.get_parameter(key))
-    Keeper(net, mask, Optim().build(net)).mask_gradients()
+    MaskedOptimizer(net, mask, Optim().build(net)).mask_gradients()
     assert net.get_parameter(first).grad is None
     for key in others:
         assert torch.equal(net.get_parameter(key).grad, mask[key].float())  # type: ignore[arg-type]
@@ -114,44 +114,44 @@ def test_a_weight_without_a_gradient_is_passed_over() -> None:
 def test_a_sound_optimiser_is_not_reported(name: str) -> None:
     net, mask = _net()
     optimiser = Optim(name=name, weight_decay=0.1).build(net)  # type: ignore[arg-type]
-    keeper = Keeper(net, mask, optimiser)
+    keeper = MaskedOptimizer(net, mask, optimiser)
     for _ in range(3):
         _step(net, optimiser, keeper)
-    keeper.report()
+    keeper.assert_masked()
 
 
 def test_an_optimiser_that_moves_dead_weights_is_reported_once() -> None:
     net, mask = _net()
     optimiser = Noisy(net.parameters(), lr=0.1)
-    keeper = Keeper(net, mask, optimiser)
+    keeper = MaskedOptimizer(net, mask, optimiser)
     _step(net, optimiser, keeper)
     with pytest.raises(RuntimeError, match=r"dead weights or their optimiser state moved, by \d"):
-        keeper.report()
-    keeper.report()
+        keeper.assert_masked()
+    keeper.assert_masked()
 
 
 def test_the_smallest_move_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Noisy, "size", 1e-30)
     net, mask = _net()
     optimiser = Noisy(net.parameters(), lr=0.1)
-    keeper = Keeper(net, mask, optimiser)
+    keeper = MaskedOptimizer(net, mask, optimiser)
     _step(net, optimiser, keeper)
     assert net.get_parameter("fc.weight")[~mask["fc.weight"]].any()
     with pytest.raises(RuntimeError, match="dead weights"):
-        keeper.report()
+        keeper.assert_masked()
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_state_of_dead_weights_is_reported_even_where_the_weights_are_0(name: str) -> None:
     net, mask = _net()
     optimiser = Optim(name=name).build(net)  # type: ignore[arg-type]
-    keeper = Keeper(net, mask, optimiser)
+    keeper = MaskedOptimizer(net, mask, optimiser)
     F.cross_entropy(net(torch.randn(16, 64)), torch.randint(0, 10, (16,))).backward()
     optimiser.step()  # with gradients that nobody masked
     mask.apply_(net)
     keeper.check()
     with pytest.raises(RuntimeError, match="optimiser state moved"):
-        keeper.report()
+        keeper.assert_masked()
 
 
 def test_a_training_with_a_broken_optimiser_stops(
@@ -167,8 +167,8 @@ def test_a_training_with_a_broken_optimiser_stops(
 def test_without_a_mask_nothing_is_held() -> None:
     net, _ = _net()
     optimiser = Noisy(net.parameters(), lr=0.1)
-    keeper = Keeper(net, None, optimiser)
+    keeper = MaskedOptimizer(net, None, optimiser)
     before: list[Tensor] = [p.clone() for p in net.parameters()]
     _step(net, optimiser, keeper)
-    keeper.report()
+    keeper.assert_masked()
     assert not any(map(torch.equal, before, net.parameters()))

@@ -44,7 +44,7 @@ def batch(t: int = 0) -> tuple[Tensor, Tensor]:
 
 def step(net: nn.Module, gates: Gates, t: int = 0) -> None:
     x, y = batch(t)
-    gates.draw()
+    gates.sample_gates()
     gates.optimiser.zero_grad()
     F.cross_entropy(net(x), y).backward()
     gates.step()
@@ -52,7 +52,7 @@ def step(net: nn.Module, gates: Gates, t: int = 0) -> None:
 
 def still(gates: Gates) -> None:
     """A step with no task."""
-    gates.draw()
+    gates.sample_gates()
     gates.optimiser.zero_grad()
     gates.step()
 
@@ -84,7 +84,7 @@ def test_a_gate_is_open_as_often_as_its_chance_says(chance: float) -> None:
     draws = 400
     opened = torch.zeros(sum(w.numel() for w in gates.gated))
     for gates.taken in range(draws):
-        gates.draw()
+        gates.sample_gates()
         opened += flat(gates.open)
         undo(gates)
     spread = (chance * (1 - chance) / draws) ** 0.5
@@ -99,7 +99,7 @@ def test_gates_of_0_and_1_are_certain() -> None:
     gates = gates_of(net)
     for value, share in ((0.0, 0.0), (1.0, 1.0)):
         fill(gates, value)
-        gates.draw()
+        gates.sample_gates()
         assert flat(gates.open).double().mean() == share
         undo(gates)
 
@@ -108,7 +108,7 @@ def test_the_net_sees_open_gates_only_and_theta_is_kept() -> None:
     net = net_of()
     gates = gates_of(net)
     before = flat(gates.gated)
-    gates.draw()
+    gates.sample_gates()
     assert torch.equal(flat(gates.gated), before * flat(gates.open))
     assert torch.equal(flat(gates.theta), before)
     assert flat(gates.open).double().mean() == pytest.approx(0.5, abs=0.05)
@@ -122,7 +122,7 @@ def test_gates_follow_the_seed_and_the_step_and_nothing_else() -> None:
         torch.set_rng_state(state)
         gates = gates_of(net, seed=seed)
         gates.taken = taken
-        gates.draw()
+        gates.sample_gates()
         assert torch.equal(torch.get_rng_state(), state)
         return flat(gates.open)
 
@@ -165,7 +165,7 @@ def test_the_gradients_are_those_of_theta_times_b_and_of_the_regulariser(
     before = {n: (theta[n].detach().clone(), chance[n].detach().clone()) for n in names}
     biases = {n: p.detach().clone() for n, p in net.named_parameters() if n not in names}
 
-    gates.draw()
+    gates.sample_gates()
     gates.optimiser.zero_grad()
     F.cross_entropy(net(x.double()), y).backward()
     b = {n: o.double() for n, o in zip(names, gates.open, strict=True)}
@@ -223,7 +223,7 @@ def test_a_huge_size_leaves_nothing(name: str) -> None:
     for t in range(10):
         step(net, gates, t)
     assert not flat(gates.chances.values()).any()
-    with gates.settled():
+    with gates.inference_weights():
         assert not flat(gates.gated).any()
     assert flat(gates.gated).any()
 
@@ -294,10 +294,10 @@ def test_a_settled_net_is_what_is_expected_of_it() -> None:
     before = flat(gates.gated)
     chances = flat(gates.chances.values())
     biases = flat(p for n, p in net.named_parameters() if n.endswith("bias"))
-    with gates.settled():
+    with gates.inference_weights():
         assert torch.equal(flat(gates.gated), before * chances)
     assert torch.equal(flat(gates.gated), before)
-    with pytest.raises(KeyboardInterrupt), gates.settled():
+    with pytest.raises(KeyboardInterrupt), gates.inference_weights():
         raise KeyboardInterrupt
     assert torch.equal(flat(gates.gated), before)
     assert torch.equal(flat(gates.chances.values()), chances)
@@ -309,7 +309,7 @@ def test_a_state_brings_back_the_gates() -> None:
     gates = gates_of(net, size=0.1)
     for t in range(3):
         step(net, gates, t)
-    with gates.settled():
+    with gates.inference_weights():
         state = gates.state()
     other = gates_of(net_of(1), size=0.1)
     other.load(state)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparsediag import Checkpoint, Mask, prunable
 from sparsediag.models import build
 from training.config import Run
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 from training.loop import fit
 from training.masks import METHODS
 from training.masks.rigl import Rigl, moved
@@ -37,7 +37,9 @@ def optimiser_of(net: nn.Module, name: str = "sgd") -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
 
 
-def begin(kind: type[Rigl], optimiser: str = "sgd", **options: Any) -> tuple[nn.Module, Keeper]:
+def begin(
+    kind: type[Rigl], optimiser: str = "sgd", **options: Any
+) -> tuple[nn.Module, MaskedOptimizer]:
     """A small net under a mask that moves every second step of twenty."""
     method = kind(density=0.2, **{"every": 2, "fraction": 0.5, **options})
     net = net_of()
@@ -47,21 +49,21 @@ def begin(kind: type[Rigl], optimiser: str = "sgd", **options: Any) -> tuple[nn.
     return net, method.keeper(net, mask, optimiser_of(net, optimiser), steps=20, seed=0)
 
 
-def step(net: nn.Module, keeper: Keeper, t: int) -> None:
+def step(net: nn.Module, keeper: MaskedOptimizer, t: int) -> None:
     chance = torch.Generator().manual_seed(t)
     x = torch.randn(16, 1, 8, 8, generator=chance)
     y = torch.randint(0, 10, (16,), generator=chance)
     keeper.optimiser.zero_grad()
-    keeper.draw()
+    keeper.sample_gates()
     F.cross_entropy(net(x), y).backward()
     keeper.step()
 
 
-def states(keeper: Keeper, weight: Tensor) -> list[Tensor]:
+def states(keeper: MaskedOptimizer, weight: Tensor) -> list[Tensor]:
     return [s for s in keeper.optimiser.state[weight].values() if s.shape == weight.shape]
 
 
-def dead(keeper: Keeper) -> list[Tensor]:
+def dead(keeper: MaskedOptimizer) -> list[Tensor]:
     """Everything that must be 0: dead weights and what the optimiser knows of them."""
     assert keeper.mask is not None
     weights = dict(keeper.net.named_parameters())
@@ -174,7 +176,7 @@ def test_counts_stay_and_the_dead_are_0_after_every_step(kind: type[Rigl], optim
     counts, masks = keeper.mask.table(), [keeper.mask]
     for t in range(20):
         step(net, keeper, t)
-        keeper.report()
+        keeper.assert_masked()
         assert keeper.mask.table() == counts
         assert not any(held.any() for held in dead(keeper))
         masks.append(keeper.mask)

@@ -13,7 +13,7 @@ from torch import nn
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 from training.prerequisite import Prerequisite
 
 
@@ -69,7 +69,7 @@ class Method(ABC):
         steps: int,
         seed: int,
         taken: int = 0,
-    ) -> Keeper:
+    ) -> MaskedOptimizer:
         """What holds the mask while the net trains.
 
         Args:
@@ -80,4 +80,4 @@ class Method(ABC):
             seed: Seed of whatever is random.
             taken: Steps that lie behind the weights already.
         """
-        return Keeper(net, mask, optimiser)
+        return MaskedOptimizer(net, mask, optimiser)

@@ -20,7 +20,7 @@ from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
 from sparsediag.core.rng import stream
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 from training.masks.base import Method
 from training.masks.magnitude import largest
 from training.prerequisite import Prerequisite
@@ -67,14 +67,14 @@ class Learned(Method):
         steps: int,
         seed: int,
         taken: int = 0,
-    ) -> Keeper:
+    ) -> MaskedOptimizer:
         """Gates where there is no mask yet."""
         if mask is not None:
-            return Keeper(net, mask, optimiser)
+            return MaskedOptimizer(net, mask, optimiser)
         return Gates(net, optimiser, spread=self.spread, size=self.size, seed=seed)
 
 
-class Gates(Keeper):
+class Gates(MaskedOptimizer):
     """An optimiser of the weights and of their chances.
 
     Args:
@@ -112,7 +112,7 @@ class Gates(Keeper):
         optimiser.add_param_group(group)
 
     @torch.no_grad()
-    def draw(self) -> None:
+    def sample_gates(self) -> None:
         """Open each gate with its chance."""
         device = self.gated[0].device
         chance = torch.Generator(device).manual_seed(
@@ -141,7 +141,7 @@ class Gates(Keeper):
         self.taken += 1
 
     @contextmanager
-    def settled(self) -> Iterator[None]:
+    def inference_weights(self) -> Iterator[None]:
         """Inside, the weights are what is expected of them: theta * M."""
         self.theta = [w.detach().clone() for w in self.gated]
         with torch.no_grad():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparsediag.core.mask import Mask
 from sparsediag.core.rng import stream
-from training.keeper import Keeper
+from training.keeper import MaskedOptimizer
 from training.masks.layer_densities import best
 from training.masks.random import Random
 
@@ -69,12 +69,12 @@ class Rigl(Random):
         steps: int,
         seed: int,
         taken: int = 0,
-    ) -> Keeper:
+    ) -> MaskedOptimizer:
         """Moves the mask in between the optimiser's steps."""
         return Mover(net, mask, optimiser, method=self, steps=steps, seed=seed, taken=taken)
 
 
-class Mover(Keeper):
+class Mover(MaskedOptimizer):
     """A keeper whose mask moves."""
 
     def __init__(

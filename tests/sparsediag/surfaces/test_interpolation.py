@@ -163,7 +163,7 @@ def test_the_nets_lie_at_zero_and_at_one(kind: str, count: int) -> None:
     problems = nets(kind)[:count]
     on = through(problems, names="abc"[:count])
     corners = np.eye(count)[:, 1:]
-    passed = on.stopped()
+    passed = on.project_stops()
     at, away = passed["places"], passed["away"]
     assert at == pytest.approx(corners, abs=1e-12)
     assert away == pytest.approx(0, abs=1e-9)
@@ -193,7 +193,7 @@ def test_the_intersection_says_what_it_drops() -> None:
     assert on.doubts == [
         f"weights outside the intersection of the masks were dropped, up to {most}"
     ]
-    assert on.stopped()["places"] == pytest.approx(np.eye(3)[:, 1:], abs=1e-12)
+    assert on.project_stops()["places"] == pytest.approx(np.eye(3)[:, 1:], abs=1e-12)
     assert list(through(nets("dense"), masks="intersection").doubts) == []
 
 
@@ -235,7 +235,7 @@ def test_a_run_is_found_in_its_plane() -> None:
     turned = on.directions @ axes.T
     assert turned.abs().numpy() == pytest.approx(np.eye(2), abs=1e-12)
     assert on.labels == ["component 1 (64%)", "component 2 (36%)"]
-    passed = on.stopped()
+    passed = on.project_stops()
     at, away = passed["places"], passed["away"]
     signs = turned.diagonal().sign().numpy()
     assert at * signs == pytest.approx(np.array([[0, 3], [4, 0], [0, 0]]), abs=1e-12)
@@ -267,7 +267,7 @@ def test_components_are_those_of_the_steps_from_the_last() -> None:
 def test_the_whole_run_is_in_the_picture(places: list[tuple[float, float]]) -> None:
     problems, _ = run(places)
     on = principal(problems, [str(i) for i in range(len(places))])
-    (low, high), at = on.grid(9, 1)[0][:, [0, -1]].T, on.stopped()["places"]
+    (low, high), at = on.grid(9, 1)[0][:, [0, -1]].T, on.project_stops()["places"]
     margin = 0.08 * np.ptp(at, axis=0)
     assert (low <= at.min(axis=0) - margin).all()
     assert (high >= at.max(axis=0) + margin).all()
@@ -280,7 +280,7 @@ def test_a_run_of_nets_with_other_masks(dims: int) -> None:
     on = principal(problems, "abc", dims=dims)
     assert on.directions.shape == (dims, on.problem.size)
     assert on.problem.value() == pytest.approx(problems[-1].value(), rel=1e-14)
-    passed = on.stopped()
+    passed = on.project_stops()
     at, away = passed["places"], passed["away"]
     assert at[-1] == pytest.approx([0] * dims, abs=1e-12)
     assert away[-1] == pytest.approx(0, abs=1e-12)

@@ -266,13 +266,13 @@ def test_stops_are_found_in_order() -> None:
             for n, step in problem.split(move).items():
                 net.get_parameter(n).add_(step)
         stops.append(Problem(net, problem.batches))
-    passed = made(d[:2], problem, stops=stops, names=["a", "b", "c"]).stopped()
+    passed = made(d[:2], problem, stops=stops, names=["a", "b", "c"]).project_stops()
     at, away = passed["places"], passed["away"]
     assert at == pytest.approx(np.array([[1, 0], [-1, 2], [0, 0]]), abs=1e-12)
     assert away == pytest.approx([0, 0, float(d[2].norm())], abs=1e-12)
 
 
 def test_without_stops_there_are_none() -> None:
-    passed = made(gaussian(2, 15)).stopped()
+    passed = made(gaussian(2, 15)).project_stops()
     at, away = passed["places"], passed["away"]
     assert (at.shape, away.shape) == ((0, 2), (0,))
