@@ -20,7 +20,8 @@ LOSSES = {F.mse_loss: nn.MSELoss(), suggested: nn.CrossEntropyLoss()}
 DENSE = [name for name in cases.CASES if name not in (*cases.MASKED, "unused_parameter")]
 
 dense_cases = pytest.mark.parametrize("name", DENSE)
-forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+# from within torch, when curvlinops first asks for forward mode
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 
 
 def _curvlinops(problem: Problem) -> Any:
@@ -32,7 +33,6 @@ def _curvlinops(problem: Problem) -> Any:
 
 
 @dense_cases
-@forward_mode
 def test_products_are_those_of_curvlinops(name: str) -> None:
     problem = cases.CASES[name]()
     hessian = _curvlinops(problem)
@@ -42,7 +42,6 @@ def test_products_are_those_of_curvlinops(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["linear_regression", "tanh_mlp", "residual_net", "tied_weights"])
-@forward_mode
 def test_eigenvalues_are_those_of_scipy_on_curvlinops(name: str) -> None:
     problem = cases.CASES[name]()
     hessian = _curvlinops(problem).to_scipy()
@@ -72,7 +71,6 @@ def test_pyhessian_on_the_net_itself_finds_our_eigenvalues(name: str) -> None:
     ("matrix", "theirs"), [("gauss-newton", "GGNLinearOperator"), ("fisher", "EFLinearOperator")]
 )
 @dense_cases
-@forward_mode
 def test_the_relatives_of_the_hessian_are_those_of_curvlinops(
     name: str, matrix: Any, theirs: str, mode: Any
 ) -> None:
@@ -90,7 +88,6 @@ def test_the_relatives_of_the_hessian_are_those_of_curvlinops(
 
 
 @pytest.mark.parametrize("name", ["softmax_regression", "tanh_mlp", "tied_weights"])
-@forward_mode
 def test_both_ends_are_those_of_scipy_on_curvlinops(name: str) -> None:
     problem = cases.CASES[name]()
     hessian, start = _curvlinops(problem).to_scipy(), np.ones(problem.size)
@@ -101,7 +98,6 @@ def test_both_ends_are_those_of_scipy_on_curvlinops(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["softmax_regression", "tanh_mlp"])
-@forward_mode
 def test_the_trace_is_that_of_curvlinops_products(name: str) -> None:
     problem = cases.CASES[name]()
     hessian, eye = _curvlinops(problem), torch.eye(problem.size).double()
