@@ -25,7 +25,7 @@ Results = Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of a paper.
+    """A claim of a paper.
 
     Attributes:
         says: What it comes to here, in a sentence.
@@ -48,7 +48,7 @@ class Claim:
     exact: bool = False
 
     def judge(self, results: Results) -> Verdict:
-        """What the results say of the claim."""
+        """Return what the results say of the claim."""
         values = [float(v) for v in self.margin(results) if math.isfinite(v)]
         if not values:
             return Verdict(None, "not testable at this scale", "not trained at this scale")

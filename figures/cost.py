@@ -57,7 +57,7 @@ def _forward(model: str, data: str) -> float:
 
 
 def weight(task: str, todo: Plan) -> float:
-    """How long a task takes beside others, roughly: for the time that is left."""
+    """Return how long a task takes beside others, roughly: for the time that is left."""
     if run := todo.runs.get(task):
         dear = 1 + len(run.tweaks) / 3 + 4 * bool(run.record.eigenvalue_every)
         return run.optim.epochs / 10 * dear
@@ -95,7 +95,7 @@ def told(wanted: Sequence[str], scale: Scale) -> str:
 
 
 def listing(wanted: Sequence[str], todo: Plan, scale: Scale, out: Path) -> str:
-    """What is there and what is missing, item by item, and every missing task."""
+    """Return what is there and what is missing, item by item, and every missing task."""
     lines = [f"missing  training  {name}" for name in todo.runs]
     lines += [f"missing  measured  {name}" for name in todo.measurements]
     for name in wanted:

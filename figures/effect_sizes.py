@@ -15,12 +15,12 @@ DEAD = 15.0  # percent; nets of ten classes that have learned nothing stay below
 
 
 def gain(kind: Any, over: Any, *densities: float, whole: bool = False) -> Margin:
-    """How much better one kind is than another: see `lead`."""
+    """Return how much better one kind is than another: see `lead`."""
     return lead(kind, (over,), *densities, whole=whole)
 
 
 def lead(kind: Any, others: Iterable[Any], *densities: float, whole: bool = False) -> Margin:
-    """How much better a kind is than the best of others.
+    """Return how much better a kind is than the best of others.
 
     Args:
         kind: The kind.
@@ -72,7 +72,7 @@ def mean(*values: float) -> float:
 
 
 def room(over: Any, *densities: float) -> Callable[[Results], float]:
-    """How much better than a kind a net can be at all: points that are missing to 100 %.
+    """Return how much better than a kind a net can be at all: points that are missing to 100 %.
 
     There is no room above nets that have learned nothing: what is compared may be dead too.
     """

@@ -45,7 +45,7 @@ def item(name: str) -> ModuleType:
 
 @cache
 def needs(name: str, scale: Scale) -> dict[Any, Need]:
-    """What an item needs at a scale; where two labels come to the same, the first."""
+    """Return what an item needs at a scale; where two labels come to the same, the first."""
     found: dict[str, tuple[Any, Need]] = {}
     seeds = getattr(item(name), "SEEDS", 3)  # of the paper itself
     for label, need in item(name).NEEDS.items():
@@ -73,7 +73,7 @@ def _code() -> bytes:
 
 
 def stamp(name: str, scale: Scale, out: Path) -> str:
-    """What a picture was drawn from: the code that draws, the scale, the measurements."""
+    """Return what a picture was drawn from: the code that draws, the scale, the measurements."""
     sha = hashlib.sha256(_code() + f"{name} {scale!r}".encode())
     for label, need in needs(name, scale).items():
         sha.update(f"{label} {scale.key(need)} {store.there(need, scale, out)}".encode())
@@ -81,7 +81,7 @@ def stamp(name: str, scale: Scale, out: Path) -> str:
 
 
 def drawn(name: str, scale: Scale, out: Path) -> bool:
-    """Whether the pictures are there and show just this."""
+    """Return whether the pictures are there and show just this."""
     from PIL import Image
 
     stem = out / "figures" / name

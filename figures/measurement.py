@@ -10,7 +10,7 @@ from training.config import Run
 
 @dataclass(frozen=True)
 class Need:
-    """One diagnostic of one training.
+    """A diagnostic of a training.
 
     Attributes:
         run: The training as the paper has it; a scale says what becomes of it.

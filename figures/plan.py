@@ -18,7 +18,7 @@ from training.task_graph import Work
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do for some items.
+    """The tasks that some items need.
 
     Attributes:
         work: Trainings, measurements and drawings, each after what it needs.
@@ -34,7 +34,7 @@ class Plan:
 
 
 def plan(wanted: Sequence[str], scale: Scale, out: Path) -> Plan:
-    """What is missing for the wanted items."""
+    """Return what is missing for the wanted items."""
     found = Plan()
     for name in wanted:
         if items.missing(name, scale, out) or not items.drawn(name, scale, out):

@@ -38,7 +38,7 @@ DATA = {
 
 
 class StandIn(NamedTuple):
-    """What stands for a net of the papers.
+    """The network that replaces one of the papers.
 
     Attributes:
         model: The net.
@@ -54,7 +54,7 @@ class StandIn(NamedTuple):
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the trainings and the measurements are.
+    """Size of the trainings and the measurements.
 
     Attributes:
         data: What stands for each of the papers' data sets; those that are missing are left out.
@@ -82,11 +82,11 @@ class Scale:
 
     @property
     def whole(self) -> bool:
-        """Whether the trainings are the papers' own."""
+        """Return whether the trainings are the papers' own."""
         return not self.data
 
     def takes(self, run: Run) -> bool:
-        """Whether this scale goes as far as a run of the papers."""
+        """Return whether this scale goes as far as a run of the papers."""
         if self.whole:
             return True
         if not (run.data in self.data and run.model.name in self.nets and run.seed < self.seeds):
@@ -94,7 +94,7 @@ class Scale:
         return run.mask.density in (1, *self.nets[run.model.name].densities) or self._rung(run)
 
     def _rung(self, run: Run) -> bool:
-        """Whether a run is a plain round of the lottery, which sparser ones need anyway."""
+        """Return whether a run is a plain round of the lottery, which sparser ones need anyway."""
         mask = run.mask
         if not isinstance(mask, Lottery) or mask.cut != self.cut:
             return False
@@ -103,7 +103,7 @@ class Scale:
 
     @cache  # noqa: B019  the few scales live as long as the process
     def run(self, run: Run) -> Run:
-        """What becomes of a run of the papers.
+        """Return what becomes of a run of the papers.
 
         Raises:
             KeyError: If the scale leaves out its data or its net.
@@ -165,7 +165,7 @@ def named(run: Run) -> str:
 
 
 def early(epoch: int, paper: int, epochs: int) -> int:
-    """What an early epoch of the papers is in a shorter training."""
+    """Return what an early epoch of the papers is in a shorter training."""
     return max(1, round(epoch * epochs / paper))
 
 

@@ -33,7 +33,7 @@ def load(need: Need, scale: Scale, out: Path) -> Any:
 
 
 def there(need: Need, scale: Scale, out: Path) -> bool:
-    """Whether the result is there, or the training of the history is finished."""
+    """Return whether the result is there, or the training of the history is finished."""
     file = path(need, scale, out)
     return finished(file.parent) if need.diagnostic == "history" else file.exists()
 

@@ -111,7 +111,7 @@ def paper(row: Found) -> str:
 
 
 def tally(claims: Sequence[Found]) -> str:
-    """How many claims have each verdict."""
+    """Return how many claims have each verdict."""
     counts = Counter(row["verdict"] for row in claims)
     return ", ".join(f"{count} {word}" for word, count in sorted(counts.items(), reverse=True))
 

@@ -1,10 +1,12 @@
-"""Every example in a docstring runs and gives what it says."""
+"""Docstrings: every example runs and gives what it says; none begins with a riddle."""
 
+import ast
 import doctest
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from docstring_parser import parse
@@ -12,6 +14,12 @@ from docstring_parser import parse
 import sparsediag
 import training
 
+ROOT = Path(__file__).parent.parent
+SOURCES = [
+    file
+    for package in ("sparsediag", "training", "figures")
+    for file in (ROOT / package).rglob("*.py")
+]
 MODULES = [
     module.name
     for package in (sparsediag, training)
@@ -45,3 +53,11 @@ def test_public_functions_explain_themselves(name: str, function: Callable[..., 
 def test_there_are_examples() -> None:
     tried = [doctest.testmod(importlib.import_module(name)).attempted for name in MODULES]
     assert sum(tried) >= 40
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_no_docstring_begins_with_a_riddle(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            first = (ast.get_docstring(node) or "-").split()[0].rstrip(",")
+            assert first not in ("What", "How", "Whether", "One"), getattr(node, "name", file.name)

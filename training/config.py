@@ -28,7 +28,7 @@ RECIPES = Path(__file__).parent / "runs"
 
 @dataclass(frozen=True)
 class Record:
-    """What to keep beside the last and the best checkpoint.
+    """Options: what to keep beside the last and the best checkpoint.
 
     Attributes:
         checkpoints: Numbers of finished epochs after which to keep a checkpoint of its own.
@@ -51,7 +51,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
+    """A training, fully described.
 
     Attributes:
         data: Name of a data set, or folder:PATH.

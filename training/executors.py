@@ -111,7 +111,7 @@ class Here(Executor):
 
 
 def local(jobs: int, device: str = "auto") -> Executor:
-    """What does `jobs` tasks at a time on this machine."""
+    """Return an executor that runs `jobs` tasks at a time on this machine."""
     return Local(jobs, device) if jobs > 1 else Here()
 
 

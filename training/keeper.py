@@ -84,7 +84,7 @@ class MaskedOptimizer:
 
     @property
     def repeats(self) -> bool:
-        """Whether the next step computes the same on the device as the steps around it."""
+        """Return whether the next step computes the same on the device as the steps around it."""
         return not self.why_eager
 
     @contextmanager
@@ -93,7 +93,7 @@ class MaskedOptimizer:
         yield
 
     def state(self) -> dict[str, Any]:
-        """What there is to remember beside the net, its mask and the optimiser."""
+        """Return what there is to remember beside the net, its mask and the optimiser."""
         return {}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ class MaskedOptimizer:
         self.moved = self.moved + torch.stack(stray).sum()
 
     def _states(self, weight: Tensor) -> list[Tensor]:
-        """What the optimiser keeps of every single weight."""
+        """Return what the optimiser keeps of every single weight."""
         kept = self.optimiser.state.get(weight, {}).values()
         return [s for s in kept if isinstance(s, Tensor) and s.shape == weight.shape]
 

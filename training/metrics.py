@@ -47,7 +47,7 @@ def ghosts(net: nn.Module) -> Row:
 
 
 def costs(epoch: int, speed: float, seconds: float, device: torch.device) -> Row:
-    """What an epoch took: images trained on a second, seconds in all, MB at the peak so far."""
+    """Return the cost of an epoch: images a second, seconds, peak memory in MB."""
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     else:
@@ -99,7 +99,7 @@ class Flow:
         self.total += torch.stack(norms)
 
     def row(self, steps: int) -> Row:
-        """What the history says of it, after so many steps."""
+        """Return what the history says of it, after so many steps."""
         flow = self.total / steps
         return {
             "training_flow": float(flow.mean()),

@@ -16,7 +16,7 @@ def epoch_at(fraction: float, epochs: int) -> int:
 
 
 def decay(drops: tuple[float, ...], factor: float, epoch: int, epochs: int) -> float:
-    """What the learning rate is multiplied with: `factor` once for each drop that has passed.
+    """Return the factor of the learning rate: `factor` once for each drop that has passed.
 
     >>> [round(decay((0.5, 0.75), 0.1, e, 180), 3) for e in (89, 90, 135)]
     [1.0, 0.1, 0.01]

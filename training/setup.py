@@ -32,7 +32,7 @@ class Collapsed(ConfigError):
 
 @dataclass(frozen=True)
 class Start:
-    """What the first step of a training finds.
+    """State of a training before its first step.
 
     Attributes:
         net: With its first weights, the dead ones at 0, on the device.
@@ -86,7 +86,7 @@ def start(
 
 
 def load_partial(run: Run, folder: Path) -> Checkpoint | None:
-    """What an earlier try of a run has left in its folder.
+    """Load the checkpoint that an interrupted run has left in its folder, if any.
 
     Raises:
         CheckpointError: If it is of another run, or cannot be gone on from.
@@ -106,7 +106,7 @@ def load_partial(run: Run, folder: Path) -> Checkpoint | None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether the run in that folder has been trained to its end."""
+    """Return whether the run in that folder has been trained to its end."""
     return (folder / "finished").exists()
 
 

@@ -14,7 +14,7 @@ from training.tweaks import Objective, cross_entropy
 
 
 class Step:
-    """One step of training; sums are kept on the device, so that no step waits for it.
+    """A step of training that never waits for the device: sums stay there.
 
     Args:
         load: From what picks a batch to its images and labels; see `training.loader`.

@@ -15,7 +15,7 @@ from sparsediag.core.errors import ConfigError, unknown
 
 
 def changed(value: Any, default: Any = None) -> dict[str, Any]:
-    """What differs between two dataclasses of one type, as a nested table.
+    """Return the fields that differ between two dataclasses, as a nested table.
 
     Args:
         value: A dataclass.

@@ -42,7 +42,7 @@ def panel(
     dense: Sequence[Any] = (),
     inches: float = 3.0,
 ) -> None:
-    """One panel: curves that differ in colour, marker and line.
+    """Draw a panel of curves that differ in colour, marker and line.
 
     Args:
         ax: Where to draw.
@@ -67,7 +67,7 @@ def panel(
 
 
 def legend(fig: Figure, *, winning: bool = False) -> None:
-    """What the curves of all panels are, above them."""
+    """Return what the curves of all panels are, above them."""
     found: dict[str, Any] = {}
     for ax in fig.axes:
         handles, names = ax.get_legend_handles_labels()
@@ -82,7 +82,7 @@ def legend(fig: Figure, *, winning: bool = False) -> None:
 
 
 def bar(results: Results) -> float:
-    """What a ticket must reach to win: the dense mean less one standard deviation, or nan."""
+    """Return the accuracy of a winning ticket: the dense mean less one deviation, or nan."""
     dense = list(accuracy.seeds(results, "vanilla", 1).values())
     if not dense:
         return math.nan

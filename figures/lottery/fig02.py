@@ -58,7 +58,7 @@ def tops(
 
 
 def lower(name: str, *, scaled: bool = False) -> Callable[[Results], list[float]]:
-    """How far an activation is below ReLU, a number a seed: the mean over the sparsities."""
+    """Return how far an activation is below ReLU, a number a seed: the mean over the sparsities."""
 
     def gaps(results: Results) -> list[float]:
         at = [[tops(results, of, d, scaled=scaled) for of in ("ReLU", name)] for d in DENSITIES]

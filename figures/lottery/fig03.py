@@ -67,7 +67,7 @@ def net() -> nn.Module:
 
 
 def told(part: nn.Module) -> str:
-    """What a part does, in few words."""
+    """Return what a part does, in few words."""
     if isinstance(part, GhostSkip):
         words = [f"pool {part.stride}x{part.stride}"] * (part.stride > 1)
         words += [f"pad {part.ins} → {part.outs}"] * (part.ins != part.outs)

@@ -43,7 +43,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def changes(results: Results, kind: str) -> dict[int, float]:
-    """How far each seed's landscape is from the plain net's with that seed."""
+    """Return how far each seed's landscape is from the plain net's with that seed."""
     return {
         seed: apart(result.loss, results["vanilla", seed].loss)
         for (of, seed), result in results.items()
@@ -52,13 +52,13 @@ def changes(results: Results, kind: str) -> dict[int, float]:
 
 
 def chance(results: Results) -> list[float]:
-    """How far the plain net's landscapes are apart from seed to seed."""
+    """Return how far the plain net's landscapes are apart from seed to seed."""
     plain = [result.loss for (kind, _), result in results.items() if kind == "vanilla"]
     return [apart(*pair) for pair in combinations(plain, 2)]
 
 
 def more(kind: str) -> Callable[[Results], list[float]]:
-    """How much more a tweak changes the landscape than label smoothing does, a number a seed."""
+    """Return how much more a tweak changes the landscape than smoothing does, by seed."""
 
     def gaps(results: Results) -> list[float]:
         ours, least = changes(results, kind), changes(results, "LS")

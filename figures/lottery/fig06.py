@@ -43,7 +43,7 @@ def cells(results: _ladders.Results) -> list[tuple[str, str]]:
 
 
 def gains(join: Callable[..., float]) -> effect_sizes.Margin:
-    """What the tweaks add, joined over nets and data sets, a number a seed."""
+    """Return what the tweaks add, joined over nets and data sets, a number a seed."""
 
     def joined(results: effect_sizes.Results) -> list[float]:
         own = [

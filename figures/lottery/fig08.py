@@ -43,7 +43,7 @@ def above_dense(results: _ladders.Results) -> list[float]:
 
 
 def flatter(results: _ladders.Results) -> list[float]:
-    """How much less AT+TRT with rewinding loses than vanilla, least sparse to most, by seed."""
+    """Return how much less AT+TRT with rewinding loses than vanilla over the ladder, by seed."""
     kinds = ("AT+TRT, rewound", "vanilla")
     common = [d for d in LEVELS.values() if all(accuracy.seeds(results, k, d) for k in kinds)]
     if len(common) < 2:

@@ -42,7 +42,7 @@ def changes(results: Results, kind: str) -> dict[int, np.ndarray]:
 
 
 def flatter(kind: str) -> Callable[[Results], list[float]]:
-    """How much less the loss rises than with vanilla, on average over the line; one a seed."""
+    """Return how much less the loss rises than with vanilla, averaged over the line, by seed."""
 
     def gaps(results: Results) -> list[float]:
         plain, tweaked = changes(results, "vanilla"), changes(results, kind)

@@ -38,7 +38,7 @@ def rise(result: Any) -> float:
 
 
 def flatter(kind: str) -> Callable[[Results], list[float]]:
-    """How much less the loss rises than in the plain net, a number a seed."""
+    """Return how much less the loss rises than in the plain net, a number a seed."""
 
     def gaps(results: Results) -> list[float]:
         both = [s for of, s in sorted(results) if of == kind and ("vanilla", s) in results]
@@ -48,7 +48,7 @@ def flatter(kind: str) -> Callable[[Results], list[float]]:
 
 
 def most(results: Results) -> list[float]:
-    """How much further from the plain net's surface LS is than the next tweak, a number a seed."""
+    """Return how much further LS is from the plain surface than the next tweak, by seed."""
     seeds = sorted(s for of, s in results if of == "LS" and all((k, s) in results for k in KINDS))
     gaps = []
     for seed in seeds:

@@ -48,7 +48,7 @@ def eigenvalues(rows: Rows, *, scaled: bool = False) -> np.ndarray:
 
 
 def drops(rows: Rows) -> list[int]:
-    """How many epochs are trained at each drop of the learning rate."""
+    """Return how many epochs are trained at each drop of the learning rate."""
     return [1 + int(i) for i in np.flatnonzero(np.diff([row["lr"] for row in rows]))]
 
 
@@ -68,7 +68,7 @@ def final(rows: Rows) -> slice:
 
 
 def more(of: Callable[[Rows], np.ndarray], when: Callable[[Rows], slice]) -> Callable[..., Any]:
-    """How much more AT+TRT has of something in a phase, a number a seed: the mean over epochs."""
+    """Return the excess of AT+TRT in a phase, the mean over its epochs, by seed."""
 
     def gaps(results: Results) -> list[float]:
         by = {kind: {s: r for (k, _, s), r in results.items() if k == kind} for kind in COLOURS}

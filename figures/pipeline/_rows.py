@@ -1,4 +1,4 @@
-"""What the pipeline's tables and figures share: its needs, the best of several, rows and lines."""
+"""Shared by the pipeline's tables and figures: needs, the best of several, rows and lines."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def needs(
 
 
 def estimate(results: Results, row: str, density: float) -> Estimate | None:
-    """What stands in a row of the tables."""
+    """Return what stands in a row of the tables."""
     return accuracy.best(results, FREE if row == BEST else (row,), density)
 
 
@@ -110,7 +110,7 @@ def draw(
 
 
 def _line(ax: Axes, row: str, densities: Sequence[float], values: Sequence[Estimate]) -> None:
-    """One row over density, with its intervals."""
+    """Draw a row over density, with its intervals."""
     colour, marker, style = LOOK[row]
     half = [e.half if math.isfinite(e.half) else np.nan for e in values]
     ax.errorbar(

@@ -1,4 +1,4 @@
-"""What Figures 2 and 9 share: records of trainings over their epochs."""
+"""Shared by Figures 2 and 9: records of trainings over their epochs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def drops(rows: Sequence[Row]) -> list[int]:
 
 
 def below(results: Results, value: Value, low: str, high: str) -> list[float]:
-    """How far one kind is below another: log10 of geometric means over epochs, one a seed."""
+    """Return how far one kind is below another: log10 of geometric means, by seed."""
     ours, theirs = of(results, low), of(results, high)
     found = [logs(theirs[s], value) - logs(ours[s], value) for s in sorted(set(ours) & set(theirs))]
     return [float(np.nanmean(apart)) for apart in found if np.isfinite(apart).any()]

@@ -34,7 +34,7 @@ LANES = {  # by the paper's names
 
 
 def course(tweak: Tweak) -> tuple[str, list[float]]:
-    """What a tweak's strength is called, and its value in every epoch; none if it acts before."""
+    """Return the name of a tweak's strength and its value in every epoch, if it has any."""
     if isinstance(tweak, GhostSkips):
         return "gate \N{GREEK SMALL LETTER ALPHA}", [tweak.gate(e, EPOCHS) for e in range(EPOCHS)]
     if isinstance(tweak, GhostNeurons):

@@ -33,7 +33,7 @@ def activation(strength: float, at: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jumps(results: Results) -> list[float]:
-    """How much more ReLU's derivative changes than Swish's over a small step across zero."""
+    """Return how much more ReLU's derivative changes than Swish's over a small step across zero."""
     sizes = {}
     for name, strength in STRENGTHS.items():
         ends = [activation(strength, [-h, h])[1] for h in np.geomspace(1e-3, 1, 7) / 2]
@@ -42,7 +42,7 @@ def jumps(results: Results) -> list[float]:
 
 
 def leaks(results: Results) -> list[float]:
-    """How much more of the gradient Swish lets through than ReLU, at inputs from -1 to -0.1."""
+    """Return how much more gradient Swish passes than ReLU, at inputs from -1 to -0.1."""
     slopes = {name: activation(s, np.linspace(-1, -0.1, 10))[1] for name, s in STRENGTHS.items()}
     return [float(gap) for gap in np.abs(slopes["Swish"]) - np.abs(slopes["ReLU"])]
 

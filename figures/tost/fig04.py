@@ -108,7 +108,7 @@ def _around(ax: Axes, start: int, end: int, side: int, text: str, colour: str) -
 
 
 def told(step: Step) -> tuple[str, str]:
-    """What stands in the box of a step, and its colour."""
+    """Return what stands in the box of a step, and its colour."""
     layer = step.layer
     if isinstance(layer, nn.Conv2d):
         return "{} x {}\nconv".format(*layer.kernel_size), "#777777"

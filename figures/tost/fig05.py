@@ -36,7 +36,7 @@ def nearer(results: Results) -> list[float]:
 
 
 def off_identity(results: Results) -> list[float]:
-    """How far beta = 0 is from the identity beyond rounding, relative to x, with a minus."""
+    """Return how far beta = 0 is from the identity beyond rounding, relative to x, with a minus."""
     x = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
     return [float(gap) for gap in 1e-6 - np.abs(swish(0, x) / x - 1)]
 
@@ -62,7 +62,7 @@ CLAIMS = (
 
 
 def draw(results: Results, scale: Scale) -> Figure:
-    """One curve a beta, from light to dark; beta = 0 dotted."""
+    """Draw a curve for each beta, from light to dark; beta = 0 is dotted."""
     fig = style.figure(style.COLUMN, 2.4)
     ax = fig.add_subplot()
     x = np.linspace(-3, 2.5, 401)

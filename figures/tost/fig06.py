@@ -99,7 +99,7 @@ def added(results: Results) -> int:
 
 
 def draw(results: Results, scale: Scale) -> Figure:
-    """What stays, for both tweaks; what goes late; the released skips."""
+    """Return what stays, for both tweaks; what goes late; the released skips."""
     fig = style.figure(style.PAGE, 2.6)
     panels = fig.subplots(1, 4)
     shown = (
@@ -129,7 +129,7 @@ def draw(results: Results, scale: Scale) -> Figure:
 
 
 def _late(ax: Axes, results: Results) -> dict[str, Any]:
-    """What it costs to go late, at 95 %: here, and in the paper's text; what tells that apart."""
+    """Return the cost of leaving late at 95 %: ours, the paper's, and their difference."""
     for x, (kind, paper) in enumerate(PAPER.items()):
         (diamond,) = ax.plot(x, paper, "D", color="#777777", mfc="white", ms=4)
         if found := effect_sizes.gain(kind, kind[:3], 0.05)(results):

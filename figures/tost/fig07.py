@@ -35,7 +35,7 @@ KINDS = {"LTH": style.COLOUR_OF["sparse"], "ToST": style.COLOUR_OF["ToST"]}
 
 
 def over_cells(*densities: float) -> effect_sizes.Margin:
-    """What ToST adds, the mean over nets and data sets, a number a seed."""
+    """Return what ToST adds, the mean over nets and data sets, a number a seed."""
 
     def gains(results: effect_sizes.Results) -> list[float]:
         there = [cell for cell in CELLS if any(of == (*cell, "ToST") for of, _, _ in results)]

@@ -40,7 +40,7 @@ def changes(results: Results, kind: str) -> dict[int, np.ndarray]:
 
 
 def flatter(results: Results, kind: str) -> list[float]:
-    """How much less the loss rises than around the plain net, mean over the line; one a seed."""
+    """Return how much less the loss rises than around the plain net, by seed."""
     plain, tweaked = changes(results, "base"), changes(results, kind)
     common = sorted(set(plain) & set(tweaked))
     return [float(np.mean(plain[seed]) - np.mean(tweaked[seed])) for seed in common]

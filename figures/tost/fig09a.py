@@ -28,7 +28,7 @@ def scaled(row: Row) -> float:
 
 
 def calmer(results: Results) -> list[float]:
-    """How much less the eigenvalue changes from epoch to epoch with ToST; one a seed."""
+    """Return how much less the eigenvalue changes from epoch to epoch with ToST; one a seed."""
     plain, tost = (_trajectory.of(results, kind) for kind in ("base", "ToST"))
     swings = [
         [_trajectory.swing(rows, eigenvalue) for rows in (plain[seed], tost[seed])]

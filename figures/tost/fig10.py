@@ -44,7 +44,7 @@ def rises(results: Results, axes: str, kind: str) -> dict[int, float]:
 
 
 def flatter(results: Results, kind: str) -> list[float]:
-    """How much less the loss rises than around the plain net, along the gradient; one a seed."""
+    """Return how much less the loss rises along the gradient than for the plain net, by seed."""
     plain, tweaked = (rises(results, "gradient", of) for of in ("base", kind))
     return [plain[seed] - tweaked[seed] for seed in sorted(set(plain) & set(tweaked))]
 

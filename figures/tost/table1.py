@@ -44,7 +44,7 @@ def stages(results: Results, label: str, kind: str = "small") -> dict[int, np.nd
 
 
 def above(label: str) -> Callable[[Results], list[float]]:
-    """How much more of the activations is small with ReLU, a number a seed: the mean of stages."""
+    """Return how much more of the activations is small with ReLU, averaged over stages, by seed."""
 
     def more(results: Results) -> list[float]:
         relu, smooth = stages(results, "ReLU"), stages(results, label)

@@ -29,7 +29,7 @@ NEEDS = {
 
 
 def more(kind: str, sparse: float, than: float) -> effect_sizes.Margin:
-    """How much more a tweak adds at one density than at another, a number a seed."""
+    """Return how much more a tweak adds at one density than at another, a number a seed."""
     at, other = (effect_sizes.gain(kind, "base", density) for density in (sparse, than))
     return effect_sizes.joined(effect_sizes.less, at, other)
 
@@ -60,7 +60,7 @@ CLAIMS = (
 
 
 def change(results: Mapping[Any, Any], kind: str, density: float) -> Estimate | None:
-    """What a tweak adds: the mean over the seeds that were trained with it and without."""
+    """Return what a tweak adds: the mean over the seeds that were trained with it and without."""
     found = effect_sizes.gain(kind, "base", density)(results)
     return Estimate.of(found) if found else None
 

@@ -159,7 +159,7 @@ class Checkpoint:
         return cls(weights=weights, mask=mask, **payload)
 
     def about(self) -> dict[str, Any]:
-        """What the file holds, in plain types: for a person or a machine to read."""
+        """Return the contents of the file as plain types, for people and programs."""
         best = next((row for row in self.history if row.get("best")), {})
         last = self.history[-1] if self.history else {}
         return {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def names(files: list[Path]) -> list[str]:
-    """What tells files apart: their stems, or the folders that they lie in, without a run's hash.
+    """Return short distinct labels: file stems, or folder names without a run's hash.
 
     >>> names([Path("a/best.pt"), Path("b/best.pt")])
     ['a', 'b']

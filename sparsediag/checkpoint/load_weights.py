@@ -20,7 +20,7 @@ OF_OTHERS = {"attn.bias": 4, "attn.masked_bias": 0, "rotary_emb.inv_freq": 1}  #
 
 
 def prefix(net: nn.Module, weights: Mapping[str, Tensor]) -> str:
-    """What stands before the net's names in a file, such as `model.`; nothing if they are there.
+    """Return the prefix of the network's names in a file, such as `model.`, or nothing.
 
     Raises:
         CheckpointError: If several copies of the net are in the file.
@@ -184,7 +184,7 @@ def _put(
 
 
 def _spare(name: str, t: Tensor) -> bool:
-    """Whether it may be left out: counts, masks, and the buffers of other versions of a net."""
+    """Return whether a tensor may be missing: counts, masks, buffers of other versions."""
     counts = not (t.is_floating_point() or t.is_complex())
     known = any(f".{name}".endswith(f".{n}") and t.dim() == d for n, d in OF_OTHERS.items())
     return counts or known or name.endswith("mask")

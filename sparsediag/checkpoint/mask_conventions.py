@@ -166,7 +166,7 @@ def fold(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str,
 
 
 def told(how: str, mask: Mask) -> str:
-    """How a mask was found, and how much of it is dead.
+    """Describe where a mask was found and how much of it is dead.
 
     >>> told("a dict of masks", Mask({"weight": torch.tensor([True, False])}))
     'a dict of masks of 1 tensor; 1 of 2 weights dead'
@@ -176,7 +176,7 @@ def told(how: str, mask: Mask) -> str:
 
 
 def proof(how: str, weights: Mapping[str, Tensor], mask: Mask) -> str:
-    """One line: where the mask comes from, how much is dead, and whether it was 0 already."""
+    """Describe where a mask comes from, how much is dead, and whether it was 0 already."""
     dead = mask.size - mask.alive
     zero = sum(int((weights[n][~m] == 0).sum()) for n, m in mask.items())
     seen = "all of them exactly 0 in the file"
@@ -186,7 +186,7 @@ def proof(how: str, weights: Mapping[str, Tensor], mask: Mask) -> str:
 
 
 def upside_down(how: str, weights: Mapping[str, Tensor], mask: Mask) -> list[str]:
-    """What is wrong if every live weight is 0 and dead ones are not: 0 and 1 are exchanged."""
+    """Return a message if the mask looks inverted: every live weight is 0, dead ones are not."""
     live = sum(int((weights[n][m] != 0).sum()) for n, m in mask.items())
     lost = sum(int((weights[n][~m] != 0).sum()) for n, m in mask.items())
     if live or not lost or not mask.alive:
@@ -221,5 +221,5 @@ def _fits(mask: Tensor, weight: Tensor) -> bool:
 
 
 def binary(values: Tensor) -> bool:
-    """Whether all values are 0 or 1."""
+    """Return whether all values are 0 or 1."""
     return bool(((values == 0) | (values == 1)).all())

@@ -64,12 +64,12 @@ def net(
 
 
 def called(what: Any) -> str:
-    """How to speak of what was named, or came itself."""
+    """Return a name for an object that was given or named."""
     return what if isinstance(what, str) else getattr(what, "__name__", type(what).__name__)
 
 
 def own(data: Any) -> bool:
-    """Whether batches are of one's own, and of no data set that `data.load` knows.
+    """Return whether batches are of one's own, and of no data set that `data.load` knows.
 
     >>> own("digits"), own("folder:images"), own("file.py:batches")
     (False, False, True)
@@ -187,7 +187,7 @@ def _name(keyword: ast.keyword) -> str:
 
 
 def _compares(function: Callable[..., Any]) -> bool:
-    """Whether it can be called as loss(outputs, targets)."""
+    """Return whether it can be called as loss(outputs, targets)."""
     first, *rest = inspect.signature(function).parameters.items()
     names = [first[0], *(n for n, p in rest if p.default is p.empty)]
     return names == ["input", "target"]

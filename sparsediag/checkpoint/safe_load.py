@@ -20,7 +20,7 @@ OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote befor
 
 
 def ours(path: Path, payload: Mapping[Any, Any], *needed: str) -> bool:
-    """Whether the contents of a file are of a format of this package, and hold what is needed.
+    """Return whether the contents of a file are complete and of a format of this package.
 
     Raises:
         CheckpointError: If the format is one that only a newer version knows.

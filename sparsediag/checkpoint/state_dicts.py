@@ -19,7 +19,7 @@ WRAPPERS = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
 
 
 def read(payload: Mapping[Any, Any]) -> tuple[dict[str, str], Found]:
-    """What is told of a file, and the weights and the mask in it; either may be missing.
+    """Return the description of a file, its weights and its mask; either may be missing.
 
     Args:
         payload: The dict that was read from a file.
@@ -70,7 +70,7 @@ def _inside(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, list[st
 
 
 def _may_hold(key: Any, value: Any) -> bool:
-    """Whether a net may be under a key; what optimisers keep looks like one."""
+    """Return whether a net may be under a key; what optimisers keep looks like one."""
     named = isinstance(key, str) and key not in MASKS and "optim" not in key
     return named and isinstance(value, Mapping)
 
@@ -115,7 +115,7 @@ def _masks(key: str, value: Any) -> dict[str, Tensor]:
 
 
 def _all_masks(state: Mapping[str, Tensor]) -> bool:
-    """Whether there is no weight here."""
+    """Return whether there is no weight here."""
     return all(m.dtype == torch.bool or m.dim() > 1 for m in state.values()) and all(
         map(mask_conventions.binary, state.values())
     )

@@ -25,7 +25,7 @@ OWN = "file.py:make or package.module:Net"
 
 
 def import_object(words: str) -> Any:
-    """What `file.py:name` or `package.module:name` is."""
+    """Import the object that `file.py:name` or `package.module:name` names."""
     where, _, name = words.rpartition(":")
     if where.endswith(".py") and not Path(where).is_file():
         raise ValueError(f"{where}: no such file; need {OWN}")

@@ -140,7 +140,7 @@ def info(
     json: JSON = False,
     debug: DEBUG = False,
 ) -> None:
-    """What a checkpoint holds: the net, its mask layer by layer; how several masks agree."""
+    """Show what a checkpoint holds: the network, its mask by layer, how masks agree."""
     from sparsediag.checkpoint.checkpoint import Checkpoint
     from sparsediag.checkpoint.labels import names
     from sparsediag.cli import output

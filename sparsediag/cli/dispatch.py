@@ -45,7 +45,7 @@ class Job:
 def job(
     name: str, files: list[Path], load: Load, given: dict[str, Any], *, shared: bool = False
 ) -> Job:
-    """What `sparsediag NAME FILES` asks for.
+    """Return the job that `sparsediag NAME FILES` describes.
 
     Args:
         name: A diagnostic.

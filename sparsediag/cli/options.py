@@ -101,7 +101,7 @@ def sizes(images: int | None, batch: int | None) -> None:
 
 
 def typed(hint: Any) -> Any:
-    """What of an annotation can be typed, a number, a word or one of some words; None for nothing.
+    """Return the part of an annotation that a command line can express, or None.
 
     >>> typed(int | None), typed(Path | None)
     (int | None, None)

@@ -20,7 +20,7 @@ OWN: dict[str, tuple[Any, Any]] = {
 
 
 def command(checkpoint: Path, *others: Path, **given: Any) -> None:
-    """One page with all diagnostics of one or several nets, that needs no network."""
+    """Write a page with all diagnostics of one or several networks; it works offline."""
     from sparsediag.checkpoint import resolve
     from sparsediag.diagnostics.report.report import report
     from sparsediag.plotting import terminal

@@ -13,7 +13,7 @@ Matrix = Literal["hessian", "gauss-newton", "fisher"]
 
 @dataclass(frozen=True)
 class Pass:
-    """One batch through a net: weights -> outputs -> loss.
+    """The loss of one batch as a function of the weights: weights -> outputs -> loss.
 
     Attributes:
         outputs: From the weights, a list of tensors.
@@ -37,6 +37,6 @@ class Pass:
             )
 
     def per_sample(self, slope: Tensor, change: Tensor) -> Tensor:
-        """What the outer product of each sample's slope does to a change of the outputs."""
+        """Apply the outer product of each sample's gradient to a change of the outputs."""
         along = (slope * change).reshape(len(slope), -1).sum(1) * self.samples
         return slope * along.view(-1, *[1] * (slope.dim() - 1))

@@ -101,7 +101,7 @@ def count(batch: Batch) -> int:
 
 
 def is_per_sample(batch: Batch) -> bool:
-    """Whether every tensor has one row for each sample, so that samples can be taken apart."""
+    """Return whether every tensor has one row for each sample."""
     return all(t.dim() > 0 and len(t) == count(batch) for t in tensors(batch))
 
 
@@ -112,7 +112,7 @@ def rows(batch: Batch, which: slice) -> Batch:
 
 
 def max_chunk(batches: Sequence[Batch], numbers: int) -> int:
-    """How many samples hold about so many numbers of input.
+    """Return the number of samples with about this many input numbers.
 
     A net makes much more of a token than one number: of these no more than the largest batch.
     """
@@ -139,7 +139,7 @@ def chunked(batches: Sequence[Batch], samples: int) -> list[Batch]:
 
 
 def is_separable(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]) -> bool:
-    """Whether the gradient of some samples is the mean of their gradients apart.
+    """Return whether the gradient of some samples is the mean of their gradients apart.
 
     The samples are taken from all over, since their order may have a meaning. A net that cannot
     do with a part of a batch, as one of a graph, is one whose samples see each other.
@@ -166,7 +166,7 @@ def _cat(one: Any, two: Any) -> Any:
 
 
 def _alike(one: Batch, two: Batch) -> bool:
-    """Whether two batches can be joined."""
+    """Return whether two batches can be joined."""
     return _match(one, two, lambda t, u: t.shape[1:] == u.shape[1:] and t.dtype == u.dtype)
 
 
@@ -175,7 +175,7 @@ def _equal(one: Batch, two: Batch) -> bool:
 
 
 def _match(one: Batch, two: Batch, same: Callable[[Tensor, Tensor], bool]) -> bool:
-    """Whether two batches have the same form, the same tensors in it, and all else equal."""
+    """Return whether two batches have the same form, the same tensors in it, and all else equal."""
     (a, form), (b, other) = pytree.tree_flatten(one), pytree.tree_flatten(two)
     return form == other and all(
         isinstance(t, Tensor) and same(t, u) if isinstance(u, Tensor) else t == u

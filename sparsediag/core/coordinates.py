@@ -138,7 +138,7 @@ def accumulate(total: list[Tensor] | None, parts: Sequence[Tensor], share: float
 
 
 def frozen_state(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
-    """What does not move: frozen weights, masked too, and buffers."""
+    """Return the buffers and the frozen weights, masked too."""
     frozen = {name: p for name, p in net.named_parameters() if name not in live.shapes}
     kept = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
     for name, m in (mask or {}).items():

@@ -1,4 +1,4 @@
-"""How sparsediag says no: what came, what was needed, what to do."""
+"""Errors: messages that say what came, what was needed and what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ConfigError(ValueError):
 
 
 def unknown(what: str, came: str, known: Iterable[str]) -> str:
-    """One line about a name that is not known: the nearest that is, and all of them.
+    """Return a message about an unknown name, with the nearest known one and all of them.
 
     >>> unknown("norm", "filtr", ["filter", "layer"])
     "unknown norm 'filtr'; did you mean 'filter'? Known: filter, layer."

@@ -23,7 +23,7 @@ def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
 
 
 def forwards(net: nn.Module) -> str:
-    """What a net computes, as far as the code and plain options of its own modules tell.
+    """Return the code and plain options of a network's modules as text.
 
     >>> forwards(nn.Linear(2, 1))  # torch's are known by what they print
     '[]'
@@ -38,7 +38,7 @@ def forwards(net: nn.Module) -> str:
 
 
 def content(loss: Any) -> str:
-    """What a loss computes, as far as its code and options tell; the same in every process.
+    """Return the code and options of a loss as text, the same in every process.
 
     >>> content(nn.CrossEntropyLoss()) == content(nn.CrossEntropyLoss(label_smoothing=0.1))
     False

@@ -56,7 +56,7 @@ def loss(outputs: Any, targets: Any) -> Tensor:
 
 
 def _classified(z: Any, targets: Any) -> bool:
-    """Whether there is a row of scores for each target; which are the classes must be plain."""
+    """Return whether there is a row of logits for each target, with an obvious class axis."""
     if not (isinstance(z, Tensor) and isinstance(targets, Tensor)) or z.dim() < 2:
         return False
     if targets.dtype not in (torch.int64, torch.uint8) or z.shape[1] < 2:

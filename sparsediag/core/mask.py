@@ -98,7 +98,7 @@ class Mask(Mapping[str, Tensor]):
         )
 
     def __or__(self, other: Mask) -> Mask:
-        """What is alive in one of two masks; a tensor that one of them leaves out is all alive."""
+        """Return the union of two masks; a tensor that one of them leaves out is all alive."""
         return Mask(
             {
                 name: self[name] | other[name]
@@ -109,7 +109,7 @@ class Mask(Mapping[str, Tensor]):
         )
 
     def __and__(self, other: Mask) -> Mask:
-        """What is alive in both."""
+        """Return the intersection of two masks."""
         return Mask(
             {name: self.get(name, m) & other.get(name, m) for name, m in {**self, **other}.items()}
         )
@@ -162,7 +162,7 @@ class Mask(Mapping[str, Tensor]):
         return sha.hexdigest()
 
     def table(self) -> list[tuple[str, int, int]]:
-        """One row a tensor: name, weights alive, weights in all."""
+        """Return one row for each tensor: name, weights alive, weights in all."""
         return [(name, int(m.sum()), m.numel()) for name, m in self.items()]
 
     def to(self, device: torch.device | str) -> Mask:

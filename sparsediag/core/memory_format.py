@@ -59,7 +59,7 @@ class _Convolutions(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Layout:
-    """How images and weights lie in memory: channels last on a CPU, where the net takes it.
+    """Memory format of images and weights: channels last on a CPU, where the network takes it.
 
     Attributes:
         shapes: Of the weights, by name.
@@ -92,7 +92,7 @@ class Layout:
         return x.contiguous(memory_format=torch.channels_last)
 
     def inputs(self, x: Any) -> Any:
-        """What a net takes, in this layout."""
+        """Return what a net takes, in this layout."""
         return tree_map(x, self.images)
 
     def weights(self, named: dict[str, Tensor]) -> list[Tensor]:

@@ -147,7 +147,7 @@ class Problem:
 
     @cached_property
     def separable(self) -> bool:
-        """Whether the loss is a mean over samples that do not see each other; some are tried."""
+        """Return whether the loss is a mean over independent samples; some samples are tried."""
         if self.batch_norm == "train" or not all(map(is_per_sample, self._batches)):
             return False
         return is_separable(self._batches, lambda some: self.gradient(batches=some))
@@ -304,7 +304,7 @@ def _check(problem: Problem) -> None:
 
 
 def _failed(what: str, error: Exception) -> Exception:
-    """One line, unless the memory is short."""
+    """Return an error with a one-line message, or the out-of-memory error itself."""
     if isinstance(error, torch.OutOfMemoryError):
         return error
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "

@@ -37,7 +37,7 @@ def prunable(net: nn.Module) -> list[str]:
 
 
 def linear(module: nn.Module) -> bool:
-    """Whether it is a linear layer, of torch or of Hugging Face's GPT-2."""
+    """Return whether it is a linear layer, of torch or of Hugging Face's GPT-2."""
     return isinstance(module, nn.Linear) or type(module).__name__ == CONV1D
 
 
@@ -64,7 +64,7 @@ def matrices(net: nn.Module) -> list[str]:
 
 
 def to_oihw(net: nn.Module) -> Callable[[str, Tensor], Tensor]:
-    """What stands a weight, given by its name, upright: (outputs, inputs, ...); twice lays it back.
+    """Return a function that permutes a weight to (out, in, ...), and back if applied twice.
 
     Transposed convolutions have (inputs, outputs / groups, ...) and GPT-2's layers have (inputs,
     outputs); all others stand.

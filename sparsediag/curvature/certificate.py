@@ -21,7 +21,7 @@ from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Probe, Which, search
 
 @dataclass(frozen=True)
 class Certificate:
-    """How far eigenpairs can be trusted.
+    """Evidence for and against a set of eigenpairs.
 
     Attributes:
         residuals: |Hv - value v| / |value| of each pair, recomputed, (top,). A value below the

@@ -91,7 +91,7 @@ def _wait(like: Tensor) -> None:
 
 
 def _unlike(came: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
-    """What is wrong with a product that should be another one up to rounding; "" if nothing."""
+    """Return a message if a product differs from the expected one by more than rounding."""
     off = sum(float((a - b).square().sum()) for a, b in zip(came, expected, strict=True)) ** 0.5
     size = sum(float(b.square().sum()) for b in expected) ** 0.5
     close = off <= 10 * torch.finfo(came[0].dtype).eps ** 0.5 * size

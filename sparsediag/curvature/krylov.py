@@ -85,7 +85,7 @@ class Krylov:
         return torch.randn(block, self.size, generator=self.generator).to(self._rows)
 
     def last(self, block: int = 1) -> Tensor | None:
-        """What the last products have outside the basis, as unit rows; None where it is nothing."""
+        """Return the part of the last products outside the basis, as unit rows, or None."""
         rows = np.arange(len(self._gram) - self._newest, len(self._gram))
         return self._units(rows[:block])
 

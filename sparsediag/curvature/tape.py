@@ -69,7 +69,7 @@ class Tape:
 
     @property
     def convolves(self) -> bool:
-        """Whether there is a convolution on it."""
+        """Return whether there is a convolution on it."""
         return any(isinstance(rule, Convolution) for _, rule, _ in self.steps)
 
     @property

@@ -25,7 +25,7 @@ Changes = Sequence[Tensor | None]
 
 
 class Rule(Protocol):
-    """One operation, at the inputs that it had."""
+    """An operation and the inputs that it had."""
 
     def backward(self, z: Tensor) -> list[Tensor]:
         """The cotangents of the inputs; `z` is kept for `vjp_tangent`."""

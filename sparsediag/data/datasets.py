@@ -178,7 +178,7 @@ def _vision(kind: str, root: Path) -> Pair:
 
 
 class Source(NamedTuple):
-    """What is known of a data set before it is read."""
+    """Description of a data set before it is read."""
 
     read: Callable[[Path], Pair]  # from the folder of all sets
     classes: int

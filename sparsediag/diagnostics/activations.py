@@ -62,7 +62,7 @@ class Activations(Result):
     relative: float
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a module."""
+        """Return one row for each module."""
         rows = [
             {
                 "block": name + (" *" if last else ""),

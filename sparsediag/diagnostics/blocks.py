@@ -48,7 +48,7 @@ class Blocks(Result):
     products: int
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a block."""
+        """Return one row for each block."""
         return [
             {
                 "block": name,

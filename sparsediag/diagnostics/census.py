@@ -68,7 +68,7 @@ class Census(Result):
         return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a net."""
+        """Return one row for each net."""
         total = self.sizes.sum()
         rows = []
         for i, name in enumerate(self.names):
@@ -87,7 +87,7 @@ class Census(Result):
         return rows
 
     def layers(self) -> list[dict[str, Any]]:
-        """One row a weight: of one net in detail, of several side by side."""
+        """Return one row for each weight: of one net in detail, of several side by side."""
         rows = []
         for k, (weight, size) in enumerate(zip(self.weights, self.sizes, strict=True)):
             row: dict[str, Any] = {"weight": weight, "of": f"{size:,}"}
@@ -110,7 +110,7 @@ class Census(Result):
         return rows
 
     def remarks(self) -> list[str]:
-        """What is cut off."""
+        """Return what is cut off."""
         found = []
         for i, name in enumerate(self.names):
             empty = [w for w, n in zip(self.weights, self.alive[i], strict=True) if not n]

@@ -22,7 +22,7 @@ ANGLES = 64  # directions in the plane over which it is averaged
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison(Result):
-    """How the loss rises around several nets.
+    """Rise of the loss around several networks.
 
     Attributes:
         names: Of the nets.
@@ -54,7 +54,7 @@ class Comparison(Result):
     level: float
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a net."""
+        """Return one row for each net."""
         shown = [len(self.radii) // 4 - 1, len(self.radii) // 2 - 1, len(self.radii) - 1]
         return [
             {
@@ -77,7 +77,7 @@ class Comparison(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """What the numbers can not show."""
+        """Return what the numbers can not show."""
         lost = [n for n, r in zip(self.names, self.rises, strict=True) if not np.isfinite(r).all()]
         said = [
             f"the loss of {name} is not finite at some distances: no rise there" for name in lost

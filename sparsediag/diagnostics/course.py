@@ -57,7 +57,7 @@ AXIS = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Course(Result):
-    """One diagnostic, checkpoint by checkpoint and layer by layer.
+    """A diagnostic of every checkpoint of a run, layer by layer.
 
     Attributes:
         diagnostic: Which one: activations, gradflow or signal.
@@ -87,7 +87,7 @@ class Course(Result):
         return found
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a checkpoint, with the means over the layers."""
+        """Return one row for each checkpoint, with the means over the layers."""
         told = MEASURES[self.diagnostic]
         means = {told[m]: _mean(self.of(m)) for m in self.measures if _there(self.of(m))}
         return [
@@ -208,5 +208,5 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _there(values: np.ndarray) -> bool:
-    """Whether there is anything to show."""
+    """Return whether there is anything to show."""
     return bool((np.isfinite(values) & (values != 0)).any())

@@ -64,7 +64,7 @@ class Gradflow(Result):
     mean_per_weight: float
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a layer, and the mean."""
+        """Return one row for each layer, and the mean."""
         columns = {"flow": self.flow, "per weight": self.per_weight}
         if self.dead_counts.any():
             columns |= {"of the dead": self.dead_flow, "per dead weight": self.dead_per_weight}

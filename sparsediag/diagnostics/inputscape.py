@@ -70,7 +70,7 @@ class Inputscape(Result):
         return np.asarray(self.loss.mean(axis=0))
 
     def table(self) -> list[dict[str, Any]]:
-        """What the planes have in common, as means over the images."""
+        """Return what the planes have in common, as means over the images."""
         rise = self.loss.mean(axis=(1, 2)) - np.minimum(self.centre, self.clamp)
         reached = (self.loss >= self.clamp).any(axis=(1, 2))
         return [
@@ -82,7 +82,7 @@ class Inputscape(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """What the means do not show, in lines for a terminal."""
+        """Return what the means do not show, in lines for a terminal."""
         n, asked = len(self.loss), self.source["options"]["count"]
         cut = (self.loss >= self.clamp).mean(axis=(1, 2)) > 0.5
         found = {

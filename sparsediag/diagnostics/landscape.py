@@ -74,12 +74,12 @@ class Landscape(Result):
 
     @property
     def lines(self) -> bool:
-        """Whether it holds several lines instead of a plane."""
+        """Return whether it holds several lines instead of a plane."""
         return len(self.axes) == 1 and self.loss.ndim == 2
 
     @property
     def findings(self) -> list[str]:
-        """What a person should know before believing the picture."""
+        """Return what a person should know before believing the picture."""
         if missing := (self.status == MISSING).sum():
             return [*self.doubts, f"{missing} points are in other shards"]
         said = checks.of_grid(self.loss, self.centre, axes=len(self.axes))
@@ -119,7 +119,7 @@ class Landscape(Result):
         return float(self.loss[between].max(initial=ends) - ends)
 
     def remarks(self) -> list[str]:
-        """How it was computed, and the doctor's findings."""
+        """Return how it was computed, and the doctor's findings."""
         computed = int(np.isin(self.status, (DONE, OVERFLOW)).sum())
         lines = [f"{computed} of {self.loss.size} points computed"]
         if (self.status == INTERPOLATED).any():

@@ -66,11 +66,11 @@ class Perturbation(Result):
 
     @property
     def agrees(self) -> np.ndarray:
-        """Whether |second - expected| <= second_error + reach, (top,)."""
+        """Return whether |second - expected| <= second_error + reach, (top,)."""
         return np.asarray(abs(self.second - self.expected) <= self.second_error + self.reach)
 
     def table(self) -> list[dict[str, Any]]:
-        """One row an eigenvector: curvature, the rise of the loss, and where the model is valid."""
+        """Return one row for each eigenvector: curvature, rise of the loss, range of the model."""
         return [
             {
                 "eigenvector": str(i + 1),
@@ -86,7 +86,7 @@ class Perturbation(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """Whether the second differences are what they should be, and where the model is valid."""
+        """Return lines about the second differences and the range of the quadratic model."""
         name = "the eigenvalues" if np.array_equal(self.expected, self.eigenvalues) else "v.Hv"
         off, blurred = abs(self.second - self.expected), VALID * abs(self.expected)
         apart = [f"{i + 1} by {off[i]:.2g}" for i in np.flatnonzero(~self.agrees)]

@@ -56,7 +56,7 @@ class Result:
         return []
 
     def remarks(self) -> list[str]:
-        """What there is to say below the table, a line each."""
+        """Return what there is to say below the table, a line each."""
         return []
 
     def _repr_html_(self) -> str:

@@ -56,7 +56,7 @@ class Signal(Result):
     separable: bool = True  # as files of before say nothing of it
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a module."""
+        """Return one row for each module."""
         heads = ("rms", "x before", "cosine", "gradient", "x after")
         columns = (self.rms, self.gains, self.cosine, self.gradient, self.gradient_gains)
         return [
@@ -66,7 +66,7 @@ class Signal(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """What the depth does to the signal."""
+        """Return what the depth does to the signal."""
         there, back = self.rms[[0, -1]], self.gradient[[-1, 0]]
         told = []
         if len(self.names) > 1 and there[0] > 0 and back[0] > 0:

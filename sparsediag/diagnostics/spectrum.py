@@ -90,7 +90,7 @@ class Spectrum(Result):
         return smoothed(self.nodes, self.node_weights, places, width)
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a pair, with the tensor that carries most of the eigenvector."""
+        """Return one row for each pair, with the tensor that carries most of the eigenvector."""
         return [
             {
                 "eigenvalue": f"{value:.6g}",
@@ -111,7 +111,7 @@ class Spectrum(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """Whether the pairs can be trusted, and why not, in lines for a terminal."""
+        """Return whether the pairs can be trusted, and why not, in lines for a terminal."""
         checks, told = self.checks, f"chance of a better one {self.checks['hidden']:.0%}"
         hidden = told if checks["hidden"] < 0.5 else "too short a probe to tell of a better one"
         lines = [

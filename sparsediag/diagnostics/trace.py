@@ -57,7 +57,7 @@ class Trace(Result):
     seconds: float
 
     def table(self) -> list[dict[str, Any]]:
-        """One row."""
+        """Return one row."""
         return [
             {
                 "trace": f"{self.trace:.6g}",
@@ -71,7 +71,7 @@ class Trace(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """What speaks against the estimate."""
+        """Return what speaks against the estimate."""
         return [f"doubt: {line}" for line in self.doubts]
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -56,7 +56,7 @@ class Trajectory(Result):
     accuracies: np.ndarray
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a checkpoint."""
+        """Return one row for each checkpoint."""
         return [
             {
                 "checkpoint": file,

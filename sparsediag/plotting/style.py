@@ -1,4 +1,4 @@
-"""One style for every picture: legible at the width of a column, and for colour-blind readers."""
+"""Style of every picture: legible at the width of a column, and for colour-blind readers."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def picture(figure: Figure, *, alt: str) -> str:
 
 
 def _inline(svg: str, alt: str) -> str:
-    """What matplotlib wrote as a file, for the inside of a page: names of its own, less of it."""
+    """Return matplotlib's SVG for the inside of a page: unique ids, fewer digits."""
     box = re.search(r'width="([\d.]+)pt" height="[\d.]+pt" (viewBox="[^"]*")', svg)
     assert box
     inside = svg[svg.index("</metadata>") + len("</metadata>") :]

@@ -1,4 +1,4 @@
-"""What a person sees in a terminal: bars with the time left, and tables."""
+"""Progress bars with the time left, and tables, in a terminal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def bars(transient: bool = False) -> Progress:
 
 @contextmanager
 def bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """One bar, gone when the block ends; yields `progress(done, total)`."""
+    """Show a progress bar inside the block; yield `progress(done, total)`."""
     with bars(transient=True) as shown:
         task = shown.add_task(name, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -45,7 +45,7 @@ def of_plane(plane: Plane, sweep: Sweep, *, expected: float | None = None) -> li
 
 
 def _stale(plane: Plane, own: float) -> list[str]:
-    """Whether other statistics of batch norm would make the loss much lower."""
+    """Return whether other statistics of batch norm would make the loss much lower."""
     problem = plane.problem
     if problem.samples < 2 or not any(isinstance(m, NORMS) for m in problem.net.modules()):
         return []

@@ -70,7 +70,7 @@ class Method(ABC):
         seed: int,
         taken: int = 0,
     ) -> MaskedOptimizer:
-        """What holds the mask while the net trains.
+        """Return the optimizer that keeps the mask while the network trains.
 
         Args:
             net: With the mask applied.

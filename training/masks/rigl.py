@@ -57,7 +57,7 @@ class Rigl(Random):
         return self.fraction / 2 * (1 + math.cos(math.pi * step / end))
 
     def growth(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
-        """What dead weights are ranked by: the size of their gradient."""
+        """Return what dead weights are ranked by: the size of their gradient."""
         return gradient.abs()
 
     def keeper(

@@ -23,7 +23,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor, inputs: Tensor, **options: An
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a tweak finds when a training starts.
+    """State of a training that is passed to a tweak when it starts.
 
     Attributes:
         net: With its first weights; the mask is not applied yet.
@@ -44,11 +44,11 @@ class TrainingContext:
 
 @dataclass(frozen=True)
 class Tweak:
-    """One tweak. Its fields are its options in a run file, under `[tweaks.NAME]`."""
+    """Base class of tweaks: fields are options in a run file, under `[tweaks.NAME]`."""
 
     @classmethod
     def first(cls) -> Tweak:
-        """What identities of runs are told from: the first defaults, whatever they are now."""
+        """Return the first defaults, from which identities of runs are computed."""
         return cls()
 
     def options(self) -> dict[str, Any]:

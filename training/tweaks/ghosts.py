@@ -110,7 +110,7 @@ class GhostSkips(Tweak):
         return 0 if self.schedule == "none" else _end(self.until, epochs)
 
     def gate(self, epoch: int, epochs: int) -> float:
-        """How far the gate is open in an epoch.
+        """Return how far the gate is open in an epoch.
 
         >>> [GhostSkips().gate(epoch, 16) for epoch in (0, 4, 8)]
         [1.0, 0.125, 0.0]

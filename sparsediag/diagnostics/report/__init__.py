@@ -1,1 +1,1 @@
-"""One page of all diagnostics, for one network or several."""
+"""The HTML report: all diagnostics of one or several networks on a page."""

@@ -46,7 +46,7 @@ def masks(found: Measured, looks: Looks) -> Section:
 
 
 def activity(found: Measured, looks: Looks) -> Section:
-    """How much of the signal is zero, and which channels never wake."""
+    """Return how much of the signal is zero, and which channels never wake."""
     kept = found.activations
     body = [key(kept, looks)]
     if kept:
@@ -77,7 +77,7 @@ def _shares(title: str, values: Lines, looks: Looks) -> str:
 
 
 def gradients(found: Measured, looks: Looks) -> Section:
-    """How much gradient reaches the live weights, and how much the dead ones would get."""
+    """Return how much gradient reaches the live weights, and how much the dead ones would get."""
     kept = found.gradflow
     dead = {name: flow for name, flow in kept.items() if flow.dead_counts.any()}
     body = []
@@ -115,7 +115,7 @@ def _both(title: str, live: Lines, dead: Lines, looks: Looks, *, note: str) -> s
 
 
 def signals(found: Measured, looks: Looks) -> Section:
-    """How far outputs, the angle between samples and the gradient carry."""
+    """Return how far outputs, the angle between samples and the gradient carry."""
     kept = found.signal
     body = []
     if kept:

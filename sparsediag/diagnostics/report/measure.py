@@ -42,7 +42,7 @@ COSTS: dict[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What was found, by the name of the net; a net is missing where it could not be.
+    """Results by the name of the network; a network that failed is missing.
 
     Attributes:
         nets: What it was found of.
@@ -141,7 +141,7 @@ def _result(
     along: Spectrum | None,
     progress: Progress,
 ) -> Result:
-    """One diagnostic of one net, from `kept` if it is there."""
+    """Return a diagnostic of a network, from `kept` if it is there."""
     if what == "census":
         built = {name: net.problem.net} if net.problem else None
         return census({name: net.counted}, built=built)

@@ -38,7 +38,7 @@ class Net:
 
     @property
     def counted(self) -> Checkpoint:
-        """What a census counts: the net of the problem, with its mask or one of everything."""
+        """Return the network whose mask is counted, with its mask or a full one."""
         if self.problem is None:
             return self.checkpoint
         kept, net = self.checkpoint, self.problem.view(dense=True).net  # dead weights are 0

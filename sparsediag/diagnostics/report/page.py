@@ -51,7 +51,7 @@ def page(found: Measured) -> str:
 
 
 def _about(found: Measured) -> str:
-    """What was looked at, in a line."""
+    """Return what was looked at, in a line."""
     first = next(net for net in found.nets.values() if net.problem)
     assert first.problem
     models = dict.fromkeys(net.checkpoint.model or "a net" for net in found.nets.values())

@@ -25,7 +25,7 @@ def report(
     progress: Progress | None = None,
     **look: Any,
 ) -> Path:
-    """One page with all diagnostics of one or several nets; returns its path.
+    """Write a page with all diagnostics of one or several networks; return its path.
 
     What is done is kept in a hidden folder beside `out` until the page is written, so that a
     report that was killed goes on where it was. A diagnostic that cannot be leaves a sentence.

@@ -117,7 +117,7 @@ def _plane(name: str, one: Landscape, levels: np.ndarray, looks: Looks) -> str:
 
 
 def scene(one: Landscape, levels: np.ndarray) -> dict[str, Any]:
-    """What plotly draws: a surface whose heights and colours have the levels' range.
+    """Return what plotly draws: a surface whose heights and colours have the levels' range.
 
     Where they go over a decade or more, the heights are the logarithm of the loss.
     """

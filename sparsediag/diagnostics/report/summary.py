@@ -60,7 +60,7 @@ UNPROVED = ("held at 0", "--mask zeros", "is not of 0 and 1", "left out")  # con
 
 
 def summary(found: Measured, looks: Looks) -> str:
-    """One row a net; the best of a column is bold where there is a best."""
+    """Return one row for each net; the best of a column is bold where there is a best."""
     rows: list[dict[str, Any]] = [{"net": name} for name in found.nets]
     best = set()
     for head, (value, form, sense) in COLUMNS.items():
@@ -90,7 +90,7 @@ def _known(value: Value, found: Measured, name: str) -> float:
 
 
 def findings(found: Measured) -> Section:
-    """What a person should know before believing the rest, then every remark."""
+    """Return what a person should know before believing the rest, then every remark."""
     items = [
         f'<li><b>{escape(name)}</b>, <a href="#{SAID[what]}">{what}</a>: {escape(line)}</li>'
         for name in found.nets

@@ -18,7 +18,7 @@ RATES = {
 
 
 def training(found: Measured, looks: Looks) -> Section:
-    """What each training recorded, epoch by epoch."""
+    """Return what each training recorded, epoch by epoch."""
     kept = {name: net.checkpoint for name, net in found.nets.items() if net.checkpoint.history}
     pictures = []
     for title, (first, second, form) in RATES.items():
