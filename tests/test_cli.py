@@ -454,9 +454,9 @@ def test_nets_are_drawn_between_and_side_by_side(place: Path, run: Path, capsys:
     assert "--shared compares whole landscapes of two checkpoints" in capsys.readouterr().err
     assert main(["landscape", *nets, "--shared", "--shard", "1/2"]) == 2
     assert main(["landscape", *nets, "--seed", "1"]) == 2
-    assert "--seed has no part in the plane through several nets" in capsys.readouterr().err
+    assert "--seed does not apply to a plane through several nets" in capsys.readouterr().err
     assert main(["landscape", "run", "--axes", "gradient"]) == 2
-    assert "--axes has no part in the plane through a run" in capsys.readouterr().err
+    assert "--axes does not apply to a plane through a run" in capsys.readouterr().err
     assert main(["trace", "run"]) == 2
     assert "is a folder; trace needs one checkpoint of it" in capsys.readouterr().err
 
@@ -636,7 +636,7 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
         ("landscape small.pt --images -1", "--images needs 0 or more"),
         ("landscape small.pt --batch 0", "--batch needs 1 or more"),
         ("landscape small.pt --device cuda", "use --device cpu"),
-        ("landscape small.pt --points 9999999999999", "there is too little memory; use a smaller"),
+        ("landscape small.pt --points 9999999999999", "there is too little memory; reduce"),
         ("landscape small.pt --device gpu", "device 'gpu': need auto, cpu, cuda or cuda:N"),
         ("landscape small.pt --out new/x.png", "--out new/x.png: results are written as .npz"),
         ("landscape small.pt --out x", "--out x: results are written as .npz"),
@@ -808,7 +808,7 @@ def test_too_little_memory_is_said(
         raise error
 
     monkeypatch.setattr(Checkpoint, "load", full)
-    refused(place, capsys, ["gradflow", "small.pt"], f"{where} too little memory; use a smaller")
+    refused(place, capsys, ["gradflow", "small.pt"], f"{where} too little memory; reduce")
     with pytest.raises(type(error)):
         main(["gradflow", "small.pt", "--debug"])
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = [
     file
     for package in ("sparsediag", "training", "figures")
-    for file in (ROOT / package).rglob("*.py")
+    for file in sorted((ROOT / package).rglob("*.py"))
 ]
 MODULES = [
     module.name

@@ -1,4 +1,4 @@
-"""Captured: a step of training recorded as a CUDA graph, and replayed with one launch.
+"""A step of training recorded as a CUDA graph, and replayed with one launch.
 
 A step of a small network is some 360 launches of kernels, and the GPU waits for most of them. What
 is recorded is fixed: rates, strengths of ghosts and the loss are constants in it, so a step is

@@ -1,4 +1,4 @@
-"""Compute: how the arithmetic of a training step is done; what it should come to is the same."""
+"""Precision, memory format and compilation of a training step."""
 
 from __future__ import annotations
 

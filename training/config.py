@@ -1,4 +1,4 @@
-"""Run: one training, fully described. TOML in, and an identity that says what it is."""
+"""Run: a training, fully described; read from TOML, with an identity that says what it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages: the runs that a run stands on, and what of them is still to do."""
+"""The runs that a run depends on, and which of them are still to be trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines: what runs the tasks of a work: processes on this machine, or a Ray cluster."""
+"""Executors of tasks: processes on this machine, or a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeper: steps an optimiser so that dead weights and their optimiser state are exactly 0."""
+"""MaskedOptimizer: an optimizer under which dead weights and their state are exactly 0."""
 
 from __future__ import annotations
 

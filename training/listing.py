@@ -1,4 +1,4 @@
-"""Catalogue: everything that a run file can name, with a line each."""
+"""List everything that a run file can name, with a line each."""
 
 from __future__ import annotations
 

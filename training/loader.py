@@ -1,4 +1,4 @@
-"""Feed: the training images of an epoch, in batches, as the network gets them."""
+"""The training images of an epoch, in batches, as the network gets them."""
 
 from __future__ import annotations
 

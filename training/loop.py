@@ -1,4 +1,4 @@
-"""The training loop: one run in, its checkpoints out, going on where an earlier try stopped."""
+"""The training loop: a run goes in, its checkpoints come out; it resumes where it stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records: what is measured of a net while it trains. Always the plain cross-entropy."""
+"""Metrics of a network while it trains; always the plain cross-entropy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model: which net a run trains."""
+"""The network that a run trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prerequisite: a run that another one stands on, as a method or a tweak asks for it."""
+"""Prerequisite: a run that a method or a tweak needs first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training to look at: a bar with the time left, and the numbers of the last epoch."""
+"""Progress of a training: a bar with the time left, and the numbers of each epoch."""
 
 from __future__ import annotations
 

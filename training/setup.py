@@ -1,4 +1,4 @@
-"""Start: where a training begins: the net, its weights, its mask, and what it has behind it."""
+"""Set up a training: network, weights, mask, and epochs that it continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step: what is done with one batch of a training, all of it on the device."""
+"""A step of training on one batch, all of it on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work: tasks that wait for one another, spread over processes."""
+"""Tasks that wait for one another, spread over processes."""
 
 from __future__ import annotations
 

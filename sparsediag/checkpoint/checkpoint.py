@@ -1,4 +1,4 @@
-"""Checkpoint: a trained net in one file that says what it is, and runs no code when read.
+"""A trained network in one file that describes itself and runs no code when it is read.
 
 The file holds plain types and tensors. A masked tensor is stored as packed bits and its live
 values, so a dead weight cannot come back as anything but 0.
@@ -239,11 +239,11 @@ class Checkpoint:
         """The loss of this net over fixed, un-augmented samples.
 
         Args:
-            split: train, validation or test; None for train, or what batches of one's own take.
+            split: train, validation or test; None for train, or what custom batches take.
             images: Number of images, drawn once by `seed`; 0 for the whole split, None for 1000, or
-                what batches of one's own take.
-            batch: Images at a time; None for 128, or what batches of one's own take.
-            data: Another data set than the one it was trained on, or batches of one's own; see
+                what custom batches take.
+            batch: Images at a time; None for 128, or what custom batches take.
+            data: Another data set than the one it was trained on, or custom batches; see
                 `resolve.batches`.
             model: What makes the net, as in `build`.
             model_options: Keywords for it.

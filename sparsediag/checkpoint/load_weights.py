@@ -1,4 +1,4 @@
-"""Fit: the weights of a file in the net that they belong to, by name."""
+"""Load the weights of a file into the network that they belong to, by name."""
 
 from __future__ import annotations
 

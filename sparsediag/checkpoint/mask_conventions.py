@@ -1,4 +1,4 @@
-"""Conventions: the ways in which others keep a mask beside their weights, told apart by name."""
+"""The ways in which other tools store a mask beside the weights, recognised by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mask files: a mask by itself in a file, and the masks that other tools leave in theirs."""
+"""Masks in files of their own, and the masks that other tools leave in their files."""
 
 from __future__ import annotations
 

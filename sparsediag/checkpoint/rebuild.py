@@ -1,4 +1,4 @@
-"""Rebuild: the net of a checkpoint with its weights in it, and the samples it is judged on."""
+"""Rebuild the network of a checkpoint, and the samples that its loss is measured on."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def batches(
 
 
 def problem(net: nn.Module, batches: Iterable[Any], **options: Any) -> Problem:
-    """The problem, or one line where a loader of one's own fails."""
+    """The problem, or one line where a custom loader fails."""
     try:
         return Problem(net, batches, **options)
     except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""Words: what a command line names: a net, batches or a loss, ready made or of one's own."""
+"""Resolve the model, data and loss given on the command line."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def called(what: Any) -> str:
 
 
 def own(data: Any) -> bool:
-    """Return whether batches are of one's own, and of no data set that `data.load` knows.
+    """Return whether batches are custom, not a data set that `data.load` knows.
 
     >>> own("digits"), own("folder:images"), own("file.py:batches")
     (False, False, True)
@@ -114,7 +114,7 @@ def batches(data: str | Callable[..., Any] | Iterable[Any], **asked: Any) -> Ite
 
 
 def loss(named: str) -> Loss:
-    """A loss of `torch.nn.functional`, or of one's own, by its name.
+    """A loss of `torch.nn.functional`, or a custom one, by its name.
 
     >>> import torch
     >>> loss("mse_loss")(torch.ones(2), torch.zeros(2))

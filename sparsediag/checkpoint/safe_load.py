@@ -1,4 +1,4 @@
-"""Archives: reading a file that somebody may have damaged, or made to run code. It never does."""
+"""Read files that may be damaged or malicious, without ever running code from them."""
 
 from __future__ import annotations
 

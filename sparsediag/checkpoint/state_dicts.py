@@ -1,4 +1,4 @@
-"""Foreign files: the weights and the mask that others have saved, whatever they lie in."""
+"""Weights and masks in the files of other tools, whatever the nesting."""
 
 from __future__ import annotations
 

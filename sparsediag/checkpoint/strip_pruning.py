@@ -1,4 +1,4 @@
-"""Unhook: a net in memory without the hooks and parametrisations that mask its weights."""
+"""Copy a network without the hooks and parametrisations that mask its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Own: code of the user's that a command line names, such as `file.py:make`.
+"""Import code of the user that a command line names, such as `file.py:make`.
 
 It is imported, which runs it, as `python file.py` does. What it prints goes to stderr, and what it
 raises becomes one line.

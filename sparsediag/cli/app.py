@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         if not short or "--debug" in words:
             raise
         where = "the GPU has" if gpu else "there is"
-        what = "use a smaller --batch or --memory, or less points"
+        what = "reduce --batch, --memory or --points"
         print(f"{where} too little memory; {what}", file=sys.stderr)
         return 2
     return 0

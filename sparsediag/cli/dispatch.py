@@ -1,4 +1,4 @@
-"""Job: what one command line asks for: which nets are looked at together, and how."""
+"""Turn a command line into a job: which networks are looked at together, and how."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _only(given: dict[str, Any], nets: str, *more: str) -> None:
     """Refuse options of a plane through one net where there are more."""
     for option in ("axes", "norm", "vectors", "lines", "seed", *more):
         if option in given:
-            raise ValueError(f"--{option} has no part in the plane through {nets}; leave it out")
+            raise ValueError(f"--{option} does not apply to a plane through {nets}; leave it out")
 
 
 def tables(

@@ -1,4 +1,4 @@
-"""Options: what the commands of the command line have in common."""
+"""Options that the commands share."""
 
 from __future__ import annotations
 

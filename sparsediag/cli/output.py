@@ -1,4 +1,4 @@
-"""Output: the files that a command writes: the result, its pictures, a page to turn it around."""
+"""Write the files of a command: the result, pictures, tables, an interactive page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command: `sparsediag report a.pt b.pt --out report.html`."""
+"""The command `sparsediag report a.pt b.pt --out report.html`."""
 
 from __future__ import annotations
 

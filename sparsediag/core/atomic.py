@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Write files atomically: the old file or the new one, never a part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the work is done."""
+"""The device that computes, and its free memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modes: how a network is set while it is measured, and how exact the arithmetic is."""
+"""Evaluation mode, and full precision whatever the caller has set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fingerprints: whether two results come from the same net, data and loss."""
+"""Fingerprints that tell whether two results have the same network, data and loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs: what a net gives, be it a tensor, a tuple or a dict, and the loss that it suggests."""
+"""Default losses, logits and accuracy for outputs that are a tensor, a tuple or a dict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mask: which weights of a network are alive.
+"""Mask: the weights of a network that are alive.
 
 A sparse network is an ordinary module whose dead weights are exactly zero; the mask travels
 beside it and is never guessed from the zeros unless somebody asks (`Mask.of`).

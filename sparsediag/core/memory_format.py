@@ -1,4 +1,4 @@
-"""Layout: the order of a net's numbers in memory that is fastest where it runs."""
+"""The memory format in which a network runs fastest on its device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Process: settings of a command's own process, made before torch loads, and how others ended."""
+"""Settings of a process before torch loads, and how other processes ended."""
 
 from __future__ import annotations
 

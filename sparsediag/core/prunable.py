@@ -1,4 +1,4 @@
-"""Scope: which weights of a net a mask covers, where nobody says, and which way they lie."""
+"""The weights that a mask covers by default, and the order of their dimensions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chance: a stream of random numbers for each purpose, apart from the global one.
+"""Streams of random numbers, one for each purpose, independent of the global generator.
 
 A generator seeded with the bare number of a run would repeat the numbers that drew the run's
 initial weights, and a "random" mask would then look at the weights.

@@ -1,4 +1,4 @@
-"""Twice: functions whose second derivative torch lacks, or has wrong, as equal ones that have it.
+"""Replacements for functions whose second derivative torch lacks or gets wrong.
 
 Fused attention, hard sigmoids (MobileNetV3) and bags of embeddings have none, sparse gradients
 cannot be multiplied further, and that of the fused weight norm is wrong (torch 2.15:

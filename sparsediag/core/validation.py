@@ -1,4 +1,4 @@
-"""Trial: checks of a network, a mask and a loss before a Problem is made of them."""
+"""Checks of a network, a mask and a loss before a Problem is made of them."""
 
 from __future__ import annotations
 

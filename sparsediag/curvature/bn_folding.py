@@ -1,4 +1,4 @@
-"""Folding: a convolution and the batch norm after it are one convolution with other weights.
+"""Batch-norm folding: a convolution and its batch norm are one convolution.
 
 With g = scale / sqrt(var + eps), a batch norm by running statistics turns x * w into
 x * (w g) + (shift - mean g). Nothing is approximated, and the tape passes over the images a few

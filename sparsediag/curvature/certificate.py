@@ -1,4 +1,4 @@
-"""Certificate: what is known for sure of computed eigenpairs, whoever computed them.
+"""Certificates of eigenpairs: residuals, intervals and what may have been missed.
 
 Nothing is taken on trust: every vector is multiplied once more. For a symmetric H, an eigenvalue
 lies within |Hv - value v| of each value, and the angle between v and its eigenvector is at most

@@ -1,4 +1,4 @@
-"""Chunks: the number of samples that go through a net at a time in a product."""
+"""The number of samples that go through a network at a time in a product."""
 
 from __future__ import annotations
 

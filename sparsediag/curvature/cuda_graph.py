@@ -1,4 +1,4 @@
-"""Captured: a function of one tensor, recorded as a CUDA graph and replayed in one launch."""
+"""A function of one tensor, recorded as a CUDA graph and replayed in one launch."""
 
 from __future__ import annotations
 

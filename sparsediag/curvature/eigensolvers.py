@@ -1,4 +1,4 @@
-"""Solvers: eigenpairs of a curvature matrix by Lanczos or by PyHessian, judged the same way."""
+"""Eigenpairs of a curvature matrix by Lanczos or by PyHessian, certified the same way."""
 
 from __future__ import annotations
 

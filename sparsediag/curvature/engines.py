@@ -1,4 +1,4 @@
-"""Choice: which way to a product suits a net, tried on a few samples."""
+"""The engines of Hessian products, and the choice of one for a network."""
 
 from __future__ import annotations
 

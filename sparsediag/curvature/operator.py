@@ -1,4 +1,4 @@
-"""Curvature: a matrix of second derivatives of a problem, known by its products with vectors."""
+"""Curvature: a matrix of second derivatives, known by its products with vectors."""
 
 from __future__ import annotations
 

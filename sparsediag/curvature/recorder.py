@@ -1,4 +1,4 @@
-"""Record: the operations of a forward pass that depend on the weights, in the order they ran."""
+"""Record the operations of a forward pass that depend on the weights, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules: how one operation of a net carries values, slopes and the change of slopes.
+"""Rules of the tape: values, gradients and changes of gradients through one operation.
 
 For z = op(x), with the cotangent z' = dL/dz, each rule knows four maps. With dx a change of the
 inputs and dz' a change of the cotangent (Pearlmutter's R operator, Neural Computation 1994):

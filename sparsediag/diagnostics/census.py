@@ -167,7 +167,7 @@ def census(
     Args:
         nets: Name -> checkpoint. A dense one counts as a mask of everything, and so does a weight
             that only others' masks cover.
-        built: The nets of one's own: they tell which way their weights lie; see `dead_units`.
+        built: The custom networks: they tell which way their weights lie; see `dead_units`.
 
     Raises:
         ValueError: If there is none, or their masks do not cover the same weights.

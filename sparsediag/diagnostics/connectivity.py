@@ -1,4 +1,4 @@
-"""Paths: the ways from the input to the output along live weights, and what lies on none.
+"""Connectivity: the paths from the input to the output along live weights.
 
 With every live weight at 1, biases at 0, and norms and activations taken out, the sum of the
 outputs for an image of ones counts the paths, and the slope of that count by a weight says whether

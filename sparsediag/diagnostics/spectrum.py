@@ -112,8 +112,9 @@ class Spectrum(Result):
 
     def remarks(self) -> list[str]:
         """Return whether the pairs can be trusted, and why not, in lines for a terminal."""
-        checks, told = self.checks, f"chance of a better one {self.checks['hidden']:.0%}"
-        hidden = told if checks["hidden"] < 0.5 else "too short a probe to tell of a better one"
+        checks, hidden = self.checks, "the probe is too short to bound the chance of a missed pair"
+        if checks["hidden"] < 0.5:
+            hidden = f"chance of a better one {checks['hidden']:.0%}"
         lines = [
             f"{'converged' if self.converged else 'NOT converged'}: {self.products} products and "
             f"{checks['products']:.0f} to check them, {self.seconds:.1f} s by {self.mode}",

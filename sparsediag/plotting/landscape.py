@@ -1,4 +1,4 @@
-"""Scenery: how landscapes are drawn, alone, side by side, and in motion."""
+"""Draw landscapes: alone, side by side, and animated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depth: pictures with one row for each layer of a net, the first on top."""
+"""Pictures with one row for each layer, the first on top."""
 
 from __future__ import annotations
 

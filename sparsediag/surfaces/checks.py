@@ -1,4 +1,4 @@
-"""Doctor: what a person should know before believing a landscape."""
+"""Checks of a landscape: what to know before believing the picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweep: the loss and the accuracy of a net at many places, at the cost of a bare forward pass.
+"""Loss and accuracy of a network at many places, at the cost of a forward pass each.
 
 The weights of all places are written into one buffer, each time from the centre, so nothing drifts
 and nothing of the caller's is touched.

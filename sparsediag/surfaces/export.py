@@ -1,4 +1,4 @@
-"""Export: the values of a landscape for other programs."""
+"""Export a landscape to CSV and VTK."""
 
 from __future__ import annotations
 

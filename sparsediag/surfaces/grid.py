@@ -1,4 +1,4 @@
-"""Survey: the values at the points of a grid: all of them, a shard, or as many as are needed."""
+"""Values at the points of a grid: all of them, a shard, or as many as are needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between: lines and planes through several nets of one architecture, whose masks may differ."""
+"""Lines and planes through several networks, whose masks may differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute: many places of a plane, one after the other or spread over processes."""
+"""Evaluate many places of a plane in this process or in several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points: the values at the points of a grid, kept in a file as they come.
+"""A log of grid values that is written as they come, and resumed.
 
 The first line says in JSON what they are values of; a record of fixed size follows for every point,
 so that a kill at any moment loses at most the one that was being written.

@@ -1,4 +1,4 @@
-"""Method: how a mask comes to be. Its fields are its options in a run file, under `[mask]`."""
+"""Base class of pruning methods: fields are options in a run file, under `[mask]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File: a mask that somebody made before."""
+"""A mask from a file."""
 
 from __future__ import annotations
 

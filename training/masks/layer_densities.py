@@ -1,4 +1,4 @@
-"""Shares: how many weights each layer keeps."""
+"""The number of weights that each layer keeps."""
 
 from __future__ import annotations
 

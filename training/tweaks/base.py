@@ -1,4 +1,4 @@
-"""Tweak: a change to how a sparse net is trained. Every hook does nothing unless overridden."""
+"""Base class of tweaks: every hook does nothing unless overridden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taps: what comes out of the modules of a net, seen on the way and left as it is."""
+"""Hooks that see the outputs of modules and leave them unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wave: the size and direction of a module's outputs, and of the gradient that comes back to it."""
+"""Size and direction of a module's outputs and of the gradient that reaches them."""
 
 from __future__ import annotations
 

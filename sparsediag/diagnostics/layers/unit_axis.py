@@ -1,4 +1,4 @@
-"""Axis: which dimension of an output is that of its samples, and which that of its units."""
+"""The dimensions of an output that hold its samples and its units."""
 
 from __future__ import annotations
 

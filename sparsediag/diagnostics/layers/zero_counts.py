@@ -1,4 +1,4 @@
-"""Tally: zeros and dead units among the outputs of one module, counted on the device."""
+"""Counts of zeros and of dead units among the outputs of a module, on the device."""
 
 from __future__ import annotations
 

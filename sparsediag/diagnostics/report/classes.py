@@ -1,4 +1,4 @@
-"""Classes: which blocks have channels that sleep for a whole class of samples."""
+"""Channels that are inactive for a whole class of samples, block by block."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def report(
         out: The page, .html.
         points: Grid points along each direction of a landscape, and along each eigenvector.
         top: Number of eigenpairs.
-        images: Images to use; 0 for the whole split, None for 500, or what batches of one's own
+        images: Images to use; 0 for the whole split, None for 500, or what custom batches
             take.
         progress: Called as `progress(passes, all)`.
         look: Other keywords of `Checkpoint.problem`: split, data, model, loss, device and so on.

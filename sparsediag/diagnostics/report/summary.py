@@ -1,4 +1,4 @@
-"""Summary: one row a net, what there is to doubt, and where the numbers come from."""
+"""The summary: one row for each network, how reliable each number is, and sources."""
 
 from __future__ import annotations
 
