@@ -15,8 +15,8 @@ from sparsediag.core.atomic import atomic_write
 
 KILLED = """
 import os, signal, sys
-from sparsediag.core.atomic import written
-with written(sys.argv[1]) as draft:
+from sparsediag.core.atomic import atomic_write
+with atomic_write(sys.argv[1]) as draft:
     draft.write_text("half of")
     os.kill(os.getpid(), signal.SIGKILL)
 """
