@@ -20,8 +20,8 @@ from sparsediag.cli.app import main
 
 IMAGES = """
 def batches():
-    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    return [(x, torch.arange(3))]
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return [(x, torch.arange(2))]
 """
 NETS = {
     "resnet18": """

@@ -37,6 +37,8 @@ def call(out: Path, *words: str, path: str = "") -> tuple[int, list[dict[str, An
 # one of each sort; other tests have the rest, and `make gpu DRY=1` all
 ONLY = {
     "smoke": "mlp;*ghosts;*LSTM",
+    "throughput": "*bf16, masked + ToST;*eager;*released",
+    "products": "*gradient;*tape;*at a time",
     "checks": "mask: r*;mask: s*;the CPU's mask: r*;diagnostic: l*;tweak: tost;two jobs*;half*",
 }
 

@@ -1,14 +1,17 @@
 """What runs the tasks of a work."""
 
+import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sparsediag.core.device import pick
+from sparsediag.core.process import cause_of_death
 from training import executors
 from training.executors import ENGINES, cores, fitting
 from training.task_graph import Work
@@ -107,10 +110,23 @@ def test_as_many_jobs_as_fit_the_device(
         assert fitting(device) == min(most, there)
 
 
-@pytest.mark.parametrize(
-    ("by", "told"), [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGKILL, "memory ran out")], ids=str
-)
-def test_a_crash_is_told_apart_from_a_lack_of_memory(by: signal.Signals, told: str) -> None:
-    work = Work({"a": (signal.raise_signal, (by,)), "b": (os.getpid, ())}, {"b": {"a"}})
-    with pytest.raises(ValueError, match=told):
+def test_a_crash_of_a_process_is_told() -> None:
+    work = Work({"a": (signal.raise_signal, (signal.SIGSEGV,)), "b": (os.getpid, ())}, {"b": {"a"}})
+    with pytest.raises(ValueError, match="SIGSEGV"):
         work.do(jobs=2, done=str)
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ((signal.raise_signal, signal.SIGABRT), "SIGABRT in compiled code"),
+        ((signal.raise_signal, signal.SIGKILL), "memory ran out"),
+        ((os._exit, 3), "exit code 3"),
+        ((str, 0), "left no trace"),
+    ],
+    ids=["crash", "killed", "exit", "nothing"],
+)
+def test_a_crash_is_told_apart_from_a_lack_of_memory(end: tuple[Any, int], told: str) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=end[0], args=end[1:])
+    process.start()
+    assert told in cause_of_death([process])
