@@ -9,7 +9,7 @@ eagerly between replays: all tensors stay in their places.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ class Captured:
                 self._give_up(" ".join(str(error).split())[:200])
                 self.step(*pick)
                 return
-        _copy(self.static, pick)
+        torch._foreach_copy_(self.static, pick)
         if not self._agrees(self.replay):
             self.step(*pick)
             return
@@ -100,11 +100,11 @@ class Captured:
         before = [t.clone() for t in written]
         self.step.compute(*self.static)
         eager = [t.clone() for t in written]
-        _copy(written, before)
+        torch._foreach_copy_(written, before)
         replay()
         off = [_difference(*three) for three in zip(written, eager, before, strict=True)]
         worst = float(torch.stack(off).max())
-        _copy(written, before)
+        torch._foreach_copy_(written, before)
         self.checked = worst <= ROUGH
         if not self.checked:
             self._give_up(f"a replay differs from an eager step by {worst:.1e} of its change")
@@ -121,11 +121,6 @@ def cuda_graph(work: Work) -> Work:
     with torch.cuda.graph(graph):
         work()
     return graph.replay
-
-
-def _copy(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for t, value in zip(tensors, values, strict=True):
-        t.copy_(value)
 
 
 def _difference(replayed: Tensor, eager: Tensor, before: Tensor) -> Tensor:
