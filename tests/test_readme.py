@@ -1,6 +1,5 @@
 """The README's commands and code do what they say."""
 
-import json
 import os
 import re
 import shlex
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from figures import items, verdicts
 from sparsediag.cli.app import main
 
 ROOT = Path(__file__).parent.parent
@@ -106,11 +104,3 @@ def test_make_targets_named_here_exist() -> None:
 def test_pictures_named_here_exist() -> None:
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / path).exists(), path
-
-
-def test_claims_here_are_those_that_were_measured() -> None:
-    found = json.loads((verdicts.MEASURED / "laptop.json").read_text())
-    claims = [(name, claim.says) for name in items.names() for claim in items.item(name).CLAIMS]
-    assert [(row["item"], row["says"]) for row in found["claims"]] == claims
-    assert verdicts.markdown(found) in README
-    assert verdicts.tally(found["claims"]) in README
