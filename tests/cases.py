@@ -44,6 +44,19 @@ class Calls(TorchDispatchMode):
         return sum(n for name, n in self.names.items() if name not in (*self.IDLE, "promote_types"))
 
 
+class Net(nn.Module):
+    """A network of these modules, and of one weight of 1; `run(net, x)` is its forward pass."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Any], **modules: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.run = nn.Parameter(torch.ones(())), run
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(self, x)
+
+
 class Residual(nn.Module):
     """Two convolutions with batch norm around a shortcut, and a classifier."""
 

@@ -1,11 +1,12 @@
-"""Gradient flow: how much gradient reaches the live weights, and how much the dead ones would get.
+"""Gradient flow: norms of the gradient on live, dead and regrown weights, layer by layer.
 
-Tessera et al. (2021) measure it on live weights; RigL (Evci et al., 2020) revives dead ones by it.
+Tessera et al. (2021) measure it on live weights; RigL (Evci et al., 2020) regrows dead weights
+where it is largest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from sparsediag.core.coordinates import accumulate
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
+from sparsediag.core.progress import track
 from sparsediag.core.prunable import matrices
-from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.result import Result, source, table_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,24 +31,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gradflow(Result):
-    """Norms of the gradient on the live, the dead and the regrown weights of every layer.
+    """Norms of the gradient g = dL/dw on the live, dead and regrown weights of every layer.
 
     Attributes:
-        names: The layers: the masked weights; without a mask all that one could cover, and those of
-            recurrent and attention modules.
-        flow: |m * dL/dw| of each layer, (layers,).
-        per_weight: The same over the square root of the layer's live weights, (layers,).
-        weight_norm: |w| of each layer; with batch norm the gradient scales as 1 / |w|, (layers,).
-        counts: Live weights of each layer, (layers,).
-        dead_flow: |(1 - m) * dL/dw|: the gradient of the same masked net with respect to the
-            weights that are held at 0, (layers,).
-        dead_per_weight: The same over the square root of their number; nan where all live.
-        dead_counts: Their number, (layers,).
-        regrown_flow: As `flow`, of the weights that live now and were dead in the mask `before`.
-        regrown_per_weight: The same over the square root of their number; nan where there is none.
-        regrown_counts: Their number, (layers,).
+        names: The layers: the masked weights; without a mask, all weights that one could cover, and
+            those of recurrent and attention modules.
+        flow: |m * g| over the live weights of each layer, (layers,).
+        per_weight: `flow` / sqrt(number of live weights), (layers,).
+        weight_norm: |w| of each layer, (layers,); under batch norm the gradient scales as 1 / |w|.
+        counts: Number of live weights, (layers,).
+        dead_flow: |(1 - m) * g|, the gradient of the masked network with respect to the weights
+            that are held at 0, (layers,).
+        dead_per_weight: `dead_flow` / sqrt(number of dead weights); NaN if all are live, (layers,).
+        dead_counts: Number of dead weights, (layers,).
+        regrown_flow: |g| over the weights that are live now and were dead in `before`, (layers,).
+        regrown_per_weight: `regrown_flow` / sqrt(their number); NaN if there is none, (layers,).
+        regrown_counts: Number of regrown weights, (layers,).
         mean: Effective gradient flow: the mean of `flow` over the layers.
-        mean_per_weight: The mean of `per_weight`.
+        mean_per_weight: The mean of `per_weight` over the layers.
     """
 
     names: list[str]
@@ -64,40 +66,35 @@ class Gradflow(Result):
     mean_per_weight: float
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row for each layer, and the mean."""
-        columns = {"flow": self.flow, "per weight": self.per_weight}
+        """Return one row for each layer, and their mean."""
+        columns = {"live |g|": self.flow, "live |g|/√n": self.per_weight}
         if self.dead_counts.any():
-            columns |= {"of the dead": self.dead_flow, "per dead weight": self.dead_per_weight}
+            columns |= {"dead |g|": self.dead_flow, "dead |g|/√n": self.dead_per_weight}
         if self.regrown_counts.any():
-            columns |= {"regrown": self.regrown_flow, "per regrown weight": self.regrown_per_weight}
-        means = {head: _told(np.nanmean(values)) for head, values in columns.items()}
-        rows = [
-            {"layer": name}
-            | {head: _told(values[i]) for head, values in columns.items()}
-            | {"|w|": _told(norm)}
-            for i, (name, norm) in enumerate(zip(self.names, self.weight_norm, strict=True))
-        ]
-        return [*rows, {"layer": "mean", **means, "|w|": ""}]
+            columns |= {
+                "regrown |g|": self.regrown_flow,
+                "regrown |g|/√n": self.regrown_per_weight,
+            }
+        return table_rows(
+            {"layer": ([*self.names, "mean"], "")}
+            | {head: ([*values, np.nanmean(values)], ".4g") for head, values in columns.items()}
+            | {"|w|": ([*self.weight_norm, np.nan], ".4g")}
+        )
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Gradient norm over the root of the number of weights, a row a layer."""
-        from sparsediag.plotting import layers, style
+        """Draw the gradient norm over the root of the number of weights, a row a layer."""
+        from sparsediag.plotting import layers
 
-        ax = ax or layers.axes(self.names)
-        rows = np.arange(len(self.names))
-        kinds = {
-            "live": (self.per_weight, "o", "full"),
-            "dead": (self.dead_per_weight, "x", "none"),
-            "regrown": (self.regrown_per_weight, "s", "none"),
+        series = {
+            "live": (self.per_weight, "o"),
+            "dead": (self.dead_per_weight, "x"),
+            "regrown": (self.regrown_per_weight, "s"),
         }
-        for (label, (size, mark, fill)), colour in zip(kinds.items(), style.COLOURS, strict=False):
-            if np.isfinite(size).any():
-                ax.plot(size, rows, mark, ms=4, fillstyle=fill, color=colour, label=label)
+        ax = layers.draw(self.names, series, ax)
         mean = self.mean_per_weight
-        ax.axvline(mean, color="black", lw=0.8, ls="--", label=f"mean of the live {mean:.2g}")
+        ax.axvline(mean, color="black", lw=0.8, ls="--", label=f"mean of live weights {mean:.2g}")
         layers.logarithmic(ax, "x")
-        layers.label(ax, self.names)
-        ax.set_xlabel("gradient norm / √weights")
+        ax.set_xlabel("gradient norm / √(number of weights)")
         layers.legend(ax)
         return ax
 
@@ -109,17 +106,20 @@ def gradflow(
     before: Mask | str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Gradflow:
-    """Gradient norms of the weights, layer by layer; biases and norms are left out.
+    """Measure the norm of the gradient on the weights of each layer, without biases and norms.
 
-    Two means over the L layers are given: (1/L) sum |m * dL/dw|, and the same with each layer's
-    norm over the square root of its number of live weights (the sources differ; see Tessera et
-    al., 2021, Effective Gradient Flow with p = 2).
+    The effective gradient flow (Tessera et al., 2021, with p = 2) is the mean over the L layers,
+    (1/L) sum |m * dL/dw|. Since sources differ, the mean with each layer's norm divided by the
+    square root of its number of live weights is given too.
 
     Args:
         problem: The loss; with batch_norm="train" its gradient is that of a training step.
-        before: An earlier mask of the same net, or a file that holds one: what was dead in it and
-            lives now has regrown. A weight that it leaves out was alive.
-        progress: Called as `progress(batches, all)`.
+        before: An earlier mask of the same network, or its file: weights that were dead in it and
+            are live now count as regrown. Weights that it does not cover were live.
+        progress: Called as `progress(batches done, all batches)`.
+
+    Returns:
+        One norm for each layer, of its live, dead and regrown weights.
 
     Raises:
         ValueError: If no convolution or linear layer is trainable, or `before` does not fit.
@@ -136,20 +136,14 @@ def gradflow(
     weights = problem.split(problem.weights)
     names = [name for name in problem.mask or matrices(problem.net) if name in weights]
     if not names:
-        raise ValueError("no convolution or linear layer is trainable, so there is no flow to show")
+        raise ValueError("no convolution or linear layer is trainable; need at least one")
     gradient = _gradient(problem, progress)
-    parts: dict[str, list[tuple[float, int]]] = {"live": [], "dead": [], "regrown": []}
-    for name in names:
-        slope = gradient[name]
-        alive = _alive(problem.mask, name, slope)
-        reborn = alive & ~_alive(earlier, name, slope)
-        for kind, where in (("live", alive), ("dead", ~alive), ("regrown", reborn)):
-            norm = float(slope.masked_fill(~where, 0).double().norm())
-            parts[kind].append((norm, int(where.sum())))
-    (flow, counts), (dead, dead_counts), (regrown, regrown_counts) = (
-        (np.array([norm for norm, _ in part]), np.array([number for _, number in part]))
-        for part in parts.values()
-    )
+    live = {name: _live(problem.mask, name, gradient[name]) for name in names}
+    dead = {name: ~m for name, m in live.items()}
+    regrown = {name: m & ~_live(earlier, name, gradient[name]) for name, m in live.items()}
+    flow, counts = _norms(gradient, live)
+    dead_flow, dead_counts = _norms(gradient, dead)
+    regrown_flow, regrown_counts = _norms(gradient, regrown)
     per_weight = flow / np.sqrt(np.maximum(counts, 1))
     return Gradflow(
         names=names,
@@ -157,11 +151,11 @@ def gradflow(
         per_weight=per_weight,
         weight_norm=np.array([float(weights[n].double().norm()) for n in names]),
         counts=counts,
-        dead_flow=dead,
-        dead_per_weight=dead / np.sqrt(np.where(dead_counts, dead_counts, np.nan)),
+        dead_flow=dead_flow,
+        dead_per_weight=dead_flow / np.sqrt(np.where(dead_counts, dead_counts, np.nan)),
         dead_counts=dead_counts,
-        regrown_flow=regrown,
-        regrown_per_weight=regrown / np.sqrt(np.where(regrown_counts, regrown_counts, np.nan)),
+        regrown_flow=regrown_flow,
+        regrown_per_weight=regrown_flow / np.sqrt(np.where(regrown_counts, regrown_counts, np.nan)),
         regrown_counts=regrown_counts,
         mean=float(flow.mean()),
         mean_per_weight=float(per_weight.mean()),
@@ -170,25 +164,27 @@ def gradflow(
 
 
 def _gradient(problem: Problem, progress: Callable[[int, int], None] | None) -> dict[str, Tensor]:
-    """The gradient of the masked net for all weights by name, those held at 0 too."""
+    """Return the gradient of the masked network for all weights by name, dead ones too."""
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
-    total, leaves, batches = None, list(weights.values()), list(problem.batches)
+    total, leaves = None, list(weights.values())
     with problem.modes(), torch.enable_grad():
-        for i, batch in enumerate(batches):
+        for batch in track(list(problem.batches), progress):
             way = problem.batch_loss(batch)
             loss = way.loss(way.outputs(leaves))
             total = accumulate(total, grad(loss, leaves, materialize_grads=True), way.samples)
-            if progress:
-                progress(i + 1, len(batches))
     return {n: g / problem.samples for n, g in zip(weights, total or (), strict=True)}
 
 
-def _alive(mask: Mask | None, name: str, like: Tensor) -> Tensor:
-    """The mask of one weight; what it leaves out is alive."""
+def _live(mask: Mask | None, name: str, like: Tensor) -> Tensor:
+    """Return the mask of a weight on the device of `like`; all True if no mask covers it."""
     if mask and name in mask:
         return mask[name].to(like.device)
     return torch.ones_like(like, dtype=torch.bool)
 
 
-def _told(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.4g}"
+def _norms(
+    gradient: Mapping[str, Tensor], chosen: Mapping[str, Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the norm of the gradient on the chosen weights of each layer, and their number."""
+    norms = [float(gradient[n].masked_fill(~m, 0).double().norm()) for n, m in chosen.items()]
+    return np.array(norms), np.array([int(m.sum()) for m in chosen.values()])

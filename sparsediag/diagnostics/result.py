@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -154,3 +155,16 @@ def source(problem: Problem, **options: Any) -> dict[str, Any]:
         "sparsediag": __version__,
         "torch": str(torch.__version__),
     }
+
+
+def table_rows(columns: Mapping[str, tuple[Iterable[Any], str]]) -> list[dict[str, Any]]:
+    """Return the rows of a table, given its columns as values and a format; NaN becomes "".
+
+    >>> table_rows({"layer": (["conv", "fc"], ""), "zeros": ([0.5, float("nan")], ".0%")})
+    [{'layer': 'conv', 'zeros': '50%'}, {'layer': 'fc', 'zeros': ''}]
+    """
+    cells = [
+        ["" if value != value else format(value, spec) for value in values]
+        for values, spec in columns.values()
+    ]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True)]

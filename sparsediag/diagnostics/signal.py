@@ -1,8 +1,8 @@
-"""Signal: how far what goes in, and the gradient that comes back, carry through the depth of a net.
+"""Signal propagation: size of outputs and gradients, and angle between samples, through depth.
 
-Glorot and Bengio (2010) watch the size of activations and gradients from layer to layer, and
-Poole et al. (2016) and Schoenholz et al. (2017) the angle between two samples: where it closes,
-later layers cannot tell them apart.
+Glorot and Bengio (2010) watch the size of activations and gradients from layer to layer; Poole et
+al. (2016) and Schoenholz et al. (2017) the angle between two samples: where it becomes 0, later
+layers cannot tell the samples apart.
 """
 
 from __future__ import annotations
@@ -14,37 +14,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import grad
 
-from sparsediag.core.batches import count
+from sparsediag.core.batches import Batch, count
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
-from sparsediag.diagnostics.layers.hooks import blocks, layers, named, tapped
-from sparsediag.diagnostics.layers.signal_moments import Wave
-from sparsediag.diagnostics.layers.unit_axis import samples_first
-from sparsediag.diagnostics.result import Result, source
+from sparsediag.core.progress import track
+from sparsediag.diagnostics.layers.hooks import (
+    default_modules,
+    match_modules,
+    observe,
+    weight_layers,
+)
+from sparsediag.diagnostics.layers.signal_moments import SignalMoments
+from sparsediag.diagnostics.layers.unit_axis import per_sample
+from sparsediag.diagnostics.result import Result, source, table_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ALIKE = 0.99  # mean cosine above which samples can hardly be told apart
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Signal(Result):
-    """Size and direction of what comes out of every module, and of the gradient there.
+    """Size and direction of the outputs of every module, and size of the gradient at them.
 
     Attributes:
         names: The modules, in the order of their first calls.
-        rms: Root of the mean square of the outputs, (modules,).
-        gains: `rms` over that of the module before; nan for the first, (modules,).
-        cosine: Mean cosine between the outputs of two samples, over all pairs: 1 where samples are
-            no longer told apart; nan where there are no two outputs with a direction, or an output
-            has not one row for each sample, (modules,).
-        gradient: Root of the mean square of dl/da, where l is the loss of one sample and a the
-            output; nan where no weight of the net comes before, (modules,).
-        gradient_gains: `gradient` over that of the module after; nan for the last, (modules,).
-        separable: Whether the loss is a mean over samples that do not see each other, so that there
-            is a loss of one sample.
+        rms: Root mean square of the outputs a, (modules,).
+        gains: `rms` divided by that of the previous module; NaN for the first, (modules,).
+        cosine: Mean cosine between the outputs of two samples, over all pairs, (modules,): 1 means
+            that samples cannot be told apart. NaN where fewer than two outputs are not 0, or the
+            output has not one row for each sample.
+        gradient: Root mean square of dl/da, with l the loss of one sample, (modules,); NaN if no
+            weight of the network comes before the module.
+        gradient_gains: `gradient` divided by that of the next module; NaN for the last, (modules,).
+        separable: True if the loss is a mean over independent samples, so that l exists.
     """
 
     names: list[str]
@@ -53,65 +60,65 @@ class Signal(Result):
     cosine: np.ndarray
     gradient: np.ndarray
     gradient_gains: np.ndarray
-    separable: bool = True  # as files of before say nothing of it
+    separable: bool = True  # earlier files do not have it
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row for each module."""
-        heads = ("rms", "x before", "cosine", "gradient", "x after")
-        columns = (self.rms, self.gains, self.cosine, self.gradient, self.gradient_gains)
-        return [
-            {"module": name}
-            | {h: "" if np.isnan(v) else f"{v:.3g}" for h, v in zip(heads, row, strict=True)}
-            for name, *row in zip(self.names, *columns, strict=True)
-        ]
+        return table_rows(
+            {
+                "module": (self.names, ""),
+                "output rms": (self.rms, ".3g"),
+                "/ previous": (self.gains, ".3g"),
+                "mean cosine": (self.cosine, ".3g"),
+                "gradient rms": (self.gradient, ".3g"),
+                "/ next": (self.gradient_gains, ".3g"),
+            }
+        )
 
     def remarks(self) -> list[str]:
-        """Return what the depth does to the signal."""
-        there, back = self.rms[[0, -1]], self.gradient[[-1, 0]]
-        told = []
-        if len(self.names) > 1 and there[0] > 0 and back[0] > 0:
-            told.append(
-                f"from {self.names[0]} to {self.names[-1]} the outputs change "
-                f"x {there[1] / there[0]:.3g}, the gradient on its way back "
-                f"x {back[1] / back[0]:.3g}"
+        """Return findings about vanishing signals, samples that become alike, and the loss."""
+        names, rms, gradient = self.names, self.rms, self.gradient
+        lines = []
+        if len(names) > 1 and rms[0] > 0 and gradient[-1] > 0:
+            lines.append(
+                f"from {names[0]} to {names[-1]} the output rms changes by a factor of "
+                f"{rms[-1] / rms[0]:.3g}, the gradient on its way back by "
+                f"{gradient[0] / gradient[-1]:.3g}"
             )
-        ended = np.flatnonzero(self.rms == 0)
-        if len(ended):
-            told.append(f"nothing comes out of {self.names[ended[0]]}")
-        closed = np.flatnonzero(self.cosine > 0.99)
-        if len(closed):
-            told.append(
-                f"{self.names[closed[0]]} hardly tells samples apart: "
-                f"mean cosine {self.cosine[closed[0]]:.4f}"
+        if (rms == 0).any():
+            lines.append(
+                f"the output of {names[np.argmax(rms == 0)]} is 0 for every sample, so no gradient "
+                "passes: look for an empty layer in the mask"
             )
-        if not self.separable and (self.gradient > 0).any():
-            told.append(
-                "the loss is no mean over separate samples, so the gradient is not that of a "
-                "sample's loss; if it is a sum, it is too large by the samples of a batch"
+        if (alike := self.cosine > ALIKE).any():
+            i = int(np.argmax(alike))
+            lines.append(
+                f"mean cosine {self.cosine[i]:.4f} at {names[i]}: later layers can hardly tell "
+                "samples apart; compare with the network at initialisation"
             )
-        return told
+        if not self.separable and (gradient > 0).any():
+            lines.append(
+                "the loss is not a mean over independent samples, so the gradient is not that of "
+                "one sample's loss; a sum makes it too large by the batch size: use the mean"
+            )
+        return lines
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Sizes on a logarithmic axis, the cosine on one above, a row a module."""
-        from sparsediag.plotting import layers as depth
-        from sparsediag.plotting import style
+        """Draw the sizes on a logarithmic axis and the cosine on a second one, a row a module."""
+        from sparsediag.plotting import layers, style
 
-        ax = ax or depth.axes(self.names)
-        rows = np.arange(len(self.names))
-        for size, mark, colour in zip(
-            (self.rms, self.gradient), "os", style.COLOURS[:2], strict=True
-        ):
-            ax.plot(np.where(size > 0, size, np.nan), rows, f"{mark}-", ms=3, color=colour)
-        depth.logarithmic(ax, "x")
+        sizes = {"outputs": (self.rms, "o-"), "gradient": (self.gradient, "s-")}
+        positive = {k: (np.where(v > 0, v, np.nan), form) for k, (v, form) in sizes.items()}
+        ax = layers.draw(self.names, positive, ax)
+        layers.logarithmic(ax, "x")
         ax.set_xlabel("rms: ● outputs, ■ gradient")
         with style.style():
             above = ax.twiny()
-        above.plot(self.cosine, rows, "^:", ms=3, color=style.COLOURS[2])
+        above.plot(self.cosine, range(len(self.names)), "^:", ms=3, color=style.COLOURS[2])
         above.set_xlim(min(-0.03, np.nanmin(self.cosine, initial=0) * 1.1), 1.03)
         above.set_xlabel("mean cosine between samples", color=style.COLOURS[2])
         above.spines["top"].set_visible(True)
         above.grid(visible=False)
-        depth.label(ax, self.names)
         return ax
 
 
@@ -122,85 +129,85 @@ def signal(
     modules: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Signal:
-    """Sizes of outputs and gradients, and the angle between samples, module by module.
+    """Measure the size of outputs and gradients and the angle between samples, module by module.
 
     Sources: Glorot and Bengio, AISTATS 2010; Schoenholz et al., ICLR 2017, equations 5 and 8.
 
-    The blocks of the built-in nets are their residual blocks or layers. In any other net they are
-    its activation and recurrent layers, or, where none is in use, its convolutions and linear
-    layers. All calls of a module in a pass count.
+    By default the modules are the residual blocks or layers of a built-in network. In any other
+    network they are its activation and recurrent layers or, if none of them is called, its
+    convolutions and linear layers. All calls of a module count.
 
     Args:
-        problem: The net, the samples and the loss.
-        modules: Look at these, globs of names parted by commas ("layer*.conv2,fc"), and not at
-            the blocks.
-        progress: Called as `progress(batches, all)`.
+        problem: The network, the samples and the loss.
+        modules: Globs of module names, separated by commas ("layer*.conv2,fc").
+        progress: Called as `progress(batches done, all batches)`.
+
+    Returns:
+        One value for each module, in the order of their first calls.
 
     Raises:
-        ValueError: If there is no module to look at.
+        ValueError: If no module matches, or none has a floating-point output.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2))
     >>> _ = torch.nn.init.eye_(net[0].weight), torch.nn.init.zeros_(net[1].weight)
-    >>> samples = [(torch.eye(2), torch.tensor([0, 1]))]
-    >>> found = signal(Problem(net, samples))
-    >>> found.rms.round(2).tolist()[0], found.cosine.tolist()[0], found.gradient.tolist()[0]
+    >>> result = signal(Problem(net, [(torch.eye(2), torch.tensor([0, 1]))]))
+    >>> result.rms.round(2).tolist()[0], result.cosine.tolist()[0], result.gradient.tolist()[0]
     (0.71, 0.0, 0.0)
     """
     if modules is None:
-        waves = _waves(problem, list(blocks(problem.net)), progress)
-        waves = waves or _waves(problem, layers(problem.net), progress)
+        moments = _measure(problem, list(default_modules(problem.net)), progress)
+        moments = moments or _measure(problem, weight_layers(problem.net), progress)
     else:
-        waves = _waves(problem, named(problem.net, modules), progress)
-    if not waves:
-        raise ValueError("no module to look at gives numbers; name some that are in use")
-    rms, cosine, gradient = np.array([wave.found for wave in waves.values()]).T
+        moments = _measure(problem, match_modules(problem.net, modules), progress)
+    if not moments:
+        raise ValueError("no module has a floating-point output; name modules in use: modules='*'")
+    rms, cosine, gradient = np.array([m.moments for m in moments.values()]).T
     with np.errstate(divide="ignore", invalid="ignore"):
-        gains, back = rms[1:] / rms[:-1], gradient[:-1] / gradient[1:]
+        gains, gradient_gains = rms[1:] / rms[:-1], gradient[:-1] / gradient[1:]
     return Signal(
-        names=list(waves),
+        names=list(moments),
         rms=rms,
         gains=np.array([np.nan, *gains]),
         cosine=cosine,
         gradient=gradient,
-        gradient_gains=np.array([*back, np.nan]),
+        gradient_gains=np.array([*gradient_gains, np.nan]),
         separable=problem.separable,
         source=source(problem, modules=modules),
     )
 
 
-def _waves(
+def _measure(
     problem: Problem, names: list[str], progress: Callable[[int, int], None] | None
-) -> dict[str, Wave]:
-    """Those of the modules that are in use, in the order of their first calls."""
-    waves: dict[str, Wave] = defaultdict(Wave)
-    batches = list(problem.batches) if names else []
+) -> dict[str, SignalMoments]:
+    """Return the moments of the modules that are called, in the order of their first calls."""
+    moments = defaultdict[str, SignalMoments](SignalMoments)
     with problem.modes(), torch.enable_grad():
-        for i, batch in enumerate(batches):
-            weights, still = _leaves(problem)
-            with tapped(problem.net, names, _seeing(waves, problem.net, count(batch))):
-                outputs = problem.forward(weights, batch[0], still=still)
-            if not waves:
+        for batch in track(list(problem.batches) if names else [], progress):
+            _add_batch(moments, problem, batch, names)
+            if not moments:
                 break
-            moving = [t for t in (*weights.values(), *still.values()) if t.requires_grad]
-            grad(problem.reduce_loss(outputs, batch[1]), moving, allow_unused=True)
-            if progress:
-                progress(i + 1, len(batches))
-    return waves
+    return moments
 
 
-def _leaves(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """All weights, the frozen ones too, such that a gradient comes down to them; and buffers."""
+def _add_batch(
+    moments: dict[str, SignalMoments], problem: Problem, batch: Batch, names: list[str]
+) -> None:
+    """Add the outputs of a batch and the gradients at them, down to frozen weights too."""
+    x, y = batch
+    samples = count(batch)
+    has_rows = per_sample(problem.net, samples)
+
+    def add(name: str, output: Tensor, call: int) -> None:
+        moments[name].add(output, call, samples, per_sample=has_rows(output))
+
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
-    frozen, still = dict(problem.net.named_parameters()), {}
-    for name, t in problem.still().items():
-        still[name] = t.detach().requires_grad_(name in frozen and t.is_floating_point())
-    return weights, still
-
-
-def _seeing(
-    waves: dict[str, Wave], net: nn.Module, samples: int
-) -> Callable[[str, Tensor, int], None]:
-    apart = samples_first(net, samples)
-    return lambda name, output, call: waves[name].forward(
-        output, call, samples, apart=apart(output)
-    )
+    parameters = dict(problem.net.named_parameters())
+    fixed = {
+        name: t.detach().requires_grad_(name in parameters and t.is_floating_point())
+        for name, t in problem.still().items()
+    }
+    with observe(problem.net, names, add):
+        outputs = problem.forward(weights, x, still=fixed)
+    if moments:
+        leaves = [t for t in (*weights.values(), *fixed.values()) if t.requires_grad]
+        grad(problem.reduce_loss(outputs, y), leaves, allow_unused=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,24 @@ def axes(names: Sequence[str]) -> Axes:
     """The axes of a new one-column figure, as high as the net is deep."""
     with style.style():
         return style.figure(height=0.9 + height(names)).add_subplot()
+
+
+def draw(
+    names: Sequence[str], series: Mapping[str, tuple[np.ndarray, str]], ax: Axes | None = None
+) -> Axes:
+    """Draw values of each layer, a row a layer, and return the axes.
+
+    Args:
+        names: The layers.
+        series: Label -> values, (layers,), and their format ("o-"); a series of NaN is left out.
+        ax: Where to draw; a new figure if None.
+    """
+    ax = ax or axes(names)
+    for (head, (values, form)), colour in zip(series.items(), style.COLOURS, strict=False):
+        if np.isfinite(values).any():
+            ax.plot(values, np.arange(len(names)), form, ms=3, color=colour, label=head)
+    label(ax, names)
+    return ax
 
 
 def label(ax: Axes, names: Sequence[str]) -> None:

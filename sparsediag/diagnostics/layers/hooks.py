@@ -1,4 +1,4 @@
-"""Hooks that see the outputs of modules and leave them unchanged."""
+"""Hooks that observe the outputs of modules and leave them unchanged."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ from sparsediag.core.batches import tensors
 from sparsediag.core.errors import unknown
 from sparsediag.core.prunable import linear
 
-See = Callable[[str, Tensor, int], None]  # module, what came out of it, number of its call
+Observer = Callable[[str, Tensor, int], None]  # module, its output, number of the call from 0
 
-# in the names of activations, whoever wrote them: nn.GELU, NewGELUActivation, Swish, F.relu
-WORDS = ("elu", "silu", "swish", "mish", "tanh", "sigmoid", "softplus", "glu")
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)  # with their activations inside
+# parts of the names of activations, whoever wrote them: nn.GELU, NewGELUActivation, Swish, F.relu
+ACTIVATIONS = ("elu", "silu", "swish", "mish", "tanh", "sigmoid", "softplus", "glu")
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)  # their activations are inside
 
 
-def named(net: nn.Module, modules: str) -> list[str]:
-    """Modules whose names match one of some globs, parted by commas, in the order of the net.
+def match_modules(net: nn.Module, modules: str) -> list[str]:
+    """Return the names of modules that match one of some globs separated by commas.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no module matches.
 
-    >>> named(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), "0,2*")
+    >>> match_modules(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), "0,2*")
     ['0', '2']
     """
     globs = [glob.strip() for glob in modules.split(",")]
     names = [name for name, _ in net.named_modules() if name] or [""]
-    found = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
-    if not found:
+    matches = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
+    if not matches:
         top = [name for name in names if "." not in name]
         raise ValueError(unknown("module", modules, names if len(names) < 30 else top))
-    return found
+    return matches
 
 
-def blocks(net: nn.Module) -> dict[str, bool]:
-    """Where to look if nobody says: name -> whether it ends a stage.
+def default_modules(net: nn.Module) -> dict[str, bool]:
+    """Return the modules to observe by default: name -> is it the last block of a stage?
 
-    The blocks of the built-in nets are their residual blocks or layers, after the addition. In
-    any other net they are its activation layers, by the names of their classes, and its recurrent
-    layers; there may be functions too, see `tapped`.
+    In a built-in network they are its residual blocks or layers, after the addition. In any other
+    network they are its activation layers, recognised by their class names, and its recurrent
+    layers; it may call activations as functions too, see `observe`.
     """
-    stages, known = getattr(net, "stages", None), dict(net.named_modules())
+    stages, modules = getattr(net, "stages", None), dict(net.named_modules())
     if isinstance(stages, list) and all(isinstance(stage, list) for stage in stages):
-        ends = [(name, i + 1 == len(stage)) for stage in stages for i, name in enumerate(stage)]
-        if ends and all(isinstance(name, str) and name in known for name, _ in ends):
-            return dict(ends)
-    leaves = {name: m for name, m in known.items() if not any(m.children())}
+        blocks = [(name, i + 1 == len(stage)) for stage in stages for i, name in enumerate(stage)]
+        if blocks and all(isinstance(name, str) and name in modules for name, _ in blocks):
+            return dict(blocks)
     return {
         name: False
-        for name, m in leaves.items()
-        if isinstance(m, RECURRENT) or any(word in type(m).__name__.lower() for word in WORDS)
+        for name, m in modules.items()
+        if not any(m.children())
+        and (isinstance(m, RECURRENT) or _is_activation(type(m).__name__.lower()))
     }
 
 
-def layers(net: nn.Module) -> list[str]:
-    """The convolutions and linear layers."""
+def weight_layers(net: nn.Module) -> list[str]:
+    """Return the names of the convolutions and linear layers."""
     return [
         name
         for name, m in net.named_modules()
@@ -71,66 +71,62 @@ def layers(net: nn.Module) -> list[str]:
 
 
 @contextmanager
-def tapped(
-    net: nn.Module, names: Iterable[str], see: See, *, functions: bool = False
+def observe(
+    net: nn.Module, names: Iterable[str], observer: Observer, *, functions: bool = False
 ) -> Iterator[None]:
-    """Inside the block, `see(name, output, call)` gets what comes out of every call of a module.
+    """Call `observer(name, output, call)` for every output of the modules inside the block.
 
-    Of a tuple or a dict it gets the first tensor of floating-point numbers. The calls of each
-    module are counted from 0.
+    Of an output that is a tuple or a dict it gets the first floating-point tensor.
 
     Args:
-        net: Its hooks are as they were after the block.
-        names: Of the modules.
-        see: Gets the outputs.
-        functions: Also see activations that are functions (F.relu, torch.tanh), by the name of the
-            module that calls them: "layer1.0.relu".
+        net: The network; the hooks are removed at the end of the block.
+        names: Names of the modules.
+        observer: Function of a name, a tensor and the number of the module's call, from 0.
+        functions: Also observe activations that are functions (F.relu, torch.tanh), under the name
+            of the module that calls them: "layer1.0.relu".
     """
-    calls: Counter[str] = Counter()
+    names, calls = list(names), Counter[str]()
 
-    def tell(name: str, output: Any) -> None:
-        if (a := _first(output)) is not None:
-            see(name, a, calls[name])
+    def report(name: str, output: Any) -> None:
+        if (tensor := _first_tensor(output)) is not None:
+            observer(name, tensor, calls[name])
             calls[name] += 1
 
     def hook(name: str, _module: nn.Module, _args: Any, output: Any) -> None:
-        tell(name, output)
+        report(name, output)
 
-    hooks, kept = [], list(names)
-    try:
-        for name in kept:
-            hooks.append(net.get_submodule(name).register_forward_hook(partial(hook, name)))
-        with ExitStack() as stack:
-            if functions:
-                running = stack.enter_context(_running(net))
-                stack.enter_context(_Functions(running, set(kept), tell))
-            yield
-    finally:
-        for handle in hooks:
-            handle.remove()
+    with ExitStack() as stack:
+        for name in names:
+            module = net.get_submodule(name)
+            stack.enter_context(module.register_forward_hook(partial(hook, name)))
+        if functions:
+            running = _track_running(net, stack)
+            stack.enter_context(_FunctionObserver(running, set(names), report))
+        yield
 
 
-class _Functions(TorchFunctionMode):
-    """Sees activations that are called as functions, unless a module of `known` calls them."""
+class _FunctionObserver(TorchFunctionMode):
+    """Report activations called as functions, except inside modules that are observed anyway."""
 
-    def __init__(self, running: list[str], known: set[str], tell: Callable[[str, Any], None]):
+    def __init__(
+        self, running: list[str], observed: set[str], report: Callable[[str, Any], None]
+    ) -> None:
         super().__init__()
-        self.running, self.known, self.tell = running, known, tell
+        self.running, self.observed, self.report = running, observed, report
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         output = function(*args, **(kwargs or {}))
-        word = getattr(function, "__name__", "").strip("_")
+        name = getattr(function, "__name__", "").strip("_")
         caller = self.running[-1] if self.running else ""
-        if any(w in word for w in WORDS) and caller not in self.known:
-            self.tell(f"{caller}.{word}".lstrip("."), output)
+        if _is_activation(name) and caller not in self.observed:
+            self.report(f"{caller}.{name}".lstrip("."), output)
         return output
 
 
-@contextmanager
-def _running(net: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules that are running inside the block, the innermost last."""
+def _track_running(net: nn.Module, stack: ExitStack) -> list[str]:
+    """Return a list that holds the names of the running modules, the innermost last."""
     running: list[str] = []
 
     def enter(name: str, *_: Any) -> None:
@@ -139,18 +135,17 @@ def _running(net: nn.Module) -> Iterator[list[str]]:
     def leave(*_: Any) -> None:
         running.pop()
 
-    hooks = []
-    try:
-        for name, m in net.named_modules():
-            hooks.append(m.register_forward_pre_hook(partial(enter, name)))
-            hooks.append(m.register_forward_hook(leave))
-        yield running
-    finally:
-        for handle in hooks:
-            handle.remove()
+    for name, module in net.named_modules():
+        stack.enter_context(module.register_forward_pre_hook(partial(enter, name)))
+        stack.enter_context(module.register_forward_hook(leave))
+    return running
 
 
-def _first(output: Any) -> Tensor | None:
-    """The first tensor of floating-point numbers in what a module gives."""
-    found = tensors(output) or tensors(list(getattr(output, "__dict__", {}).values()))
-    return next((t for t in found if t.is_floating_point() and t.dim() and t.numel()), None)
+def _is_activation(name: str) -> bool:
+    return any(part in name for part in ACTIVATIONS)
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    """Return the first floating-point tensor with entries in a module's output."""
+    candidates = tensors(output) or tensors(list(getattr(output, "__dict__", {}).values()))
+    return next((t for t in candidates if t.is_floating_point() and t.dim() and t.numel()), None)

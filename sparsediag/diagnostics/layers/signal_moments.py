@@ -1,4 +1,4 @@
-"""Size and direction of a module's outputs and of the gradient that reaches them."""
+"""Size and direction of a module's outputs, and size of the gradient at them."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ import torch
 from torch import Tensor
 
 
-class Wave:
-    """Sums over the outputs of one module and over the gradients there.
+class SignalMoments:
+    """Running sums over the outputs of one module and over the gradients at them.
 
-    The cosines of all pairs need no pairs: |sum u|^2 = n + n (n - 1) mean cosine, where u are the
-    outputs of n samples, each over its own norm.
+    The mean cosine over all pairs of samples needs no loop over pairs: if u are the outputs of n
+    samples, each divided by its norm, then |sum u|^2 = n + n (n - 1) mean cosine.
     """
 
     def __init__(self) -> None:
-        self.numbers, self.apart, self.reached = 0, True, True
+        self.numbers, self.per_sample, self.differentiable = 0, True, True
         self.squares: Tensor | float = 0.0
-        self.slopes: Tensor | float = 0.0
-        self.sums: dict[Any, Tensor] = {}  # of directions, by call and shape
-        self.directions: dict[Any, Tensor | int] = {}  # their numbers
+        self.gradient_squares: Tensor | float = 0.0
+        self.unit_sums: dict[Any, Tensor] = {}  # sum of u, by call and shape
+        self.unit_counts: dict[Any, Tensor | int] = {}  # n, likewise
 
-    def forward(self, output: Tensor, call: int, samples: int, *, apart: bool) -> None:
-        """Add what came out of a call, and wait for the gradient.
+    def add(self, output: Tensor, call: int, samples: int, *, per_sample: bool) -> None:
+        """Add an output, and the gradient at it once the backward pass has it.
 
         Args:
-            output: Of the module.
-            call: Its number in this pass.
-            samples: Their number.
-            apart: Whether each row of the output is one sample's.
+            output: The output of the module.
+            call: Number of the module's call in this pass.
+            samples: Number of samples in the batch.
+            per_sample: True if the output has one row for each sample.
         """
         self.numbers += output.numel()
-        self.apart &= apart
-        a = output.detach()
-        a = a if a.dtype in (torch.float32, torch.float64) else a.float()
-        rows = a.reshape(len(a), -1)
+        self.per_sample &= per_sample
+        values = output.detach()
+        values = values if values.dtype in (torch.float32, torch.float64) else values.float()
+        rows = values.reshape(len(values), -1)
         norms = rows.norm(dim=1)
         self.squares = self.squares + norms.double().square().sum()
         key = (call, rows.shape[1])
         scale = torch.where(norms > 0, 1 / norms, 0)
-        self.sums[key] = self.sums.get(key, 0) + (scale @ rows).double()
-        self.directions[key] = self.directions.get(key, 0) + (norms > 0).sum()
-        self.reached &= output.requires_grad
-        if output.requires_grad:
-            output.register_hook(lambda slope: self.back(slope * samples))
+        self.unit_sums[key] = self.unit_sums.get(key, 0) + (scale @ rows).double()
+        self.unit_counts[key] = self.unit_counts.get(key, 0) + (norms > 0).sum()
+        self.differentiable &= output.requires_grad
+        if output.requires_grad:  # times the samples: the gradient of each sample's own loss
+            output.register_hook(lambda gradient: self._add_gradient(gradient * samples))
 
-    def back(self, slope: Tensor) -> None:
-        """Add the gradient of the samples' own losses."""
-        norm = torch.linalg.vector_norm(slope.detach(), dtype=torch.float64)
-        self.slopes = self.slopes + norm.square()
+    def _add_gradient(self, gradient: Tensor) -> None:
+        norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float64)
+        self.gradient_squares = self.gradient_squares + norm.square()
 
     @property
-    def found(self) -> tuple[float, float, float]:
-        """Size, mean cosine, and size of the gradient."""
-        n = np.array([float(number) for number in self.directions.values()])
-        whole = np.array([float(total.square().sum()) for total in self.sums.values()])
+    def moments(self) -> tuple[float, float, float]:
+        """Root mean square of the outputs, mean cosine, root mean square of the gradient."""
+        n = np.array([float(count) for count in self.unit_counts.values()])
+        squares = np.array([float(total.square().sum()) for total in self.unit_sums.values()])
         pairs = float((n * (n - 1)).sum())
-        cosine = float((whole - n).sum()) / pairs if self.apart and pairs else np.nan
-        slope = (float(self.slopes) / self.numbers) ** 0.5 if self.reached else np.nan
-        return (float(self.squares) / self.numbers) ** 0.5, cosine, slope
+        cosine = float((squares - n).sum()) / pairs if self.per_sample and pairs else np.nan
+        gradient = (float(self.gradient_squares) / self.numbers) ** 0.5
+        rms = (float(self.squares) / self.numbers) ** 0.5
+        return rms, cosine, gradient if self.differentiable else np.nan

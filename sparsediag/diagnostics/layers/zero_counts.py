@@ -1,4 +1,4 @@
-"""Counts of zeros and of dead units among the outputs of a module, on the device."""
+"""Counts of zeros and of dead units in the outputs of a module, on the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 
-def classes(targets: Sequence[Any]) -> Tensor:
-    """The classes among the targets of all batches, sorted; none where they are no indices.
+def class_indices(targets: Sequence[Any]) -> Tensor:
+    """Return the classes among the targets of all batches, sorted; empty if they are no indices.
 
-    >>> classes([torch.tensor([2, 0]), torch.tensor([2])])
+    >>> class_indices([torch.tensor([2, 0]), torch.tensor([2])])
     tensor([0, 2])
     """
     indices = [
@@ -21,94 +21,96 @@ def classes(targets: Sequence[Any]) -> Tensor:
     ]
     if len(indices) < len(targets):
         return torch.zeros(0, dtype=torch.long)
-    found: Tensor = torch.cat(indices).long().unique()
-    return found
+    classes: Tensor = torch.cat(indices).long().unique()
+    return classes
 
 
-class Tally:
-    """Counts of a module's outputs.
+class ZeroCounts:
+    """Running counts over the outputs of one module.
 
-    Where they cannot be told apart by samples, what is said of single samples is nan, and so is
-    what is said of units where it is not clear which dimension is theirs.
+    Numbers of single samples are NaN where an output has not one row for each sample, and numbers
+    of units where it is unclear which dimension holds them.
 
     Args:
-        threshold: Up to this |a| is small.
-        relative: Up to this share of the largest |a| of the same sample, |a| is faint.
+        threshold: An output a is small if |a| <= threshold.
+        relative: It is faint if |a| <= relative times the largest |a| of the same sample.
         classes: Number of classes.
     """
 
     def __init__(self, threshold: float, relative: float, classes: int) -> None:
         self.threshold, self.relative, self.classes = threshold, relative, classes
-        self.total, self.apart, self.known = 0, True, True
+        self.total, self.per_sample, self.per_unit = 0, True, True
         self.sums: Tensor | int = 0  # zeros, small, faint, squares
-        self.by_class: Tensor | int = 0  # zeros and numbers, (2, classes)
-        self.alive: dict[int, Tensor] = {}  # by the number of units: a module may be shared
-        self.woken: dict[int, Tensor] = {}  # likewise, (classes, units)
+        self.class_sums: Tensor | int = 0  # zeros and outputs of each class, (2, classes)
+        # by the number of units, since a module may be shared: (units,) and (classes, units)
+        self.active: dict[int, Tensor] = {}
+        self.class_active: dict[int, Tensor] = {}
 
-    def add(self, a: Tensor, labels: Tensor, *, apart: bool, axis: int | None) -> None:
-        """Count what came out for a batch.
+    def add(self, output: Tensor, labels: Tensor, *, per_sample: bool, axis: int | None) -> None:
+        """Count the output for a batch.
 
         Args:
-            a: The output.
-            labels: Places among the classes, (samples,), or none.
-            apart: Whether each row is one sample's.
-            axis: The dimension of the units, if it is known.
+            output: The output of the module.
+            labels: Index of each sample's class among the classes, (samples,), or empty.
+            per_sample: True if the output has one row for each sample.
+            axis: The dimension of the units; None if unclear.
         """
-        size, awake = a.abs(), a != 0
-        self.total += a.numel()
-        self.apart &= apart
-        self.known &= axis is not None
-        faint = torch.full((), torch.nan, device=a.device)
-        if self.apart:
-            rows = size.reshape(len(a), -1)
+        size, zero = output.abs(), output == 0
+        self.total += output.numel()
+        self.per_sample &= per_sample
+        self.per_unit &= axis is not None
+        faint = torch.full((), torch.nan, device=output.device)
+        if self.per_sample:
+            rows = size.reshape(len(output), -1)
             faint = (rows <= self.relative * rows.amax(1, keepdim=True)).sum()
-        zeros, small = (~awake).sum(), (size <= self.threshold).sum()
-        squares = torch.linalg.vector_norm(a, dtype=torch.float64).square()
-        self.sums = self.sums + torch.stack([t.double() for t in (zeros, small, faint, squares)])
-        labels = labels.to(a.device)
-        if self.apart and self.classes:
-            silent = (~awake).reshape(len(a), -1).sum(1).double()
-            counts = torch.stack([silent, torch.full_like(silent, rows.shape[1])])
-            table = counts.new_zeros(2, self.classes)
-            self.by_class = self.by_class + table.index_add(1, labels, counts)
+        squares = torch.linalg.vector_norm(output, dtype=torch.float64).square()
+        counts = (zero.sum(), (size <= self.threshold).sum(), faint, squares)
+        self.sums = self.sums + torch.stack([count.double() for count in counts])
+        labels = labels.to(output.device)
+        if self.per_sample and self.classes:
+            zeros = zero.reshape(len(output), -1).sum(1).double()
+            both = torch.stack([zeros, torch.full_like(zeros, rows.shape[1])])
+            table = both.new_zeros(2, self.classes)
+            self.class_sums = self.class_sums + table.index_add(1, labels, both)
         if axis is not None:
-            units = awake.movedim(axis, 1).flatten(2).any(2) if a.dim() > 2 else awake
-            self._units(units.reshape(len(a), -1), labels)
+            units = ~zero.movedim(axis, 1).flatten(2).all(2) if output.dim() > 2 else ~zero
+            self._add_units(units.reshape(len(output), -1), labels)
 
-    def _units(self, units: Tensor, labels: Tensor) -> None:
-        """Count which of them wake, (rows, units)."""
-        width = units.shape[1]
-        self.alive[width] = self.alive.get(width, False) | units.any(0)
-        if self.apart and self.classes:
-            before = self.woken.get(width, units.new_zeros(self.classes, width).double())
-            self.woken[width] = before.index_add(0, labels, units.double())
+    def _add_units(self, active: Tensor, labels: Tensor) -> None:
+        """Count the active units, (rows, units)."""
+        width = active.shape[1]
+        self.active[width] = self.active.get(width, False) | active.any(0)
+        if self.per_sample and self.classes:
+            empty = active.new_zeros(self.classes, width).double()
+            counts = self.class_active.get(width, empty)
+            self.class_active[width] = counts.index_add(0, labels, active.double())
 
     @property
     def shares(self) -> list[float]:
-        """Of outputs that are exactly 0, small, and faint; and the root of the mean square."""
+        """Shares of outputs that are 0, small and faint, and the root mean square."""
         *shares, square = (torch.as_tensor(self.sums) / self.total).tolist()
         return [*shares, square**0.5]
 
     @property
     def units(self) -> int:
-        """Number of units; 0 where they are not known."""
-        return sum(self.alive) if self.known else 0
+        """Number of units; 0 where unclear."""
+        return sum(self.active) if self.per_unit else 0
 
     @property
     def dead(self) -> float:
-        """Share of the units that no sample wakes."""
-        if not self.known:
+        """Share of the units that are 0 for every sample."""
+        if not self.per_unit:
             return float("nan")
-        return 1 - float(torch.cat(list(self.alive.values())).double().mean())
+        return 1 - float(torch.cat(list(self.active.values())).double().mean())
 
     @property
-    def of_classes(self) -> np.ndarray:
-        """For each class, the share of zeros, and of units that none of its samples wakes."""
-        found = np.full((2, self.classes), np.nan)
-        if self.apart and self.classes:
-            zeros, numbers = torch.as_tensor(self.by_class)
-            found[0] = (zeros / numbers).cpu().numpy()
-        if self.known and self.apart and self.classes:
-            woken = torch.cat(list(self.woken.values()), dim=1) > 0
-            found[1] = 1 - woken.double().mean(1).cpu().numpy()
-        return found
+    def class_shares(self) -> np.ndarray:
+        """Shares of zeros and of dead units over the samples of each class, (2, classes)."""
+        shares = np.full((2, self.classes), np.nan)
+        if self.per_sample and self.classes:
+            zeros, outputs = torch.as_tensor(self.class_sums)
+            shares[0] = (zeros / outputs).cpu().numpy()
+            if self.per_unit:
+                active = torch.cat(list(self.class_active.values()), dim=1) > 0
+                shares[1] = 1 - active.double().mean(1).cpu().numpy()
+        return shares

@@ -1,4 +1,4 @@
-"""Which dimension of an output is that of samples or units, against nets whose layout is known."""
+"""Dimensions of samples and units of outputs whose layout is known."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsediag.diagnostics.layers.unit_axis import samples_first, units
+from sparsediag.diagnostics.layers.unit_axis import per_sample, unit_axis
 
 
 def found(layer: nn.Module, x: Tensor, change: Callable[[Tensor], Tensor]) -> int | None:
     """The dimension of the units after a layer and what follows."""
-    with units(layer) as axis:
+    with unit_axis(layer) as axis:
         return axis(change(layer(x)))
 
 
@@ -42,6 +42,9 @@ IMAGES, LAST = torch.randn(3, 2, 4, 8), torch.randn(3, 4, 8, 2)
         (nn.LSTM(2, 5, batch_first=True), LAST[..., 0, :], lambda a: a[0], 2),
         (nn.LayerNorm(2), LAST, torch.relu, 3),
         (nn.BatchNorm2d(2), IMAGES, torch.relu, 1),
+        (nn.Conv1d(2, 4, 1), IMAGES[:, :, 0], torch.relu, 1),
+        (nn.Linear(2, 4), LAST[:, 0], torch.relu, 2),
+        (nn.Conv1d(2, 6, 2), IMAGES[:, :, 0], lambda a: a.transpose(1, 2), 2),
     ],
 )
 def test_units_are_followed_from_the_layer_before(
@@ -57,14 +60,15 @@ def test_units_before_any_layer() -> None:
         (nn.Conv1d(2, 2, 1), (3, 4, 5), 1),
         (nn.Linear(2, 2), (3, 4, 5, 6), 1),
         (nn.Linear(2, 2), (3, 4), 1),
+        (nn.Flatten(), (2, 3, 2, 2, 2), 1),
     ]:
-        with units(net) as found:
+        with unit_axis(net) as found:
             assert found(torch.zeros(shape)) == axis
 
 
 def test_rows_are_samples_where_there_is_one_for_each() -> None:
-    plain = samples_first(nn.Linear(2, 2), 4)
+    plain = per_sample(nn.Linear(2, 2), 4)
     assert [plain(torch.zeros(n, 4, 2)) for n in (4, 8, 3)] == [True, False, False]
-    timed = samples_first(nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 2)), 4)
+    timed = per_sample(nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 2)), 4)
     assert [timed(torch.zeros(s)) for s in ((4, 2), (4, 5, 2), (4, 4, 2))] == [True, True, False]
-    assert samples_first(nn.GRU(2, 2, batch_first=True), 4)(torch.zeros(4, 4, 2))
+    assert per_sample(nn.GRU(2, 2, batch_first=True), 4)(torch.zeros(4, 4, 2))

@@ -230,7 +230,7 @@ def test_a_net_without_dead_weights_has_no_dashed_flow() -> None:
 def test_a_signal_that_ends_is_drawn_and_told() -> None:
     still = three(torch.zeros(2, 3))
     found = only(nets=gather({"still": still}, Checkpoint.problem), signal={"still": signal(still)})
-    assert "nothing comes out of 1" in findings(found).body
+    assert "the output of 1 is 0" in findings(found).body
     assert layers.signals(found, looks(["still"])).body.count('<svg role="img"') == 3
 
 
@@ -295,7 +295,7 @@ def test_a_regressor_has_no_accuracy_and_no_history(odd: str) -> None:
 
 def test_what_cannot_be_is_a_sentence(odd: str) -> None:
     for where in ("activations", "findings"):
-        assert "the net has no activation to look at" in section(odd, where)
+        assert "no activation to look at" in section(odd, where)
     assert section(odd, "activations").count('<svg role="img"') == 2
     assert len(surfaces(odd)) == 2
 
