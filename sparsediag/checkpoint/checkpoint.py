@@ -1,7 +1,7 @@
 """A trained network in one file that describes itself and runs no code when it is read.
 
 The file holds plain types and tensors. A masked tensor is stored as packed bits and its live
-values, so a dead weight cannot come back as anything but 0.
+values, so a dead weight is always exactly 0 after loading.
 """
 
 from __future__ import annotations
@@ -15,49 +15,50 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sparsediag import models
 from sparsediag.checkpoint import rebuild, resolve, safe_load, state_dicts
+from sparsediag.checkpoint.load_weights import load_weights
 from sparsediag.core import losses
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import pick
-from sparsediag.core.errors import CheckpointError
+from sparsediag.core.errors import CheckpointError, unknown
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Loss, Problem
 from sparsediag.core.version import __version__
 
-
-def _made_by() -> dict[str, str]:
-    return {
-        "sparsediag": __version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
+VERSIONS = {
+    "sparsediag": __version__,
+    "torch": str(torch.__version__),
+    "python": platform.python_version(),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Everything needed to rebuild a trained net and to know where it came from.
+    """Everything needed to rebuild a trained network and to know where it came from.
 
     Attributes:
-        model: A key of `models.MODELS`, or the label of a net of your own.
-        options: The keywords that `models.build` gets.
-        weights: The state dict on the CPU, buffers included.
-        mask: The live weights, or None for a dense net.
-        data: Name of the data set, so that a diagnostic knows where to look.
-        run: The description of the training; empty for a net that was not trained here.
-        step: Optimiser steps taken.
-        steps: Optimiser steps of the whole training.
-        history: One dict an epoch.
-        resume: What the training needs to go on: only in the latest file of a run.
-        made_by: Versions of sparsediag, torch and Python.
+        model: A key of `models.MODELS`, or a label of another network.
+        options: The keywords of `models.build`.
+        weights: The state dict on the CPU, with buffers.
+        mask: The live weights, or None for a dense network.
+        data: Name of the data set that it was trained on.
+        run: The description of the training; empty for a network that was not trained here.
+        step: Optimizer steps taken.
+        steps: Optimizer steps of the whole training.
+        history: One dict for each epoch.
+        resume: State that the training needs to continue; only in the latest file of a run.
+        made_by: Versions of sparsediag, torch and Python; for a file of another tool, its format,
+            and where its mask was found.
 
     >>> import tempfile
     >>> from sparsediag import models
     >>> net = models.build("lenet300", size=8)
-    >>> kept = Checkpoint.of(net, model="lenet300", options={"size": 8}, data="digits")
+    >>> checkpoint = Checkpoint.of(net, model="lenet300", options={"size": 8}, data="digits")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     kept.save(f"{folder}/net.pt")
-    ...     same = Checkpoint.load(f"{folder}/net.pt").build()
-    >>> torch.equal(same.fc.weight, net.fc.weight)
+    ...     checkpoint.save(f"{folder}/net.pt")
+    ...     loaded = Checkpoint.load(f"{folder}/net.pt").build()
+    >>> torch.equal(loaded.fc.weight, net.fc.weight)
     True
     """
 
@@ -71,34 +72,32 @@ class Checkpoint:
     steps: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     resume: dict[str, Any] | None = None
-    made_by: dict[str, str] = field(default_factory=_made_by)
+    made_by: dict[str, str] = field(default_factory=VERSIONS.copy)
 
     @classmethod
     def of(cls, net: nn.Module, *, mask: Mask | None = None, **about: Any) -> Checkpoint:
-        """A snapshot of `net`. `about` holds the other fields: model, options, data and so on.
+        """Return a snapshot of `net`. `about` gives other fields: model, options, data and so on.
 
         Raises:
-            CheckpointError: If a weight that the mask calls dead is not exactly 0.
+            CheckpointError: If a dead weight is not exactly 0.
         """
         if mask is not None:
             mask.check(net)
-            weights = dict(net.named_parameters())
             for name, m in mask.items():
-                revived = int((weights[name][~m.to(weights[name].device)] != 0).sum())
-                if revived:
+                weight = net.get_parameter(name)
+                if nonzero := int((weight[~m.to(weight.device)] != 0).sum()):
                     raise CheckpointError(
-                        f"{revived} dead weights of '{name}' are not 0; call mask.apply_(net) first"
+                        f"{nonzero} dead weights of '{name}' are not 0; call mask.apply_(net) first"
                     )
             mask = mask.to("cpu")
-        plain = torch.contiguous_format  # whatever layout the net was trained in
-        state = {
-            n: t.detach().to("cpu", copy=True, memory_format=plain)
-            for n, t in net.state_dict().items()
+        weights = {  # contiguous, whatever memory format the network was trained in
+            name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, t in net.state_dict().items()
         }
-        return cls(weights=state, mask=mask, **about)
+        return cls(weights=weights, mask=mask, **about)
 
     def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file; after an error the old file is still there."""
         mask: Mapping[str, Tensor] = self.mask or {}
         payload = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weights", "mask")
@@ -107,48 +106,47 @@ class Checkpoint:
         payload["mask"] = self.mask.pack() if self.mask else None
         payload["dense"] = {n: t.clone() for n, t in self.weights.items() if n not in mask}
         payload["live"] = {n: self.weights[n][m] for n, m in mask.items()}
-        with (
-            atomic_write(path) as draft,
-            draft.open("wb") as file,
-        ):  # a name would end up in the file
-            torch.save(safe_load.interned(payload), file)
+        # an open file, since torch.save would store the name of the draft
+        with atomic_write(path) as draft, draft.open("wb") as file:
+            torch.save(safe_load.intern_strings(payload), file)
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
-        """Read a file of `save`, or the weights in a file of others. Nothing in it is ever run.
+        """Read a file of `save`, or the weights in a file of another tool, without running code.
 
-        Others' files are those of `torch.save` and safetensors: a state dict by itself or under
-        `state_dict`, `model` and the like, those of Lightning too. Masks that lie beside the
-        weights are found (see `conventions`) and applied; `made_by` says which, and why one
-        cannot be used: then `build` and `problem` raise, unless `mask` says what to do.
+        Other tools' files are those of `torch.save` and safetensors: a state dict, alone or under
+        `state_dict`, `model` and the like, and files of Lightning. Masks beside the weights are
+        found (see `mask_conventions`) and applied; `made_by` names the convention. If a mask is
+        invalid, `made_by` says why, and `build` and `problem` raise unless `mask` is given.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CheckpointError: If it holds no weights, is damaged, or is of a newer format.
+            CheckpointError: If it holds no weights, is damaged, or has a newer format.
         """
         path = Path(path)
-        payload = safe_load.contents(path)
-        if safe_load.ours(path, payload, "dense"):
+        payload = safe_load.load_dict(path)
+        if safe_load.is_own_format(path, payload, "dense"):
             try:
-                return cls._unpacked(payload)
+                return cls._unpack(payload)
             except Exception:
                 raise CheckpointError(f"{path} is no whole checkpoint; write it again") from None
-        masks = f"{path} holds masks and no weights; give it as --mask {path}"
+        only_masks = f"{path} holds masks and no weights; give it as --mask {path}"
         if payload.keys() == {"format", "mask"}:
-            raise CheckpointError(masks)
+            raise CheckpointError(only_masks)
         try:
-            made_by, found = state_dicts.read(payload)
-        except ValueError as error:
+            made_by, masked = state_dicts.read(payload)
+        except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
-        if not found.weights:
-            raise CheckpointError(masks if found.mask else f"{path} holds no weights")
+        if not masked.weights:
+            raise CheckpointError(only_masks if masked.mask else f"{path} holds no weights")
         if path.suffix == ".safetensors":
             made_by["file"] = "safetensors"
-        return cls(model="", options={}, weights=found.weights, mask=found.mask, made_by=made_by)
+        return cls(model="", options={}, weights=masked.weights, mask=masked.mask, made_by=made_by)
 
     @classmethod
-    def _unpacked(cls, payload: dict[str, Any]) -> Checkpoint:
-        payload.pop("format")
+    def _unpack(cls, payload: dict[str, Any]) -> Checkpoint:
+        """Return the checkpoint that `save` wrote."""
+        del payload["format"]
         dense, live, packed = payload.pop("dense"), payload.pop("live"), payload.pop("mask")
         mask = Mask.unpack(packed) if packed is not None else None
         weights = dict(dense)
@@ -189,36 +187,50 @@ class Checkpoint:
         model: resolve.Model | None = None,
         model_options: Mapping[str, Any] | None = None,
     ) -> nn.Module:
-        """The net, in evaluation mode, with these weights.
+        """Return the network in evaluation mode, with these weights.
 
         Args:
-            device: Where to.
-            model: What makes the net, or the net itself, which stays as it is; see `resolve.net`.
-                None for a net that is built in.
-            model_options: Keywords for what makes it; by default those recorded here.
+            device: Device of the network.
+            model: What makes the network, or the network itself, which is not changed; see
+                `resolve.net`. None for the built-in network that is recorded.
+            model_options: Keywords for it; by default those recorded here.
 
         Raises:
             CheckpointError: If the model is not built in, or the weights do not fit it.
         """
-        net, _, _ = self._rebuilt(model, model_options)
+        net, _, _ = self._rebuild(model, model_options)
         return net.to(device)
 
-    def _rebuilt(
+    def _rebuild(
         self,
         model: resolve.Model | None,
         options: Mapping[str, Any] | None,
         mask: str | Path | None = None,
     ) -> tuple[nn.Module, Mask | None, list[str]]:
-        return rebuild.net(
-            self.weights,
-            self.mask,
-            builtin=self.model,
-            builtin_options=self.options,
-            made_by=self.made_by,
-            model=model,
-            options=options,
-            mask=mask,
+        """Return the network in evaluation mode, the chosen mask, and notes on the file."""
+        if model is not None:
+            name = resolve.label(model)
+            net = rebuild.custom_net(model, options, self.options)
+        elif options is not None:
+            raise ValueError("options of a model came without one; give --model too")
+        elif self.model in models.MODELS:
+            name = self.model
+            net = rebuild.builtin_net(name, self.options)
+        else:
+            message = unknown("model", self.model, models.MODELS)
+            if not self.model:
+                names = ", ".join([*self.weights][:3])
+                message = f"{len(self.weights)} tensors ({names}, ...) came without their network."
+            raise CheckpointError(f"{message} Give it: --model file.py:make")
+        about = self.made_by
+        if mask is None and "fault" in about:
+            raise CheckpointError(f"{about['fault']}; to leave the mask out: --mask none")
+        chosen, notes = load_weights(
+            net, self.weights, self.mask, choice=mask, summary=about.get("mask", ""), name=name
         )
+        if "beside" in about:
+            notes.append(f"file: {about['file']}; not read: {about['beside']}")
+        return net.eval(), chosen, notes
 
     def problem(
         self,
@@ -236,43 +248,43 @@ class Checkpoint:
         seed: int = 0,
         note: Callable[[str], None] | None = None,
     ) -> Problem:
-        """The loss of this net over fixed, un-augmented samples.
+        """Return the loss of this network over fixed, un-augmented samples.
 
         Args:
-            split: train, validation or test; None for train, or what custom batches take.
-            images: Number of images, drawn once by `seed`; 0 for the whole split, None for 1000, or
-                what custom batches take.
-            batch: Images at a time; None for 128, or what custom batches take.
-            data: Another data set than the one it was trained on, or custom batches; see
+            split: train, validation or test; None for train, or the default of custom batches.
+            images: Number of images, a sample that depends on `seed`; 0 for the whole split, None
+                for 1000, or the default of custom batches.
+            batch: Images in a batch; None for 128, or the default of custom batches.
+            data: Another data set than that of the training, or custom batches; see
                 `resolve.batches`.
-            model: What makes the net, as in `build`.
+            model: What makes the network, as in `build`.
             model_options: Keywords for it.
             loss: `loss(outputs, targets)` or its name, see `resolve.loss`; see `Problem` for None.
-            mask: "zeros" takes exact zeros for dead where there is no mask, "none" leaves the mask
-                out, another word is the file of one. None for the checkpoint's own.
+            mask: None for the mask of the checkpoint; "zeros" to take exact zeros for dead if it
+                has none; "none" for no mask; otherwise the file of another mask.
             batch_norm: Running statistics, or those of each batch; see `Problem`.
             device: auto, cpu, cuda or cuda:N.
             seed: Seed of the sample of images.
-            note: Is told where the mask comes from, if it was searched for, and what was left out.
+            note: Called with each note on where the mask was found and what was left out.
 
         Raises:
-            ValueError: If model, data, loss or mask cannot be had, or do not go together.
+            ValueError: If model, data, loss or mask is not available, or they do not fit together.
         """
-        where = pick(device)
-        net, alive, lines = self._rebuilt(model, model_options, mask)
+        place = pick(device)
+        net, chosen, notes = self._rebuild(model, model_options, mask)
+        defaults = models.defaults(self.model) if model is None else {}
         batches = rebuild.batches(
-            net.to(where),
+            net.to(place),
             self.data if data is None else data,
-            builtin=self.model if model is None else "",
-            builtin_options=self.options,
+            built_for={key: self.options.get(key, value) for key, value in defaults.items()},
             trained_on=self.data,
             seed=seed,
             split=split,
             images=images,
             batch=batch,
         )
-        for line in lines:
-            if note:
+        if note:
+            for line in notes:
                 note(line)
         compare = resolve.loss(loss) if isinstance(loss, str) else loss or losses.loss
-        return rebuild.problem(net, batches, loss=compare, mask=alive, batch_norm=batch_norm)
+        return rebuild.problem(net, batches, loss=compare, mask=chosen, batch_norm=batch_norm)

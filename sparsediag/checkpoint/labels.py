@@ -1,4 +1,4 @@
-"""Labels of checkpoints, as short as tells them apart."""
+"""Short labels of checkpoints."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 
 
-def names(files: list[Path]) -> list[str]:
+def short_labels(files: list[Path]) -> list[str]:
     """Return short distinct labels: file stems, or folder names without a run's hash.
 
-    >>> names([Path("a/best.pt"), Path("b/best.pt")])
+    >>> short_labels([Path("a/best.pt"), Path("b/best.pt")])
     ['a', 'b']
     """
     stems, folders = [f.stem for f in files], [f.resolve().parent.name for f in files]
     short = [re.sub(r"-[0-9a-f]{10}$", "", folder) for folder in folders]
-    for told in (stems, short, folders, [str(f) for f in files]):
-        if len(set(told)) == len(told):
-            return told
+    for labels in (stems, short, folders, [str(f) for f in files]):
+        if len(set(labels)) == len(labels):
+            return labels
     raise ValueError(f"{files[0]} came twice; give different checkpoints")

@@ -1,225 +1,199 @@
-"""The ways in which other tools store a mask beside the weights, recognised by name."""
+"""Recognise the ways in which other tools store a mask beside the weights of a network."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sparsediag.core.errors import CheckpointError
 from sparsediag.core.mask import Mask
 
 PRUNE = "weight_orig and weight_mask (torch.nn.utils.prune)"
 PARAMETRISED = "a binary tensor in a parametrisation (torch.nn.utils.parametrize)"
-NAMED = "weight_mask beside weight"
-BESIDE = "mask beside weight"
-DICT = "a dict of masks"
-SUSPECT = 0.2  # share of zeros in the matrices from which a mask may have been forgotten
+SUFFIXED = "weight_mask beside weight"  # SynFlow's code and many others
+BESIDE = "mask beside weight"  # layers that mask themselves
+DICT = "a dict of masks"  # by weight or by layer, as OpenLTH has it
+SUSPICIOUS = 0.2  # share of zeros in the matrices from which a mask may have been forgotten
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """Plain weights, and the mask that was kept beside them.
+class MaskedWeights:
+    """Plain weights, and the mask that was stored with them.
 
     Attributes:
-        weights: By the names of a net without a mask; the dead ones are exactly 0.
-        mask: What is alive, None where no mask was found.
-        line: Which convention it is, and what the weights say to it.
-        doubts: What looks like a mask and is none.
-        fault: Why there is a mask that cannot be used, empty if there is none such.
+        weights: By the names of a network without masks; dead weights are exactly 0.
+        mask: The live weights; None without a valid mask.
+        summary: Convention of the mask, number of dead weights, and whether they were 0.
+        ignored: Messages about tensors that are named like a mask and are none.
+        fault: Why a mask is invalid; empty if it is valid or if there is none.
     """
 
     weights: dict[str, Tensor]
     mask: Mask | None
-    line: str
-    doubts: list[str]
+    summary: str
+    ignored: list[str]
     fault: str = ""
 
 
-class Claim(NamedTuple):
+class Candidate(NamedTuple):
     """A tensor that may be the mask of a weight."""
 
-    of: str  # name of the weight
-    how: str
-    at: str  # name of the mask
-    mask: Tensor
-    values: str  # name of the tensor that holds the weight
-    sure: bool = False  # whether it can be nothing else
+    weight: str  # its name in a network without masks
+    convention: str
+    mask: str  # name of the mask
+    stored: str  # name of the tensor that holds the values of the weight
+    certain: bool = False  # whether the names leave no other meaning
 
 
-def read(state: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None) -> Found:
-    """Tell the mask from the weights.
+def read(state: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None) -> MaskedWeights:
+    """Separate the masks in a state dict from its weights.
 
-    It is a fault, told and not raised, if a mask has another shape than its weight, holds other
-    values than 0 and 1, names no weight, is contradicted by another, or is upside down.
+    A mask is invalid (`fault`, no exception) if its shape is not that of its weight, if it has
+    other values than 0 and 1, names no weight, contradicts another mask, or is inverted.
 
     Args:
-        state: Tensors by name, as `state_dict` gives them.
-        masks: Masks in a dict of their own, by the name of the weight or of its layer; what stands
-            before all names of the weights may be missing.
+        state: Tensors by name, as `state_dict` returns them.
+        masks: Masks from a dict of their own, by the name of the weight or of its layer.
 
     >>> state = {"weight_orig": torch.tensor([3.0, 4.0]), "weight_mask": torch.tensor([1.0, 0.0])}
     >>> read(state).weights, dict(read(state).mask)
     ({'weight': tensor([3., 0.])}, {'weight': tensor([ True, False])})
     """
-    kept: dict[str, tuple[str, Tensor]] = {}  # name of the weight -> convention, mask
-    names, doubts, faults = {name: name for name in state}, [], []
-    for claim in (*_named(state), *_beside(state), *_parametrised(state)):
-        if not claim.sure and not _fits(claim.mask, state[claim.values]):
-            doubts.append(f"'{claim.at}' is not of 0 and 1 in the shape of '{claim.of}'")
-            continue
-        faults += _keep(claim, state, kept)
-        names[claim.values] = claim.of
-        names.pop(claim.at)
-    weights = {new: state[old] for old, new in names.items()}
-    for name, of, m in _named_by(masks or {}, weights):
-        if of is None:
-            faults.append(f"the mask names '{name}', which is no weight in the file")
+    accepted, ignored = [], []
+    for candidate in _candidates(state):
+        values, weight = state[candidate.mask], state[candidate.stored]
+        fits = values.shape == weight.shape and values.dim() > 0 and is_binary(values)
+        if candidate.certain or fits:
+            accepted.append(candidate)
         else:
-            faults += _keep(Claim(of, DICT, f"of {name}", m, of), weights, kept)
-    if not kept and not faults:
-        return Found(weights, None, _none(weights, doubts), doubts)
-    if not faults:
-        mask = Mask({n: kept[n][1] for n in weights if n in kept})
-        how = " and ".join(dict.fromkeys(how for how, _ in kept.values()))
-        faults = upside_down(how, weights, mask)
-    if faults:
-        return Found(weights, None, "none that can be used", doubts, faults[0])
-    line = "; ".join([proof(how, weights, mask), *doubts])
-    return Found(fold(weights, mask), mask, line, doubts)
+            ignored.append(
+                f"'{candidate.mask}' is not of 0 and 1 in the shape of '{candidate.weight}'"
+            )
+    names = {name: name for name in state} | {c.stored: c.weight for c in accepted}
+    for candidate in accepted:
+        del names[candidate.mask]
+    weights = {plain: state[name] for name, plain in names.items()}
+    try:
+        beside = [(c.mask, c.weight, c.convention, state[c.mask]) for c in accepted]
+        convention, mask = _combine(weights, [*beside, *_of_dict(masks or {}, weights)])
+    except CheckpointError as error:
+        return MaskedWeights(weights, None, "none that can be used", ignored, str(error))
+    if mask is None:
+        return MaskedWeights(weights, None, "; ".join(_without(weights, ignored)), ignored)
+    summary = "; ".join([describe(convention, mask, weights), *ignored])
+    return MaskedWeights(zero_dead(weights, mask), mask, summary, ignored)
 
 
-def _keep(
-    claim: Claim, state: Mapping[str, Tensor], kept: dict[str, tuple[str, Tensor]]
-) -> list[str]:
-    """Keep the mask of a claim, or say what is wrong with it."""
-    came, need = tuple(claim.mask.shape), tuple(state[claim.values].shape)
-    if came != need:
-        return [f"the mask '{claim.at}' is {came}, '{claim.of}' is {need}; need one shape"]
-    if not binary(claim.mask):
-        return [f"the mask '{claim.at}' holds other values than 0 and 1; need those alone"]
-    how, twin = kept.setdefault(claim.of, (claim.how, claim.mask.bool()))
-    if claim.how == how == PARAMETRISED:  # one after the other
-        kept[claim.of] = (how, twin & claim.mask.bool())
-    elif not torch.equal(twin, claim.mask.bool()):
-        return [f"'{claim.of}' has two masks that disagree: {how}, {claim.how}; keep one"]
-    return []
-
-
-def _named_by(
-    masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-) -> list[tuple[str, str | None, Tensor]]:
-    """Names of masks, of the weights that they are of, and the masks."""
-
-    def under(before: str) -> list[str | None]:
-        both = [(f"{before}{name}", f"{before}{name}.weight") for name in masks]
-        return [next((of for of in two if of in weights), None) for two in both]
-
-    ends = [end for name in masks for end in (f".{name}", f".{name}.weight")][:2]
-    before = {n.removesuffix(end) + "." for n in weights for end in ends if n.endswith(end)}
-    whole = [b for b in sorted(before) if None not in under(b)]
-    alone = None in under("") and len(whole) == 1
-    return list(zip(masks, under(whole[0] if alone else ""), masks.values(), strict=True))
-
-
-def _named(state: Mapping[str, Tensor]) -> Iterator[Claim]:
-    """X_mask, of X_orig or of X."""
-    for name, m in state.items():
-        of = name.removesuffix("_mask")
-        if of != name and f"{of}_orig" in state:
-            yield Claim(of, PRUNE, name, m, f"{of}_orig", sure=True)
-        elif of != name and of in state:
-            yield Claim(of, NAMED, name, m, of)
-
-
-def _beside(state: Mapping[str, Tensor]) -> Iterator[Claim]:
-    """`mask` beside a `weight`; attention has buffers of that name too."""
-    for name, m in state.items():
+def _candidates(state: Mapping[str, Tensor]) -> Iterator[Candidate]:
+    """Find the tensors that are named like a mask."""
+    for name in state:
         module, _, last = name.rpartition(".")
-        of = f"{module}.weight".lstrip(".")
-        if last == "mask" and of in state:
-            yield Claim(of, BESIDE, name, m, of)
+        beside, suffixed = f"{module}.weight".lstrip("."), name.removesuffix("_mask")
+        hooked = re.fullmatch(r"(.*parametrizations\.(\w+)\.)\d+\.mask", name)
+        if hooked and f"{hooked[1]}original" in state:
+            weight = re.sub(r"parametrizations\.(\w+)\.$", r"\1", hooked[1])
+            yield Candidate(weight, PARAMETRISED, name, f"{hooked[1]}original")
+        elif last == "mask" and beside in state:
+            yield Candidate(beside, BESIDE, name, beside)
+        elif suffixed != name and f"{suffixed}_orig" in state:
+            yield Candidate(suffixed, PRUNE, name, f"{suffixed}_orig", certain=True)
+        elif suffixed != name and suffixed in state:
+            yield Candidate(suffixed, SUFFIXED, name, suffixed)
 
 
-def _parametrised(state: Mapping[str, Tensor]) -> Iterator[Claim]:
-    """`parametrizations.X.original`, where all other tensors of the parametrisation are masks."""
-    stems: dict[tuple[str, str], dict[str, Tensor]] = {}
-    for name, t in state.items():
-        if match := re.fullmatch(r"(.*?)parametrizations\.(\w+)\.(.*)", name):
-            stems.setdefault((match[1], match[2]), {})[name] = t
-    for (module, weight), parts in stems.items():
-        name = f"{module}parametrizations.{weight}.original"
-        original = parts.pop(name, None)
-        if original is not None and any(t.shape == original.shape for t in parts.values()):
-            other = [n for n, t in parts.items() if not _fits(t, original)]
-            for n in other[:1] or parts:
-                yield Claim(f"{module}{weight}", PARAMETRISED, n, parts[n], name)
+def _of_dict(
+    masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> Iterator[tuple[str, str, str, Tensor]]:
+    """Name, weight, convention and values of each mask in a dict."""
+    for name, mask in masks.items():
+        weight = next((w for w in (name, f"{name}.weight") if w in weights), None)
+        if weight is None:
+            raise CheckpointError(f"the mask names '{name}', which is no weight in the file")
+        yield f"of {name}", weight, DICT, mask
 
 
-def fold(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with the dead ones exactly 0, where the mask has their shape."""
+def _combine(
+    weights: Mapping[str, Tensor], masks: Iterable[tuple[str, str, str, Tensor]]
+) -> tuple[str, Mask | None]:
+    """Check the masks; return their convention and one Mask, None if there are none."""
+    found: dict[str, tuple[str, Tensor]] = {}
+    for name, weight, convention, values in masks:
+        shape, needed = tuple(values.shape), tuple(weights[weight].shape)
+        if shape != needed:
+            raise CheckpointError(
+                f"the mask '{name}' is {shape}, '{weight}' is {needed}; need the same shape"
+            )
+        if not is_binary(values):
+            raise CheckpointError(f"the mask '{name}' holds other values than 0 and 1")
+        first, other = found.setdefault(weight, (convention, values.bool()))
+        if not torch.equal(other, values.bool()):
+            raise CheckpointError(
+                f"'{weight}' has two masks that disagree: {first}, {convention}; keep one"
+            )
+    if not found:
+        return "", None
+    mask = Mask({name: found[name][1] for name in weights if name in found})
+    convention = " and ".join(dict.fromkeys(convention for convention, _ in found.values()))
+    check_not_inverted(convention, weights, mask)
+    return convention, mask
+
+
+def zero_dead(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights with the dead ones exactly 0, where the mask has their shape."""
     fits = {n: m for n, m in mask.items() if n in weights and weights[n].shape == m.shape}
     return {n: w.masked_fill(~fits[n], 0) if n in fits else w for n, w in weights.items()}
 
 
-def told(how: str, mask: Mask) -> str:
-    """Describe where a mask was found and how much of it is dead.
+def describe(convention: str, mask: Mask, weights: Mapping[str, Tensor] | None = None) -> str:
+    """Say where a mask was found, how many weights are dead, and how many of these were 0 before.
 
-    >>> told("a dict of masks", Mask({"weight": torch.tensor([True, False])}))
+    >>> describe("a dict of masks", Mask({"weight": torch.tensor([True, False])}))
     'a dict of masks of 1 tensor; 1 of 2 weights dead'
     """
     tensors, dead = f"{len(mask)} tensor{'s' * (len(mask) > 1)}", mask.size - mask.alive
-    return f"{how} of {tensors}; {dead:,} of {mask.size:,} weights dead"
+    summary = f"{convention} of {tensors}; {dead:,} of {mask.size:,} weights dead"
+    if weights is None or not dead:
+        return summary
+    zeros = sum(int((weights[n][~m] == 0).sum()) for n, m in mask.items())
+    if zeros == dead:
+        return f"{summary}; all of them exactly 0 in the file"
+    return f"{summary}; in the file {zeros:,} of them were 0, they are held at 0 here"
 
 
-def proof(how: str, weights: Mapping[str, Tensor], mask: Mask) -> str:
-    """Describe where a mask comes from, how much is dead, and whether it was 0 already."""
-    dead = mask.size - mask.alive
-    zero = sum(int((weights[n][~m] == 0).sum()) for n, m in mask.items())
-    seen = "all of them exactly 0 in the file"
-    if zero < dead:
-        seen = f"in the file {zero:,} of them were 0, they are held at 0 here"
-    return told(how, mask) + (f"; {seen}" if dead else "")
-
-
-def upside_down(how: str, weights: Mapping[str, Tensor], mask: Mask) -> list[str]:
-    """Return a message if the mask looks inverted: every live weight is 0, dead ones are not."""
+def check_not_inverted(convention: str, weights: Mapping[str, Tensor], mask: Mask) -> None:
+    """Raise CheckpointError if every live weight is 0 and the dead ones are not."""
     live = sum(int((weights[n][m] != 0).sum()) for n, m in mask.items())
     lost = sum(int((weights[n][~m] != 0).sum()) for n, m in mask.items())
-    if live or not lost or not mask.alive:
-        return []
-    return [
-        f"the mask ({how}) is upside down: every weight that it keeps is 0, "
-        f"{lost:,} that it drops are not; need 1 for alive"
-    ]
+    if lost and not live and mask.alive:
+        raise CheckpointError(
+            f"the mask ({convention}) is upside down: every weight that it keeps is 0, "
+            f"{lost:,} that it drops are not; need 1 for alive"
+        )
 
 
 def zeros(weights: Mapping[str, Tensor]) -> Mask | None:
-    """The exact zeros of matrices as a mask: a weight that only happens to be 0 counts as dead."""
+    """Return the exact zeros of matrices as a mask: a weight that is 0 by chance counts as dead."""
     matrices = {n: w for n, w in weights.items() if w.dim() > 1 and w.is_floating_point()}
-    holed = {
-        n: w != 0 for n, w in matrices.items() if (w == 0).any() and not (binary(w) and w.any())
+    masks = {
+        n: w != 0 for n, w in matrices.items() if (w == 0).any() and not (is_binary(w) and w.any())
     }
-    return Mask(holed) if holed else None
+    return Mask(masks) if masks else None
 
 
-def _none(weights: Mapping[str, Tensor], doubts: list[str]) -> str:
-    sizes = [w.numel() for w in weights.values() if w.dim() > 1 and w.is_floating_point()]
-    holes = zeros(weights)
-    dead = holes.size - holes.alive if holes else 0
-    parts = ["none", *doubts]
-    if dead > SUSPECT * sum(sizes):
-        parts.append(f"{dead / sum(sizes):.0%} of the weights are exactly 0: --mask zeros")
-    return "; ".join(parts)
+def _without(weights: Mapping[str, Tensor], ignored: list[str]) -> list[str]:
+    """Say that there is no mask, and if many weights are 0, that one may have been forgotten."""
+    size = sum(w.numel() for w in weights.values() if w.dim() > 1 and w.is_floating_point())
+    mask = zeros(weights)
+    dead = mask.size - mask.alive if mask else 0
+    hint = f"{dead / max(size, 1):.0%} of the weights are exactly 0: --mask zeros"
+    return ["none", *ignored, *([hint] if dead > SUSPICIOUS * size else [])]
 
 
-def _fits(mask: Tensor, weight: Tensor) -> bool:
-    return mask.shape == weight.shape and mask.dim() > 0 and binary(mask)
-
-
-def binary(values: Tensor) -> bool:
+def is_binary(values: Tensor) -> bool:
     """Return whether all values are 0 or 1."""
     return bool(((values == 0) | (values == 1)).all())

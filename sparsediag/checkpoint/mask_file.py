@@ -1,4 +1,4 @@
-"""Masks in files of their own, and the masks that other tools leave in their files."""
+"""Masks in files of their own, and the masks in the files of other tools."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sparsediag.core.mask import Mask
 
 
 def save(mask: Mask, path: str | Path) -> None:
-    """Write a mask to a file of its own, whole or not at all.
+    """Write a mask to a file; after an error the old file is still there.
 
     Args:
-        mask: What is alive; `load` gives it back.
-        path: The file, replaced if it is there.
+        mask: The live weights.
+        path: The file, replaced if it exists.
 
     Raises:
         OSError: If it cannot be written.
@@ -27,19 +27,19 @@ def save(mask: Mask, path: str | Path) -> None:
 
 
 def load(path: str | Path, *, zeros: bool = False) -> Mask:
-    """The mask in a file, whoever wrote it. Nothing in the file is ever run.
+    """Read a mask from a file of this package or of another tool, without running code from it.
 
-    It may be a file that `save` wrote, a checkpoint of ours or of others with a mask in it (see
+    The file may be one of `save`, a checkpoint with a mask (of this package or of another tool, see
     `Checkpoint.load`), or a dict of name -> tensor of booleans or of 0 and 1.
 
     Args:
         path: The file.
-        zeros: Where the file holds no mask, let the exact zeros of its weights be the dead ones: a
-            weight that only happens to be 0 is taken for dead.
+        zeros: If the file has no mask, take the exact zeros of its weights for dead; a weight that
+            is 0 by chance counts as dead too.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is damaged, or holds no mask.
+        CheckpointError: If it is damaged, or has no valid mask.
 
     >>> import tempfile
     >>> mask = Mask({"weight": torch.tensor([True, False])})
@@ -49,8 +49,8 @@ def load(path: str | Path, *, zeros: bool = False) -> Mask:
     True
     """
     path = Path(path)
-    payload, doubts = safe_load.contents(path), []
-    if safe_load.ours(path, payload, "mask"):
+    payload, ignored = safe_load.load_dict(path), []
+    if safe_load.is_own_format(path, payload, "mask"):
         try:
             mask = None if payload["mask"] is None else Mask.unpack(payload["mask"])
             weights = dict(payload.get("dense", {}))
@@ -58,16 +58,16 @@ def load(path: str | Path, *, zeros: bool = False) -> Mask:
             raise CheckpointError(f"{path} is no whole mask; write it again") from None
     else:
         try:
-            _, found = state_dicts.read(payload)
-        except ValueError as error:
+            _, masked = state_dicts.read(payload)
+        except CheckpointError as error:
             raise CheckpointError(f"{error}; {path} holds no mask") from None
-        if found.fault:
-            raise CheckpointError(f"{found.fault}; {path} holds no mask")
-        mask, weights, doubts = found.mask, found.weights, found.doubts
-    holes = None if mask else mask_conventions.zeros(weights)
-    if mask is None and zeros:
-        mask = holes
-    if mask is None:
-        hint = "; its weights hold zeros: zeros = true" if holes else ""
-        raise CheckpointError("; ".join([*doubts, f"{path} holds no mask{hint}"]))
-    return mask
+        if masked.fault:
+            raise CheckpointError(f"{masked.fault}; {path} holds no mask")
+        mask, weights, ignored = masked.mask, masked.weights, masked.ignored
+    if mask is not None:
+        return mask
+    from_zeros = mask_conventions.zeros(weights)
+    if from_zeros is None or not zeros:
+        hint = "; its weights hold zeros: zeros = true" if from_zeros else ""
+        raise CheckpointError("; ".join([*ignored, f"{path} holds no mask{hint}"]))
+    return from_zeros

@@ -9,43 +9,45 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run in order of their steps, one for each step.
+    """Return the checkpoints of a run in order of their steps, one for each step.
 
-    Files that record no step, as others' do not, are in order of the numbers in their names.
+    Files that record no step, such as those of other tools, are ordered by the numbers in their
+    names.
 
     Raises:
-        ValueError: If there is none, or their order cannot be told.
+        ValueError: If there is no checkpoint, or the order is unknown.
     """
     files = [*sorted(folder.glob("epoch-*.pt")), *folder.glob("best.pt"), *folder.glob("last.pt")]
     if not files:
         raise ValueError(f"{folder} holds no checkpoint; give the folder that a training wrote")
     if len(files) == 1:
         return files
-    steps: dict[int, Path] = {}
-    untold: dict[int, Path] = {}
+    by_step: dict[int, Path] = {}
+    by_number: dict[int, Path] = {}
     for file in files:
-        kept = Checkpoint.load(file)
-        if kept.step or kept.run:
-            steps.setdefault(kept.step, file)
+        checkpoint = Checkpoint.load(file)
+        if checkpoint.step or checkpoint.run:
+            by_step.setdefault(checkpoint.step, file)
             continue
         number = _number(file)
-        if number is None or number in untold:
+        if number is None or number in by_number:
             raise ValueError(
                 f"{file} records no step, and its name has no number of its own; "
                 "name it epoch-N.pt or move it away"
             )
-        untold[number] = file
-    if steps and any(untold):
-        raise ValueError(f"{untold[max(untold)]} records no step and others do; move either away")
-    steps = untold | steps
-    return [steps[step] for step in sorted(steps)]
+        by_number[number] = file
+    if by_step and any(by_number):
+        file = by_number[max(by_number)]
+        raise ValueError(f"{file} records no step and others do; move either away")
+    ordered = by_number | by_step
+    return [ordered[step] for step in sorted(ordered)]
 
 
-def epochs(file: Path, kept: Checkpoint) -> int:
-    """Epochs trained: those that a checkpoint records, or the number in the name of its file."""
-    return len(kept.history) or _number(file) or 0
+def epochs(file: Path, checkpoint: Checkpoint) -> int:
+    """Return the epochs that a checkpoint records, or the number in the name of its file."""
+    return len(checkpoint.history) or _number(file) or 0
 
 
 def _number(file: Path) -> int | None:
-    found = re.match(r"epoch-(\d+)", file.name)
-    return int(found[1]) if found else None
+    match = re.match(r"epoch-(\d+)", file.name)
+    return int(match[1]) if match else None

@@ -16,14 +16,14 @@ import torch
 from sparsediag.core.errors import CheckpointError
 
 FORMAT = 1
-OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote before 1.6 starts with
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # start of a file of torch.save before 1.6
 
 
-def ours(path: Path, payload: Mapping[Any, Any], *needed: str) -> bool:
-    """Return whether the contents of a file are complete and of a format of this package.
+def is_own_format(path: Path, payload: Mapping[Any, Any], *needed: str) -> bool:
+    """Return whether this package wrote a file: whether it names a format and the needed keys.
 
     Raises:
-        CheckpointError: If the format is one that only a newer version knows.
+        CheckpointError: If only a newer version knows the format.
     """
     if not {"format", *needed} <= payload.keys():
         return False
@@ -35,41 +35,36 @@ def ours(path: Path, payload: Mapping[Any, Any], *needed: str) -> bool:
     return True
 
 
-def contents(path: Path) -> dict[Any, Any]:
-    """The dict in a file of `torch.save` or of safetensors, whoever wrote it.
+def load_dict(path: Path) -> dict[Any, Any]:
+    """Read the dict in a file of `torch.save` or of safetensors.
 
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is anything else, or is damaged.
     """
-    payload = _read(path)
-    if not isinstance(payload, Mapping):
-        raise CheckpointError(f"{path} holds a {type(payload).__name__}; need a dict of tensors")
-    return dict(payload)
-
-
-def _read(path: Path) -> Any:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give a file in it, such as {path / 'best.pt'}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give one that `python -m training` wrote")
     with path.open("rb") as file:
-        start = file.read(len(OLD))
+        start = file.read(len(LEGACY))
     try:
         if start[8:9] == b"{":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            return dict(load_file(path))
         if start.startswith(b"PK"):
-            _checked(path)
-        elif start != OLD:
+            _check_zip(path)
+        elif start != LEGACY:
             raise CheckpointError(
                 f"{path}: not a torch checkpoint (it starts with {start[:5]!r}); "
                 "give a file that `python -m training` wrote, torch.save or safetensors"
             )
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*[Ss]parse")  # they will be made dense
-            return torch.load(path, map_location="cpu", weights_only=True)
+            warnings.filterwarnings(
+                "ignore", message=".*[Ss]parse"
+            )  # sparse tensors are made dense later
+            payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         what = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
@@ -81,11 +76,15 @@ def _read(path: Path) -> Any:
         raise
     except Exception:
         raise CheckpointError(f"{path} is damaged or cut short; copy or write it again") from None
+    if not isinstance(payload, Mapping):
+        raise CheckpointError(f"{path} holds a {type(payload).__name__}; need a dict of tensors")
+    return dict(payload)
 
 
-def _checked(path: Path) -> None:
+def _check_zip(path: Path) -> None:
+    """Raise an error if a zip file is damaged, or is no file of weights."""
     with zipfile.ZipFile(path) as file:
-        if file.testzip():  # torch compares no checksum
+        if file.testzip():  # torch checks no checksum
             raise ValueError("a checksum does not fit")
         if any(name.endswith("/constants.pkl") for name in file.namelist()):
             raise CheckpointError(
@@ -96,12 +95,15 @@ def _checked(path: Path) -> None:
             raise CheckpointError(f"{path} is a result; give the checkpoint it was made from")
 
 
-def interned(value: Any) -> Any:
-    """The value with one object for all words that are equal, so that equal files are the same."""
+def intern_strings(value: Any) -> Any:
+    """Return a value in which equal strings are one object, so that equal files have equal bytes.
+
+    pickle writes a string again unless it is the same object.
+    """
     if isinstance(value, str):
         return sys.intern(value)
     if isinstance(value, dict):
-        return {interned(key): interned(v) for key, v in value.items()}
+        return {intern_strings(key): intern_strings(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(interned(v) for v in value)
+        return type(value)(intern_strings(v) for v in value)
     return value

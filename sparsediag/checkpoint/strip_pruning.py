@@ -14,13 +14,13 @@ from sparsediag.core.validation import unwrap
 
 
 def plain(net: nn.Module) -> tuple[nn.Module, Mask | None]:
-    """A copy of `net` with plain weights, the dead ones exactly 0, and the mask, if it has one.
+    """Return a copy of `net` with plain weights, dead ones exactly 0, and its mask, if any.
 
-    Masks of `torch.nn.utils.prune` and of parametrisations are taken out of the copy. Masks in
-    buffers (`mask` or `weight_mask` beside `weight`) are read, and stay where they are.
+    Masks of `torch.nn.utils.prune` and of parametrisations are removed from the copy. Masks in
+    buffers (`mask` or `weight_mask` beside `weight`) are read and kept.
 
     Args:
-        net: Any module; it is left as it is.
+        net: Any module; it is not changed.
 
     Raises:
         ValueError: If a mask does not fit its weight, or a parametrisation does more than mask.
@@ -33,31 +33,31 @@ def plain(net: nn.Module) -> tuple[nn.Module, Mask | None]:
     """
     net = unwrap(net)
     tensors = [t for m in net.modules() for t in vars(m).values() if isinstance(t, Tensor)]
-    # what hooks have computed cannot be copied with the rest
+    # the masked weights that hooks have computed are no leaves, which deepcopy refuses
     copied = copy.deepcopy(net, {id(t): t.detach().clone() for t in tensors if not t.is_leaf})
-    found = mask_conventions.read(
+    masked = mask_conventions.read(
         {n: t for n, t in net.state_dict().items() if isinstance(t, Tensor)}
     )
-    if found.fault:
-        raise ValueError(found.fault)
+    if masked.fault:
+        raise ValueError(masked.fault)
     for name, module in copied.named_modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(module, hook._tensor_name)
         for weight in list(getattr(module, "parametrizations", ())):
             key = f"{name}.{weight}".lstrip(".")
-            if key in (found.mask or ()):
-                if not torch.equal(getattr(module, weight), found.weights[key]):
+            if key in (masked.mask or ()):
+                if not torch.equal(getattr(module, weight), masked.weights[key]):
                     raise ValueError(f"the parametrisation of '{key}' does more than mask it")
-                _of_its_own_class(module)
+                _copy_class(module)
                 parametrize.remove_parametrizations(module, weight, leave_parametrized=False)
-    if found.mask is not None:
-        found.mask.apply_(copied)
-    return copied, found.mask
+    if masked.mask is not None:
+        masked.mask.apply_(copied)
+    return copied, masked.mask
 
 
-def _of_its_own_class(module: nn.Module) -> None:
-    """A copy shares the class that torch made for the original, and changes it with its own."""
+def _copy_class(module: nn.Module) -> None:
+    """Give a copy a class of its own: torch made one for the original, and will change it."""
     kind = type(module)
-    own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
-    module.__class__ = type(kind.__name__, kind.__bases__, own)
+    members = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+    module.__class__ = type(kind.__name__, kind.__bases__, members)

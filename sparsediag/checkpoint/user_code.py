@@ -1,13 +1,12 @@
 """Import code of the user that a command line names, such as `file.py:make`.
 
-It is imported, which runs it, as `python file.py` does. What it prints goes to stderr, and what it
-raises becomes one line.
+It is imported, which runs it, as `python file.py` does. Its prints go to stderr, and its errors
+become one line.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,31 +20,32 @@ import torch
 
 from sparsediag.core.errors import unknown
 
-OWN = "file.py:make or package.module:Net"
+SYNTAX = "file.py:make or package.module:Net"
 
 
-def import_object(words: str) -> Any:
+def import_object(spec: str) -> object:
     """Import the object that `file.py:name` or `package.module:name` names."""
-    where, _, name = words.rpartition(":")
+    where, _, name = spec.rpartition(":")
     if where.endswith(".py") and not Path(where).is_file():
-        raise ValueError(f"{where}: no such file; need {OWN}")
+        raise ValueError(f"{where}: no such file; need {SYNTAX}")
     if not where or not name:
-        raise ValueError(f"'{words}' names nothing; need {OWN}")
-    with user_code(words):
+        raise ValueError(f"'{spec}' names nothing; need {SYNTAX}")
+    with user_code(spec):
         if where.endswith(".py"):
             path = Path(where).resolve()
-            module = _module(path, path.stat().st_mtime_ns)
+            module = _import_file(path, path.stat().st_mtime_ns)
         else:
             module = importlib.import_module(where)
     if not hasattr(module, name):
-        raise ValueError(unknown(f"name in {where}:", name, _made_in(module)))
-    return getattr(module, name)
+        raise ValueError(unknown(f"name in {where}:", name, _defined_names(module)))
+    found: object = getattr(module, name)
+    return found
 
 
 @contextmanager
-def user_code(words: str) -> Iterator[None]:
-    """Code of the user's, with its folder importable and random numbers of its own."""
-    where = words.rpartition(":")[0]
+def user_code(spec: str) -> Iterator[None]:
+    """Run code of the user: its folder is importable, and the global random state is kept."""
+    where = spec.rpartition(":")[0]
     folder = str(Path(where).resolve().parent if where.endswith(".py") else Path.cwd())
     sys.path.insert(0, folder)
     try:
@@ -55,57 +55,59 @@ def user_code(words: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{words} raised {what}; --debug shows where") from error
+        raise ValueError(f"{spec} raised {one_line(error)}; --debug shows where") from error
     finally:
         with suppress(ValueError):
             sys.path.remove(folder)
 
 
+def one_line(error: BaseException) -> str:
+    """Return the type and the message of an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def accepted_kwargs(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of some keywords that a function takes."""
+    """Return those of the offered keyword arguments that a function takes."""
     try:
-        known = inspect.signature(function).parameters
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return {}
-    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return dict(offered)
-    named = {n for n, p in known.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    return {key: value for key, value in offered.items() if key in named}
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {k: v for k, v in offered.items() if k in parameters and parameters[k].kind in by_name}
 
 
 def required_kwargs(function: Callable[..., Any], offered: Iterable[str]) -> list[str]:
-    """Those of some keywords that a function cannot do without.
+    """Return those of the offered keywords that a function needs.
 
     >>> required_kwargs(lambda batch, images=20: None, ["images", "batch"])
     ['batch']
     """
-    named = accepted_kwargs(function, dict.fromkeys(offered))
-    known = inspect.signature(function).parameters if named else {}
-    return [key for key in named if key in known and known[key].default is inspect.Parameter.empty]
+    accepted = accepted_kwargs(function, dict.fromkeys(offered))
+    known = inspect.signature(function).parameters if accepted else {}
+    return [k for k in accepted if k in known and known[k].default is inspect.Parameter.empty]
 
 
 @lru_cache
-def _module(path: Path, changed: int) -> ModuleType:
-    """The module in a file, imported once for all words, and again when the file has changed."""
-    spec = importlib.util.spec_from_file_location(str(path), path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be imported")
-    module = sys.modules[str(path)] = importlib.util.module_from_spec(spec)
+def _import_file(path: Path, modified: int) -> ModuleType:
+    """Import a file, once for all names in it, and again when it has been modified."""
+    module = sys.modules[str(path)] = ModuleType(str(path))
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except BaseException:
         del sys.modules[str(path)]
         raise
     return module
 
 
-def _made_in(module: ModuleType) -> list[str]:
-    """Names that a module does not have from others."""
-    own = module.__name__
-    named = {n: v for n, v in vars(module).items() if not isinstance(v, ModuleType)}
+def _defined_names(module: ModuleType) -> list[str]:
+    """Return the public names that a module defines itself."""
     return [
-        n
-        for n, v in named.items()
-        if not n.startswith("_") and getattr(v, "__module__", own) == own
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and getattr(value, "__module__", module.__name__) == module.__name__
     ]

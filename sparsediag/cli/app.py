@@ -99,7 +99,7 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
             given.setdefault("expected", expected_loss(todo.checkpoint, **look))
         if "std" in hints and todo.checkpoint:
             data = shared["data"] or todo.checkpoint.data
-            given["std"] = None if resolve.own(data) else datasets.load(data).std
+            given["std"] = None if resolve.is_custom_data(data) else datasets.load(data).std
         with terminal.bar(name) as progress:
             if "progress" in hints:
                 given["progress"] = progress
@@ -142,7 +142,7 @@ def info(
 ) -> None:
     """Show what a checkpoint holds: the network, its mask by layer, how masks agree."""
     from sparsediag.checkpoint.checkpoint import Checkpoint
-    from sparsediag.checkpoint.labels import names
+    from sparsediag.checkpoint.labels import short_labels
     from sparsediag.cli import output
     from sparsediag.diagnostics.census import census
     from sparsediag.plotting import terminal
@@ -150,7 +150,7 @@ def info(
     if out:
         output.checked(out)
     files = [checkpoint, *others]
-    nets = dict(zip(names(files), map(Checkpoint.load, files), strict=True))
+    nets = dict(zip(short_labels(files), map(Checkpoint.load, files), strict=True))
     masked = any(net.mask for net in nets.values())
     if (others or out) and not masked and not all(net.model for net in nets.values()):
         raise ValueError(f"there is no mask to count in {', '.join(map(str, files))}")

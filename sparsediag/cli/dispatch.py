@@ -10,7 +10,7 @@ from typing import Any
 
 from sparsediag import diagnostics
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.checkpoint.labels import names
+from sparsediag.checkpoint.labels import short_labels
 from sparsediag.checkpoint.run_folder import checkpoints
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.comparison import Comparison, compare
@@ -86,7 +86,7 @@ def job(
     if name != "landscape":
         raise ValueError(f"{len(files)} checkpoints came; {name} needs one")
     _only(given, "several nets", "dims")
-    told = names(files)
+    told = short_labels(files)
     plane = through(_loaded(files, told, load), names=told)
     return Job(diagnostic, plane, first.with_name(f"{first.stem}-between{part}.npz"), long)
 
@@ -121,7 +121,7 @@ def _shared(
 ) -> Comparison:
     """Landscapes of several nets on the same directions and axes, compared."""
     found, tops = {}, {}
-    for i, (name, file) in enumerate(zip(names(files), files, strict=True)):
+    for i, (name, file) in enumerate(zip(short_labels(files), files, strict=True)):
         problem = load(Checkpoint.load(file), name)
         found[name] = landscape(
             problem,

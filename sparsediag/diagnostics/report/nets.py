@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.checkpoint.labels import names
+from sparsediag.checkpoint.labels import short_labels
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
@@ -68,7 +68,7 @@ def gather(given: Given, load: Load) -> dict[str, Net]:
         for i, file in enumerate(whole):
             if file in whole[:i]:
                 raise ValueError(f"{files[i]} came twice; give different checkpoints")
-        called = names(files) if files else []
+        called = short_labels(files) if files else []
         found = {
             name: _of(Checkpoint.load(file), load, str(file))
             for name, file in zip(called, files, strict=True)

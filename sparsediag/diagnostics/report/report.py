@@ -56,7 +56,7 @@ def report(
         raise ValueError(f"--out {out}: a report is written as .html; use that ending")
     if points < 3 or top < 1:
         raise ValueError(f"points={points}, top={top}: need 3 points and 1 eigenpair or more")
-    if images is None and not resolve.own(look.get("data") or ""):
+    if images is None and not resolve.is_custom_data(look.get("data") or ""):
         images = 500
     found = gather(nets, partial(Checkpoint.problem, images=images, **look))
     kept = out.with_name(f".{out.stem}.unfinished")

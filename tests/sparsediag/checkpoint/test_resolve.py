@@ -330,7 +330,7 @@ DATA = "gradflow net.pt --model user.py:Net --loss mse_loss --data "
 LOSS = "gradflow net.pt --model user.py:Net --data user.py:ready --loss "
 BAD = {
     "gradflow net.pt": "4 tensors (layers.0.bias, layers.0.weight, layers.2.weight, ...) came "
-    "without what computes with them. Give it: --model file.py:make",
+    "without their network. Give it: --model file.py:make",
     "gradflow net.pt --model user.py:Net": "names no data set; pass one with --data",
     f"{MODEL}none.py:make": "none.py: no such file; need file.py:make or package.module:Net",
     f"{MODEL}user.py:Nett": "unknown name in user.py: 'Nett'; did you mean 'Net'? Known: Net, ",
