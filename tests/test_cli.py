@@ -330,7 +330,7 @@ def test_info_of_two_nets_says_how_far_their_masks_agree(
     assert main(["info", "small.pt", "other.pt"]) == 0
     out, err = capsys.readouterr()
     lines = [line.split() for line in out.splitlines()]
-    assert ["weight", "of", "small", "other", "IoU", "of", "small,", "other"] in lines
+    assert ["weight", "size", "small", "other", "IoU", "of", "small,", "other"] in lines
     both, either = mask & other, mask | other
     for name, alive, size in mask.table():
         shares = [f"{int(m.sum()) / size:.2%}" for m in (mask[name], other[name])]

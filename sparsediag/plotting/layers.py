@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Literal
 
 import numpy as np
@@ -38,7 +39,7 @@ def draw(
         ax: Where to draw; a new figure if None.
     """
     ax = ax or axes(names)
-    for (head, (values, form)), colour in zip(series.items(), style.COLOURS, strict=False):
+    for (head, (values, form)), colour in zip(series.items(), cycle(style.COLOURS), strict=False):
         if np.isfinite(values).any():
             ax.plot(values, np.arange(len(names)), form, ms=3, color=colour, label=head)
     label(ax, names)

@@ -1,4 +1,4 @@
-"""The census of masks, against counts by hand."""
+"""Mask statistics against counts by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LENET = {"size": 4, "width": 3, "classes": 2}  # weights of (3, 16), (3, 3) and 
 NAMES = ["layers.0.fc.weight", "layers.1.fc.weight", "fc.weight"]
 
 
-def _kept(
+def _checkpoint(
     masks: dict[str, Tensor] | None,
     model: str = "lenet300",
     options: dict[str, Any] = LENET,
@@ -64,9 +64,9 @@ def _by_hand() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_alive_shared_and_dead_is_counted(seed: int) -> None:
+def test_live_shared_and_dead_are_counted(seed: int) -> None:
     masks = {f"net {i}": _coins(0.3, 10 * seed + i) for i in range(3)}
-    found = census({name: _kept(m) for name, m in masks.items()})
+    found = census({name: _checkpoint(m) for name, m in masks.items()})
     assert found.names == list(masks)
     assert found.weights == NAMES
     assert found.sizes.tolist() == [48, 9, 6]
@@ -88,7 +88,7 @@ def test_filters_and_channels_of_a_convolution_are_counted() -> None:
     masks["layer1.0.conv2.weight"][:, 1] = False
     masks["layer3.0.conv1.weight"][:3] = False
     masks["layer3.0.conv1.weight"][3, :, 0, 1:] = False
-    found = census({"net": _kept(masks, "resnet20", options)})
+    found = census({"net": _checkpoint(masks, "resnet20", options)})
     dead = {
         name: (int(f), int(c))
         for name, f, c in zip(found.weights, found.filters[0], found.channels[0], strict=True)
@@ -111,19 +111,19 @@ def test_filters_and_channels_of_a_convolution_are_counted() -> None:
         ("resnet20", {"width": 2, "channels": 1}, (1, 32, 32)),
     ],
 )
-def test_paths_are_those_of_the_image_that_the_net_is_for(
+def test_paths_are_those_of_the_images_of_the_network(
     model: str, options: dict[str, Any], size: tuple[int, int, int]
 ) -> None:
     masks = _coins(0.5, 0, model, options)
-    found = census({"net": _kept(masks, model, options)})
+    found = census({"net": _checkpoint(masks, model, options)})
     expected = paths(build(model, **options), Mask(masks), torch.Size(size))
     assert found.used[0].tolist() == list(expected.used.values())
     assert found.log_paths.tolist() == [expected.log10]
     assert (found.used <= found.alive).all()
 
 
-def test_a_dense_net_counts_as_all() -> None:
-    found = census({"dense": _kept(None), "half": _kept(_coins(0.5, 0))})
+def test_all_weights_of_a_dense_network_are_live() -> None:
+    found = census({"dense": _checkpoint(None), "half": _checkpoint(_coins(0.5, 0))})
     assert found.weights == NAMES
     assert found.alive[0].tolist() == found.used[0].tolist() == found.sizes.tolist()
     assert not found.filters[0].any()
@@ -135,7 +135,7 @@ def test_a_dense_net_counts_as_all() -> None:
 
 def test_masks_may_hold_their_weights_in_any_order() -> None:
     masks = _coins(0.5, 0)
-    found = census({"a": _kept(masks), "b": _kept(dict(reversed(masks.items())))})
+    found = census({"a": _checkpoint(masks), "b": _checkpoint(dict(reversed(masks.items())))})
     assert found.weights == NAMES
     for part in (found.alive, found.filters, found.channels):
         assert part[0].tolist() == part[1].tolist()
@@ -147,14 +147,14 @@ def test_masks_may_hold_their_weights_in_any_order() -> None:
 
 def test_the_overlap_of_two_masks_is_what_is_counted_by_hand() -> None:
     one, other = _by_hand()
-    found = census({"one": _kept(one), "other": _kept(other)})
+    found = census({"one": _checkpoint(one), "other": _checkpoint(other)})
     assert found.overlaps[0, 1, :2].tolist() == [4 / 8, 1 / 3]
     assert found.overlap[0, 1] == 5 / 11
     assert np.isnan(found.overlaps[:, :, 2]).all()  # both empty
 
 
 def test_the_overlap_is_symmetric_and_one_with_itself() -> None:
-    found = census({f"{i}": _kept(_coins(0.5, i)) for i in range(4)})
+    found = census({f"{i}": _checkpoint(_coins(0.5, i)) for i in range(4)})
     assert (found.alive > 0).all()
     assert np.array_equal(found.overlap, found.overlap.T)
     assert np.array_equal(found.overlaps, found.overlaps.swapaxes(0, 1))
@@ -163,74 +163,78 @@ def test_the_overlap_is_symmetric_and_one_with_itself() -> None:
     assert (found.overlaps.diagonal() == 1).all()
 
 
-def test_masks_without_a_common_weight_overlap_by_zero() -> None:
+def test_the_overlap_of_disjoint_and_of_empty_masks() -> None:
     masks = _coins(0.5, 0)
     rest = {name: ~m for name, m in masks.items()}
-    found = census({"one": _kept(masks), "rest": _kept(rest)})
-    assert found.overlap.tolist() == [[1, 0], [0, 1]]
+    disjoint = census({"one": _checkpoint(masks), "rest": _checkpoint(rest)})
+    assert disjoint.overlap.tolist() == [[1, 0], [0, 1]]
+    empty = census({"a": _checkpoint(_coins(-1, 0)), "b": _checkpoint(_coins(-1, 0))})
+    assert np.isnan(empty.overlap).all()
+    assert np.isnan(empty.overlaps).all()
+    assert empty.log_paths.tolist() == [-math.inf, -math.inf]
 
 
-def test_empty_masks_have_no_overlap() -> None:
-    found = census({"a": _kept(_coins(-1, 0)), "b": _kept(_coins(-1, 0))})
-    assert np.isnan(found.overlap).all()
-    assert np.isnan(found.overlaps).all()
-    assert found.log_paths.tolist() == [-math.inf, -math.inf]
+# networks that differ, and custom networks
 
 
-# nets that differ, and nets of others
-
-
-def test_nets_of_different_shapes_are_refused_with_both() -> None:
-    wide = LENET | {"width": 4}
-    nets = {"a": _kept(_coins(0.5, 0)), "b": _kept(_coins(0.5, 0, options=wide), options=wide)}
+def test_networks_of_different_weights_are_refused() -> None:
+    wide, conv = LENET | {"width": 4}, {"width": 2}
+    one, two = _checkpoint(_coins(0.5, 0)), _checkpoint(_coins(0.5, 0, options=wide), options=wide)
     with pytest.raises(ValueError, match=r"'layers.0.fc.weight' is \(3, 16\) in a, \(4, 16\) in b"):
-        census(nets)
-
-
-def test_nets_of_different_weights_are_refused() -> None:
-    options = {"width": 2}
-    other = _kept(_coins(0.5, 0, "resnet20", options), "resnet20", options)
+        census({"a": one, "b": two})
+    other = _checkpoint(_coins(0.5, 0, "resnet20", conv), "resnet20", conv)
     with pytest.raises(ValueError, match=r"'conv1.weight' is \(2, 3, 3, 3\) in a, missing in b"):
-        census({"a": other, "b": _kept(None)})
+        census({"a": other, "b": _checkpoint(None)})
+    with pytest.raises(ValueError, match="no checkpoint"):
+        census({})
 
 
-def test_a_net_that_is_not_built_in_is_counted_without_its_paths() -> None:
+def test_a_network_that_cannot_be_built_is_counted_without_its_paths() -> None:
     masks = _coins(0.4, 0)
-    found = census({"known": _kept(masks), "own": _kept(masks, label="my own net")})
+    custom = _checkpoint(masks, label="my network")
+    found = census({"known": _checkpoint(masks), "custom": custom})
     for part in (found.alive, found.filters, found.channels):
         assert part[0].tolist() == part[1].tolist()
     assert found.overlap.tolist() == [[1, 1], [1, 1]]
     assert np.isnan(found.used).tolist() == [[False] * 3, [True] * 3]
     assert np.isnan(found.log_paths).tolist() == [False, True]
-    known, own = found.table()
-    assert (own["on a path"], own["paths"]) == ("", "")
-    assert own["alive"] == known["alive"]
+    rows = found.table()
+    assert (rows[1]["on a path"], rows[1]["paths"]) == ("", "")
+    assert rows[1]["live"] == rows[0]["live"]
     assert found.remarks() == []
+    assert [row["on a path"] for row in census({"custom": custom}).layers()] == ["", "", ""]
 
 
-def test_the_layers_of_a_net_that_is_not_built_in_have_no_paths() -> None:
-    found = census({"own": _kept(_coins(0.4, 0), label="my own net")})
-    assert [row["on a path"] for row in found.layers()] == ["", "", ""]
+def test_a_custom_network_tells_the_order_of_the_dimensions_of_its_weights() -> None:
+    net = nn.Sequential(nn.ConvTranspose2d(4, 3, 2), nn.Conv2d(3, 2, 1))
+    first = torch.ones(4, 3, 2, 2, dtype=torch.bool)
+    first[:, 0] = False
+    mask = Mask({"0.weight": first, "1.weight": torch.ones(2, 3, 1, 1, dtype=torch.bool)})
+    mask.apply_(net)
+    checkpoint = Checkpoint.of(net, mask=mask, model="custom", options={})
+    built = census({"custom": checkpoint}, built={"custom": net})
+    assert (built.filters.tolist(), built.channels.tolist()) == ([[1, 0]], [[0, 0]])
+    assert census({"custom": checkpoint}).channels.tolist() == [[1, 0]]
 
 
-# what is said
+# tables and remarks
 
 
 def _cut_off() -> Census:
     """One net with dead ends, and one without its last layer."""
     full = {n: torch.ones_like(m) for n, m in _coins(0, 0).items()}
     ends = {n: m.clone() for n, m in full.items()}
-    ends[NAMES[1]][0] = False  # one of three units hears nothing
+    ends[NAMES[1]][0] = False  # one of three units has no input
     ends[NAMES[0]][:, 5] = False
     without = {**full, NAMES[2]: torch.zeros_like(full[NAMES[2]])}
-    return census({"ends": _kept(ends), "without": _kept(without)})
+    return census({"ends": _checkpoint(ends), "without": _checkpoint(without)})
 
 
-def test_the_table_has_a_row_a_net() -> None:
+def test_the_table_has_a_row_for_each_network() -> None:
     ends, without = _cut_off().table()
     assert ends == {
         "net": "ends",
-        "alive": "57",  # 45 + 6 + 6
+        "live": "57",  # 45 + 6 + 6
         "density": "90.48%",
         "on a path": "87.30%",  # 45 + 6 + 4
         "paths": "1.80e2",  # 15 * 3 * 2 * 2
@@ -245,140 +249,107 @@ def test_the_table_has_a_row_a_net() -> None:
     assert without["dead channels"] == "3"
 
 
-def test_the_table_of_one_net_compares_nothing() -> None:
-    (row,) = census({"net": _kept(_coins(0.5, 0))}).table()
+def test_the_table_of_one_large_network() -> None:
+    (row,) = census({"mlp": _checkpoint(None, "mlp", {})}).table()
+    assert (row["live"], row["paths"]) == ("119,400", "7.84e13")
     assert not any("IoU" in key for key in row)
 
 
-def test_large_numbers_are_parted_and_paths_are_powers() -> None:
-    (row,) = census({"mlp": _kept(None, "mlp", {})}).table()
-    assert row["alive"] == "119,400"
-    assert row["paths"] == "7.84e13"
-
-
-def test_the_layers_of_one_net_are_told_in_detail() -> None:
+def test_the_layers_of_one_network() -> None:
     full = {n: torch.ones_like(m) for n, m in _coins(0, 0).items()}
     full[NAMES[1]][0] = False
-    rows = census({"net": _kept(full)}).layers()
+    rows = census({"net": _checkpoint(full)}).layers()
     assert [row["weight"] for row in rows] == NAMES
     assert rows[1] == {
         "weight": "layers.1.fc.weight",
-        "of": "9",
-        "alive": "6",
+        "size": "9",
+        "live": "6",
         "density": "66.67%",
         "on a path": "6",
         "dead filters": "1",
         "dead channels": "0",
     }
-    assert (rows[2]["alive"], rows[2]["on a path"]) == ("6", "4")
+    assert (rows[2]["live"], rows[2]["on a path"]) == ("6", "4")
 
 
-def test_the_layers_of_several_nets_stand_side_by_side() -> None:
+def test_the_layers_of_several_networks() -> None:
     one, other = _by_hand()
-    rows = census({"one": _kept(one), "other": _kept(other)}).layers()
+    rows = census({"one": _checkpoint(one), "other": _checkpoint(other)}).layers()
     assert rows[0] == {
         "weight": "layers.0.fc.weight",
-        "of": "48",
+        "size": "48",
         "one": "12.50%",
         "other": "12.50%",
         "IoU of one, other": "0.500",
     }
-    assert [row["IoU of one, other"] for row in rows] == ["0.500", "0.333", "nan"]
+    assert [row["IoU of one, other"] for row in rows] == ["0.500", "0.333", ""]
 
 
-def test_what_is_cut_off_is_remarked() -> None:
-    assert _cut_off().remarks() == [
-        "without: no path is left from the input to the output",
-        "without: empty: fc.weight",
-    ]
-    assert census({"net": _kept(None)}).remarks() == []
-
-
-def test_a_net_may_lose_its_paths_and_no_layer() -> None:
+def test_empty_weights_and_networks_without_a_path_are_remarked() -> None:
+    no_path, empty = _cut_off().remarks()
+    assert no_path.startswith("without: no path is left from the input to the output")
+    assert empty == "without: no live weight in fc.weight"
+    assert census({"net": _checkpoint(None)}).remarks() == []
     masks = _coins(-1, 0)
     masks[NAMES[0]][0, 0] = masks[NAMES[1]][0, 1] = masks[NAMES[2]][0, 0] = True
-    found = census({"net": _kept(masks)})
-    assert found.remarks() == ["net: no path is left from the input to the output"]
+    (no_path,) = census({"net": _checkpoint(masks)}).remarks()
+    assert no_path.startswith("net: no path")
 
 
 # files and pictures
 
 
-def test_a_census_comes_back_from_its_file(tmp_path: Path) -> None:
-    found = census({"a": _kept(_coins(0.3, 0)), "b": _kept(_by_hand()[0])})
+def test_mask_statistics_survive_their_file(tmp_path: Path) -> None:
+    masks = _coins(0.3, 0)
+    found = census({"a": _checkpoint(masks), "b": _checkpoint(_by_hand()[0])})
     back = Result.load(found.save(tmp_path / "census.npz"))
     assert isinstance(back, Census)
-    assert (back.names, back.weights, back.source) == (found.names, found.weights, found.source)
-    for name in ("sizes", "alive", "used", "filters", "channels", "shared", "log_paths"):
-        assert np.array_equal(getattr(back, name), getattr(found, name))
+    assert json.dumps(back.json(), allow_nan=False) == json.dumps(found.json(), allow_nan=False)
     assert back.table() == found.table()
     assert back.layers() == found.layers()
     assert back.remarks() == found.remarks()
-    assert json.dumps(back.json(), allow_nan=False) == json.dumps(found.json(), allow_nan=False)
+    assert back.source["masks"]["a"] == Mask(masks).digest
 
 
-def test_the_source_names_the_masks() -> None:
-    masks = _coins(0.3, 0)
-    found = census({"net": _kept(masks)})
-    assert found.source["masks"] == {"net": Mask(masks).digest}
-
-
-def _labelled(ax: Axes) -> dict[str, Line2D]:
+def _lines(ax: Axes) -> dict[str, Line2D]:
     return {str(line.get_label()): line for line in ax.lines if line.get_label()[0] != "_"}
 
 
-def test_the_picture_has_a_line_a_net_with_its_densities_in_percent() -> None:
-    found = census({"a": _kept(_coins(0.5, 0)), "b": _kept(_coins(0.5, 1)), "c": _kept(None)})
-    ax = found.plot()
-    lines = _labelled(ax)
+def test_the_picture_has_a_line_for_each_network() -> None:
+    found = census(
+        {"a": _checkpoint(_coins(0.5, 0)), "b": _checkpoint(_coins(0.5, 1)), "c": _checkpoint(None)}
+    )
+    ax = style.axes()
+    assert found.plot(ax) is ax
+    lines = _lines(ax)
     assert list(lines) == ["a", "b", "c", "on a path"]
     del lines["on a path"]
     for i, line in enumerate(lines.values()):
-        np.testing.assert_allclose(line.get_ydata(), 100 * found.alive[i] / found.sizes)
-        assert list(line.get_xdata()) == [0, 1, 2]
-    assert ax.get_yscale() == "log"
+        np.testing.assert_allclose(line.get_xdata(), 100 * found.alive[i] / found.sizes)
+        assert list(line.get_ydata()) == [0, 1, 2]
+    assert ax.get_xscale() == "log"
     names = [name.removesuffix(".weight") for name in NAMES]
-    assert [t.get_text() for t in ax.get_xticklabels()] == names
-    assert ax.get_legend() is not None
+    assert [t.get_text() for t in found.plot().get_yticklabels()] == names
     assert len({line.get_color() for line in lines.values()}) == 3
 
 
-def test_what_is_on_a_path_is_dotted_where_it_is_less_and_what_is_empty_is_crossed() -> None:
+def test_weights_on_a_path_are_dotted_and_empty_weights_crossed(tmp_path: Path) -> None:
     found = _cut_off()
     ax = found.plot()
-    np.testing.assert_allclose(_labelled(ax)["without"].get_ydata(), [100, 100, np.nan])
+    np.testing.assert_allclose(_lines(ax)["without"].get_xdata(), [100, 100, np.nan])
     dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
     np.testing.assert_allclose(
-        [line.get_ydata() for line in dotted[:-1]],
+        [line.get_xdata() for line in dotted[:-1]],
         [100 * found.used[0] / found.sizes, [np.nan] * 3],
     )
-    crosses = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "x"]
+    crosses = [list(line.get_ydata()) for line in ax.lines if line.get_marker() == "x"]
     assert crosses == [[], [2], []]
     assert [text.get_text() for text in ax.get_legend().get_texts()][-2:] == ["on a path", "empty"]
-
-
-def test_the_picture_goes_on_the_axes_that_it_is_given_and_to_a_file(tmp_path: Path) -> None:
-    ax = style.axes()
-    found = _cut_off()
-    assert found.plot(ax) is ax
     style.save(ax.figure, tmp_path / "census")  # type: ignore[arg-type]
     assert (tmp_path / "census.png").stat().st_size > 0
 
 
-def test_more_nets_than_colours_are_drawn_all() -> None:
-    kept = _kept(_coins(0.5, 0))
-    found = census({f"{i}": kept for i in range(len(style.COLOURS) + 1)})
-    drawn = _labelled(found.plot())
-    assert [name for name in drawn if name != "on a path"] == found.names
-
-
-def test_a_net_of_ones_own_tells_which_way_its_weights_lie() -> None:
-    net = nn.Sequential(nn.ConvTranspose2d(4, 3, 2), nn.Conv2d(3, 2, 1))
-    first = torch.ones(4, 3, 2, 2, dtype=torch.bool)
-    first[:, 0] = False
-    mask = Mask({"0.weight": first, "1.weight": torch.ones(2, 3, 1, 1, dtype=torch.bool)})
-    mask.apply_(net)
-    kept = Checkpoint.of(net, mask=mask, model="own", options={})
-    told = census({"own": kept}, built={"own": net})
-    assert (told.filters.tolist(), told.channels.tolist()) == ([[1, 0]], [[0, 0]])
-    assert census({"own": kept}).channels.tolist() == [[1, 0]]
+def test_more_networks_than_colours() -> None:
+    checkpoint = _checkpoint(_coins(0.5, 0))
+    found = census({f"{i}": checkpoint for i in range(len(style.COLOURS) + 1)})
+    assert [name for name in _lines(found.plot()) if name != "on a path"] == found.names
