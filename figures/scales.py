@@ -96,10 +96,10 @@ class Scale:
     def _rung(self, run: Run) -> bool:
         """Return whether a run is a plain round of the lottery, which sparser ones need anyway."""
         mask = run.mask
-        if not isinstance(mask, Lottery) or mask.cut != self.cut:
+        if not isinstance(mask, Lottery) or mask.prune_rate != self.cut:
             return False
-        whole = replace(mask, density=(1 - mask.cut) ** (mask.rounds + 1))
-        return run == replace(run.plain(), mask=whole, collapse=run.collapse)
+        whole = replace(mask, density=(1 - mask.prune_rate) ** (mask.rounds + 1))
+        return run == replace(run.plain(), mask=whole, on_disconnected=run.on_disconnected)
 
     @cache  # noqa: B019  the few scales live as long as the process
     def run(self, run: Run) -> Run:
@@ -113,10 +113,10 @@ class Scale:
         paper, (model, epochs, _) = run.optim.epochs, self.nets[run.model.name]
         mask, tweaks = run.mask, dict(run.tweaks)
         if isinstance(mask, Lottery):
-            mask = replace(mask, cut=self.cut)
+            mask = replace(mask, prune_rate=self.cut)
         if isinstance(rescale := tweaks.get("rescale"), Rescale):
             tweaks["rescale"] = replace(rescale, steps=epochs)  # 180 of both in the paper
-        kept = tuple(early(c, paper, epochs) for c in run.record.checkpoints)
+        kept = tuple(early(c, paper, epochs) for c in run.record.checkpoint_epochs)
         return replace(
             run,
             data=self.data[run.data],
@@ -126,7 +126,7 @@ class Scale:
             rewind=run.rewind and max(1, epoch_at(run.rewind, epochs)) / epochs,
             optim=replace(run.optim, epochs=epochs),
             tweaks=tweaks,
-            record=replace(run.record, checkpoints=kept, images=self.probe),
+            record=replace(run.record, checkpoint_epochs=kept, probe_samples=self.probe),
             compute=self.compute,
         )
 

@@ -71,8 +71,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": "digits",
         "model": {"name": "lenet300", "width": 8},
         "mask": {"method": "random", "density": 0.3},
-        "optim": {"epochs": 2, "batch": 128},
-        "record": {"checkpoints": [1]},
+        "optim": {"epochs": 2, "batch_size": 128},
+        "record": {"checkpoint_epochs": [1]},
     }
     return fit(Run.of(table), out=tmp_path_factory.mktemp("run"), device="cpu").parent
 

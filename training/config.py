@@ -17,6 +17,7 @@ from training.compute import Compute
 from training.masks import METHODS, Method
 from training.masks.dense import Dense
 from training.model import Model
+from training.old_keys import renamed, with_first_names
 from training.optim import Optim
 from training.prerequisite import Prerequisite
 from training.schedule import epoch_at
@@ -31,20 +32,20 @@ class Record:
     """Options: what to keep beside the last and the best checkpoint.
 
     Attributes:
-        checkpoints: Numbers of finished epochs after which to keep a checkpoint of its own.
+        checkpoint_epochs: Numbers of finished epochs after which to keep an extra checkpoint.
         gradient_flow: Measure the gradient flow in the steps of every epoch, and after it.
         eigenvalue_every: Measure the top Hessian eigenvalue every so many epochs; 0 is never.
-        images: Training images, without augmentation, for what is measured after an epoch.
+        probe_samples: Training images, without augmentation, for what is measured after an epoch.
     """
 
-    checkpoints: tuple[int, ...] = ()
+    checkpoint_epochs: tuple[int, ...] = ()
     gradient_flow: bool = False
     eigenvalue_every: int = 0
-    images: int = 384
+    probe_samples: int = 384
 
     def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError(f"images = {self.images}: need 1 or more")
+        if self.probe_samples < 1:
+            raise ValueError(f"probe_samples = {self.probe_samples}: need 1 or more")
         if self.eigenvalue_every < 0:
             raise ValueError(f"eigenvalue_every = {self.eigenvalue_every}: need 0 (never) or more")
 
@@ -56,14 +57,14 @@ class Run:
     Attributes:
         data: Name of a data set, or folder:PATH.
         seed: Seed of initialisation, mask and data order.
-        ticket: Another seed of initialisation and mask, and of the trainings behind them, for
+        mask_seed: Another seed of initialisation and mask, and of the trainings behind them, for
             runs that share these and differ in the order of the data.
         augment: Random crops and flips; "auto" for colour images only.
         init: First weights: PyTorch's, or ZerO's (see `training.zero_init`).
         rewind: Share of an earlier training, the dense one for most masks, from whose end the
             weights come: 0 is their initialisation, 0.18 the papers' rewinding, 1 no way back.
-        continues: Go on in the schedule from where the weights were rewound to.
-        collapse: What becomes of a mask that lets nothing through.
+        resume_schedule: Go on in the schedule from where the weights were rewound to.
+        on_disconnected: "error" or "warn" if no path through the mask is left.
         model: The net.
         mask: The pruning method.
         optim: The optimiser and its schedule.
@@ -75,12 +76,12 @@ class Run:
 
     data: str = "cifar10"
     seed: int = 0
-    ticket: int | None = None
+    mask_seed: int | None = None
     augment: Literal["auto", "crop_flip", "none"] = "auto"
-    init: Literal["default", "zero", "zero_widening", "zero_narrowing"] = "default"
+    init: Literal["default", "zero_hadamard", "zero_widening", "zero_narrowing"] = "default"
     rewind: float = 0.0
-    continues: bool = False
-    collapse: Literal["refuse", "train"] = "refuse"
+    resume_schedule: bool = False
+    on_disconnected: Literal["error", "warn"] = "error"
     model: Model = field(default_factory=Model)
     mask: Method = field(default_factory=Dense)
     optim: Optim = field(default_factory=Optim)
@@ -100,22 +101,22 @@ class Run:
                 f"rewind = {self.rewind}: need 0, or a share of {self.optim.epochs} epochs up to 1 "
                 "that is an epoch at least"
             )
-        if self.continues and not 0 < first < self.optim.epochs:
+        if self.resume_schedule and not 0 < first < self.optim.epochs:
             raise ConfigError(
-                f"continues with rewind = {self.rewind} of {self.optim.epochs} epochs: need a "
-                "share between 0 and 1 that leaves an epoch on both sides"
+                f"resume_schedule with rewind = {self.rewind} of {self.optim.epochs} epochs: need "
+                "a share between 0 and 1 that leaves an epoch on both sides"
             )
-        for epoch in self.record.checkpoints:
+        for epoch in self.record.checkpoint_epochs:
             if not 1 <= epoch <= self.optim.epochs:
                 raise ConfigError(
-                    f"record.checkpoints: there is no epoch {epoch} in a run of "
+                    f"record.checkpoint_epochs: there is no epoch {epoch} in a run of "
                     f"{self.optim.epochs} epochs"
                 )
 
     @property
-    def ticket_seed(self) -> int:
+    def init_seed(self) -> int:
         """Seed of the initialisation and of the mask."""
-        return self.seed if self.ticket is None else self.ticket
+        return self.seed if self.mask_seed is None else self.mask_seed
 
     def plain(self) -> Run:
         """The same training of the dense net from its initialisation, without tweaks, instruments
@@ -125,23 +126,29 @@ class Run:
         kept = (epoch,) if 0 < epoch < self.optim.epochs else ()
         return Run(
             data=self.data,
-            seed=self.ticket_seed,
+            seed=self.init_seed,
             augment=self.augment,
             init=self.init,
             model=replace(self.model, activation="relu"),
             optim=self.optim,
-            record=Record(checkpoints=kept),
+            record=Record(checkpoint_epochs=kept),
             compute=self.compute,
         )
 
     def prerequisite(self, needed: Prerequisite) -> Run:
         """Return the run that a method or a tweak of this one needs."""
-        start = self if needed.keeps_checkpoint else replace(self, rewind=0.0, continues=False)
+        start = (
+            self if needed.keeps_checkpoint else replace(self, rewind=0.0, resume_schedule=False)
+        )
         run = start.plain()
         if needed.mask is not None:
-            collapse = self.collapse if needed.mask.density < 1 else run.collapse
-            run = replace(run, mask=needed.mask, collapse=collapse)
-        return replace(run, rewind=self.rewind, continues=self.continues) if needed.rewound else run
+            reaction = self.on_disconnected if needed.mask.density < 1 else run.on_disconnected
+            run = replace(run, mask=needed.mask, on_disconnected=reaction)
+        return (
+            replace(run, rewind=self.rewind, resume_schedule=self.resume_schedule)
+            if needed.rewound
+            else run
+        )
 
     def before(self) -> tuple[Run, ...]:
         """Return the runs to finish first: for the mask, for the weights and for the tweaks."""
@@ -168,7 +175,7 @@ class Run:
         Raises:
             ConfigError: If a key is unknown or a value cannot be.
         """
-        table = dict(table)
+        table = renamed(table)
         if str(table.get("mask", "")).startswith("file:"):
             table["mask"] = {"method": "file", "path": table["mask"].removeprefix("file:")}
         mask, tweaks = table.pop("mask", {}), table.pop("tweaks", {})
@@ -219,10 +226,10 @@ class Run:
             hint = f"; did you mean '{near[0]}'?" if near else "."
             raise FileNotFoundError(f"{path}: no such file{hint} Recipes: {', '.join(known)}.")
         try:
-            table = tomllib.loads(path.read_text())
+            table = renamed(tomllib.loads(path.read_text()))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not TOML: {error}") from None
-        for key, value in (changes or {}).items():
+        for key, value in renamed(changes or {}).items():
             *parents, last = key.split(".")
             place = table
             for parent in parents:
@@ -250,10 +257,12 @@ class Run:
         """
         run = Run.of(self.table())  # 1 and 1.0, a list and a tuple are the same
         method = run.table()["mask"]["method"]
-        ticket = None if run.ticket == run.seed else run.ticket
-        table = changed(replace(run, mask=Dense(), tweaks={}, ticket=ticket), Run())
+        mask_seed = None if run.mask_seed == run.seed else run.mask_seed
+        table = changed(replace(run, mask=Dense(), tweaks={}, mask_seed=mask_seed), Run())
         table["mask"] = {"method": method, **changed(run.mask)}
         table["tweaks"] = {name: changed(t, type(t).first()) for name, t in run.tweaks.items()}
-        digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:10]
+        digest = hashlib.sha256(
+            json.dumps(with_first_names(table), sort_keys=True).encode()
+        ).hexdigest()[:10]
         kept = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
         return f"{self.model.name}-{method}{kept}-s{self.seed}-{digest}"

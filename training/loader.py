@@ -25,7 +25,7 @@ def picks(
     """
     augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
     chance, images = stream(purpose, run.seed, epoch), data.train
-    batch, device = run.optim.batch, images.labels.device
+    batch, device = run.optim.batch_size, images.labels.device
     order = torch.randperm(len(images), generator=chance).to(device).split(batch)
     if len(order[-1]) == 1 < batch:
         order = order[:-1]

@@ -87,9 +87,9 @@ def _fit(
     begun = start(run, data, out=out, device=where, kept=kept)
     net, history = begun.net, begun.history
     run.compute.place(net, where)
-    probe = data.batches("train", images=run.record.images)
+    probe = data.batches("train", images=run.record.probe_samples)
     epochs = run.optim.epochs
-    steps_an_epoch = math.ceil(len(data.train) / run.optim.batch)
+    steps_an_epoch = math.ceil(len(data.train) / run.optim.batch_size)
     optimiser = run.optim.build(net)
     keeper = run.mask.keeper(
         net,
@@ -100,7 +100,7 @@ def _fit(
         taken=len(history) * steps_an_epoch,
     )
     # the best epoch is sought where every run is at a lower rate and no ghost is left
-    first_drop = epoch_at(min(run.optim.drops, default=0), epochs)
+    first_drop = epoch_at(min(run.optim.lr_milestones, default=0), epochs)
     plain_from = max([t.over(epochs) for t in run.tweaks.values()], default=0)
     choose_from = min(max(first_drop, plain_from), epochs - 1)
 
@@ -130,7 +130,7 @@ def _fit(
         keeper.load(kept.resume["keeper"])
         best = tuple(kept.resume["best"])
 
-    forward = run.compute.forward(net, probe[0][0][: run.optim.batch])
+    forward = run.compute.forward(net, probe[0][0][: run.optim.batch_size])
     flow = Flow(net, keeper.mask) if run.record.gradient_flow else None
     step = Step(partial(load, data), forward, keeper, flow)
     captured = Captured.on(where, step, compiled=run.compute.compile)
@@ -179,7 +179,7 @@ def _fit(
             if better:
                 best = (val_accuracy, -val_loss)
                 checkpoint().save(folder / "best.pt")
-            if epoch + 1 in run.record.checkpoints:
+            if epoch + 1 in run.record.checkpoint_epochs:
                 checkpoint().save(folder / f"epoch-{epoch + 1:03}.pt")
             if better or time.monotonic() - saved > SAVE_EVERY:  # never behind the best file
                 resume = {

@@ -21,9 +21,9 @@ class Optim:
         momentum: Of SGD.
         weight_decay: On all parameters, as in the authors' code.
         epochs: Passes over the training images.
-        batch: Images a step; the last, smaller batch of an epoch is kept.
-        drops: Fractions of the training after which the learning rate drops.
-        factor: What it is multiplied with at each drop.
+        batch_size: Images a step; the last, smaller batch of an epoch is kept.
+        lr_milestones: Fractions of the training after which the learning rate drops.
+        lr_gamma: Factor of the learning rate at each of them.
     """
 
     name: Literal["sgd", "adam"] = "sgd"
@@ -31,23 +31,25 @@ class Optim:
     momentum: float = 0.9
     weight_decay: float = 2e-4
     epochs: int = 180
-    batch: int = 128
-    drops: tuple[float, ...] = (0.5, 0.75)
-    factor: float = 0.1
+    batch_size: int = 128
+    lr_milestones: tuple[float, ...] = (0.5, 0.75)
+    lr_gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        for key in ("lr", "epochs", "batch"):
+        for key in ("lr", "epochs", "batch_size"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key} = {getattr(self, key)}: need a positive number")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum = {self.momentum}: need a number in [0, 1)")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay = {self.weight_decay}: need 0 or more")
-        if not self.factor > 0:
-            raise ValueError(f"factor = {self.factor}: need a positive number")
-        for drop in self.drops:
+        if not self.lr_gamma > 0:
+            raise ValueError(f"lr_gamma = {self.lr_gamma}: need a positive number")
+        for drop in self.lr_milestones:
             if not 0 < drop < 1:
-                raise ValueError(f"drops: {drop} is no fraction of the training; need 0 to 1")
+                raise ValueError(
+                    f"lr_milestones: {drop} is no fraction of the training; need 0 to 1"
+                )
 
     def build(self, net: nn.Module) -> torch.optim.Optimizer:
         """A new optimiser for all parameters of `net`."""
@@ -73,4 +75,4 @@ class Optim:
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
-        return self.lr * decay(self.drops, self.factor, epoch, self.epochs)
+        return self.lr * decay(self.lr_milestones, self.lr_gamma, epoch, self.epochs)

@@ -114,17 +114,17 @@ def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None
     """Set the first weights of `net`, in place, before the mask; the mask, and earlier epochs."""
     # masks are drawn from the plain net, which starts with the same weights
     plain, _ = build(run.plain(), data, next(net.parameters()).device)
-    probe = data.batches("train", images=run.record.images)
+    probe = data.batches("train", images=run.record.probe_samples)
     if run.init != "default":
         zero_init.initialise(net, run.init)
         zero_init.initialise(plain, run.init)
         zero_init.guard(Problem(plain, probe))
     if run.mask.per_class:
-        sample = data.balanced(run.mask.per_class, seed=run.ticket_seed)
+        sample = data.balanced(run.mask.per_class, seed=run.init_seed)
         judge = Problem(plain, sample, batch_norm="train")
     else:
         judge = Problem(plain, probe)
-    mask = run.mask.start(judge, _ends(run, run.mask.before(), out), seed=run.ticket_seed)
+    mask = run.mask.start(judge, _ends(run, run.mask.before(), out), seed=run.init_seed)
     if mask is not None:
         check(run, plain, mask, data)
     if not run.rewind:
@@ -132,7 +132,7 @@ def _begin(run: Run, net: nn.Module, data: Data, out: Path) -> tuple[Mask | None
     earlier, file = run.rewound()
     kept = Checkpoint.load(out / "runs" / earlier.id / file)
     _take(net, kept)
-    return mask, kept.history if run.continues else []
+    return mask, kept.history if run.resume_schedule else []
 
 
 def _ends(run: Run, needed: Sequence[Prerequisite], out: Path) -> list[Checkpoint]:
@@ -148,7 +148,7 @@ def build(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, dict[s
         options |= tweak.options()
     options |= {"classes": data.classes, "channels": data.channels, "size": data.size}
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run.ticket_seed)
+        torch.default_generator.manual_seed(run.init_seed)
         return models.build(run.model.name, **options).to(device), options
 
 
@@ -156,7 +156,7 @@ def check(run: Run, net: nn.Module, mask: Mask, data: Data) -> None:
     """Refuse a mask that lets nothing through, and warn of layers that it empties.
 
     Raises:
-        Collapsed: Unless the run has `collapse = "train"`.
+        Collapsed: Unless the run has `on_disconnected = "warn"`.
     """
     found = paths(net, mask, torch.Size((data.channels, data.size, data.size)))
     empty = ", ".join(found.empty)
@@ -166,8 +166,8 @@ def check(run: Run, net: nn.Module, mask: Mask, data: Data) -> None:
             f"no path is left from the input to the output: {where} at density {mask.density:.3g}. "
             "Use a larger mask.density or another mask.method"
         )
-        if run.collapse == "refuse":
-            raise Collapsed(f"{text}; collapse = 'train' trains the rest all the same")
+        if run.on_disconnected == "error":
+            raise Collapsed(f"{text}; on_disconnected = 'warn' trains the rest all the same")
         warnings.warn(text, stacklevel=2)
     elif empty:
         warnings.warn(

@@ -22,7 +22,7 @@ from sparsediag.diagnostics.activations import activations
 LEARNING = 0.2  # the least share of a weight's rows that have a gradient
 ACTIVE = 0.02  # the least share of activations that are not 0
 STEP = 1e-3
-Orientation = Literal["zero", "zero_widening", "zero_narrowing"]
+Orientation = Literal["zero_hadamard", "zero_widening", "zero_narrowing"]
 
 
 def matrix(outs: int, ins: int, *, widening: bool) -> Tensor:
@@ -47,19 +47,19 @@ def matrix(outs: int, ins: int, *, widening: bool) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(net: nn.Module, orientation: Orientation = "zero") -> None:
+def initialise(net: nn.Module, orientation: Orientation = "zero_hadamard") -> None:
     """Set the weights of `net`, in place.
 
     Args:
         net: New: its norms are the identity. What a ghost adds is left as it is.
         orientation: Where Hadamard signs go: "zero_widening", "zero_narrowing" (see `matrix`), or
-            "zero", which widens convolutions and narrows linear layers: the other way round, a
-            perceptron sees three rows of its image, and a convolution three channels for ever.
+            "zero_hadamard", which widens convolutions and narrows linear layers: the other way
+            round, a perceptron sees three rows of its image, and a convolution three channels.
     """
     for _, module in permanent_modules(net):
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             conv, weight = not isinstance(module, nn.Linear), module.weight
-            wide = orientation == "zero_widening" or (orientation == "zero" and conv)
+            wide = orientation == "zero_widening" or (orientation == "zero_hadamard" and conv)
             whole = matrix(*weight.shape[:2], widening=wide).to(weight)
             weight.zero_()
             taps = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
@@ -92,6 +92,6 @@ def guard(problem: Problem) -> None:
 
 def _dead(finding: str) -> str:
     return (
-        f"the net would start dead: {finding}. Use another init: 'zero' turns Hadamard signs the "
-        "right way for linear and for convolutional layers, 'default' is PyTorch's"
+        f"the net would start dead: {finding}. Use another init: 'zero_hadamard' turns Hadamard "
+        "signs the right way for linear and for convolutional layers, 'default' is PyTorch's"
     )

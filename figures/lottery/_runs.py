@@ -65,12 +65,12 @@ def run(
     kept = early and (net, data, rewound, oneshot) == ("resnet18", "cifar100", False, False)
     return replace(
         paper,
-        collapse="train" if density < 1 else "refuse",  # a net cut through stays at chance
+        on_disconnected="warn" if density < 1 else "error",  # a net cut through stays at chance
         seed=seed,
-        ticket=0 if density < 1 and seed else None,
+        mask_seed=0 if density < 1 and seed else None,
         rewind=33 / 180 if rewound else 0.0,
         model=replace(paper.model, activation=activation),
         mask=method if density < 1 else Dense(),
         tweaks={name: TWEAKS[name](**options) for name, options in KINDS[kind].items()},
-        record=Record(checkpoints=(5,) if kept else (), eigenvalue_every=int(recorded)),
+        record=Record(checkpoint_epochs=(5,) if kept else (), eigenvalue_every=int(recorded)),
     )

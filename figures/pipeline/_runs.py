@@ -46,18 +46,18 @@ def run(kind: str, density: float, seed: int = 0, *, net: str = "mlp") -> Run:
         seed: Seed.
         net: "mlp" on MNIST or "vgg16" on CIFAR-10.
     """
-    paper = replace(recipe(RECIPES[net]), seed=seed, collapse="train")
+    paper = replace(recipe(RECIPES[net]), seed=seed, on_disconnected="warn")
     single = {**FREE, MANY_STEPS: ("synflow", {}), "RigL": ("rigl", {})}
     if kind in single:
         method, options = single[kind]
         mask = METHODS[method](density=density, **options)
         return replace(paper, mask=mask, init="default", rewind=0.0, tweaks={})
     parts = LEARNED["+ ZerO, Mask" if kind == NO_SIZE else kind]
-    pressed: dict[str, float] = {"size": 0.0} if kind == NO_SIZE else {}
+    pressed: dict[str, float] = {"lambda_l1": 0.0} if kind == NO_SIZE else {}
     gated = replace(paper.mask, density=density, **pressed)
     return replace(
         paper,
         mask=gated if "Mask" in parts else METHODS["magnitude"](density=density),
-        init="zero" if "ZerO" in parts else "default",
+        init="zero_hadamard" if "ZerO" in parts else "default",
         tweaks=paper.tweaks if "ToST" in parts else {},
     )

@@ -65,9 +65,9 @@ def run(
     tweaks: dict[str, Tweak] = {name: TWEAKS[name](**o) for name, o in KINDS[kind].items()}
     return replace(
         paper,
-        collapse="train" if density < 1 else "refuse",  # a net cut through stays at chance
+        on_disconnected="warn" if density < 1 else "error",  # a net cut through stays at chance
         seed=seed,
-        ticket=0 if lottery and seed else None,
+        mask_seed=0 if lottery and seed else None,
         model=replace(paper.model, activation=activation),
         mask=method,
         tweaks=tweaks,

@@ -80,7 +80,7 @@ def draw(results: Results, scale: Scale) -> Figure:
             ax.set(ylim=(0, 1), yticks=[])
         ax.set_ylabel(f"{kind}\n{label}", rotation=0, ha="right", va="center")
     rates = [OPTIM.rate(epoch) for epoch in range(EPOCHS)]
-    drops = [epoch_at(drop, EPOCHS) for drop in OPTIM.drops]
+    drops = [epoch_at(drop, EPOCHS) for drop in OPTIM.lr_milestones]
     last = lanes[-1]
     last.stairs(rates, edges, color=style.COLOUR_OF["sparse"], baseline=None)
     last.set(yscale="log", ylim=(min(rates) / 2, max(rates) * 2), xlabel="epoch")

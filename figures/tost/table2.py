@@ -75,7 +75,7 @@ NEEDS |= {
         replace(
             run("base", 0.02, seed, mask="SynFlow", net=block[0], data=block[1]),
             mask=Synflow(0.02, steps=1),
-            collapse="train",
+            on_disconnected="warn",
         )
     )
     for block in BLOCKS

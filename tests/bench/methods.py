@@ -22,11 +22,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "SNIP": {"mask": {"method": "snip"}},
     "GraSP": {"mask": {"method": "grasp"}},
     "SynFlow, 100 steps": {"mask": {"method": "synflow"}},
-    "SynFlow, 1 step": {"mask": {"method": "synflow", "steps": 1}, "collapse": "train"},
-    "RigL": {"mask": {"method": "rigl", "every": 25}},
-    "SET": {"mask": {"method": "set", "every": 25}},
+    "SynFlow, 1 step": {"mask": {"method": "synflow", "steps": 1}, "on_disconnected": "warn"},
+    "RigL": {"mask": {"method": "rigl", "update_interval": 25}},
+    "SET": {"mask": {"method": "set", "update_interval": 25}},
     "learned": {"mask": {"method": "learned"}, "rewind": 1.0},
-    "ZerO, magnitude, no reset": {"mask": {"method": "magnitude"}, "rewind": 1.0, "init": "zero"},
+    "ZerO, magnitude, no reset": {
+        "mask": {"method": "magnitude"},
+        "rewind": 1.0,
+        "init": "zero_hadamard",
+    },
 }
 MLP: dict[str, Any] = {
     "data": "digits",
@@ -36,8 +40,8 @@ MLP: dict[str, Any] = {
         "lr": 1e-3,
         "weight_decay": 0.0,
         "epochs": 30,
-        "batch": 64,
-        "drops": [],
+        "batch_size": 64,
+        "lr_milestones": [],
     },
 }
 NETS = {"resnet18, width 8": RESNET, "mlp": MLP}

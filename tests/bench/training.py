@@ -44,7 +44,7 @@ def ours(name: str, data: Data, *, density: float, tweaks: list[str]) -> Epoch:
     """An epoch of the training loop, augmentation included."""
     mask = {"method": "random", "density": density} if density < 1 else {}
     run = Run.of(
-        {"model": {"name": name}, "mask": mask, "tweaks": tweaks, "optim": {"batch": BATCH}}
+        {"model": {"name": name}, "mask": mask, "tweaks": tweaks, "optim": {"batch_size": BATCH}}
     )
     device = data.train.labels.device
     net, _ = build(run, data, device)

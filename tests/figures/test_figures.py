@@ -208,7 +208,7 @@ def test_the_paper_scale_changes_nothing() -> None:
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "hour"])
 def test_a_smaller_scale_keeps_the_proportions(scale: str) -> None:
     here = SCALES[scale].run(run("ToST"))
-    assert here.optim.drops == Run().optim.drops
+    assert here.optim.lr_milestones == Run().optim.lr_milestones
     assert here.tweaks["ghost_skips"] == run("ToST").tweaks["ghost_skips"]
     assert here.tweaks["rescale"].steps == here.optim.epochs
     assert here.mask.density == 0.1
@@ -218,7 +218,7 @@ def test_early_is_the_papers_fifth_epoch() -> None:
     need = fig05.NEEDS["LS"] if "LS" in fig05.NEEDS else fig05.NEEDS["LS", 0]
     assert LAPTOP.kept(need) == "epoch-001.pt"
     assert PAPER.kept(need) == "epoch-005.pt"
-    assert SMOKE.run(need.run).record.checkpoints == (1,)
+    assert SMOKE.run(need.run).record.checkpoint_epochs == (1,)
     assert SMOKE.key(need) != SMOKE.key(replace(need, when="best"))
 
 

@@ -183,7 +183,7 @@ def test_the_single_step_is_the_only_difference_of_its_row() -> None:
     many = table2.NEEDS[((*FIRST, "SynFlow", "base"), 0.02, 1)].run
     assert one.mask == Synflow(0.02, steps=1)
     assert many.mask == Synflow(0.02, steps=100)
-    assert (one.collapse, one.model, one.seed) == ("train", many.model, many.seed)
+    assert (one.on_disconnected, one.model, one.seed) == ("warn", many.model, many.seed)
     assert {(kind[0], kind[3], d) for kind, d, _ in table2.NEEDS if kind[2] == table2.ONE_STEP} == {
         ("resnet32", "base", 0.02)
     }
@@ -259,15 +259,15 @@ def test_the_pipeline_at_the_papers_scale_is_its_trainings_and_eight_more() -> N
 
 def test_the_runs_of_the_pipeline_are_the_papers() -> None:
     whole = run("+ All", 0.01, net="vgg16")
-    assert (whole.init, whole.rewind, whole.mask.density) == ("zero", 1.0, 0.01)
+    assert (whole.init, whole.rewind, whole.mask.density) == ("zero_hadamard", 1.0, 0.01)
     assert set(whole.tweaks) == {"smoothing", "ghost_neurons", "ghost_skips"}
     assert run("+ ToST", 0.1, net="vgg16").before()[0].tweaks == {}
     plain = run("SNIP", 0.1, net="vgg16")
     assert (plain.init, plain.rewind, plain.tweaks, plain.before()) == ("default", 0, {}, ())
     free, pressed = run(NO_SIZE, 0.1), run("+ ZerO, Mask", 0.1)
-    assert (free.mask.size, pressed.mask.size) == (0.0, 1e-5)
-    assert free.mask.spread == pressed.mask.spread
-    assert {run(kind, 0.1).collapse for kind in _rows.FREE} == {"train"}
+    assert (free.mask.lambda_l1, pressed.mask.lambda_l1) == (0.0, 1e-5)
+    assert free.mask.lambda_binary == pressed.mask.lambda_binary
+    assert {run(kind, 0.1).on_disconnected for kind in _rows.FREE} == {"warn"}
 
 
 @pytest.mark.parametrize(("fig", "table"), [(fig01, pipeline1), (fig02, pipeline2)])

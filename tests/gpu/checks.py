@@ -37,12 +37,12 @@ MASKS: dict[str, Table] = {
     "random": SPARSE,
     "random, ERK": {"mask": {"method": "random", "density": 0.2, "scope": "erk"}},
     "magnitude": {"mask": {"method": "magnitude", "density": 0.2}},
-    "lottery": {"mask": {"method": "lottery", "density": 0.25, "cut": 0.5}},
+    "lottery": {"mask": {"method": "lottery", "density": 0.25, "prune_rate": 0.5}},
     "snip": {"mask": {"method": "snip", "density": 0.2}},
     "grasp": {"mask": {"method": "grasp", "density": 0.2}},
     "synflow": {"mask": {"method": "synflow", "density": 0.2}},
-    "rigl": {"mask": {"method": "rigl", "density": 0.2, "every": 3}},
-    "set": {"mask": {"method": "set", "density": 0.2, "every": 3}},
+    "rigl": {"mask": {"method": "rigl", "density": 0.2, "update_interval": 3}},
+    "set": {"mask": {"method": "set", "density": 0.2, "update_interval": 3}},
     "learned": {"mask": {"method": "learned", "density": 0.2}, "rewind": 1.0},
 }
 TWEAKS: dict[str, Table] = {
@@ -59,14 +59,16 @@ TWEAKS: dict[str, Table] = {
     "bf16": {"compute": {"precision": "bf16"}},
     "crops and flips": {"augment": "crop_flip"},
     "rewound": {"rewind": 0.34},
-    "records": {"record": {"gradient_flow": True, "eigenvalue_every": 1, "images": 64}},
+    "records": {"record": {"gradient_flow": True, "eigenvalue_every": 1, "probe_samples": 64}},
 }
 
 
 def run_of(settings: Settings, table: Table) -> Run:
     """Return a run of three epochs on digits, with a small net unless the table names one."""
     model = settings.size({"name": "resnet18", "width": 8}, {"name": "lenet300", "width": 64})
-    optim = {"epochs": 3, "batch": settings.size(128, 195), "lr": 0.05} | table.get("optim", {})
+    optim = {"epochs": 3, "batch_size": settings.size(128, 195), "lr": 0.05} | table.get(
+        "optim", {}
+    )
     return Run.of({"data": "digits", "model": model, **table, "optim": optim})
 
 
@@ -155,7 +157,7 @@ def _recorded(settings: Settings, straight: Path) -> Any:
 
     @cache
     def folder() -> Path:
-        run = run_of(settings, SPARSE | {"record": {"checkpoints": [1, 2]}})
+        run = run_of(settings, SPARSE | {"record": {"checkpoint_epochs": [1, 2]}})
         return fit(run, out=straight, device=str(settings.device)).parent
 
     return folder

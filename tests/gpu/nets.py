@@ -23,7 +23,7 @@ def checkpoint(settings: Settings, net: str, density: float) -> sd.Checkpoint:
             "mask": {"method": "random", "density": density} if density < 1 else {},
             "optim": {"epochs": settings.size(2 if settings.data else 8, 1), "lr": 0.05},
             "compute": {"precision": "bf16" if settings.cuda else "float32"},
-            "record": {"images": 64},
+            "record": {"probe_samples": 64},
         }
     )
     return sd.Checkpoint.load(fit(run, out=settings.out, device=str(settings.device)))

@@ -73,11 +73,11 @@ def ours(settings: Settings, net: str, batch: int, kind: str, precision: str) ->
         "augment": "crop_flip",
         "optim": {
             "epochs": epochs,
-            "batch": batch,
+            "batch_size": batch,
             "lr": 0.01,
         },
         "compute": {"precision": precision},
-        "record": {"images": 64},
+        "record": {"probe_samples": 64},
     }
     if precision == "tf32":
         settings.needs_cuda("TF32")

@@ -38,14 +38,14 @@ SMALL: Table = {
     "augment": "crop_flip",
     "model": {"name": "resnet10", "width": 8, "options": {"shortcut": "A"}},
     "mask": {"method": "random", "density": 0.5},
-    "optim": {"epochs": 2, "batch": 585, "lr": 0.02},
-    "record": {"images": 64},
+    "optim": {"epochs": 2, "batch_size": 585, "lr": 0.02},
+    "record": {"probe_samples": 64},
 }
 MASKS: dict[str, Table] = {  # options without which a method would do nothing here
     "dense": {},
     "lottery": {"density": 0.7},  # two rounds
-    "rigl": {"density": 0.5, "every": 2},
-    "set": {"density": 0.5, "every": 2},
+    "rigl": {"density": 0.5, "update_interval": 2},
+    "set": {"density": 0.5, "update_interval": 2},
 }
 QUICK: dict[str, list[str]] = {  # options of a diagnostic that make it short
     "spectrum": ["--top", "2", "--tol", "0.1", "--max-products", "12"],
@@ -107,7 +107,7 @@ def _sparsediag(*words: object) -> None:
 
 def diagnostics(book: Book, out: Path) -> None:
     """Every diagnostic of a checkpoint; of a run where it can; products in every mode."""
-    folder = train(out, {"record": {"images": 64, "checkpoints": [1]}})
+    folder = train(out, {"record": {"probe_samples": 64, "checkpoint_epochs": [1]}})
     for name in DIAGNOSTICS:
         with book.row(name):
             _sparsediag(name, folder / "last.pt", *QUICK.get(name, []))
@@ -150,13 +150,18 @@ def tweaks(book: Book, out: Path) -> None:
 def records(book: Book, out: Path) -> None:
     """What is measured while a net trains, rewinding, going on, Adam, bfloat16."""
     with book.row("records"):
-        record = {"images": 64, "checkpoints": [1], "gradient_flow": True, "eigenvalue_every": 2}
+        record = {
+            "probe_samples": 64,
+            "checkpoint_epochs": [1],
+            "gradient_flow": True,
+            "eigenvalue_every": 2,
+        }
         train(out, {"record": record})
     magnitude = {"mask": {"method": "magnitude", "density": 0.5}, "rewind": 0.5}
     with book.row("rewinding"):
         train(out, magnitude)
     with book.row("rewinding and going on"):
-        train(out, magnitude, {"continues": True})
+        train(out, magnitude, {"resume_schedule": True})
     adam = {"optim": SMALL["optim"] | {"name": "adam", "lr": 0.001, "epochs": 3}}
     gates = {"mask": {"method": "learned"}}
     for name, change in {"adam": adam, "learned": gates, "sgd": {}}.items():
@@ -190,11 +195,11 @@ STEPS: dict[str, Table] = {
     "dense": {"mask": {"method": "dense"}},
     "masked": {},
     "ToST": {"tweaks": TOST},
-    "RigL": {"mask": {"method": "rigl", "density": 0.5, "every": 4}},
+    "RigL": {"mask": {"method": "rigl", "density": 0.5, "update_interval": 4}},
     "learned": {"mask": {"method": "learned"}},
     "distillation": {"tweaks": {"distillation": {}}},
     "adam": {"optim": {"name": "adam", "lr": 0.001}},
-    "gradient flow": {"record": {"images": 64, "gradient_flow": True}},
+    "gradient flow": {"record": {"probe_samples": 64, "gradient_flow": True}},
 }
 
 
@@ -210,7 +215,9 @@ def _steps(book: Book, name: str, out: Path, change: Table) -> None:
     seen: list[Ledger] = []
     hook = register_optimizer_step_post_hook(lambda *_: seen.append(deepcopy(book.ledger)))
     with book.row(name) as row:
-        train(out, change, {"optim": SMALL["optim"] | {"batch": 128} | change.get("optim", {})})
+        train(
+            out, change, {"optim": SMALL["optim"] | {"batch_size": 128} | change.get("optim", {})}
+        )
     hook.remove()
     row["between"] = [
         {

@@ -90,7 +90,9 @@ def test_every_batch_of_an_epoch_has_other_crops() -> None:
 
 @pytest.mark.parametrize("batch", [1170, 500, 167, 7, 1])  # 1170 = 7 * 167 + 1
 def test_crops_are_drawn_batch_by_batch_behind_the_order(batch: int) -> None:
-    run = Run.of({"data": "digits", "augment": "crop_flip", "optim": {"batch": batch}, "seed": 3})
+    run = Run.of(
+        {"data": "digits", "augment": "crop_flip", "optim": {"batch_size": batch}, "seed": 3}
+    )
     data = datasets.load("digits")
     chance = stream("epoch", 3, 5)
     order = torch.randperm(1170, generator=chance).split(batch)

@@ -23,15 +23,15 @@ TABLE: dict[str, Any] = {
     "data": "digits",
     "model": {"name": "lenet300", "width": 20},
     "mask": {"method": "random", "density": 0.2},
-    "optim": {"epochs": 4, "batch": 128, "lr": 0.05},
+    "optim": {"epochs": 4, "batch_size": 128, "lr": 0.05},
     "record": {"gradient_flow": True},
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "dense": {"mask": {"method": "dense"}},
     "masked": {},
     "crops": {"augment": "crop_flip"},
-    "rigl": {"mask": {"method": "rigl", "density": 0.2, "every": 4}},
-    "set": {"mask": {"method": "set", "density": 0.2, "every": 4}},
+    "rigl": {"mask": {"method": "rigl", "density": 0.2, "update_interval": 4}},
+    "set": {"mask": {"method": "set", "density": 0.2, "update_interval": 4}},
     "tost": {"tweaks": ["ghost_neurons", "ghost_skips", "smoothing"]},
     "adam": {"optim": TABLE["optim"] | {"name": "adam", "lr": 0.001}},
 }
@@ -84,7 +84,7 @@ def test_a_step_is_recorded_anew_when_its_constants_change(
         return work
 
     _replaying(monkeypatch, record)
-    optim = TABLE["optim"] | {"epochs": 6, "drops": [0.5]}
+    optim = TABLE["optim"] | {"epochs": 6, "lr_milestones": [0.5]}
     fit(Run.of(TABLE | {"optim": optim}), out=tmp_path, device="cpu")
     assert len(recorded) == 2  # one for each rate
     recorded.clear()

@@ -25,7 +25,7 @@ TABLE: dict[str, Any] = {
     "data": "digits",
     "model": {"name": "resnet18", "width": 8},
     "mask": {"method": "random", "density": 0.1},
-    "optim": {"epochs": 2, "batch": 390, "lr": 0.01},
+    "optim": {"epochs": 2, "batch_size": 390, "lr": 0.01},
 }
 
 

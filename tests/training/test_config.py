@@ -27,13 +27,13 @@ from training.tweaks.smoothing import Smoothing
 
 OTHER = {
     "data": "digits",
-    "ticket": 5,
+    "mask_seed": 5,
     "seed": 1,
     "augment": "none",
-    "init": "zero",
+    "init": "zero_hadamard",
     "rewind": 0.18,
-    "continues": True,
-    "collapse": "train",
+    "resume_schedule": True,
+    "on_disconnected": "warn",
     "model.name": "vgg16",
     "model.width": 8,
     "model.activation": "mish",
@@ -45,31 +45,31 @@ OTHER = {
     "optim.momentum": 0.0,
     "optim.weight_decay": 0.0,
     "optim.epochs": 90,
-    "optim.batch": 64,
-    "optim.drops": [0.5],
-    "optim.factor": 0.2,
+    "optim.batch_size": 64,
+    "optim.lr_milestones": [0.5],
+    "optim.lr_gamma": 0.2,
     "tweaks": ["smoothing"],
-    "record.checkpoints": [5],
+    "record.checkpoint_epochs": [5],
     "record.gradient_flow": True,
     "record.eigenvalue_every": 1,
-    "record.images": 100,
+    "record.probe_samples": 100,
     "compute.precision": "bf16",
     "compute.layout": "channels_last",
     "compute.compile": True,
 }
-NEEDS: dict[str, dict[str, Any]] = {"continues": {"rewind": 0.5}}
+NEEDS: dict[str, dict[str, Any]] = {"resume_schedule": {"rewind": 0.5}}
 MASK_NEEDS = {"file": {"path": "mask.pt"}}
 MASK_OPTIONS: dict[str, dict[str, Any]] = {
     "dense": {},
     "random": {"scope": "erk"},
     "magnitude": {},
-    "lottery": {"cut": 0.5, "rewound": True},
+    "lottery": {"prune_rate": 0.5, "rewound": True},
     "snip": {"per_class": 5},
     "grasp": {"per_class": 5, "temperature": 100.0},
     "synflow": {"steps": 10},
-    "rigl": {"scope": "layer", "every": 10, "fraction": 0.1, "until": 0.5},
-    "set": {"scope": "layer", "every": 10, "fraction": 0.1, "until": 0.5},
-    "learned": {"spread": 1e-3, "size": 1e-3},
+    "rigl": {"scope": "layer", "update_interval": 10, "drop_fraction": 0.1, "end": 0.5},
+    "set": {"scope": "layer", "update_interval": 10, "drop_fraction": 0.1, "end": 0.5},
+    "learned": {"lambda_binary": 1e-3, "lambda_l1": 1e-3},
     "file": {"path": "other.pt", "zeros": True},
 }
 
@@ -106,23 +106,23 @@ optims = st.builds(
     momentum=shares,
     weight_decay=positive,
     epochs=counts,
-    batch=counts,
-    drops=st.lists(shares, max_size=3).map(tuple),
-    factor=positive,
+    batch_size=counts,
+    lr_milestones=st.lists(shares, max_size=3).map(tuple),
+    lr_gamma=positive,
 )
 records = st.builds(
     Record,
-    checkpoints=st.just(()) | st.just((1,)),
+    checkpoint_epochs=st.just(()) | st.just((1,)),
     gradient_flow=st.booleans(),
     eigenvalue_every=counts,
-    images=counts,
+    probe_samples=counts,
 )
 
 
 def _possible(table: dict[str, Any]) -> bool:
     ghosts, epochs = "ghost_neurons" in table["tweaks"], table["optim"].epochs
     back = round(table["rewind"] * epochs)
-    if table["continues"] and not 0 < back < epochs:
+    if table["resume_schedule"] and not 0 < back < epochs:
         return False
     if table["rewind"] and not back:
         return False
@@ -135,10 +135,12 @@ runs = (
             "data": words,
             "seed": st.integers(-(2**62), 2**62),
             "augment": st.sampled_from(["auto", "crop_flip", "none"]),
-            "init": st.sampled_from(["default", "zero", "zero_widening", "zero_narrowing"]),
+            "init": st.sampled_from(
+                ["default", "zero_hadamard", "zero_widening", "zero_narrowing"]
+            ),
             "rewind": st.just(0.0) | st.just(1.0) | shares,
-            "continues": st.booleans(),
-            "collapse": st.sampled_from(["refuse", "train"]),
+            "resume_schedule": st.booleans(),
+            "on_disconnected": st.sampled_from(["error", "warn"]),
             "model": models,
             "mask": masks,
             "optim": optims,
@@ -157,31 +159,46 @@ runs = (
     [
         ("optim.momentum = -1", "optim.momentum = -1.0: need a number in [0, 1)"),
         ("optim.weight_decay = -1", "optim.weight_decay = -1.0: need 0 or more"),
-        ("optim.factor = -1", "optim.factor = -1.0: need a positive number"),
-        ("optim.drops = 0.5", "optim.drops = 0.5: need list"),
-        ("record.images = 0", "record.images = 0: need 1 or more"),
+        ("optim.lr_gamma = -1", "optim.lr_gamma = -1.0: need a positive number"),
+        ("optim.lr_milestones = 0.5", "optim.lr_milestones = 0.5: need list"),
+        ("record.probe_samples = 0", "record.probe_samples = 0: need 1 or more"),
         ("record.eigenvalue_every = -1", "record.eigenvalue_every = -1: need 0 (never) or more"),
-        ("record.checkpoints = [0]", "record.checkpoints: there is no epoch 0 in a run of 180"),
-        ("record.checkpoints = [181]", "record.checkpoints: there is no epoch 181 in a run"),
+        (
+            "record.checkpoint_epochs = [0]",
+            "record.checkpoint_epochs: there is no epoch 0 in a run of 180",
+        ),
+        (
+            "record.checkpoint_epochs = [181]",
+            "record.checkpoint_epochs: there is no epoch 181 in a run",
+        ),
         ("tweaks.ghost_neurons.last_beta = inf", "last_beta inf: need a finite number"),
         ("model.options.foo = 1979-05-27", "need numbers, words, lists and tables only"),
         ("rewind = -0.1", "rewind = -0.1: need 0, or a share of 180 epochs up to 1"),
         ("rewind = 1.1", "rewind = 1.1: need 0, or a share of 180 epochs up to 1"),
         ("rewind = nan", "rewind = nan: need 0, or a share of 180 epochs up to 1"),
         ("rewind = 0.002", "rewind = 0.002: need 0, or a share of 180 epochs up to 1 that is an"),
-        ("continues = true", "continues with rewind = 0.0 of"),
-        ("continues = true\nrewind = 1.0", "continues with rewind = 1.0 of"),
+        ("resume_schedule = true", "resume_schedule with rewind = 0.0 of"),
+        ("resume_schedule = true\nrewind = 1.0", "resume_schedule with rewind = 1.0 of"),
         ("mask = {method = 'file'}", "mask.path: need the file of a mask"),
         ("mask = {method = 'file', path = 'm.pt', density = 0.1}", "mask.density 0.1: the file"),
         ("mask = 'file:'", "mask.path: need the file of a mask"),
         ("mask = {method = 'random', scope = 'erdos'}", "unknown mask.scope 'erdos'"),
-        ("mask = {method = 'lottery', cut = 1}", "mask.cut = 1.0: need a share between 0 and 1"),
+        (
+            "mask = {method = 'lottery', prune_rate = 1}",
+            "mask.prune_rate = 1.0: need a share between 0 and 1",
+        ),
         ("mask = {method = 'grasp', temperature = 0}", "mask.temperature 0.0: need a positive"),
         ("mask = {method = 'synflow', steps = 0}", "mask.steps = 0: need 1 or more"),
-        ("mask = {method = 'rigl', every = 0}", "mask.every = 0: need 1 step or more"),
-        ("mask = {method = 'set', until = 2}", "mask.until = 2.0: need a share from 0 to 1"),
-        ("mask = {method = 'learned', spread = -1}", "mask.spread = -1.0: need 0 or more"),
-        ("mask = {method = 'learned', size = nan}", "mask.size = nan: need 0 or more"),
+        (
+            "mask = {method = 'rigl', update_interval = 0}",
+            "mask.update_interval = 0: need 1 step or more",
+        ),
+        ("mask = {method = 'set', end = 2}", "mask.end = 2.0: need a share from 0 to 1"),
+        (
+            "mask = {method = 'learned', lambda_binary = -1}",
+            "mask.lambda_binary = -1.0: need 0 or more",
+        ),
+        ("mask = {method = 'learned', lambda_l1 = nan}", "mask.lambda_l1 = nan: need 0 or more"),
     ],
 )
 def test_a_value_that_would_fail_late_is_refused_at_once(
@@ -289,10 +306,10 @@ def test_fill_is_strict(table: dict[str, Any], message: str) -> None:
         ("model.activation = 'rely'", "'rely'; did you mean 'relu'?"),
         ("optim.name = 'sdg'", "'sdg'; did you mean 'sgd'?"),
         ("augment = 'yes'", "unknown augment 'yes'. Known: auto, crop_flip, none."),
-        ("init = 'zeros'", "unknown init 'zeros'; did you mean 'zero'?"),
-        ("collapse = 'tain'", "unknown collapse 'tain'; did you mean 'train'?"),
+        ("init = 'zero_hadmard'", "unknown init 'zero_hadmard'; did you mean 'zero_hadamard'?"),
+        ("on_disconnected = 'wran'", "unknown on_disconnected 'wran'; did you mean 'warn'?"),
         ("rewind = 'end'", "rewind = 'end': need float"),
-        ("continues = 1", "continues = 1: need bool"),
+        ("resume_schedule = 1", "resume_schedule = 1: need bool"),
         ("data = 3", "data = 3: need str"),
         ("seed = true", "seed = True: need int"),
         ("optim.lr = 'fast'", "optim.lr = 'fast': need float"),
@@ -301,14 +318,17 @@ def test_fill_is_strict(table: dict[str, Any], message: str) -> None:
         ("mask = {method = 'random', density = 1.5}", "mask.density 1.5: need a number in (0, 1]"),
         ("mask = {method = 'random', density = 0}", "For 90 % sparsity write density = 0.1"),
         ("mask.density = -0.1", "mask.density -0.1: need"),
-        ("optim.drops = [1.5]", "optim.drops: 1.5 is no fraction"),
-        ("optim.drops = [0.5, 0]", "optim.drops: 0.0 is no fraction"),
+        ("optim.lr_milestones = [1.5]", "optim.lr_milestones: 1.5 is no fraction"),
+        ("optim.lr_milestones = [0.5, 0]", "optim.lr_milestones: 0.0 is no fraction"),
         ("optim.lr = 0", "optim.lr = 0.0: need a positive number"),
         ("optim.lr = nan", "optim.lr = nan: need a positive number"),
         ("optim.epochs = 0", "optim.epochs = 0: need a positive number"),
-        ("optim.batch = -1", "optim.batch = -1: need a positive number"),
+        ("optim.batch_size = -1", "optim.batch_size = -1: need a positive number"),
         ("tweaks.smoothing.alpha = 1", "tweaks.smoothing.alpha 1.0: need a number in [0, 1)"),
-        ("tweaks.smoothing.fade = 2", "tweaks.smoothing.fade 2.0: need a share of the training"),
+        (
+            "tweaks.smoothing.decay_until = 2",
+            "tweaks.smoothing.decay_until 2.0: need a share of the training",
+        ),
         ("seed: 3", "run.toml is not TOML"),
     ],
 )
@@ -505,7 +525,7 @@ def test_every_method_has_an_identity_of_its_own() -> None:
     ("key", "value"),
     [
         ("smoothing.alpha", 0.3),
-        ("smoothing.fade", 0.5),
+        ("smoothing.decay_until", 0.5),
         ("ghost_neurons.last_beta", 5.0),
         ("ghost_neurons.until", 0.3),
         ("ghost_skips.kind", "identity"),
@@ -530,22 +550,39 @@ def test_every_option_of_a_tweak_matters_to_the_identity(key: str, value: Any) -
 def test_a_default_spelled_out_does_not_change_the_identity(name: str, tmp_path: Path) -> None:
     run = Run.load(name)
     assert Run.load(_written(tmp_path, run.toml())).id == run.id
-    spelled = {"optim.factor": 0.1, "record.images": 384, "collapse": "refuse", "continues": False}
+    spelled = {
+        "optim.lr_gamma": 0.1,
+        "record.probe_samples": 384,
+        "on_disconnected": "error",
+        "resume_schedule": False,
+    }
     assert Run.load(name, spelled).id == run.id
 
 
-@pytest.mark.parametrize(("one", "other"), [({"lr": 1}, {"lr": 1.0}), ({"drops": [0.5, 0.75]}, {})])
+@pytest.mark.parametrize(
+    ("one", "other"), [({"lr": 1}, {"lr": 1.0}), ({"lr_milestones": [0.5, 0.75]}, {})]
+)
 def test_equal_optimisers_have_one_identity(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert Run(optim=Optim(**one)).id == Run(optim=Optim(**other)).id
 
 
 def test_the_plain_run_is_dense_and_of_the_same_training() -> None:
-    changes = {"seed": 3, "tweaks": ["ghost_skips"], "model.activation": "swish", "init": "zero"}
-    changes |= {"rewind": 0.5, "continues": True, "collapse": "train"}
+    changes = {
+        "seed": 3,
+        "tweaks": ["ghost_skips"],
+        "model.activation": "swish",
+        "init": "zero_hadamard",
+    }
+    changes |= {"rewind": 0.5, "resume_schedule": True, "on_disconnected": "warn"}
     run = Run.load("digits", changes | {"record.gradient_flow": True})
     plain = run.plain()
-    kept = Record(checkpoints=(15,))  # what the run is rewound to
+    kept = Record(checkpoint_epochs=(15,))  # what the run is rewound to
     assert plain == Run(
-        data="digits", seed=3, init="zero", model=Model(width=8), optim=run.optim, record=kept
+        data="digits",
+        seed=3,
+        init="zero_hadamard",
+        model=Model(width=8),
+        optim=run.optim,
+        record=kept,
     )
     assert plain == replace(run, mask=METHODS["random"](0.3), tweaks={}).plain()

@@ -104,12 +104,12 @@ def test_at_a_high_temperature_the_slope_is_the_difference_of_the_centred_output
 
 def test_without_a_share_it_is_the_loss_that_it_wraps() -> None:
     for options in ({}, {"label_smoothing": 0.1}):
-        value = objective(logits(1), share=0.0)(logits(0), LABELS, torch.zeros(1), **options)
+        value = objective(logits(1), alpha=0.0)(logits(0), LABELS, torch.zeros(1), **options)
         assert torch.equal(value, F.cross_entropy(logits(0), LABELS, **options))
 
 
 def test_with_the_whole_share_labels_have_no_part() -> None:
-    loss = objective(logits(1), share=1.0, temperature=3.0)
+    loss = objective(logits(1), alpha=1.0, temperature=3.0)
     one, other = (loss(logits(0), y, torch.zeros(1)) for y in (LABELS, LABELS.flip(0)))
     assert torch.equal(one, other)
     assert torch.equal(one, softened(logits(0), logits(1), 3.0))
@@ -120,14 +120,14 @@ def test_with_the_whole_share_labels_have_no_part() -> None:
 @given(st.floats(0, 1), st.integers(0, 1000))
 def test_the_two_losses_are_mixed_by_the_share(share: float, seed: int) -> None:
     student, teacher = logits(seed), logits(seed + 1)
-    value = objective(teacher, share=share)(student, LABELS, torch.zeros(1))
+    value = objective(teacher, alpha=share)(student, LABELS, torch.zeros(1))
     own, taught = F.cross_entropy(student, LABELS), softened(student, teacher, 4.0)
     assert value.item() == pytest.approx(((1 - share) * own + share * taught).item())
 
 
 @pytest.mark.parametrize("first", ["smoothing", "distillation"])
 def test_beside_smoothing_the_labels_are_smooth_in_either_order(first: str) -> None:
-    tweaks = [(Smoothing(0.2), None), (Distillation(share=0.3), lambda inputs: logits(1))]
+    tweaks = [(Smoothing(0.2), None), (Distillation(alpha=0.3), lambda inputs: logits(1))]
     loss: Objective = cross_entropy
     for tweak, kept in tweaks if first == "smoothing" else reversed(tweaks):
         loss = tweak.loss(loss, 0, 10, kept)
@@ -145,8 +145,8 @@ def test_a_temperature_that_cannot_be_is_refused(temperature: float) -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
 def test_a_share_that_cannot_be_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=r"share .*: need a number from 0 to 1"):
-        Distillation(share=share)
+    with pytest.raises(ValueError, match=r"alpha .*: need a number from 0 to 1"):
+        Distillation(alpha=share)
 
 
 # the teacher
@@ -154,7 +154,7 @@ def test_a_share_that_cannot_be_is_refused(share: float) -> None:
 
 def test_the_teacher_sees_the_images_of_the_student_in_evaluation_mode() -> None:
     student, checkpoint = teacher_of()
-    tweak, x = Distillation(share=1.0), torch.rand(SAMPLES, 1, 8, 8)
+    tweak, x = Distillation(alpha=1.0), torch.rand(SAMPLES, 1, 8, 8)
     teacher = tweak.start(TrainingContext(student, None, iter(()), (checkpoint,)))
     assert not any(m.training for m in teacher.modules())
     outputs = student(x)
@@ -184,7 +184,7 @@ def test_the_teacher_has_no_slope_and_stays_as_it_is() -> None:
 
 def run_of(tweaks: Any, **table: Any) -> Run:
     model = {"name": "mlp", "width": 12}
-    optim = {"epochs": 3, "batch": 390}
+    optim = {"epochs": 3, "batch_size": 390}
     mask = {"method": "random", "density": 0.5}
     return Run.of(
         {"data": "digits", "model": model, "optim": optim, "mask": mask, "tweaks": tweaks} | table
@@ -228,7 +228,7 @@ def test_a_run_with_it_trains_and_is_the_same_twice(tmp_path: Path) -> None:
     assert all(torch.equal(t, other.weights[n]) for n, t in one.weights.items())
     bare = last(replace(run, tweaks={}), tmp_path / "one")
     assert any(not torch.equal(t, bare.weights[n]) for n, t in one.weights.items())
-    none = last(replace(run, tweaks={"distillation": Distillation(share=0.0)}), tmp_path / "one")
+    none = last(replace(run, tweaks={"distillation": Distillation(alpha=0.0)}), tmp_path / "one")
     assert all(torch.equal(t, bare.weights[n]) for n, t in none.weights.items())
     assert (tmp_path / "one" / "runs" / run.plain().id / "last.pt").read_bytes() == taught
 

@@ -69,7 +69,7 @@ def test_dead_weights_and_their_state_are_0_after_every_step(
                 stray.append(sum(int((t[dead.bool()] != 0).sum()) for t in held.values()))
 
     monkeypatch.setattr("training.masks.base.MaskedOptimizer", Watch)
-    optim = {"name": name, "weight_decay": 0.01, "lr": 0.01, "epochs": 2, "batch": 390}
+    optim = {"name": name, "weight_decay": 0.01, "lr": 0.01, "epochs": 2, "batch_size": 390}
     path = fit(Run.of(RUN | {"model": model, "optim": optim}), out=tmp_path, device="cpu")
     assert path.exists()
     assert len(stray) >= 2 * 3
@@ -158,7 +158,7 @@ def test_a_training_with_a_broken_optimiser_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Optim, "build", lambda _, net: Noisy(net.parameters(), lr=0.01))
-    run = Run.of(RUN | {"model": CONVOLUTIONS, "optim": {"epochs": 1, "batch": 390}})
+    run = Run.of(RUN | {"model": CONVOLUTIONS, "optim": {"epochs": 1, "batch_size": 390}})
     with pytest.raises(RuntimeError, match="dead weights or their optimiser state moved"):
         fit(run, out=tmp_path, device="cpu")
     assert not list(tmp_path.rglob("*.pt"))

@@ -327,7 +327,7 @@ def run_of(density: float = 1.0, optim: dict[str, Any] | None = None, **options:
             "data": "digits",
             "model": {"name": "mlp", "width": 12},
             "mask": {"method": "learned", "density": density, **options},
-            "optim": {"epochs": 3, "batch": 200, "lr": 0.1} | (optim or {}),
+            "optim": {"epochs": 3, "batch_size": 200, "lr": 0.1} | (optim or {}),
         }
     )
 
@@ -336,7 +336,9 @@ def last(run: Run, out: Path) -> Checkpoint:
     return Checkpoint.load(fit(run, out=out, device="cpu").with_name("last.pt"))
 
 
-@pytest.mark.parametrize("options", [{"spread": -1.0}, {"size": -1e-9}, {"size": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"lambda_binary": -1.0}, {"lambda_l1": -1e-9}, {"lambda_l1": float("nan")}]
+)
 def test_a_negative_weight_of_the_regulariser_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="need 0 or more"):
         Learned(**options)
@@ -362,9 +364,9 @@ def test_gates_are_trained_and_the_cut_takes_the_largest_theta_m(
         seen.append(gates)
 
     monkeypatch.setattr(Gates, "__init__", spy)
-    cut = last(run_of(0.5, size=1e-3), tmp_path)
+    cut = last(run_of(0.5, lambda_l1=1e-3), tmp_path)
     (gates,) = seen
-    whole = Checkpoint.load(tmp_path / "runs" / run_of(size=1e-3).id / "last.pt")
+    whole = Checkpoint.load(tmp_path / "runs" / run_of(lambda_l1=1e-3).id / "last.pt")
     assert whole.mask is None
     names = list(gates.chances)
     for name, theta, m in zip(names, gates.theta, gates.chances.values(), strict=True):
@@ -380,7 +382,7 @@ def test_gates_are_trained_and_the_cut_takes_the_largest_theta_m(
 
 
 def test_a_huge_size_in_a_run_leaves_exact_zeros(tmp_path: Path) -> None:
-    kept = last(run_of(size=1e6), tmp_path)
+    kept = last(run_of(lambda_l1=1e6), tmp_path)
     assert kept.history[-1]["sparsity"] == 1.0
     assert not kept.weights["fc.weight"].any()
     assert kept.weights["fc.bias"].any()
@@ -392,7 +394,9 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     name: str, density: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.loop.SAVE_EVERY", 0.0)
-    run = run_of(density, {"name": name, "lr": 0.01, "epochs": 4}, size=1e-3, spread=1e-3)
+    run = run_of(
+        density, {"name": name, "lr": 0.01, "epochs": 4}, lambda_l1=1e-3, lambda_binary=1e-3
+    )
 
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == 1:

@@ -83,7 +83,7 @@ print(kills)
 
 
 def _run(epochs: int = 3, **table: Any) -> Run:
-    optim = {"epochs": epochs, "batch": 390} | table.pop("optim", {})
+    optim = {"epochs": epochs, "batch_size": 390} | table.pop("optim", {})
     return Run.of({"data": "digits"} | MLP | table | {"optim": optim})
 
 
@@ -127,7 +127,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_files_of_a_run(tmp_path: Path) -> None:
-    run = _run(record={"checkpoints": [1, 3]})
+    run = _run(record={"checkpoint_epochs": [1, 3]})
     assert not finished(tmp_path / "runs" / run.id)
     path = fit(run, out=tmp_path, device="cpu")
     assert path == tmp_path / "runs" / run.id / "best.pt"
@@ -164,7 +164,7 @@ def test_the_rows_of_the_history(tmp_path: Path) -> None:
 def test_every_checkpoint_rebuilds_the_net_that_was_measured(
     table: dict[str, Any], tmp_path: Path
 ) -> None:
-    folder = _fit(_run(**table, record={"checkpoints": [1, 2]}), tmp_path)
+    folder = _fit(_run(**table, record={"checkpoint_epochs": [1, 2]}), tmp_path)
     rows = _history(folder)
     (best,) = [row["epoch"] for row in rows if row.get("best")]
     epochs = {"epoch-001.pt": 0, "epoch-002.pt": 1, "best.pt": best, "last.pt": 2}
@@ -202,7 +202,7 @@ def test_the_flow_of_a_step_is_that_of_the_diagnostic(
     mask: dict[str, Any], tmp_path: Path, starts: list[dict[str, Tensor]]
 ) -> None:
     data = datasets.load("digits")
-    optim = {"batch": len(data.train)}
+    optim = {"batch_size": len(data.train)}
     folder = _fit(_run(1, **RESNET, **mask, optim=optim, record={"gradient_flow": True}), tmp_path)
     last = Checkpoint.load(folder / "last.pt")
     net = last.build()
@@ -215,7 +215,7 @@ def test_the_flow_of_a_step_is_that_of_the_diagnostic(
 
 
 def test_gradient_flow_is_that_of_the_diagnostic_and_changes_no_weight(tmp_path: Path) -> None:
-    sparse, record = RESNET | SPARSE, {"gradient_flow": True, "images": 20}
+    sparse, record = RESNET | SPARSE, {"gradient_flow": True, "probe_samples": 20}
     plain, folder = (_fit(_run(**t), tmp_path) for t in (sparse, sparse | {"record": record}))
     assert plain != folder
     assert _bytes(plain / "last.pt") == _bytes(folder / "last.pt")
@@ -227,7 +227,7 @@ def test_gradient_flow_is_that_of_the_diagnostic_and_changes_no_weight(tmp_path:
 
 
 def test_eigenvalues_are_those_of_the_diagnostic(tmp_path: Path) -> None:
-    folder = _fit(_run(**SPARSE, record={"eigenvalue_every": 2, "images": 50}), tmp_path)
+    folder = _fit(_run(**SPARSE, record={"eigenvalue_every": 2, "probe_samples": 50}), tmp_path)
     rows, last = _history(folder), Checkpoint.load(folder / "last.pt")
     measured = {"eigenvalue", "eigenvalue_residual", "weight_norm"}
     assert [measured & row.keys() for row in rows] == [measured, set(), measured]
@@ -255,7 +255,7 @@ def test_evaluation_is_plain_cross_entropy_in_evaluation_mode(tmp_path: Path) ->
 
 
 def test_the_training_loss_is_the_mean_over_all_images(tmp_path: Path) -> None:
-    still = {"lr": 1e-12, "batch": 500}
+    still = {"lr": 1e-12, "batch_size": 500}
     folder = _fit(_run(1, optim=still), tmp_path)
     expected = _measured(Checkpoint.load(folder / "last.pt"), "train")
     (row,) = _history(folder)
@@ -263,7 +263,7 @@ def test_the_training_loss_is_the_mean_over_all_images(tmp_path: Path) -> None:
 
 
 def test_smoothing_is_in_the_training_loss_alone(tmp_path: Path) -> None:
-    optim = {"lr": 0.1, "drops": [], "batch": 64}
+    optim = {"lr": 0.1, "lr_milestones": [], "batch_size": 64}
     row = _history(_fit(_run(6, tweaks=["smoothing"], optim=optim), tmp_path))[-1]
     assert row["train_loss"] > 0.5002 > row["val_loss"]
 
@@ -291,7 +291,7 @@ def test_the_best_epoch_is_after_the_ghosts_and_the_first_drop(
     scripted = iter([*zip(losses, accuracies, strict=True), (0.0, 0.0), (0.0, 0.0)])
     monkeypatch.setattr("training.loop.evaluate", lambda *_: next(scripted))
     tweaks = {"ghost_neurons": {"until": until}}
-    folder = _fit(_run(6, tweaks=tweaks, optim={"drops": drops}), tmp_path)
+    folder = _fit(_run(6, tweaks=tweaks, optim={"lr_milestones": drops}), tmp_path)
     assert [row["epoch"] for row in _history(folder) if row.get("best")] == [best]
     net = Checkpoint.load(folder / "best.pt").build()
     assert {m.strength for m in net.modules() if isinstance(m, Ghost)} == {0}
@@ -299,12 +299,12 @@ def test_the_best_epoch_is_after_the_ghosts_and_the_first_drop(
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_the_shortest_runs_have_a_best_epoch(epochs: int, tmp_path: Path) -> None:
-    rows = _history(_fit(_run(epochs, optim={"drops": [0.9]}), tmp_path))
+    rows = _history(_fit(_run(epochs, optim={"lr_milestones": [0.9]}), tmp_path))
     assert [row["epoch"] for row in rows if row.get("best")] == [epochs - 1]
 
 
 def test_ghosts_fade_in_the_history_and_in_the_checkpoints(tmp_path: Path) -> None:
-    folder = _fit(_run(4, **ALL, record={"checkpoints": [2]}), tmp_path)
+    folder = _fit(_run(4, **ALL, record={"checkpoint_epochs": [2]}), tmp_path)
     assert [row["ghosts"] for row in _history(folder)] == pytest.approx([1, 0.125, 0, 0])
     net = Checkpoint.load(folder / "epoch-002.pt").build()
     strengths = {m.strength for m in net.modules() if isinstance(m, Ghost)}
@@ -332,12 +332,12 @@ def test_the_smaller_last_batch_is_trained_on(
         return crop_flip(pixels, crops)
 
     monkeypatch.setattr("training.loader.crop_flip", spy)
-    _fit(_run(1, augment="crop_flip", optim={"batch": 500}), tmp_path)
+    _fit(_run(1, augment="crop_flip", optim={"batch_size": 500}), tmp_path)
     assert sizes == [500, 500, 170]
 
 
 def test_batches_of_one_image_train_or_are_refused(tmp_path: Path) -> None:
-    rows = _history(_fit(_run(1, optim={"batch": 1, "lr": 1e-3}), tmp_path))
+    rows = _history(_fit(_run(1, optim={"batch_size": 1, "lr": 1e-3}), tmp_path))
     assert rows[0]["train_loss"] > 0
 
 
@@ -450,7 +450,7 @@ def test_the_best_epoch_so_far_is_not_forgotten(
 ) -> None:
     scripted = iter([0.5, 0.9, 0.7, 0.8, 0.0, 0.0])
     monkeypatch.setattr("training.loop.evaluate", lambda *_: (1.0, next(scripted)))
-    run = _run(4, optim={"drops": []})
+    run = _run(4, optim={"lr_milestones": []})
     with pytest.raises(KeyboardInterrupt):
         _fit(run, tmp_path, _stop_after(2))
     assert [row.get("best", False) for row in _history(_fit(run, tmp_path))] == [0, 1, 0, 0]
@@ -474,8 +474,8 @@ def test_an_interrupted_dense_training_goes_on_under_its_mask(tmp_path: Path) ->
 
 def test_ten_kills_change_no_byte(tmp_path: Path) -> None:
     table = {
-        "optim": {"epochs": 24, "batch": 100},
-        "mask": {"method": "rigl", "density": 0.2, "every": 7},
+        "optim": {"epochs": 24, "batch_size": 100},
+        "mask": {"method": "rigl", "density": 0.2, "update_interval": 7},
         "tweaks": {
             "ghost_neurons": {},
             "ghost_skips": {},
@@ -503,7 +503,7 @@ def test_a_run_stopped_while_it_finishes_goes_on(
 ) -> None:
     save, ending = Checkpoint.save, []
     scripted = [0.1, 0.5, 0.2]  # so that the best epoch is not the last
-    run = _run(3, optim={"drops": []})
+    run = _run(3, optim={"lr_milestones": []})
 
     def measured(net: torch.nn.Module, data: datasets.Data, images: datasets.Images) -> Any:
         loss, accuracy = evaluate(net, data, images)
@@ -573,14 +573,14 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
 
 
 def test_a_validation_loss_that_is_no_number_is_told_as_such(tmp_path: Path) -> None:
-    one_step = {"lr": 1e20, "batch": len(datasets.load("digits").train)}
+    one_step = {"lr": 1e20, "batch_size": len(datasets.load("digits").train)}
     with pytest.raises(Diverged, match=r"^the validation loss is (nan|inf) after epoch 0, at lear"):
         _fit(_run(optim=one_step), tmp_path)
 
 
 @pytest.mark.usefixtures("eager")
 def test_a_late_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
-    run = _run(4, optim={"factor": 1e20, "drops": [0.5]})
+    run = _run(4, optim={"lr_gamma": 1e20, "lr_milestones": [0.5]})
     with pytest.raises(Diverged, match=r"epoch 2 .* learning rate 1e\+19;.*checkpoint: .*last\.pt"):
         _fit(run, tmp_path)
     (path,) = tmp_path.rglob("last.pt")
@@ -595,7 +595,7 @@ def test_a_divergence_is_told_with_instruments_too(record: dict[str, Any], tmp_p
 
 @pytest.mark.parametrize("record", [{}, {"gradient_flow": True}], ids=["plain", "instruments"])
 def test_a_divergence_in_the_last_step_is_told(record: dict[str, Any], tmp_path: Path) -> None:
-    run = _run(1, optim={"lr": 1e30, "batch": 2000}, record=record)
+    run = _run(1, optim={"lr": 1e30, "batch_size": 2000}, record=record)
     with pytest.raises(Diverged, match="epoch 0"):
         _fit(run, tmp_path)
 

@@ -89,8 +89,8 @@ def test_the_largest_survivors_stay() -> None:
 
 
 def test_a_cut_of_everything_is_refused() -> None:
-    with pytest.raises(ValueError, match="cut = 1: need a share between 0 and 1"):
-        Lottery(density=0.1, cut=1)
+    with pytest.raises(ValueError, match="prune_rate = 1: need a share between 0 and 1"):
+        Lottery(density=0.1, prune_rate=1)
 
 
 def test_runs_with_one_ticket_differ_in_the_order_of_the_data_alone(
@@ -102,7 +102,7 @@ def test_runs_with_one_ticket_differ_in_the_order_of_the_data_alone(
         "mask": {"method": "lottery", "density": 0.5},
         "optim": {"epochs": 1},
     }
-    own, shared = Run.of(table), Run.of(table | {"seed": 1, "ticket": 0})
+    own, shared = Run.of(table), Run.of(table | {"seed": 1, "mask_seed": 0})
     assert own.before() == shared.before()
     kept = [Checkpoint.load(fit(run, out=tmp_path)) for run in (own, shared)]
     first, second = starts[-2:]

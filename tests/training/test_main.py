@@ -24,7 +24,7 @@ from training.tweaks import TWEAKS
 TINY = """
 data = "digits"
 model = {name = "lenet300", width = 16}
-optim = {epochs = 2, batch = 390}
+optim = {epochs = 2, batch_size = 390}
 """
 
 Capture = pytest.CaptureFixture[str]
@@ -61,7 +61,7 @@ def test_without_a_run_there_is_help_and_an_error_code(capsys: Capture) -> None:
         ("--optim.lr 0.05 --data=mnist", {"optim.lr": 0.05, "data": "mnist"}),
         ("--optim.lr 1e-3", {"optim.lr": 1e-3}),
         ("--optim.weight_decay -1", {"optim.weight_decay": -1}),
-        ("--optim.drops [0.3,0.6]", {"optim.drops": [0.3, 0.6]}),
+        ("--optim.lr_milestones [0.3,0.6]", {"optim.lr_milestones": [0.3, 0.6]}),
         ("--record.gradient_flow true", {"record.gradient_flow": True}),
         ("--tweaks ['smoothing']", {"tweaks": ["smoothing"]}),
         ("--data=folder:/a=b", {"data": "folder:/a=b"}),
@@ -112,7 +112,7 @@ def test_the_runs_that_a_mask_needs_are_shown_first(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
-    small = {"model.width": 4, "optim.epochs": 1, "optim.batch": 390, "mask.density": 0.3}
+    small = {"model.width": 4, "optim.epochs": 1, "optim.batch_size": 390, "mask.density": 0.3}
     small |= {"tweaks.rescale.steps": 2}
     words = [f"--{key}={value}" for key, value in small.items()]
     assert _main("digits", *words, out=tmp_path) == 0

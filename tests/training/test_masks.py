@@ -26,7 +26,7 @@ TWEAKS = ["ghost_neurons", "ghost_skips", "smoothing"]
 
 
 def _run(density: float = 0.2, method: str = "magnitude", **table: Any) -> Run:
-    base = {"data": "digits", "optim": {"epochs": 2, "batch": 390}}
+    base = {"data": "digits", "optim": {"epochs": 2, "batch_size": 390}}
     model = {"name": "resnet20", "width": 4} | table.pop("model", {})
     return Run.of(base | table | {"model": model, "mask": {"method": method, "density": density}})
 
@@ -167,7 +167,7 @@ def test_two_densities_share_one_dense_training(tmp_path: Path) -> None:
         {"tweaks": TWEAKS},
         {"tweaks": {"ghost_skips": {"kind": "conv1x1_bn"}}},
         {"model": {"activation": "swish"}},
-        {"record": {"gradient_flow": True, "images": 32}},
+        {"record": {"gradient_flow": True, "probe_samples": 32}},
     ],
     ids=["tweaks", "learned skips", "swish", "instruments"],
 )
@@ -196,7 +196,7 @@ def test_a_mask_of_all_weights_changes_nothing(tmp_path: Path) -> None:
 )
 def test_a_net_with_dead_layers_still_trains(density: float, message: str, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=message):
-        checkpoint = _last(_run(density, "random", collapse="train"), tmp_path)
+        checkpoint = _last(_run(density, "random", on_disconnected="warn"), tmp_path)
     assert checkpoint.mask is not None
     assert 0 in [alive for _, alive, _ in checkpoint.mask.table()]
     assert all(t.isfinite().all() for t in checkpoint.weights.values())

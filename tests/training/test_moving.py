@@ -41,7 +41,7 @@ def begin(
     kind: type[Rigl], optimiser: str = "sgd", **options: Any
 ) -> tuple[nn.Module, MaskedOptimizer]:
     """A small net under a mask that moves every second step of twenty."""
-    method = kind(density=0.2, **{"every": 2, "fraction": 0.5, **options})
+    method = kind(density=0.2, **{"update_interval": 2, "drop_fraction": 0.5, **options})
     net = net_of()
     from sparsediag import Problem
 
@@ -78,7 +78,7 @@ def dead(keeper: MaskedOptimizer) -> list[Tensor]:
 
 
 def test_the_share_falls_from_the_fraction_to_0() -> None:
-    rigl = Rigl(density=0.1, every=1, fraction=0.3, until=0.75)
+    rigl = Rigl(density=0.1, update_interval=1, drop_fraction=0.3, end=0.75)
     steps = 10**6
     assert rigl.share(1, steps) == pytest.approx(0.3, abs=1e-9)
     assert rigl.share(375_000, steps) == pytest.approx(0.15)
@@ -89,7 +89,7 @@ def test_the_share_falls_from_the_fraction_to_0() -> None:
 
 @pytest.mark.parametrize("steps", [1, 7, 100, 1001])
 def test_the_mask_moves_every_so_many_steps_and_not_in_the_first(steps: int) -> None:
-    rigl = Rigl(density=0.1, every=10, until=0.6)
+    rigl = Rigl(density=0.1, update_interval=10, end=0.6)
     moves = [t for t in range(steps) if rigl.share(t, steps) > 0]
     assert moves == [t for t in range(10, steps, 10) if t < 0.6 * steps]
 
@@ -97,9 +97,9 @@ def test_the_mask_moves_every_so_many_steps_and_not_in_the_first(steps: int) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "every = 0: need 1 step or more"),
-        ({"fraction": 1.5}, "fraction = 1.5: need a share from 0 to 1"),
-        ({"until": -0.1}, "until = -0.1: need a share"),
+        ({"update_interval": 0}, "update_interval = 0: need 1 step or more"),
+        ({"drop_fraction": 1.5}, "drop_fraction = 1.5: need a share from 0 to 1"),
+        ({"end": -0.1}, "end = -0.1: need a share"),
         ({"scope": "everywhere"}, "unknown scope 'everywhere'"),
     ],
 )
@@ -233,7 +233,7 @@ def test_rigl_moves_in_the_place_of_a_step_and_set_beside_it() -> None:
 
 
 def test_rigl_grows_where_the_gradient_is_largest() -> None:
-    net, keeper = begin(Rigl, every=1)
+    net, keeper = begin(Rigl, update_interval=1)
     step(net, keeper, 0)
     before = keeper.mask
     assert before is not None
@@ -275,7 +275,7 @@ def test_set_is_a_function_of_the_seed() -> None:
 TABLE = {
     "data": "digits",
     "model": {"name": "mlp", "width": 12},
-    "optim": {"epochs": 4, "batch": 200},
+    "optim": {"epochs": 4, "batch_size": 200},
 }
 
 
@@ -285,7 +285,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     method: str, optimiser: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.loop.SAVE_EVERY", 0.0)
-    mask = {"method": method, "density": 0.1, "every": 3, "fraction": 0.5}
+    mask = {"method": method, "density": 0.1, "update_interval": 3, "drop_fraction": 0.5}
     optim = TABLE["optim"] | {"name": optimiser, "lr": 0.01}  # type: ignore[operator]
     run = Run.of(TABLE | {"mask": mask, "optim": optim})
 
@@ -304,7 +304,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 
 
 def test_the_mask_at_the_end_is_not_that_of_the_start(tmp_path: Path) -> None:
-    mask = {"method": "rigl", "density": 0.1, "every": 3}
+    mask = {"method": "rigl", "density": 0.1, "update_interval": 3}
     run = Run.of(TABLE | {"mask": mask})
     fixed = replace(run, mask=METHODS["random"](density=0.1, scope="erk"))  # type: ignore[call-arg]
     masks = [

@@ -31,7 +31,7 @@ def test_the_learning_rate_drops_at_epochs_90_and_135_of_180() -> None:
 
 
 def test_without_drops_the_learning_rate_stays() -> None:
-    optim = Optim(lr=1e-3, drops=(), epochs=7)
+    optim = Optim(lr=1e-3, lr_milestones=(), epochs=7)
     assert {optim.rate(epoch) for epoch in range(7)} == {1e-3}
 
 
@@ -81,10 +81,10 @@ def test_every_parameter_is_in_one_group(name: str, kind: type) -> None:
 @pytest.mark.parametrize("drop", [0.0, 1.0, 1.5, -0.5, float("nan")])
 def test_a_drop_outside_the_training_is_refused(drop: float) -> None:
     with pytest.raises(ValueError, match="is no fraction of the training"):
-        Optim(drops=(0.5, drop))
+        Optim(lr_milestones=(0.5, drop))
 
 
-@pytest.mark.parametrize("key", ["lr", "epochs", "batch"])
+@pytest.mark.parametrize("key", ["lr", "epochs", "batch_size"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_what_must_be_positive(key: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{key} = .*: need a positive number"):

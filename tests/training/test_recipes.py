@@ -109,7 +109,7 @@ def test_the_rewound_recipe_is_the_other_one_at_epoch_33() -> None:
     )
     dense, file = run.rewound()
     assert file == "epoch-033.pt"
-    assert dense.record.checkpoints == (33,)
+    assert dense.record.checkpoint_epochs == (33,)
     assert (run.model, run.mask, run.tweaks) == (other.model, other.mask, other.tweaks)
     assert run.mask.before() == other.mask.before()
 

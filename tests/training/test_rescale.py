@@ -413,8 +413,8 @@ def _after_a_step(net: nn.Module, mask: Mask, eta: float = 0.1) -> float:
         ({"lr": 0.0}, "lr = 0.0: need a positive number"),
         ({"eta": -1.0}, "eta = -1.0: need a positive number"),
         ({"gamma": math.nan}, "gamma = nan: need a positive number"),
-        ({"least": 1.0}, r"least = 1.0: need a scale in \[0, 1\)"),
-        ({"least": -0.1}, "least = -0.1: need a scale"),
+        ({"min_scale": 1.0}, r"min_scale = 1.0: need a scale in \[0, 1\)"),
+        ({"min_scale": -0.1}, "min_scale = -0.1: need a scale"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -427,7 +427,7 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
 
 def run_of(tweaks: Any, **table: Any) -> Run:
     model = {"name": "mlp", "width": 12}
-    optim = {"epochs": 3, "batch": 390}
+    optim = {"epochs": 3, "batch_size": 390}
     mask = {"method": "random", "density": 0.5}
     return Run.of(
         {"data": "digits", "model": model, "optim": optim, "mask": mask, "tweaks": tweaks} | table

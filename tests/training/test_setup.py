@@ -28,7 +28,7 @@ PERCEPTRON = {"name": "mlp", "width": 12}
 
 
 def run_of(mask: Any = None, model: dict[str, Any] = PERCEPTRON, **table: Any) -> Run:
-    optim = {"epochs": 4, "batch": 390} | table.pop("optim", {})
+    optim = {"epochs": 4, "batch_size": 390} | table.pop("optim", {})
     return Run.of({"data": "digits", "mask": mask or {}, "model": model, "optim": optim} | table)
 
 
@@ -192,7 +192,9 @@ def test_a_soft_activation_is_rewound_to_the_plain_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rewind", [0.25, 0.5])
 def test_a_run_goes_on_in_the_schedule(rewind: float, tmp_path: Path) -> None:
-    run = run_of(magnitude(), rewind=rewind, continues=True, optim={"drops": [0.5, 0.75]})
+    run = run_of(
+        magnitude(), rewind=rewind, resume_schedule=True, optim={"lr_milestones": [0.5, 0.75]}
+    )
     rows: list[dict[str, Any]] = []
     for earlier in run.before():
         fit(earlier, out=tmp_path, device="cpu")
@@ -212,7 +214,7 @@ def test_with_every_weight_alive_and_nothing_reset_but_momentum_it_is_the_dense_
     tmp_path: Path,
 ) -> None:
     optim = {"momentum": 0.0}  # a fresh optimiser is the old one then
-    run = run_of({"method": "random"}, rewind=0.5, continues=True, optim=optim)
+    run = run_of({"method": "random"}, rewind=0.5, resume_schedule=True, optim=optim)
     end, dense = file_of(run, tmp_path), file_of(run.plain(), tmp_path)
     assert end.mask is not None
     assert all(torch.equal(t, end.weights[name]) for name, t in dense.weights.items())
@@ -222,7 +224,7 @@ def test_an_interrupted_run_that_goes_on_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.loop.SAVE_EVERY", 0.0)
-    run = run_of(magnitude(), rewind=0.25, continues=True)
+    run = run_of(magnitude(), rewind=0.25, resume_schedule=True)
 
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
@@ -250,11 +252,11 @@ def test_an_interrupted_run_that_goes_on_ends_the_same(
             "rewind = 0.25: need 0, or a share of 2 epochs up to 1 that is an epoch at least",
         ),
         (
-            {"continues": True, "rewind": 0.9, "optim": {"epochs": 2}},
-            "continues with rewind = 0.9 of 2 epochs",
+            {"resume_schedule": True, "rewind": 0.9, "optim": {"epochs": 2}},
+            "resume_schedule with rewind = 0.9 of 2 epochs",
         ),
-        ({"continues": True}, "continues with rewind = 0.0 of"),
-        ({"continues": True, "rewind": 1.0}, "continues with rewind = 1.0 of"),
+        ({"resume_schedule": True}, "resume_schedule with rewind = 0.0 of"),
+        ({"resume_schedule": True, "rewind": 1.0}, "resume_schedule with rewind = 1.0 of"),
     ],
 )
 def test_a_way_back_that_cannot_be_is_refused(table: dict[str, Any], message: str) -> None:
@@ -272,7 +274,7 @@ def test_a_mask_without_a_path_is_refused_before_anything_is_written(tmp_path: P
     with pytest.raises(Collapsed, match=message) as refused:
         fit(run_of(SEVERED), out=tmp_path, device="cpu")
     assert "Use a larger mask.density or another mask.method" in str(refused.value)
-    assert "collapse = 'train' trains the rest all the same" in str(refused.value)
+    assert "on_disconnected = 'warn' trains the rest all the same" in str(refused.value)
     assert isinstance(refused.value, ConfigError)
     assert not list(tmp_path.iterdir())
 
@@ -318,7 +320,7 @@ def test_live_weights_that_do_not_join_up_are_refused(
 
 
 def test_a_severed_net_trains_where_it_is_told_to(tmp_path: Path) -> None:
-    run = run_of(SEVERED, collapse="train", optim={"epochs": 1})
+    run = run_of(SEVERED, on_disconnected="warn", optim={"epochs": 1})
     with pytest.warns(UserWarning, match="no path is left from the input to the output"):
         end = file_of(run, tmp_path)
     assert end.mask is not None
@@ -468,8 +470,8 @@ def test_a_mask_is_that_of_the_plain_net_whatever_the_tweaks(method: str, tmp_pa
 
 
 def test_a_moving_mask_counts_the_steps_that_lie_behind_it(tmp_path: Path) -> None:
-    mask = {"method": "rigl", "density": 0.5, "every": 1}
-    run = run_of(mask, rewind=0.5, continues=True, optim={"epochs": 4, "batch": 390})
+    mask = {"method": "rigl", "density": 0.5, "update_interval": 1}
+    run = run_of(mask, rewind=0.5, resume_schedule=True, optim={"epochs": 4, "batch_size": 390})
     taken = []
     keep = run.mask.keeper
 
@@ -485,9 +487,9 @@ def test_a_moving_mask_counts_the_steps_that_lie_behind_it(tmp_path: Path) -> No
 def test_rewinding_and_magnitude_share_their_dense_run() -> None:
     run = run_of({"method": "magnitude", "density": 0.5}, rewind=0.5, tweaks=["distillation"])
     (dense,) = run.before()
-    assert dense.record.checkpoints == (2,)
+    assert dense.record.checkpoint_epochs == (2,)
 
 
 def test_rounds_of_a_lottery_may_collapse_where_the_run_may() -> None:
-    run = run_of({"method": "lottery", "density": 0.1}, collapse="train")
-    assert run.before()[0].collapse == "train"
+    run = run_of({"method": "lottery", "density": 0.1}, on_disconnected="warn")
+    assert run.before()[0].on_disconnected == "warn"

@@ -284,13 +284,13 @@ def test_an_alpha_that_cannot_be_is_refused(alpha: float) -> None:
 
 @pytest.mark.parametrize("fade", [-0.1, 1.1, float("nan")])
 def test_a_fade_that_cannot_be_is_refused(fade: float) -> None:
-    with pytest.raises(ValueError, match=r"fade .*: need a share of the training, 0 to 1"):
-        Smoothing(fade=fade)
+    with pytest.raises(ValueError, match=r"decay_until .*: need a share of the training, 0 to 1"):
+        Smoothing(decay_until=fade)
 
 
 @pytest.mark.parametrize(("fade", "end"), [(0.5, 90), (0.25, 45), (1.0, 180)])
 def test_alpha_falls_evenly_to_0_and_then_the_loss_is_the_plain_one(fade: float, end: int) -> None:
-    smoothing = Smoothing(alpha=0.4, fade=fade)
+    smoothing = Smoothing(alpha=0.4, decay_until=fade)
     logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     truth = torch.arange(5)
     losses = [smoothing.loss(F.cross_entropy, epoch, EPOCHS) for epoch in range(EPOCHS)]
@@ -309,7 +309,7 @@ def test_without_a_fade_alpha_stays() -> None:
 @pytest.mark.parametrize("fade", [0.01, 0.5, 1.0])
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_short_fades_start_at_alpha_and_fall(fade: float, epochs: int) -> None:
-    strengths = [Smoothing(fade=fade).strength(epoch, epochs) for epoch in range(epochs + 1)]
+    strengths = [Smoothing(decay_until=fade).strength(epoch, epochs) for epoch in range(epochs + 1)]
     assert strengths[0] == 0.1
     assert strengths == sorted(strengths, reverse=True)
     assert strengths[-1] == 0

@@ -23,7 +23,7 @@ shapes = pytest.mark.parametrize(("outs", "ins"), list(itertools.product(SIDES, 
 both = pytest.mark.parametrize("widening", [True, False], ids=["widening", "narrowing"])
 
 
-def net_of(name: str, init: Orientation = "zero", **options: Any) -> nn.Module:
+def net_of(name: str, init: Orientation = "zero_hadamard", **options: Any) -> nn.Module:
     net = build(name, **{"channels": 1} | options)
     initialise(net, init)
     return net
@@ -108,7 +108,7 @@ def test_chance_has_no_part_in_it() -> None:
 # whole nets
 
 
-@pytest.mark.parametrize("init", ["zero", "zero_widening", "zero_narrowing"])
+@pytest.mark.parametrize("init", ["zero_hadamard", "zero_widening", "zero_narrowing"])
 def test_a_convolution_has_its_matrix_at_the_centre_only(init: Orientation) -> None:
     net = net_of("vgg16_bn", init, width=5)
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
@@ -121,7 +121,7 @@ def test_a_convolution_has_its_matrix_at_the_centre_only(init: Orientation) -> N
 
 
 @pytest.mark.parametrize(
-    ("init", "signs"), [("zero", True), ("zero_widening", False), ("zero_narrowing", True)]
+    ("init", "signs"), [("zero_hadamard", True), ("zero_widening", False), ("zero_narrowing", True)]
 )
 def test_a_classifier_narrows_unless_it_is_told_to_widen(init: Orientation, signs: bool) -> None:
     w = net_of("vgg16", init, width=8).get_parameter("fc.weight")
@@ -192,7 +192,7 @@ def test_rows_without_a_gradient_are_refused() -> None:
     "table",
     [
         {"init": "zero_narrowing", "model": {"name": "vgg16", "width": 8}},
-        {"init": "zero", "model": {"name": "lenet300"}},  # 64 rows of 300 see a pixel
+        {"init": "zero_hadamard", "model": {"name": "lenet300"}},  # 64 rows of 300 see a pixel
     ],
     ids=["vgg16", "lenet300"],
 )
@@ -212,9 +212,9 @@ def test_a_run_that_starts_dead_is_refused_in_one_line(
 
 TABLE = {
     "data": "digits",
-    "init": "zero",
+    "init": "zero_hadamard",
     "model": {"name": "mlp", "width": 12},
-    "optim": {"epochs": 3, "batch": 100, "lr": 0.05},
+    "optim": {"epochs": 3, "batch_size": 100, "lr": 0.05},
 }
 
 
@@ -237,7 +237,7 @@ def test_seeds_give_the_same_first_weights(tmp_path: Path, starts: list[dict[str
 def test_a_mask_is_drawn_from_the_zeros_and_ones(tmp_path: Path) -> None:
     mask = {"method": "magnitude", "density": 0.5}
     run = Run.of(TABLE | {"mask": mask})
-    assert run.plain().init == "zero"
+    assert run.plain().init == "zero_hadamard"
     kept = Checkpoint.load(fit(run, out=tmp_path, device="cpu").with_name("last.pt"))
     assert kept.mask is not None
     assert kept.mask.density == pytest.approx(0.5, abs=1e-3)

@@ -1,8 +1,9 @@
 """Learned masks: gates that open by chances which the net trains along (the pruning pipeline).
 
 Every weight has a chance M to be there. A forward pass sees w = theta * b with b ~ Bernoulli(M);
-the loss gains spread * sum M (1 - M) + size * sum M. The gradient goes straight through the gates:
-dL/dM = theta * dL/dw, and dL/dtheta = b * dL/dw. At the end theta * M is pruned by magnitude.
+the loss gains lambda_binary * sum M (1 - M) + lambda_l1 * sum M. The gradient goes straight through
+the gates: dL/dM = theta * dL/dw, and dL/dtheta = b * dL/dw. At the end theta * M is pruned by
+magnitude.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from training.prerequisite import Prerequisite
 class Learned(Method):
     """The largest |theta M| after a training with gates; at density 1 it is that training itself.
 
-    The regulariser alone pushes M away from 1/2 + size / (2 spread): what is below goes to 0.
+    The regulariser alone pushes M away from 1/2 + lambda_l1 / (2 lambda_binary): smaller M go to 0.
 
     Attributes:
-        spread: The weight of sum M (1 - M), which makes chances certain.
-        size: The weight of sum M, which makes weights few.
+        lambda_binary: The weight of sum M (1 - M), which pushes every M to 0 or 1.
+        lambda_l1: The weight of sum M, which pushes every M to 0.
     """
 
-    spread: float = 1e-6
-    size: float = 1e-6
+    lambda_binary: float = 1e-6
+    lambda_l1: float = 1e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("spread", "size"):
+        for key in ("lambda_binary", "lambda_l1"):
             if not getattr(self, key) >= 0:
                 raise ValueError(f"{key} = {getattr(self, key)}: need 0 or more")
 
@@ -71,7 +72,7 @@ class Learned(Method):
         """Gates where there is no mask yet."""
         if mask is not None:
             return MaskedOptimizer(net, mask, optimiser)
-        return Gates(net, optimiser, spread=self.spread, size=self.size, seed=seed)
+        return Gates(net, optimiser, spread=self.lambda_binary, size=self.lambda_l1, seed=seed)
 
 
 class Gates(MaskedOptimizer):

@@ -24,18 +24,18 @@ class Lottery(Method):
     """The largest |w| among those that the round before has left.
 
     Attributes:
-        cut: Share of the remaining weights that a round cuts.
+        prune_rate: Share of the remaining weights that a round prunes.
         rewound: Rounds are rewound as the run is; else they start from the initialisation, and
             only the run itself is rewound, as in the papers.
     """
 
-    cut: float = 0.2
+    prune_rate: float = 0.2
     rewound: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.cut < 1:
-            raise ValueError(f"cut = {self.cut}: need a share between 0 and 1")
+        if not 0 < self.prune_rate < 1:
+            raise ValueError(f"prune_rate = {self.prune_rate}: need a share between 0 and 1")
 
     @property
     def rounds(self) -> int:
@@ -44,13 +44,14 @@ class Lottery(Method):
         >>> [Lottery(density=d).rounds for d in (0.8, 0.64, 0.25, 0.1)]
         [0, 1, 6, 10]
         """
-        return max(0, math.ceil(round(math.log(self.density) / math.log(1 - self.cut), 9)) - 1)
+        rounds = round(math.log(self.density) / math.log(1 - self.prune_rate), 9)
+        return max(0, math.ceil(rounds) - 1)
 
     def before(self) -> tuple[Prerequisite, ...]:
         """Return the round before; the dense training for the first."""
         if not self.rounds:
             return (Prerequisite(keeps_checkpoint=False),)
-        earlier = replace(self, density=(1 - self.cut) ** self.rounds)
+        earlier = replace(self, density=(1 - self.prune_rate) ** self.rounds)
         return (Prerequisite(earlier, keeps_checkpoint=False, rewound=self.rewound),)
 
     def origin(self, rewind: float) -> Prerequisite:

@@ -20,27 +20,27 @@ from training.masks.random import Random
 class Rigl(Random):
     """Now and then the smallest weights die, and dead ones with the largest gradient come alive.
 
-    A share f(t) = fraction / 2 (1 + cos(pi t / T)) of each layer moves in step t, and none from
-    T = `until` x all steps on. What comes alive starts at 0; such a step is not the optimiser's.
+    A share f(t) = drop_fraction / 2 (1 + cos(pi t / T)) of each layer moves in step t, none from
+    T = `end` x all steps on. What comes alive starts at 0; such a step is not the optimiser's.
 
     Attributes:
         scope: Shares of the layers at the start, and for good: see `Random`.
-        every: Steps from one move to the next.
-        fraction: Share of a layer's living weights that a move replaces at first.
-        until: Share of the training after which the mask stays.
+        update_interval: Steps from one move to the next.
+        drop_fraction: Share of a layer's living weights that a move replaces at first.
+        end: Share of the training after which the mask stays.
     """
 
     scope: Literal["global", "layer", "erk"] = "erk"
-    every: int = 100
-    fraction: float = 0.3
-    until: float = 0.75
+    update_interval: int = 100
+    drop_fraction: float = 0.3
+    end: float = 0.75
     replaces_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.every < 1:
-            raise ValueError(f"every = {self.every}: need 1 step or more")
-        for key in ("fraction", "until"):
+        if self.update_interval < 1:
+            raise ValueError(f"update_interval = {self.update_interval}: need 1 step or more")
+        for key in ("drop_fraction", "end"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key} = {getattr(self, key)}: need a share from 0 to 1")
 
@@ -51,10 +51,10 @@ class Rigl(Random):
         >>> [round(rigl.share(t, 1000), 3) for t in (0, 100, 101, 300, 700, 800)]
         [0.0, 0.287, 0.0, 0.196, 0.003, 0.0]
         """
-        end = self.until * steps
-        if step == 0 or step % self.every or step >= end:
+        end = self.end * steps
+        if step == 0 or step % self.update_interval or step >= end:
             return 0.0
-        return self.fraction / 2 * (1 + math.cos(math.pi * step / end))
+        return self.drop_fraction / 2 * (1 + math.cos(math.pi * step / end))
 
     def growth(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
         """Return what dead weights are ranked by: the size of their gradient."""

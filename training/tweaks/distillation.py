@@ -15,23 +15,23 @@ from training.tweaks.base import Objective, TrainingContext, Tweak
 
 @dataclass(frozen=True)
 class Distillation(Tweak):
-    """(1 - share) CE + share t^2 KL(teacher || student), both softened by the temperature t.
+    """(1 - alpha) CE + alpha t^2 KL(teacher || student), both softened by the temperature t.
 
     The teacher is the same net, trained dense and without tweaks.
 
     Attributes:
         temperature: What both nets' outputs are divided by.
-        share: Of the teacher in the loss; at 1 labels have no part.
+        alpha: Share of the teacher in the loss; at 1 labels are not used.
     """
 
     temperature: float = 4.0
-    share: float = 0.9
+    alpha: float = 0.9
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature}: need a positive number")
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share {self.share}: need a number from 0 to 1")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha {self.alpha}: need a number from 0 to 1")
 
     def before(self) -> tuple[Prerequisite, ...]:
         return (Prerequisite(),)
@@ -48,7 +48,7 @@ class Distillation(Tweak):
             with torch.no_grad():
                 taught = kept(inputs)
             own = loss(outputs, labels, inputs, **options)
-            return (1 - self.share) * own + self.share * softened(outputs, taught, self.temperature)
+            return (1 - self.alpha) * own + self.alpha * softened(outputs, taught, self.temperature)
 
         return distilled
 

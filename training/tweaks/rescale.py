@@ -33,7 +33,7 @@ class Rescale(Tweak):
         lr: Its learning rate.
         eta: Length of the step that is looked ahead.
         gamma: The largest gradient norm; above it the norm itself is lowered.
-        least: The smallest scale of a weight; that of a bias is 0.
+        min_scale: The smallest scale of a weight; that of a bias is 0.
         masked: Learn the scales of the masked net; False for those of the dense one.
         ghosts: Learn them with ghosts that fade in place, not for the plain net that is left.
     """
@@ -42,7 +42,7 @@ class Rescale(Tweak):
     lr: float = 0.01
     eta: float = 0.1
     gamma: float = 1.0
-    least: float = 0.01
+    min_scale: float = 0.01
     masked: bool = True
     ghosts: bool = False
 
@@ -52,8 +52,8 @@ class Rescale(Tweak):
         for key in ("lr", "eta", "gamma"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key} = {getattr(self, key)}: need a positive number")
-        if not 0 <= self.least < 1:
-            raise ValueError(f"least = {self.least}: need a scale in [0, 1)")
+        if not 0 <= self.min_scale < 1:
+            raise ValueError(f"min_scale = {self.min_scale}: need a scale in [0, 1)")
 
     @classmethod
     def first(cls) -> Rescale:
@@ -98,7 +98,7 @@ class Scaling:
         like = next(iter(self.start.values()))
         self.scales = like.new_ones(len(self.start))
         self.least = like.new_tensor(
-            [0.0 if n.endswith("bias") else tweak.least for n in self.start]
+            [0.0 if n.endswith("bias") else tweak.min_scale for n in self.start]
         )
         self.means = {kind: torch.zeros_like(self.scales) for kind in ("norm", "loss")}
         self.counts = dict.fromkeys(self.means, 0)

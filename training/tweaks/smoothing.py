@@ -16,27 +16,29 @@ class Smoothing(Tweak):
 
     Attributes:
         alpha: Probability that is spread over all classes, at first.
-        fade: Share of the training in which alpha falls to 0, linearly by epochs; 0 keeps it.
+        decay_until: Share of the training in which alpha falls to 0, linearly; 0 keeps it.
     """
 
     alpha: float = 0.1
-    fade: float = 0.0
+    decay_until: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < 1:
             raise ValueError(f"alpha {self.alpha}: need a number in [0, 1)")
-        if not 0 <= self.fade <= 1:
-            raise ValueError(f"fade {self.fade}: need a share of the training, 0 to 1")
+        if not 0 <= self.decay_until <= 1:
+            raise ValueError(
+                f"decay_until {self.decay_until}: need a share of the training, 0 to 1"
+            )
 
     def strength(self, epoch: int, epochs: int) -> float:
-        """The alpha of an epoch: alpha (1 - epoch / T) before epoch T = fade x epochs, then 0.
+        """Return alpha (1 - epoch / T) before epoch T = decay_until x epochs, then 0.
 
-        >>> [Smoothing(alpha=0.5, fade=0.5).strength(e, 20) for e in (0, 5, 10, 15)]
+        >>> [Smoothing(alpha=0.5, decay_until=0.5).strength(e, 20) for e in (0, 5, 10, 15)]
         [0.5, 0.25, 0.0, 0.0]
         """
-        if not self.fade:
+        if not self.decay_until:
             return self.alpha
-        return self.alpha * max(0.0, 1 - epoch / max(epoch_at(self.fade, epochs), 1))
+        return self.alpha * max(0.0, 1 - epoch / max(epoch_at(self.decay_until, epochs), 1))
 
     def phase(self, epoch: int, epochs: int) -> float:
         return self.strength(epoch, epochs)

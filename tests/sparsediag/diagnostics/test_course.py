@@ -30,8 +30,8 @@ def train(out: Path, mask: dict[str, Any]) -> Path:
         "data": "digits",
         "model": {"name": "lenet300", "width": 8},
         "mask": {"density": 0.3, **mask},
-        "optim": {"epochs": 3, "batch": 128},
-        "record": {"checkpoints": [1, 2]},
+        "optim": {"epochs": 3, "batch_size": 128},
+        "record": {"checkpoint_epochs": [1, 2]},
     }
     folder = fit(Run.of(table), out=out, device="cpu").parent
     (folder / "best.pt").unlink()
@@ -40,7 +40,7 @@ def train(out: Path, mask: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    mask = {"method": "rigl", "every": 4, "until": 0.6}  # of 36 steps
+    mask = {"method": "rigl", "update_interval": 4, "end": 0.6}  # of 36 steps
     return train(tmp_path_factory.mktemp("moving"), mask)
 
 

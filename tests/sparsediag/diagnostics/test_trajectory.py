@@ -31,8 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": "digits",
         "model": {"name": "lenet300", "width": 8},
         "mask": {"method": "random", "density": 0.3},
-        "optim": {"epochs": 3, "batch": 128},
-        "record": {"checkpoints": [1, 2]},
+        "optim": {"epochs": 3, "batch_size": 128},
+        "record": {"checkpoint_epochs": [1, 2]},
     }
     return fit(Run.of(table), out=tmp_path_factory.mktemp("run"), device="cpu").parent
 

@@ -50,8 +50,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         "data": "digits",
         "model": {"name": "lenet300", "width": 8},
         "mask": {"method": "random", "density": 0.3},
-        "optim": {"epochs": 2, "batch": 128},
-        "record": {"checkpoints": [1]},
+        "optim": {"epochs": 2, "batch_size": 128},
+        "record": {"checkpoint_epochs": [1]},
     }
     folder = fit(Run.of(table), out=tmp_path_factory.mktemp("run"), device="cpu").parent
     return [folder / "epoch-001.pt", folder / "last.pt"]
