@@ -11,7 +11,7 @@ from pathlib import Path
 from figures import cost, items, page
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.data.datasets import DATASETS
 from sparsediag.plotting import terminal
 from training.dependencies import fetch
@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
 def _understood(options: argparse.Namespace) -> tuple[list[str], Scale]:
     """The items and the scale that are asked for."""
     if options.scale not in SCALES:
-        raise ValueError(unknown("scale", options.scale, SCALES))
+        raise ValueError(unknown_name("scale", options.scale, SCALES))
     if options.engine not in ENGINES:
-        raise ValueError(unknown("engine", options.engine, ENGINES))
+        raise ValueError(unknown_name("engine", options.engine, ENGINES))
     if options.jobs is None:
         options.jobs = fitting()
     if options.jobs < 1:
@@ -61,14 +61,14 @@ def _understood(options: argparse.Namespace) -> tuple[list[str], Scale]:
     for word in [*options.items, *options.only]:
         found = [name for name in items.names() if word in (name, name.partition("/")[0])]
         if not found:
-            raise ValueError(unknown("figure", word, [*items.names(), *items.PAPERS]))
+            raise ValueError(unknown_name("figure", word, [*items.names(), *items.PAPERS]))
         wanted += found
     scale = SCALES[options.scale]
     if options.data and scale.whole:
         raise ValueError(f"--data {options.data}: scale 'paper' trains on the papers' own data")
     if options.data:
         if options.data not in DATASETS and not options.data.startswith("folder:"):
-            raise ValueError(unknown("data", options.data, [*DATASETS, "folder:PATH"]))
+            raise ValueError(unknown_name("data", options.data, [*DATASETS, "folder:PATH"]))
         name = f"{scale.name}-{options.data.rstrip('/').rpartition('/')[2].removeprefix('folder:')}"
         scale = replace(scale, name=name, data=dict.fromkeys(scale.data, options.data))
     return list(dict.fromkeys(wanted)) or items.at(scale), scale
@@ -108,7 +108,7 @@ def _done(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, Ba
         return {}
     fetch(todo.runs.values())
     weights = {name: cost.weight(name, todo) for name in todo.work.tasks}
-    with terminal.bars() as bars:
+    with terminal.progress_bars() as bars:
         bar = bars.add_task(f"{scale.name} figures", total=round(sum(weights.values())))
         errors = todo.work.do(
             jobs=options.jobs,

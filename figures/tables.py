@@ -88,7 +88,7 @@ class Table:
         """The table as a picture, with light lines between the rows."""
         cells = [[self._text(cell, empty="") for cell in row] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(self.heads, *cells, strict=True)]
-        fig = style.figure(
+        fig = style.new_figure(
             max(style.COLUMN, 0.068 * (sum(widths) + 2 * len(widths))),
             0.5 + 0.165 * (len(cells) + 1),
         )

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsediag.core.errors import ConfigError, unknown
+from sparsediag.core.errors import ConfigError, unknown_name
 from training.compute import Compute
 from training.masks import METHODS, Method
 from training.masks.dense import Dense
@@ -190,7 +190,7 @@ class Run:
         method = str(mask.get("method", "dense"))
         mask = {key: value for key, value in mask.items() if key != "method"}
         if method not in METHODS:
-            raise ConfigError(unknown("mask.method", method, METHODS))
+            raise ConfigError(unknown_name("mask.method", method, METHODS))
         tweaks = {
             k: v for n, t in tweaks.items() for k, v in (grouped([n]) if not t else {n: t}).items()
         }
@@ -200,7 +200,7 @@ class Run:
                     f"the group '{name}' has no options; give them to {', '.join(GROUPS[name])}"
                 )
             if name not in TWEAKS:
-                raise ConfigError(unknown("tweak", name, [*TWEAKS, *GROUPS]))
+                raise ConfigError(unknown_name("tweak", name, [*TWEAKS, *GROUPS]))
         run: Run = fill(cls, table)
         return replace(
             run,

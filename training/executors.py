@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from sparsediag.core.device import pick
-from sparsediag.core.process import cause_of_death, configure_process
+from sparsediag.core.device import select_device
+from sparsediag.core.process import configure_process, describe_exit
 
 JOBS_A_GPU = 4  # each process has a CUDA context of its own, some 0.5 GB
 
@@ -33,7 +33,7 @@ def fitting(device: str = "auto") -> int:
     Args:
         device: auto, cpu, cuda or cuda:N.
     """
-    where = pick(device)
+    where = select_device(device)
     if where.type == "cpu":
         return cores()
     gpus = torch.cuda.device_count() if where.index is None else 1
@@ -50,7 +50,7 @@ class Local(ProcessPoolExecutor):
 
     def __init__(self, jobs: int, device: str = "auto") -> None:
         configure_process()  # processes inherit it
-        where = pick(device)
+        where = select_device(device)
         context = multiprocessing.get_context("spawn")
         turn = context.Value("i", 0)
         super().__init__(jobs, context, _alone, (jobs, os.getpid(), turn, where))
@@ -64,7 +64,7 @@ class Local(ProcessPoolExecutor):
 
     def cause_of_death(self) -> str:
         """Return what ended the first process that died."""
-        return cause_of_death(self._started)
+        return describe_exit(self._started)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """With `cancel_futures`, what runs is stopped too: it goes on from its files next time."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.atomic import atomic_write
-from sparsediag.core.device import pick
+from sparsediag.core.device import select_device
 from sparsediag.data import datasets
 from sparsediag.data.datasets import Data
 from training.captured import Captured
@@ -71,7 +71,7 @@ def fit(
     for earlier in run.before():
         fit(earlier, out=out, device=device)
     with run.compute.arithmetic(), repeatable():
-        return _fit(run, out=out, folder=folder, where=pick(device), on_epoch=on_epoch)
+        return _fit(run, out=out, folder=folder, where=select_device(device), on_epoch=on_epoch)
 
 
 def _fit(

@@ -17,7 +17,7 @@ from training.task_graph import Work
 
 def watched(run: Run, *, out: Path, device: str = "auto") -> Path:
     """`fit`, with a bar on stderr for this run and for each that must be finished before it."""
-    with terminal.bars() as bars:
+    with terminal.progress_bars() as bars:
         for stage in stages(run):
             path = _one(stage, bars=bars, out=out, device=device)
     return path
@@ -49,7 +49,7 @@ def together(
     work = Work({}, {})
     for run in runs:
         plan(run, out, work, device=device)
-    with terminal.bars() as bars:
+    with terminal.progress_bars() as bars:
         task = bars.add_task("trainings", total=len(work.tasks))
         return work.do(jobs=jobs, device=device, done=lambda _: bars.advance(task))
 

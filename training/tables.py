@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal
 
-from sparsediag.core.errors import ConfigError, unknown
+from sparsediag.core.errors import ConfigError, unknown_name
 
 
 def changed(value: Any, default: Any = None) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def fill(cls: type[Any], table: Any, where: str = "") -> Any:
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            raise ConfigError(unknown("key", where + key, [where + name for name in known]))
+            raise ConfigError(unknown_name("key", where + key, [where + name for name in known]))
         if is_dataclass(hints[key]):
             values[key] = fill(typing.cast("type[Any]", hints[key]), value, f"{where}{key}.")
         else:
@@ -100,7 +100,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(unknown(where, str(value), [str(a) for a in args]))
+            raise ConfigError(unknown_name(where, str(value), [str(a) for a in args]))
         return value
     if origin is types.UnionType:
         return None if value is None else _value(args[0], value, where)

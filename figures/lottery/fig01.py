@@ -124,7 +124,7 @@ def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     there = {kind for kind, _, _ in results}
     panels = {title: kinds for title, kinds in PANELS.items() if there & set(kinds)} or PANELS
     rows = (len(panels) + 1) // 2
-    fig = style.figure(style.PAGE, 0.5 + 2 * rows)
+    fig = style.new_figure(style.PAGE, 0.5 + 2 * rows)
     axes = fig.subplots(rows, 2, sharey=True, squeeze=False).flat
     for ax, (title, kinds) in zip(axes, panels.items(), strict=False):
         shown = {kind: kind for kind in ("vanilla", *kinds)}

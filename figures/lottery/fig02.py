@@ -124,7 +124,7 @@ def _marks(ax: Axes, results: Results, *, scaled: bool) -> None:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Eigenvalues on the left, in units that ignore the scale of the weights on the right."""
-    fig = style.figure(style.COLUMN, 2.4)
+    fig = style.new_figure(style.COLUMN, 2.4)
     left, right = fig.subplots(1, 2, width_ratios=(1.5, 1))
     _marks(left, results, scaled=False)
     _marks(right, results, scaled=True)

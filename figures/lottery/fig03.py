@@ -143,7 +143,7 @@ def draw(results: dict[str, Any], scale: Scale) -> Figure:
     """Two blocks side by side; new skips in colour."""
     whole = net()
     count = sum(isinstance(part, GhostSkip) for part in whole.modules())
-    fig = style.figure(style.COLUMN, 3.8)
+    fig = style.new_figure(style.COLUMN, 3.8)
     for ax, name in zip(fig.subplots(1, len(BLOCKS)), BLOCKS, strict=True):
         block = whole.get_submodule(name)
         _draw(ax, steps(block))

@@ -116,7 +116,7 @@ CLAIMS = (
 
 def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """Panels a and b; dashed lines are dense nets with and without the tweaks."""
-    fig = style.figure(style.PAGE, 2.7)
+    fig = style.new_figure(style.PAGE, 2.7)
     for ax, (title, kinds) in zip(fig.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
         dense = kinds if "vanilla" in kinds else ("vanilla",)
         shown = {kind: kind for kind in kinds}

@@ -96,12 +96,12 @@ def first(results: Results, kinds: Iterable[str]) -> dict[str, Any]:
 def draw(results: Results, scale: Scale) -> Figure:
     """A panel a net, of the first seed; the number is the factor to the plain net's loss."""
     shown = first(results, KINDS)
-    fig = style.figure(0.5 + 1.625 * len(shown), 2.3)
+    fig = style.new_figure(0.5 + 1.625 * len(shown), 2.3)
     panels = fig.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
     levels = style.loss_levels(*(result.loss for result in shown.values()))
     for ax, (kind, result) in zip(panels, shown.items(), strict=True):
         x, y = result.axes
-        style.contours(ax, x, y, result.loss, levels=levels, bar=ax is panels[-1])
+        style.plot_contours(ax, x, y, result.loss, levels=levels, bar=ax is panels[-1])
         found = chance(results) if kind == "vanilla" else list(changes(results, kind).values())
         factor = f"factor {10 ** np.mean(found):.2f}" if found else ""
         ax.set_title(f"{kind}\n{factor}{' by chance' * (kind == 'vanilla' and bool(found))}")

@@ -78,7 +78,7 @@ def draw(results: dict[Any, Any], scale: Scale) -> Figure:
     columns = max(sum(cell[1] == data for cell in there) for data in ("cifar10", "cifar100"))
     rows = -(-len(there) // columns)
     width = style.COLUMN if columns == 1 else style.PAGE
-    fig = style.figure(width, 0.4 + 1.9 * rows)
+    fig = style.new_figure(width, 0.4 + 1.9 * rows)
     for i, (net, data) in enumerate(there):
         ax = fig.add_subplot(rows, columns, i + 1)
         kinds = {(net, data, kind): kind for kind in KINDS}

@@ -104,7 +104,7 @@ CLAIMS = (
 
 def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """A panel a group of tweaks, with plain tickets in each; the dashed line is the dense net."""
-    fig = style.figure(style.PAGE, 2.7)
+    fig = style.new_figure(style.PAGE, 2.7)
     for ax, tweak in zip(fig.subplots(1, 3, sharey=True), TWEAKS, strict=True):
         kinds = [kind + word for kind in ("vanilla", tweak) for word in ("", _ladders.REWOUND)]
         shown = {kind: kind for kind in kinds}

@@ -49,7 +49,7 @@ CLAIMS = (
 
 def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """Three curves, and the dense net as a dashed line."""
-    fig = style.figure(style.COLUMN, 2.7)
+    fig = style.new_figure(style.COLUMN, 2.7)
     names = {kind: kind for kind in KINDS}
     _ladders.panel(fig.add_subplot(), results, names, dense=("vanilla",))
     _ladders.legend(fig)

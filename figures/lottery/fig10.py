@@ -77,7 +77,7 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Change of the test loss over the distance."""
-    fig = style.figure()
+    fig = style.new_figure()
     ax = fig.add_subplot()
     for kind, (of, line) in KINDS.items():
         curves = np.array(list(changes(results, kind).values()))

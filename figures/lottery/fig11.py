@@ -84,7 +84,7 @@ CLAIMS = (
 def draw(results: Results, scale: Scale) -> Figure:
     """A surface a net, of the first seed, all to one height and one scale of colour."""
     shown = first(results, KINDS)
-    fig = style.figure(1.75 * len(shown), 2.2)
+    fig = style.new_figure(1.75 * len(shown), 2.2)
     top = max(float(np.nanmax(result.mean)) for result in shown.values())
     for i, (kind, result) in enumerate(shown.items()):
         ax: Any = fig.add_subplot(1, len(shown), i + 1, projection="3d")

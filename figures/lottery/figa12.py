@@ -141,7 +141,7 @@ def _accuracies(ax: Axes, kind: str, rows: Rows, *, thin: bool) -> None:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Accuracy, eigenvalue, and the eigenvalue in units that ignore the weights' scale."""
-    fig = style.figure(style.COLUMN, 4.6)
+    fig = style.new_figure(style.COLUMN, 4.6)
     top, middle, bottom = fig.subplots(3, 1, sharex=True, height_ratios=(1.3, 1, 1))
     seen: set[str] = set()
     for (kind, _, _), rows in sorted(results.items(), key=lambda pair: pair[0][2]):

@@ -42,7 +42,7 @@ CLAIMS = (
 
 def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
     """Two curves, and the dense net as a dashed line."""
-    fig = style.figure(style.COLUMN, 2.6)
+    fig = style.new_figure(style.COLUMN, 2.6)
     kinds = {kind: kind for kind in KINDS}
     title = "one-shot magnitude pruning"
     _ladders.panel(fig.add_subplot(), results, kinds, title=title, dense=("vanilla",))

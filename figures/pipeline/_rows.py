@@ -88,7 +88,7 @@ def draw(
     results: Results, paper: Paper, densities: Sequence[float], *, title: str, chance: float
 ) -> Figure:
     """The paper's accuracies over density, and ours beside them."""
-    fig = plotting.figure(plotting.PAGE, 2.7)
+    fig = plotting.new_figure(plotting.PAGE, 2.7)
     theirs, ours = fig.subplots(1, 2, sharey=True)
     for row, numbers in paper.items():
         _line(theirs, row, densities, [Estimate(n) for n in numbers])

@@ -73,7 +73,7 @@ def plot(ax: Axes, results: Results, value: Value, kind: str) -> None:
 
 def compared(results: Results, panels: Mapping[str, Value]) -> Figure:
     """A panel a record, one above the other, with and without ToST."""
-    fig = style.figure(style.COLUMN, 1.65 * len(panels) + 0.3)
+    fig = style.new_figure(style.COLUMN, 1.65 * len(panels) + 0.3)
     column = fig.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (label, value) in zip(column, panels.items(), strict=True):
         for kind in COLOURS:

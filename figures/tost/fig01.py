@@ -61,7 +61,7 @@ def boxes() -> dict[str, str]:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """The way of a mask on top, a lane for each tweak and for the learning rate below."""
-    fig = style.figure(style.PAGE, 3.5)
+    fig = style.new_figure(style.PAGE, 3.5)
     grid = fig.add_gridspec(2, 1, height_ratios=(1, 4))
     top, bottom = fig.add_subfigure(grid[0]), fig.add_subfigure(grid[1])
     _way(top.add_subplot())

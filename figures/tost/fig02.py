@@ -50,7 +50,7 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Top eigenvalue over epochs; dotted lines are the drops of the learning rate."""
-    fig = style.figure(style.COLUMN, 2.1)
+    fig = style.new_figure(style.COLUMN, 2.1)
     ax = fig.add_subplot()
     _trajectory.plot(ax, results, eigenvalue, "base")
     ax.set(xlabel="epoch", ylabel="top Hessian eigenvalue")

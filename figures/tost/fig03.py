@@ -69,7 +69,7 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Activation on the left, derivative on the right."""
-    fig = style.figure(style.COLUMN, 1.9)
+    fig = style.new_figure(style.COLUMN, 1.9)
     left, right = fig.subplots(1, 2)
     x = np.linspace(-5, 5, 401)
     for (label, strength), line in zip(STRENGTHS.items(), ("-", "--"), strict=True):

@@ -69,7 +69,7 @@ def steps() -> list[Step]:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """The main path from left to right; skips above it, the block's own shortcut below."""
-    fig = style.figure(style.PAGE, 1.7)
+    fig = style.new_figure(style.PAGE, 1.7)
     ax = fig.add_subplot()
     ax.axis("off")
     known = {step.name: step for step in steps()}

@@ -63,7 +63,7 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Draw a curve for each beta, from light to dark; beta = 0 is dotted."""
-    fig = style.figure(style.COLUMN, 2.4)
+    fig = style.new_figure(style.COLUMN, 2.4)
     ax = fig.add_subplot()
     x = np.linspace(-3, 2.5, 401)
     shades = colormaps["viridis_r"](np.linspace(0.1, 1, len(BETAS)))

@@ -100,7 +100,7 @@ def added(results: Results) -> int:
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Return what stays, for both tweaks; what goes late; the released skips."""
-    fig = style.figure(style.PAGE, 2.6)
+    fig = style.new_figure(style.PAGE, 2.6)
     panels = fig.subplots(1, 4)
     shown = (
         ("GSk", ("base", "GSk", "GSk, permanent"), 0),

@@ -68,7 +68,7 @@ CLAIMS = (
 def draw(results: dict[Any, Any], scale: Scale) -> Figure:
     """A panel a net and data set."""
     cells = [cell for cell in CELLS if any(of[:2] == cell for of, _, _ in results)]
-    fig = style.figure(max(style.COLUMN, style.PAGE * len(cells) / 4), 2.2)
+    fig = style.new_figure(max(style.COLUMN, style.PAGE * len(cells) / 4), 2.2)
     for i, (net, data) in enumerate(cells):
         ax = fig.add_subplot(1, len(cells), i + 1)
         kinds = {(net, data, kind): (kind, colour) for kind, colour in KINDS.items()}

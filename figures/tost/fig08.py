@@ -61,7 +61,7 @@ CLAIMS = tuple(_claim(kind) for kind in KINDS[1:])
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Change of the test loss over the distance, mean and range of the seeds; the eigenvalues."""
-    fig = style.figure(style.PAGE, 2.4)
+    fig = style.new_figure(style.PAGE, 2.4)
     left, right = fig.subplots(1, 2, width_ratios=(2, 1))
     for kind in KINDS:
         if found := changes(results, kind):

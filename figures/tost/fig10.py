@@ -66,7 +66,7 @@ def draw(results: Results, scale: Scale) -> Figure:
     """A panel a net and kind of axes; the number is the mean rise over the plane."""
     rows = [a for a in ("gradient", "random") if any(of == a for of, _, _ in results)]
     kinds = [k for k in KINDS if any(of == k for _, of, _ in results)]
-    fig = style.figure(style.PAGE * (len(kinds) + 1) / 6, 0.2 + 1.75 * len(rows))
+    fig = style.new_figure(style.PAGE * (len(kinds) + 1) / 6, 0.2 + 1.75 * len(rows))
     for i, axes in enumerate(rows):
         first: dict[str, Any] = {}
         for (of, kind, _), result in sorted(results.items()):
@@ -80,7 +80,7 @@ def draw(results: Results, scale: Scale) -> Figure:
             ax = fig.add_subplot(len(rows), len(kinds), i * len(kinds) + j + 1)
             row.append(ax)
             x, y = first[kind].axes
-            filled = style.contours(ax, x, y, first[kind].mean, levels=levels, bar=False)
+            filled = style.plot_contours(ax, x, y, first[kind].mean, levels=levels, bar=False)
             rising = Estimate.of(rises(results, axes, kind).values())
             name = "plain sparse" if kind == "base" else kind
             ax.set_title(f"{name}\nrise {rising.told('.3f')}")

@@ -20,8 +20,8 @@ from sparsediag.checkpoint import rebuild, resolve, safe_load, state_dicts
 from sparsediag.checkpoint.load_weights import load_weights
 from sparsediag.core import losses
 from sparsediag.core.atomic import atomic_write
-from sparsediag.core.device import pick
-from sparsediag.core.errors import CheckpointError, unknown
+from sparsediag.core.device import select_device
+from sparsediag.core.errors import CheckpointError, unknown_name
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Loss, Problem
 from sparsediag.core.version import __version__
@@ -217,7 +217,7 @@ class Checkpoint:
             name = self.model
             net = rebuild.builtin_net(name, self.options)
         else:
-            message = unknown("model", self.model, models.MODELS)
+            message = unknown_name("model", self.model, models.MODELS)
             if not self.model:
                 names = ", ".join([*self.weights][:3])
                 message = f"{len(self.weights)} tensors ({names}, ...) came without their network."
@@ -270,7 +270,7 @@ class Checkpoint:
         Raises:
             ValueError: If model, data, loss or mask is not available, or they do not fit together.
         """
-        place = pick(device)
+        place = select_device(device)
         net, chosen, notes = self._rebuild(model, model_options, mask)
         defaults = models.defaults(self.model) if model is None else {}
         batches = rebuild.batches(
@@ -286,5 +286,5 @@ class Checkpoint:
         if note:
             for line in notes:
                 note(line)
-        compare = resolve.loss(loss) if isinstance(loss, str) else loss or losses.loss
+        compare = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
         return rebuild.problem(net, batches, loss=compare, mask=chosen, batch_norm=batch_norm)

@@ -21,7 +21,7 @@ from sparsediag.checkpoint.user_code import (
     required_kwargs,
     user_code,
 )
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.problem import Loss
 
 Model = str | Callable[..., nn.Module] | nn.Module
@@ -126,7 +126,7 @@ def loss(name: str) -> Loss:
             n: f for n, f in vars(F).items() if inspect.isfunction(f) and _is_loss(f)
         }
         if name not in known:
-            raise ValueError(f"{unknown('loss', name, known)} Your own: file.py:loss.")
+            raise ValueError(f"{unknown_name('loss', name, known)} Your own: file.py:loss.")
         return known[name]
     made = import_object(name)
     if inspect.isclass(made):
@@ -164,7 +164,7 @@ def _model_function(spec: str) -> object:
         return partial(models.build, spec)
     if ":" not in spec:
         hint = f"Your own: {SYNTAX}; others': torchvision:NAME or timm:NAME."
-        raise ValueError(f"{unknown('model', spec, models.MODELS)} {hint}")
+        raise ValueError(f"{unknown_name('model', spec, models.MODELS)} {hint}")
     if zoo not in ("torchvision", "timm"):
         return import_object(spec)
     try:
@@ -173,7 +173,7 @@ def _model_function(spec: str) -> object:
         raise ValueError(f"{zoo} is not installed; pip install {zoo}") from None
     known = package.list_models()
     if name not in known:
-        raise ValueError(unknown(f"{zoo} model", name, get_close_matches(name, known, 5, 0)))
+        raise ValueError(unknown_name(f"{zoo} model", name, get_close_matches(name, known, 5, 0)))
     if zoo == "timm":
         return lambda **options: package.create_model(name, pretrained=False, **options)
     build = package.get_model_builder(name)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 
 SYNTAX = "file.py:make or package.module:Net"
 
@@ -37,7 +37,7 @@ def import_object(spec: str) -> object:
         else:
             module = importlib.import_module(where)
     if not hasattr(module, name):
-        raise ValueError(unknown(f"name in {where}:", name, _defined_names(module)))
+        raise ValueError(unknown_name(f"name in {where}:", name, _defined_names(module)))
     found: object = getattr(module, name)
     return found
 

@@ -100,7 +100,7 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
         if "std" in hints and todo.checkpoint:
             data = shared["data"] or todo.checkpoint.data
             given["std"] = None if resolve.is_custom_data(data) else datasets.load(data).std
-        with terminal.bar(name) as progress:
+        with terminal.progress_bar(name) as progress:
             if "progress" in hints:
                 given["progress"] = progress
             result = todo.work(todo.subject, **given)
@@ -111,7 +111,7 @@ def _command(name: str, function: Callable[..., Result]) -> Callable[..., None]:
             found = {"notes": list(notes)} if notes else {}
             print(dumps({**result.json(), **found, "files": written}))
         else:
-            terminal.table(name, result.table())
+            terminal.print_table(name, result.table())
             print(*result.remarks(), *notes, "wrote " + " ".join(written), sep="\n")
 
     others = []
@@ -165,15 +165,15 @@ def info(
         (net,), (told,) = nets.values(), about.values()
         tensors = told.pop("tensors")
         del told["layers"]
-        terminal.facts(str(checkpoint), told if net.model else net.made_by)
+        terminal.print_facts(str(checkpoint), told if net.model else net.made_by)
         if not net.model:
             rows = [
                 {"tensor": n, "shape": " x ".join(map(str, s)), "type": t} for n, s, t in tensors
             ]
-            terminal.table("\ntensors", rows)
+            terminal.print_table("\ntensors", rows)
     if counted:
-        terminal.table("\nmask", counted.layers())
-        terminal.table("\nin all", counted.table())
+        terminal.print_table("\nmask", counted.layers())
+        terminal.print_table("\nin all", counted.table())
         for remark in counted.remarks():
             print(remark)
     if written:
@@ -198,7 +198,7 @@ def join(
     tables = ("csv", "vtk") if whole.loss.ndim == 2 and not whole.lines else ("csv",)
     kinds = output.formats(formats, tables=tables)
     files = [str(file) for file in output.write(whole, out, kinds=kinds)]
-    terminal.table("landscape", whole.table())
+    terminal.print_table("landscape", whole.table())
     print(*whole.remarks(), "wrote " + " ".join(files), sep="\n")
 
 

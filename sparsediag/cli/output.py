@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.diagnostics.comparison import Comparison
 from sparsediag.diagnostics.inputscape import Inputscape
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.result import Result
 from sparsediag.plotting import style
-from sparsediag.plotting.landscape import panels
+from sparsediag.plotting.landscape import plot_comparison
 from sparsediag.surfaces.export import as_csv, as_vtk
 
 PICTURES = ("png", "pdf", "svg")
@@ -29,7 +29,7 @@ def formats(words: str, *, tables: Sequence[str] = ()) -> list[str]:
     kinds = [word.strip() for word in words.split(",") if word.strip()]
     for kind in kinds:
         if kind not in (*PICTURES, *TABLES):
-            raise ValueError(unknown("kind of file", kind, (*PICTURES, *TABLES)))
+            raise ValueError(unknown_name("kind of file", kind, (*PICTURES, *TABLES)))
         if kind in TABLES and kind not in tables:
             has = " and ".join(tables) or "none"
             raise ValueError(f"--formats {kind}: this result has no such file; tables: {has}")
@@ -67,7 +67,7 @@ def write(result: Result, out: Path, *, kinds: list[str]) -> list[Path]:
         files.append(out.with_suffix(".html"))
     if isinstance(result, Comparison) and len(result.axes) == 2:
         with style.style():
-            files += _save(panels(result), stem.with_name(f"{stem.name}-panels"), pictures)
+            files += _save(plot_comparison(result), stem.with_name(f"{stem.name}-panels"), pictures)
     if isinstance(result, Landscape):
         files += [TABLES[k](result, out.with_suffix(f".{k}")) for k in kinds if k in TABLES]
     return files

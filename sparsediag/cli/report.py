@@ -30,7 +30,7 @@ def command(checkpoint: Path, *others: Path, **given: Any) -> None:
     look = {key: asked[key] for key in (*LOOK, *OWN)}
     if asked["model_options"] is not None:
         look["model_options"] = resolve.options(asked["model_options"])
-    with terminal.bar("report") as progress:
+    with terminal.progress_bar("report") as progress:
         path = report([checkpoint, *others], progress=progress, **look)
     print(dumps({"files": [str(path)]}) if asked["json"] else f"wrote {path}")
 

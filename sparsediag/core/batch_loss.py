@@ -12,7 +12,7 @@ Matrix = Literal["hessian", "gauss-newton", "fisher"]
 
 
 @dataclass(frozen=True)
-class Pass:
+class BatchLoss:
     """The loss of one batch as a function of the weights: weights -> outputs -> loss.
 
     Attributes:
@@ -25,7 +25,7 @@ class Pass:
     loss: Callable[[Any], Tensor]
     samples: int
 
-    def check(self, outputs: Any, matrix: Matrix) -> None:
+    def check_matrix(self, outputs: Any, matrix: Matrix) -> None:
         """Refuse outputs from which a matrix cannot be made."""
         if matrix != "hessian" and not isinstance(outputs, Tensor):
             kind = type(outputs).__name__
@@ -36,7 +36,7 @@ class Pass:
                 "matrix='fisher' needs one for each"
             )
 
-    def per_sample(self, slope: Tensor, change: Tensor) -> Tensor:
+    def fisher_product(self, slope: Tensor, change: Tensor) -> Tensor:
         """Apply the outer product of each sample's gradient to a change of the outputs."""
         along = (slope * change).reshape(len(slope), -1).sum(1) * self.samples
         return slope * along.view(-1, *[1] * (slope.dim() - 1))

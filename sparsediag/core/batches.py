@@ -21,7 +21,7 @@ UNLIKE = (
 )
 
 
-def fixed(batches: Iterable[Any], device: torch.device) -> list[Batch]:
+def materialize(batches: Iterable[Any], device: torch.device) -> list[Batch]:
     """The batches in memory on `device`, as pairs.
 
     Anything but a list or tuple is read twice, so that a loader that shuffles or augments is
@@ -30,23 +30,23 @@ def fixed(batches: Iterable[Any], device: torch.device) -> list[Batch]:
     Raises:
         ValueError: If there is no batch, one is no pair, or a second reading gives others.
 
-    >>> len(fixed([(torch.zeros(2, 3), torch.zeros(2))], torch.device("cpu")))
+    >>> len(materialize([(torch.zeros(2, 3), torch.zeros(2))], torch.device("cpu")))
     1
     """
     if isinstance(batches, DataLoader) and isinstance(batches.sampler, RandomSampler):
         raise ValueError(f"the loader shuffles (its sampler is a RandomSampler). {UNLIKE}")
-    kept = [tree_map(pair(batch), lambda t: t.to(device)) for batch in batches]
+    kept = [tree_map(as_pair(batch), lambda t: t.to(device)) for batch in batches]
     if not kept:
         raise ValueError("no batches came; need at least one pair (inputs, targets)")
     for i, batch in enumerate(kept):
-        rows = tensors(batch[1]) or tensors(batch[0])
+        rows = tensors_in(batch[1]) or tensors_in(batch[0])
         if not rows or rows[0].dim() == 0 or len(rows[0]) == 0:
             raise ValueError(f"batch {i} has no targets; need one for each sample of a batch")
     if isinstance(batches, list | tuple):
         return kept
     again = 0
     for again, batch in enumerate(batches, 1):
-        if again > len(kept) or not _equal(kept[again - 1], pair(batch)):
+        if again > len(kept) or not _equal(kept[again - 1], as_pair(batch)):
             again = -1
             break
     if again == 0:
@@ -58,10 +58,10 @@ def fixed(batches: Iterable[Any], device: torch.device) -> list[Batch]:
     return kept
 
 
-def pair(batch: Any) -> Batch:
+def as_pair(batch: Any) -> Batch:
     """A batch as (inputs, targets).
 
-    >>> pair({"input_ids": 1, "labels": 2})
+    >>> as_pair({"input_ids": 1, "labels": 2})
     ({'input_ids': 1, 'labels': 2}, 2)
     """
     if isinstance(batch, Mapping):
@@ -73,12 +73,12 @@ def pair(batch: Any) -> Batch:
             "several inputs as ((a, b), targets), none of targets as (inputs, None), or a dict"
         )
     x, y = (dict(part) if isinstance(part, Mapping) else part for part in batch)
-    if not tensors(x):
+    if not tensors_in(x):
         raise ValueError(f"the inputs of a batch are {type(x).__name__}, and hold no tensor")
     return x, y
 
 
-def tensors(tree: Any) -> list[Tensor]:
+def tensors_in(tree: Any) -> list[Tensor]:
     """All tensors in a tensor, a tuple, a dict, or some of these in one another."""
     return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
 
@@ -88,24 +88,24 @@ def tree_map(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return pytree.tree_map_only(Tensor, change, tree)
 
 
-def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Inputs as the positional arguments and the keywords of a net."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
 
 
-def count(batch: Batch) -> int:
+def num_samples(batch: Batch) -> int:
     """Number of samples: the length of the targets, or of the inputs where there are none."""
-    return len((tensors(batch[1]) or tensors(batch[0]))[0])
+    return len((tensors_in(batch[1]) or tensors_in(batch[0]))[0])
 
 
 def is_per_sample(batch: Batch) -> bool:
     """Return whether every tensor has one row for each sample."""
-    return all(t.dim() > 0 and len(t) == count(batch) for t in tensors(batch))
+    return all(t.dim() > 0 and len(t) == num_samples(batch) for t in tensors_in(batch))
 
 
-def rows(batch: Batch, which: slice) -> Batch:
+def select_samples(batch: Batch, which: slice) -> Batch:
     """Some samples of an even batch."""
     x, y = tree_map(batch, lambda t: t[which])
     return x, y
@@ -116,25 +116,29 @@ def max_chunk(batches: Sequence[Batch], numbers: int) -> int:
 
     A net makes much more of a token than one number: of these no more than the largest batch.
     """
-    most = max(map(count, batches))
-    inputs = tensors(batches[0][0])
-    fits = max(1, numbers * count(batches[0]) // max(1, sum(t.numel() for t in inputs)))
+    most = max(map(num_samples, batches))
+    inputs = tensors_in(batches[0][0])
+    fits = max(1, numbers * num_samples(batches[0]) // max(1, sum(t.numel() for t in inputs)))
     return fits if all(t.is_floating_point() for t in inputs) else min(fits, most)
 
 
-def chunked(batches: Sequence[Batch], samples: int) -> list[Batch]:
+def rechunk(batches: Sequence[Batch], samples: int) -> list[Batch]:
     """The same samples in chunks of at most so many: small batches joined, large ones split.
 
-    >>> [len(y) for _, y in chunked([(torch.zeros(n, 3), torch.zeros(n)) for n in (2, 3, 9)], 5)]
+    >>> [len(y) for _, y in rechunk([(torch.zeros(n, 3), torch.zeros(n)) for n in (2, 3, 9)], 5)]
     [5, 5, 4]
     """
     chunks: list[Batch] = []
     for batch in batches:
         joined = batch
-        if chunks and count(chunks[-1]) + count(batch) <= samples and _alike(chunks[-1], batch):
+        if (
+            chunks
+            and num_samples(chunks[-1]) + num_samples(batch) <= samples
+            and _alike(chunks[-1], batch)
+        ):
             joined = pytree.tree_map(_cat, chunks.pop(), batch)
-        starts = range(0, count(joined), samples)
-        chunks += [rows(joined, slice(i, i + samples)) for i in starts]
+        starts = range(0, num_samples(joined), samples)
+        chunks += [select_samples(joined, slice(i, i + samples)) for i in starts]
     return chunks
 
 
@@ -146,13 +150,18 @@ def is_separable(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Ten
     """
     some = batches[:: -(-len(batches) // 8)]
     each = -(-8 // len(some))
-    taken = [rows(rows(b, slice(None, None, max(1, count(b) // each))), slice(each)) for b in some]
-    few = max(chunked(taken, 8)[:2], key=count)
-    half = (count(few) + 1) // 2
-    if half == count(few):
-        return sum(map(count, batches)) == 1
+    taken = [
+        select_samples(
+            select_samples(b, slice(None, None, max(1, num_samples(b) // each))), slice(each)
+        )
+        for b in some
+    ]
+    few = max(rechunk(taken, 8)[:2], key=num_samples)
+    half = (num_samples(few) + 1) // 2
+    if half == num_samples(few):
+        return sum(map(num_samples, batches)) == 1
     try:
-        whole, parts = gradient([few]), gradient(chunked([few], half))
+        whole, parts = gradient([few]), gradient(rechunk([few], half))
     except torch.OutOfMemoryError:
         raise
     except Exception:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.mask import Mask
 
 
 @dataclass(frozen=True, eq=False)
-class Live:
+class LiveCoordinates:
     """The order of a net's live weights in a flat vector.
 
     Attributes:
@@ -27,7 +27,7 @@ class Live:
         index: Positions of the live weights among all weights, (size,); None where all live.
 
     >>> net = nn.Linear(2, 1)
-    >>> live = Live.of(net, Mask({"weight": torch.tensor([[True, False]])}))
+    >>> live = LiveCoordinates.of(net, Mask({"weight": torch.tensor([[True, False]])}))
     >>> live.size, live.split(torch.tensor([3.0, 5.0]))["weight"]
     (2, tensor([[3., 0.]]))
     """
@@ -36,7 +36,7 @@ class Live:
     index: Tensor | None
 
     @classmethod
-    def of(cls, net: nn.Module, mask: Mask | None, params: str | None = None) -> Live:
+    def of(cls, net: nn.Module, mask: Mask | None, params: str | None = None) -> LiveCoordinates:
         """The live coordinates of `net` under `mask` (None: every trainable weight).
 
         `params` narrows them to names that match one of some globs, parted by commas; "matrices"
@@ -52,7 +52,7 @@ class Live:
             if any(fnmatchcase(n, g) or (g == "matrices" and p.dim() > 1) for g in globs)
         }
         if not weights:
-            raise ValueError(unknown("trainable weight", str(params), trained))
+            raise ValueError(unknown_name("trainable weight", str(params), trained))
         shapes = {n: p.shape for n, p in weights.items()}
         if mask is None:
             return cls(shapes, None)
@@ -97,7 +97,7 @@ class Live:
             raise ValueError("no tensors came; need at least one, by the name of its weight")
         for name, tensor in tensors.items():
             if name not in self.shapes:
-                raise ValueError(unknown("trainable weight", name, self.shapes))
+                raise ValueError(unknown_name("trainable weight", name, self.shapes))
             if tensor.shape != self.shapes[name]:
                 came, need = tuple(tensor.shape), tuple(self.shapes[name])
                 raise ValueError(f"the tensor for '{name}' is {came}, the weight is {need}")
@@ -137,7 +137,7 @@ def accumulate(total: list[Tensor] | None, parts: Sequence[Tensor], share: float
     return total
 
 
-def frozen_state(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Tensor]:
+def frozen_state(net: nn.Module, live: LiveCoordinates, mask: Mask | None) -> dict[str, Tensor]:
     """Return the buffers and the frozen weights, masked too."""
     frozen = {name: p for name, p in net.named_parameters() if name not in live.shapes}
     kept = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
@@ -147,7 +147,7 @@ def frozen_state(net: nn.Module, live: Live, mask: Mask | None) -> dict[str, Ten
     return kept
 
 
-def writable(net: nn.Module, *, batch_norm: str) -> set[str]:
+def possibly_written(net: nn.Module, *, batch_norm: str) -> set[str]:
     """Return the names of the buffers and frozen weights that a pass may write into.
 
     Torch's own layers write none in evaluation mode; batch norms in training mode do. Of other

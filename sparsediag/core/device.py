@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 
-def pick(name: str = "auto") -> torch.device:
+def select_device(name: str = "auto") -> torch.device:
     """The device called `name`; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
         ValueError: If there is no such device here.
 
-    >>> pick("cpu")
+    >>> select_device("cpu")
     device(type='cpu')
     """
     if name == "auto":
@@ -32,10 +32,10 @@ def pick(name: str = "auto") -> torch.device:
     return device
 
 
-def numbered(device: torch.device | str) -> torch.device:
+def with_index(device: torch.device | str) -> torch.device:
     """Return the device with the number of its GPU: "cuda" is the current one.
 
-    >>> numbered("cpu")
+    >>> with_index("cpu")
     device(type='cpu')
     """
     if str(device) == "cuda":
@@ -43,10 +43,10 @@ def numbered(device: torch.device | str) -> torch.device:
     return torch.device(device)
 
 
-def free(device: torch.device) -> float:
+def free_memory(device: torch.device) -> float:
     """Bytes of memory that are free now.
 
-    >>> free(torch.device("cpu")) > 0
+    >>> free_memory(torch.device("cpu")) > 0
     True
     """
     if device.type == "cuda":

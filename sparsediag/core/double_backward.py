@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparsediag.core.batch_loss import Matrix, Pass
+from sparsediag.core.batch_loss import BatchLoss, Matrix
 
 Tensors = Sequence[Tensor]
 
 
-class Retained:
+class DoubleBackward:
     """Double backward: a second backward pass through the graph of the gradient, which is kept."""
 
-    def __init__(self, batch: Pass, weights: Tensors) -> None:
+    def __init__(self, batch: BatchLoss, weights: Tensors) -> None:
         self.batch = batch
         held: dict[int, int] = {}
 
@@ -33,13 +33,13 @@ class Retained:
         """The matrix times a vector, both as a tensor for each weight.
 
         Raises:
-            ValueError: If the matrix needs other outputs than the net's; see `Pass.check`.
+            ValueError: If the net's outputs do not allow the matrix (see `BatchLoss`).
         """
         if matrix == "hessian":
             return _along(self.slopes, self.leaves, directions)
         with torch.enable_grad():
             outputs = self.batch.outputs(self.leaves)
-            self.batch.check(outputs, matrix)
+            self.batch.check_matrix(outputs, matrix)
             z = outputs.detach().requires_grad_()
             u = torch.zeros_like(z, requires_grad=True)
             # J^T u is linear in u, so the transpose of its derivative by u is J
@@ -48,7 +48,7 @@ class Retained:
         if matrix == "gauss-newton":
             bent = _along(slope, [z], [change])[0]
         else:
-            bent = self.batch.per_sample(slope[0], change).detach()
+            bent = self.batch.fisher_product(slope[0], change).detach()
         return list(torch.autograd.grad(outputs, self.leaves, bent, materialize_grads=True))
 
 

@@ -14,10 +14,10 @@ class ConfigError(ValueError):
     """A run description with an unknown key or a value that cannot be."""
 
 
-def unknown(what: str, came: str, known: Iterable[str]) -> str:
+def unknown_name(what: str, came: str, known: Iterable[str]) -> str:
     """Return a message about an unknown name, with the nearest known one and all of them.
 
-    >>> unknown("norm", "filtr", ["filter", "layer"])
+    >>> unknown_name("norm", "filtr", ["filter", "layer"])
     "unknown norm 'filtr'; did you mean 'filter'? Known: filter, layer."
     """
     known = sorted(known)

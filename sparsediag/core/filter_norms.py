@@ -9,13 +9,13 @@ from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import to_oihw
 
 
-def lengths(problem: Problem) -> Tensor:
+def filter_norms(problem: Problem) -> Tensor:
     """For each live weight the norm of the filter it belongs to, 0 for biases and norms, (size,).
 
     >>> net = torch.nn.Linear(2, 1, bias=False)
     >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 4.0]]))
     >>> pair = (torch.ones(1, 2), torch.zeros(1, 1))
-    >>> lengths(Problem(net, [pair], loss=torch.nn.MSELoss()))
+    >>> filter_norms(Problem(net, [pair], loss=torch.nn.MSELoss()))
     tensor([5., 5.])
     """
     weights, turned = problem.split(problem.weights), to_oihw(problem.net)

@@ -22,10 +22,10 @@ def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
     return sha.hexdigest()
 
 
-def forwards(net: nn.Module) -> str:
+def describe_modules(net: nn.Module) -> str:
     """Return the code and plain options of a network's modules as text.
 
-    >>> forwards(nn.Linear(2, 1))  # torch's are known by what they print
+    >>> describe_modules(nn.Linear(2, 1))  # torch's are known by what they print
     '[]'
     """
     own = [m for m in net.modules() if not type(m).__module__.startswith("torch.")]
@@ -33,25 +33,28 @@ def forwards(net: nn.Module) -> str:
         sorted((k, v) for k, v in vars(m).items() if k != "training" and isinstance(v, SIMPLE))
         for m in own
     ]
-    codes = {type(m).__qualname__: content(type(m).forward.__code__) for m in own}
+    codes = {type(m).__qualname__: describe_callable(type(m).forward.__code__) for m in own}
     return str([codes, plain]) if own else "[]"
 
 
-def content(loss: Any) -> str:
+def describe_callable(loss: Any) -> str:
     """Return the code and options of a loss as text, the same in every process.
 
-    >>> content(nn.CrossEntropyLoss()) == content(nn.CrossEntropyLoss(label_smoothing=0.1))
+    >>> plain, smooth = nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)
+    >>> describe_callable(plain) == describe_callable(smooth)
     False
     """
     if isinstance(loss, partial):
-        options = [content(value) for _, value in sorted(loss.keywords.items())]
-        return f"{content(loss.func)} {[content(a) for a in loss.args]} {options}"
+        options = [describe_callable(value) for _, value in sorted(loss.keywords.items())]
+        return (
+            f"{describe_callable(loss.func)} {[describe_callable(a) for a in loss.args]} {options}"
+        )
     if isinstance(loss, CodeType):
-        constants = [content(c) for c in loss.co_consts]
+        constants = [describe_callable(c) for c in loss.co_consts]
         return f"{loss.co_code.hex()} {loss.co_names} {constants}"
     if code := getattr(loss, "__code__", None):
-        held = [content(cell.cell_contents) for cell in loss.__closure__ or ()]
-        return f"{loss.__qualname__} {content(code)} {loss.__defaults__} {held}"
+        held = [describe_callable(cell.cell_contents) for cell in loss.__closure__ or ()]
+        return f"{loss.__qualname__} {describe_callable(code)} {loss.__defaults__} {held}"
     if isinstance(loss, Tensor):
         return fingerprint(str(tuple(loss.shape)), [loss])
     if isinstance(loss, nn.Module):

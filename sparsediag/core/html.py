@@ -74,7 +74,7 @@ def table(
     )
 
 
-def block(*parts: str) -> str:
+def fragment(*parts: str) -> str:
     """Tables and pictures as one piece of HTML for a notebook, with their style."""
     return f"<style>{STYLE}</style>{''.join(parts)}"
 

@@ -21,7 +21,7 @@ def logits(outputs: Any) -> Any:
     return next(iter(outputs.values())) if len(outputs) == 1 else outputs.get("logits", outputs)
 
 
-def loss(outputs: Any, targets: Any) -> Tensor:
+def default_loss(outputs: Any, targets: Any) -> Tensor:
     """The loss that outputs carry, as those of Hugging Face do when they get labels; otherwise
     the cross-entropy of the scores, a mean over the batch.
 
@@ -33,7 +33,7 @@ def loss(outputs: Any, targets: Any) -> Tensor:
         ValueError: If the outputs carry none, and are not scores (N, C, ...) with two classes or
             more for targets (N, ...), without a doubt which dimension is that of the classes.
 
-    >>> loss({"logits": torch.zeros(4, 2)}, torch.tensor([0, 1, 0, 1]))
+    >>> default_loss({"logits": torch.zeros(4, 2)}, torch.tensor([0, 1, 0, 1]))
     tensor(0.6931)
     """  # noqa: D205
     carried = outputs.get("loss") if isinstance(outputs, Mapping) else None

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.prunable import prunable
 
 
@@ -135,7 +135,7 @@ class Mask(Mapping[str, Tensor]):
             }
             for name, alive, size in rows
         ]
-        return html.block(html.table(bars, caption=repr(self)))
+        return html.fragment(html.table(bars, caption=repr(self)))
 
     @property
     def size(self) -> int:
@@ -174,7 +174,7 @@ class Mask(Mapping[str, Tensor]):
         weights = dict(net.named_parameters())
         for name, m in self.items():
             if name not in weights:
-                raise ValueError(unknown("weight named by the mask:", name, weights))
+                raise ValueError(unknown_name("weight named by the mask:", name, weights))
             if m.shape != weights[name].shape:
                 raise ValueError(
                     f"mask of '{name}' is {tuple(m.shape)}, "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsediag.core.batches import is_per_sample, rows, tensors, tree_map
+from sparsediag.core.batches import is_per_sample, select_samples, tensors_in, tree_map
 from sparsediag.core.problem import Problem
 
 PROBE = 4  # samples that show whether a net runs in a layout
@@ -58,65 +58,67 @@ class _Convolutions(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class Layout:
+class MemoryFormat:
     """Memory format of images and weights: channels last on a CPU, where the network takes it.
 
     Attributes:
         shapes: Of the weights, by name.
-        last: Whether the channels of four-dimensional tensors lie last.
+        channels_last: Whether the channels of four-dimensional tensors lie last.
     """
 
     shapes: dict[str, torch.Size]
-    last: bool
+    channels_last: bool
 
     @classmethod
-    def of(cls, problem: Problem) -> Layout:
+    def of(cls, problem: Problem) -> MemoryFormat:
         """The layout for one problem: a net that views images as vectors may not take another."""
         layout = cls(problem.live.shapes, problem.device.type == "cpu")
         batch = next(iter(problem.batches))
-        x, _ = rows(batch, slice(PROBE)) if is_per_sample(batch) else batch
-        if not layout.last or all(t.dim() != 4 for t in tensors(x)):
+        x, _ = select_samples(batch, slice(PROBE)) if is_per_sample(batch) else batch
+        if not layout.channels_last or all(t.dim() != 4 for t in tensors_in(x)):
             return cls(layout.shapes, False)
-        weights = layout.weights(problem.split(problem.weights))
+        weights = layout.convert_weights(problem.split(problem.weights))
         try:
-            with torch.no_grad(), problem.modes(), _Convolutions() as seen:
-                problem.forward(dict(zip(layout.shapes, weights, strict=True)), layout.inputs(x))
+            with torch.no_grad(), problem.evaluation_mode(), _Convolutions() as seen:
+                problem.forward(
+                    dict(zip(layout.shapes, weights, strict=True)), layout.convert_inputs(x)
+                )
         except RuntimeError:
             return cls(layout.shapes, False)
         return cls(layout.shapes, not seen.corrupt)
 
-    def images(self, x: Tensor) -> Tensor:
+    def convert(self, x: Tensor) -> Tensor:
         """A tensor in this layout."""
-        if not self.last or x.dim() != 4:
+        if not self.channels_last or x.dim() != 4:
             return x
         return x.contiguous(memory_format=torch.channels_last)
 
-    def inputs(self, x: Any) -> Any:
+    def convert_inputs(self, x: Any) -> Any:
         """Return what a net takes, in this layout."""
-        return tree_map(x, self.images)
+        return tree_map(x, self.convert)
 
-    def weights(self, named: dict[str, Tensor]) -> list[Tensor]:
+    def convert_weights(self, named: dict[str, Tensor]) -> list[Tensor]:
         """Weights in this layout."""
-        return [self.images(t) for t in named.values()]
+        return [self.convert(t) for t in named.values()]
 
-    def flat(self, named: dict[str, Tensor]) -> Tensor:
+    def flatten(self, named: dict[str, Tensor]) -> Tensor:
         """Weights as one vector, in the order in which they lie in memory."""
         return torch.cat(
             [
-                (t.permute(0, 2, 3, 1) if self._rolls(t.shape) else t).reshape(-1)
+                (t.permute(0, 2, 3, 1) if self._is_permuted(t.shape) else t).reshape(-1)
                 for t in named.values()
             ]
         )
 
-    def views(self, vector: Tensor) -> dict[str, Tensor]:
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """The weights that share their memory with such a vector."""
         parts = vector.split([s.numel() for s in self.shapes.values()])
         return {
             name: part.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
-            if self._rolls(shape)
+            if self._is_permuted(shape)
             else part.view(shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
-    def _rolls(self, shape: torch.Size) -> bool:
-        return self.last and len(shape) == 4
+    def _is_permuted(self, shape: torch.Size) -> bool:
+        return self.channels_last and len(shape) == 4

@@ -1,7 +1,7 @@
 """Problem: the loss of a network over fixed batches, as a function of its live weights.
 
-Pruning scores and diagnostics are all functions of a Problem, so they cannot disagree about what
-"the gradient" is. A vector is one flat tensor in live coordinates (see `live.py`).
+Pruning scores and diagnostics are all functions of a Problem, so they use the same gradient. A
+vector is one flat tensor in live coordinates (see `coordinates.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,59 +18,61 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 from torch.func import functional_call
-from torch.utils import _pytree as pytree
 
 from sparsediag.core import validation
-from sparsediag.core.batch_loss import Pass
+from sparsediag.core.batch_loss import BatchLoss
 from sparsediag.core.batches import (
     Batch,
-    arguments,
-    count,
-    fixed,
+    call_arguments,
     is_per_sample,
     is_separable,
-    tensors,
+    materialize,
+    num_samples,
+    tensors_in,
     tree_map,
 )
-from sparsediag.core.coordinates import Live, accumulate, frozen_state, placement, writable
-from sparsediag.core.double_backward import Retained
+from sparsediag.core.coordinates import (
+    LiveCoordinates,
+    accumulate,
+    frozen_state,
+    placement,
+    possibly_written,
+)
+from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.evaluation import deterministic_eval
-from sparsediag.core.fingerprint import content, fingerprint, forwards
-from sparsediag.core.losses import loss as suggested
+from sparsediag.core.fingerprint import describe_callable, describe_modules, fingerprint
+from sparsediag.core.losses import default_loss
 from sparsediag.core.mask import Mask
-from sparsediag.core.twice_differentiable import twice
+from sparsediag.core.twice_differentiable import twice_differentiable
 
 Loss = Callable[[Any, Any], Tensor]
+BatchNorm = Literal["eval", "train"]
 
 
-@dataclass(frozen=True, eq=False)
 class Problem:
-    """A net, the batches it is judged on, a loss, and the mask of the weights that may move.
+    """The loss of a network on fixed batches, as a function of the weights that a mask keeps.
 
-    The caller's net is read, never changed: weights, modes, buffers, `requires_grad`, `.grad` and
-    the global RNG are left as they were. The weights are those of the moment of construction.
+    The caller's network is not changed: weights, modes, buffers, `requires_grad`, `.grad` and the
+    global RNG stay as they were. The weights are copied when the Problem is made. All attributes
+    are read-only.
 
     Args:
         net: Any module; parameters without `requires_grad` are held fixed.
         batches: Pairs (inputs, targets), in a fixed order; a loader is read into memory. Inputs are
-            a tensor, a tuple (positional arguments) or a dict (keywords). A batch may be one dict
-            too, as Hugging Face has them, with `labels` in it.
+            a tensor, a tuple (positional arguments) or a dict (keyword arguments). A batch may also
+            be one dict with the key `labels`, as in Hugging Face's libraries.
         loss: `loss(outputs, targets)`, the mean over the samples of a batch. Batches are weighted
             by their number of samples, so 96 + 4 samples give the same as 100. By default the loss
-            that the outputs carry, else the cross-entropy of their scores.
-        mask: The live weights; the loss is that of the masked net even where `net` is not masked.
+            that the outputs carry, else the cross-entropy of their logits.
+        mask: The live weights; the loss is that of the masked net even if `net` is not masked.
         batch_norm: "eval" uses the running statistics. "train" uses those of each batch (so the
-            batches, not only the samples, define the function) and leaves the running ones alone.
-        params: The weights that move, as globs of their names parted by commas ("layer3.*,fc.*";
+            loss depends on how the samples are batched) and does not update the running ones.
+        params: Which weights move, as comma-separated globs of their names ("layer3.*,fc.*";
             "matrices" for those of convolutions and linear layers); the others are held fixed.
-
-    Attributes:
-        weights: The live weights, (size,).
-        live: The order of the live coordinates.
 
     Raises:
         ValueError: If the batches are empty or change from one reading to the next, if the net
-            does not take them, or if the loss is not one number, not finite, or not the same twice.
+            does not accept them, or if the loss is not one number, not finite, or not repeatable.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(net.weight, 3.0)
@@ -80,43 +81,76 @@ class Problem:
     (4.0, tensor([4.]), tensor([2.]))
     """
 
-    net: nn.Module
-    batches: Iterable[Any]
-    loss: Loss = field(default=suggested, kw_only=True)
-    mask: Mask | None = field(default=None, kw_only=True)
-    batch_norm: Literal["eval", "train"] = field(default="eval", kw_only=True)
-    params: str | None = field(default=None, kw_only=True)
-
-    _batches: list[Batch] = field(init=False, repr=False)
-    live: Live = field(init=False, repr=False)
-    weights: Tensor = field(init=False, repr=False)
-    _still: dict[str, Tensor] = field(init=False, repr=False)
-    _writable: set[str] = field(init=False, repr=False)
-    _kinds: dict[str, tuple[torch.device, torch.dtype]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.batch_norm not in ("eval", "train"):
-            raise ValueError(f"batch_norm '{self.batch_norm}': need 'eval' or 'train'")
-        validation.check_types(self.net, self.mask, self.loss)
-        object.__setattr__(self, "net", validation.unwrap(self.net))
-        validation.check_differentiable(self.net)
-        live = Live.of(self.net, self.mask, self.params)
-        own = {n: p for n, p in self.net.named_parameters() if n in live.shapes}
-        weights = live.join(own)
-        devices = [weights.device] if weights.device.type == "cuda" else []
+    def __init__(
+        self,
+        net: nn.Module,
+        batches: Iterable[Any],
+        *,
+        loss: Loss = default_loss,
+        mask: Mask | None = None,
+        batch_norm: BatchNorm = "eval",
+        params: str | None = None,
+    ) -> None:
+        if batch_norm not in ("eval", "train"):
+            raise ValueError(f"batch_norm '{batch_norm}': need 'eval' or 'train'")
+        validation.check_types(net, mask, loss)
+        net = validation.unwrap(net)
+        validation.check_differentiable(net)
+        self._net, self._loss, self._mask = net, loss, mask
+        self._batch_norm, self._params = batch_norm, params
+        self._live = LiveCoordinates.of(net, mask, params)
+        moving = {n: p for n, p in net.named_parameters() if n in self._live.shapes}
+        self._weights = self._live.join(moving)
+        self._placement = placement(moving, self._weights)
+        devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            object.__setattr__(self, "_batches", fixed(self.batches, weights.device))
-            object.__setattr__(self, "batches", self._batches)
-            object.__setattr__(self, "live", live)
-            object.__setattr__(self, "_still", frozen_state(self.net, live, self.mask))
-            may = writable(self.net, batch_norm=self.batch_norm)
-            object.__setattr__(self, "_writable", may)
-            object.__setattr__(self, "weights", weights)
-            object.__setattr__(self, "_kinds", placement(own, weights))
-            _check(self)
+            self._batches = materialize(batches, self.device)
+            self._frozen_state = frozen_state(net, self._live, mask)
+            self._written = possibly_written(net, batch_norm=batch_norm)
+            self._check_loss()
 
     def __repr__(self) -> str:
         return f"Problem({type(self.net).__name__}, {self.samples:,} samples, {self.size:,} live)"
+
+    @property
+    def net(self) -> nn.Module:
+        """The network, without wrappers such as `torch.compile` or `DataParallel`."""
+        return self._net
+
+    @property
+    def batches(self) -> list[Batch]:
+        """Pairs (inputs, targets), in memory on the device of the weights."""
+        return self._batches
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of outputs and targets, a mean over the samples of a batch."""
+        return self._loss
+
+    @property
+    def mask(self) -> Mask | None:
+        """The live weights; None if all are alive."""
+        return self._mask
+
+    @property
+    def batch_norm(self) -> BatchNorm:
+        """Which statistics batch norms use: running ones ("eval") or a batch's ("train")."""
+        return self._batch_norm
+
+    @property
+    def params(self) -> str | None:
+        """Globs of the names of the weights that move; None for all trainable ones."""
+        return self._params
+
+    @property
+    def live(self) -> LiveCoordinates:
+        """The order of the live weights in a vector."""
+        return self._live
+
+    @property
+    def weights(self) -> Tensor:
+        """The live weights at construction, (size,)."""
+        return self._weights
 
     @property
     def size(self) -> int:
@@ -126,7 +160,7 @@ class Problem:
     @cached_property
     def samples(self) -> int:
         """Number of samples in all batches."""
-        return sum(map(count, self._batches))
+        return sum(map(num_samples, self.batches))
 
     @property
     def device(self) -> torch.device:
@@ -136,34 +170,51 @@ class Problem:
     def view(
         self, *, params: str | None = None, dense: bool = False, loss: Loss | None = None
     ) -> Problem:
-        """The same weights and data with only `params` moving, the dead weights too, or a loss."""
-        problem = self if loss is None else replace(self, loss=loss)
-        vars(problem).update(weights=self.weights, _still=self._still)  # of the same moment
+        """Return the problem at the same weights, on the same data, with some of it changed.
+
+        Args:
+            params: Let only these weights move, as in `Problem`.
+            dense: Let the dead weights move too, from 0.
+            loss: Another loss.
+        """
+        problem = self if loss is None else self.replace(loss=loss)
+        problem._weights, problem._frozen_state = self._weights, self._frozen_state
         if dense and problem.mask:
             net = copy.deepcopy(problem.net)
             problem.mask.apply_(net)
-            problem = replace(problem, net=net, mask=None)
-        return problem if params is None else replace(problem, params=params)
+            problem = problem.replace(net=net, mask=None)
+        return problem if params is None else problem.replace(params=params)
+
+    def replace(self, **changes: Any) -> Problem:
+        """Return a new Problem with some arguments changed; the weights are read from `net`."""
+        arguments: dict[str, Any] = {
+            "net": self.net,
+            "batches": self.batches,
+            "loss": self.loss,
+            "mask": self.mask,
+            "batch_norm": self.batch_norm,
+            "params": self.params,
+        }
+        return Problem(**(arguments | changes))
 
     @cached_property
     def separable(self) -> bool:
         """Return whether the loss is a mean over independent samples; some samples are tried."""
-        if self.batch_norm == "train" or not all(map(is_per_sample, self._batches)):
+        if self.batch_norm == "train" or not all(map(is_per_sample, self.batches)):
             return False
-        return is_separable(self._batches, lambda some: self.gradient(batches=some))
+        return is_separable(self.batches, lambda some: self.gradient(batches=some))
 
     @cached_property
     def digests(self) -> dict[str, str]:
         """Hex fingerprints of what defines the function, part by part."""
+        net = [self.net, self.batch_norm, list(self.live.shapes), describe_modules(self.net)]
         return {
-            "net": fingerprint(
-                f"{self.net} {self.batch_norm} {list(self.live.shapes)} {forwards(self.net)}", []
-            ),
+            "net": fingerprint(" ".join(map(str, net)), []),
             "weights": fingerprint("", [self.weights]),
-            "buffers": fingerprint("", self._still.values()),
+            "buffers": fingerprint("", self._frozen_state.values()),
             "mask": self.mask.digest if self.mask else "dense",
-            "data": fingerprint("", tensors(self._batches)),
-            "loss": fingerprint(content(self.loss), []),
+            "data": fingerprint("", tensors_in(self.batches)),
+            "loss": fingerprint(describe_callable(self.loss), []),
         }
 
     @property
@@ -185,24 +236,27 @@ class Problem:
 
     def outputs(self, at: Tensor | None = None) -> list[Any]:
         """The net's outputs for every batch, with the live weights at `at` (default: its own)."""
-        weights = self._at(at)
-        with self.modes(), torch.no_grad():
+        weights = self._weights_at(at)
+        with self.evaluation_mode(), torch.no_grad():
             return [self.forward(weights, x) for x, _ in self.batches]
 
     def value(self, at: Tensor | None = None) -> float:
         """Mean loss over the samples, summed in float64."""
-        weights, total = self._at(at), torch.zeros((), dtype=torch.float64, device=self.device)
-        with self.modes(), torch.no_grad():
-            for batch in self._batches:
+        weights, total = (
+            self._weights_at(at),
+            torch.zeros((), dtype=torch.float64, device=self.device),
+        )
+        with self.evaluation_mode(), torch.no_grad():
+            for batch in self.batches:
                 x, y = batch
-                total += self.reduce_loss(self.forward(weights, x), y).double() * count(batch)
+                total += self.reduce_loss(self.forward(weights, x), y).double() * num_samples(batch)
         return float(total) / self.samples
 
     def gradient(self, at: Tensor | None = None, *, batches: list[Batch] | None = None) -> Tensor:
         """Gradient of the mean loss over the samples of its own or of other batches, (size,)."""
-        total, samples, weights = None, 0, list(self._at(at).values())
-        with self.modes(), torch.enable_grad():
-            for batch in self._batches if batches is None else batches:
+        total, samples, weights = None, 0, list(self._weights_at(at).values())
+        with self.evaluation_mode(), torch.enable_grad():
+            for batch in self.batches if batches is None else batches:
                 leaves = [t.detach().requires_grad_() for t in weights]
                 way = self.batch_loss(batch)
                 loss = way.loss(way.outputs(leaves))
@@ -212,23 +266,23 @@ class Problem:
 
     def hvp(self, vector: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """The Hessian times `vector` (default: the gradient); for many products see `Curvature`."""
-        total, weights = None, list(self._at(at).values())
-        vector = self.gradient(at) if vector is None and len(self._batches) > 1 else vector
-        with self.modes(), twice():
-            for batch in self._batches:
-                kept = Retained(self.batch_loss(batch), weights)
+        total, weights = None, list(self._weights_at(at).values())
+        vector = self.gradient(at) if vector is None and len(self.batches) > 1 else vector
+        with self.evaluation_mode(), twice_differentiable():
+            for batch in self.batches:
+                kept = DoubleBackward(self.batch_loss(batch), weights)
                 v = kept.gradient if vector is None else list(self.split(vector).values())
-                total = accumulate(total, kept.product(v), count(batch) / self.samples)
+                total = accumulate(total, kept.product(v), num_samples(batch) / self.samples)
                 del kept, v  # the graph
         return self.flatten(total)
 
-    def batch_loss(self, batch: Batch) -> Pass:
+    def batch_loss(self, batch: Batch) -> BatchLoss:
         """The way of one batch from weights to loss; see `modes`."""
         x, y = batch
-        return Pass(
+        return BatchLoss(
             lambda weights: self.forward(dict(zip(self.live.shapes, weights, strict=True)), x),
             lambda outputs: self.reduce_loss(outputs, y),
-            count(batch),
+            num_samples(batch),
         )
 
     def reduce_loss(self, outputs: Any, targets: Any) -> Tensor:
@@ -240,78 +294,57 @@ class Problem:
         return loss.squeeze()
 
     def forward(
-        self, weights: dict[str, Tensor], x: Any, *, still: dict[str, Tensor] | None = None
+        self, weights: dict[str, Tensor], x: Any, *, frozen: dict[str, Tensor] | None = None
     ) -> Any:
-        """The net's outputs for the inputs of a batch, differentiable in `weights`. See `modes`.
+        """Return the net's outputs for the inputs of a batch, differentiable in `weights`.
 
-        `still` holds what does not move, buffers and frozen weights, where it is not the net's own.
+        For use within `evaluation_mode`. `frozen` holds the buffers and frozen weights, if they
+        are not to be the problem's own.
         """
-        # a net may write into its input: into a copy
-        still = self.still() if still is None else still
-        weights = {**weights, **{n: weights[n].to(*kind) for n, kind in self._kinds.items()}}
-        return functional_call(
-            self.net, {**weights, **still}, *arguments(tree_map(x, Tensor.clone))
-        )
+        frozen = self.frozen_state() if frozen is None else frozen
+        weights = {**weights, **{n: weights[n].to(*to) for n, to in self._placement.items()}}
+        x = tree_map(x, Tensor.clone)  # a net may write into its input
+        return functional_call(self.net, {**weights, **frozen}, *call_arguments(x))
 
-    def still(self) -> dict[str, Tensor]:
-        """Return what does not move: buffers, and frozen weights, masked too.
+    def frozen_state(self) -> dict[str, Tensor]:
+        """Return the buffers and the (masked) frozen weights, by name.
 
-        What a pass may write into is a copy; the rest is not to be written.
+        Tensors that a forward pass may write into are copies; do not write into the others.
         """
-        return {n: t.clone() if n in self._writable else t for n, t in self._still.items()}
+        return {n: t.clone() if n in self._written else t for n, t in self._frozen_state.items()}
 
-    def _at(self, at: Tensor | None) -> dict[str, Tensor]:
-        return self.split(self.weights if at is None else at)
-
-    def modes(self) -> AbstractContextManager[None]:
-        """The net in the modes that `batch_norm` asks for; the caller's are put back at the end."""
+    def evaluation_mode(self) -> AbstractContextManager[None]:
+        """Put the net into the modes that `batch_norm` asks for, and restore them at the end."""
         return deterministic_eval(self.net, batch_norm=self.batch_norm)
 
+    def _weights_at(self, at: Tensor | None) -> dict[str, Tensor]:
+        return self.split(self.weights if at is None else at)
 
-def _check(problem: Problem) -> None:
-    """A net that takes the first batch, a finite loss, and the same one at a second pass.
-
-    Raises:
-        ValueError: If one of them is not so.
-    """
-    ((x, y), *_), weights = problem.batches, problem.split(problem.weights)
-    with problem.modes(), torch.no_grad():
-        try:
-            still = {name: t.clone() for name, t in problem._still.items()}
-            outputs = problem.forward(weights, x, still=still)
-            written = (name for name, t in still.items() if t.is_inference() or t._version)
-            problem._writable.update(written)
-        except Exception as error:
-            raise _failed(f"the net failed on inputs {_told(x)}", error) from error
-        try:
-            with warnings.catch_warnings():  # shapes that broadcast give another loss
+    def _check_loss(self) -> None:
+        """Check that the net accepts the first batch and that the loss is finite and repeatable."""
+        (x, y), weights = self.batches[0], self.split(self.weights)
+        shapes = validation.describe_shapes
+        with self.evaluation_mode(), torch.no_grad():
+            frozen = {name: t.clone() for name, t in self._frozen_state.items()}
+            with validation.explain_errors(f"the net failed on inputs {shapes(x)}"):
+                outputs = self.forward(weights, x, frozen=frozen)
+            self._written.update(n for n, t in frozen.items() if t.is_inference() or t._version)
+            about = f"outputs {shapes(outputs)} and targets {shapes(y)}"
+            with (
+                validation.explain_errors(f"the loss failed on {about}"),
+                warnings.catch_warnings(),
+            ):
+                # shapes that broadcast give another loss
                 warnings.filterwarnings("error", message="Using a target size")
-                first = float(problem.reduce_loss(outputs, y))
-        except Exception as error:
-            about = f"outputs {_told(outputs)} and targets {_told(y)}"
-            raise _failed(f"the loss failed on {about}", error) from error
-        again = float(problem.reduce_loss(problem.forward(weights, x), y))
-    if not math.isfinite(value := problem.value()):
-        raise ValueError(
-            f"the loss is {value} at these weights; need a finite loss. "
-            "Did the training diverge, or are the inputs not normalised?"
-        )
-    if abs(first - again) > torch.finfo(problem.weights.dtype).eps ** 0.75 * max(1.0, abs(first)):
-        raise ValueError(
-            f"the same batch gave two different losses ({first:.6g}, {again:.6g}): something "
-            "in the net is random. Need a net that is fixed in evaluation mode."
-        )
-
-
-def _failed(what: str, error: Exception) -> Exception:
-    """Return an error with a one-line message, or the out-of-memory error itself."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return error
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    return ValueError(f"{what}: {kind}{' '.join(str(error).split())[:300]}")
-
-
-def _told(tree: Any) -> str:
-    """The shapes of tensors in a tuple or a dict."""
-    shapes = pytree.tree_map_only(Tensor, lambda t: tuple(t.shape), tree)
-    return str(shapes)[:200]
+                first = float(self.reduce_loss(outputs, y))
+            second = float(self.reduce_loss(self.forward(weights, x), y))
+        if not math.isfinite(value := self.value()):
+            raise ValueError(
+                f"the loss is {value} at these weights; need a finite loss. "
+                "Did the training diverge, or are the inputs not normalised?"
+            )
+        if abs(first - second) > torch.finfo(self.weights.dtype).eps ** 0.75 * max(1, abs(first)):
+            raise ValueError(
+                f"the same batch gave two different losses ({first:.6g}, {second:.6g}): something "
+                "in the net is random. Need a net that is deterministic in evaluation mode."
+            )

@@ -33,7 +33,7 @@ def configure_process() -> None:
             libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
-def cause_of_death(processes: Iterable[BaseProcess]) -> str:
+def describe_exit(processes: Iterable[BaseProcess]) -> str:
     """Return how the first process ended that did not end by itself, and what to do about it."""
     codes = []
     for process in processes:

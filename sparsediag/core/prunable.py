@@ -28,7 +28,7 @@ def prunable(net: nn.Module) -> list[str]:
     """
     kept = permanent_modules(net)
     convolutions = [m for _, m in kept if isinstance(m, nn.modules.conv._ConvNd)]
-    others = [m for _, m in kept if linear(m)]
+    others = [m for _, m in kept if is_linear(m)]
     layers = convolutions if len(convolutions) >= len(others) else [*convolutions, *others]
     embedded = {id(_weight(m)) for m in net.modules() if isinstance(m, EMBEDDINGS)}
     names = {id(p): name for name, p in net.named_parameters() if id(p) not in embedded}
@@ -36,18 +36,18 @@ def prunable(net: nn.Module) -> list[str]:
     return [names[key] for key in owned if key in names]
 
 
-def linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     """Return whether it is a linear layer, of torch or of Hugging Face's GPT-2."""
     return isinstance(module, nn.Linear) or type(module).__name__ == CONV1D
 
 
-def matrices(net: nn.Module) -> list[str]:
+def weight_matrices(net: nn.Module) -> list[str]:
     """Names of the weights that are looked at where there is no mask.
 
     The prunable ones. In a net with recurrent or attention modules, whose own weights belong to no
     linear layer: all weights of two dimensions or more but embeddings and norms.
 
-    >>> matrices(nn.Sequential(nn.LSTM(2, 3), nn.Linear(3, 2)))
+    >>> weight_matrices(nn.Sequential(nn.LSTM(2, 3), nn.Linear(3, 2)))
     ['0.weight_ih_l0', '0.weight_hh_l0', '1.weight']
     """
     modules = list(net.modules())

@@ -20,11 +20,11 @@ from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
-def twice() -> Iterator[None]:
+def twice_differentiable() -> Iterator[None]:
     """Inside the block, what a net calls can be differentiated twice.
 
     >>> x = torch.tensor(1.0, requires_grad=True)
-    >>> with twice():
+    >>> with twice_differentiable():
     ...     (slope,) = torch.autograd.grad(F.hardsigmoid(x) * x, x, create_graph=True)
     >>> torch.autograd.grad(slope, x)[0]
     tensor(0.3333)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
+from torch.utils import _pytree as pytree
 
 from sparsediag.core.mask import Mask
 
@@ -46,3 +52,21 @@ def check_differentiable(net: nn.Module) -> None:
         if p.is_meta or p.is_complex():
             kind = "on the meta device, without values" if p.is_meta else "complex"
             raise ValueError(f"'{name}' is {kind}; need real numbers")
+
+
+@contextmanager
+def explain_errors(message: str) -> Iterator[None]:
+    """Turn any error in the block but a lack of memory into a ValueError of one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{message}: {kind}{' '.join(str(error).split())[:300]}") from error
+
+
+def describe_shapes(tree: Any) -> str:
+    """Return the shapes of the tensors in a tensor, tuple or dict, as text."""
+    shapes = pytree.tree_map_only(Tensor, lambda t: tuple(t.shape), tree)
+    return str(shapes)[:200]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sparsediag.core.batches import Batch, chunked, count, max_chunk, rows
+from sparsediag.core.batches import Batch, max_chunk, num_samples, rechunk, select_samples
 
 # numbers of input at a time, 128 and 1024 images of 3 x 32 x 32: enough to fill the processor
 CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}
@@ -19,8 +19,8 @@ def few(batches: Sequence[Batch]) -> Batch:
     >>> len(few([(torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 2), torch.zeros(3))])[1])
     4
     """
-    some = [rows(batch, slice(PROBE)) for batch in batches[:PROBE]]
-    return rows(chunked(some, PROBE**2)[0], slice(PROBE))
+    some = [select_samples(batch, slice(PROBE)) for batch in batches[:PROBE]]
+    return select_samples(rechunk(some, PROBE**2)[0], slice(PROBE))
 
 
 def short(device: torch.device, samples: int) -> torch.OutOfMemoryError:
@@ -43,11 +43,11 @@ def together(
         room: Bytes that a chunk may hold on a GPU. Less than one batch is not taken for that.
         held: Bytes that a pass over some samples holds.
     """
-    most, fits = max(map(count, batches)), max_chunk(batches, CHUNK.get(kind, 2**18))
+    most, fits = max(map(num_samples, batches)), max_chunk(batches, CHUNK.get(kind, 2**18))
     if kind == "cpu" or fits <= most:
         return min(fits, 8 * most)
     probe = few(batches)
-    n = count(probe)
+    n = num_samples(probe)
     half = n // 2
-    sample = (held(probe) - (held(rows(probe, slice(half))) if half else 0)) / (n - half)
+    sample = (held(probe) - (held(select_samples(probe, slice(half))) if half else 0)) / (n - half)
     return min(fits, max(most, int(room / max(sample, 1))))

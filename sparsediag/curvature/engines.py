@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from sparsediag.core.batch_loss import Matrix, Pass
-from sparsediag.core.double_backward import Retained
+from sparsediag.core.batch_loss import BatchLoss, Matrix
+from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.rng import stream
 from sparsediag.curvature.forward_over_reverse import Compiled, Forward
 from sparsediag.curvature.tape import Tape
@@ -28,15 +28,15 @@ class Engine(Protocol):
         """The matrix times a vector, both as a tensor for each weight."""
 
 
-ENGINES: dict[str, Callable[[Pass, Sequence[Tensor]], Any]] = {
+ENGINES: dict[str, Callable[[BatchLoss, Sequence[Tensor]], Any]] = {
     "tape": Tape,
-    "retained": Retained,
+    "retained": DoubleBackward,
     "forward": Forward,
     "compiled": Compiled,
 }
 
 
-def choose(batch: Pass, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix) -> Mode:
+def choose(batch: BatchLoss, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix) -> Mode:
     """The mode that was asked for, or the best one; see `Curvature`.
 
     Raises:
@@ -46,7 +46,7 @@ def choose(batch: Pass, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix
     draw = stream("curvature probe")
     along = [torch.randn(w.shape, generator=draw).to(w) for w in weights]
     try:
-        expected, least = _timed(Retained(batch, weights), along, matrix)
+        expected, least = _timed(DoubleBackward(batch, weights), along, matrix)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from sparsediag.core.batch_loss import Matrix, Pass
+from sparsediag.core.batch_loss import BatchLoss, Matrix
 from sparsediag.curvature.recorder import CannotRecord
 
 Tensors = Sequence[Tensor]
@@ -22,7 +22,7 @@ class Forward:
 
     nbytes = 0
 
-    def __init__(self, batch: Pass, weights: Tensors) -> None:
+    def __init__(self, batch: BatchLoss, weights: Tensors) -> None:
         _forward_mode()
         self.weights = tuple(w.detach() for w in weights)
         self.slope = grad(lambda w: batch.loss(batch.outputs(w)))
@@ -41,7 +41,7 @@ class Forward:
 class Compiled(Forward):
     """The same, compiled: a minute or more to set up, for many products of many batches."""
 
-    def __init__(self, batch: Pass, weights: Tensors) -> None:
+    def __init__(self, batch: BatchLoss, weights: Tensors) -> None:
         super().__init__(batch, weights)
         self._compiled: Callable[..., Any] = torch.compile(super()._along)
 

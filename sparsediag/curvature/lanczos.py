@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.rng import stream
 from sparsediag.curvature.krylov import Krylov, Matvec
@@ -118,7 +118,7 @@ def eigenpairs(
     if limit < top:
         raise ValueError(f"max_products={max_products}: need at least one for each of {top} pairs")
     if which not in ORDER:
-        raise ValueError(unknown("end of the spectrum", which, ORDER))
+        raise ValueError(unknown_name("end of the spectrum", which, ORDER))
     if block < 1:
         raise ValueError(f"block={block}: need 1 direction a step or more")
     basis = max(40 + 3 * top, 2**26 // size) if basis is None else basis

@@ -9,16 +9,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparsediag.core.batch_loss import Matrix, Pass
-from sparsediag.core.batches import Batch, chunked, count
+from sparsediag.core.batch_loss import BatchLoss, Matrix
+from sparsediag.core.batches import Batch, num_samples, rechunk
 from sparsediag.core.coordinates import accumulate
-from sparsediag.core.device import free
-from sparsediag.core.double_backward import Retained
-from sparsediag.core.errors import unknown
-from sparsediag.core.filter_norms import lengths
-from sparsediag.core.memory_format import Layout
+from sparsediag.core.device import free_memory
+from sparsediag.core.double_backward import DoubleBackward
+from sparsediag.core.errors import unknown_name
+from sparsediag.core.filter_norms import filter_norms
+from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.core.problem import Problem
-from sparsediag.core.twice_differentiable import twice
+from sparsediag.core.twice_differentiable import twice_differentiable
 from sparsediag.curvature.chunks import few, short, together
 from sparsediag.curvature.cuda_graph import Captured, graph, on, side
 from sparsediag.curvature.engines import ENGINES, Engine, Mode, choose
@@ -80,11 +80,11 @@ class Curvature:
         chunk: int | None = None,
     ) -> None:
         if matrix not in MATRICES:
-            raise ValueError(unknown("matrix", matrix, MATRICES))
+            raise ValueError(unknown_name("matrix", matrix, MATRICES))
         if norm not in ("none", "filter"):
-            raise ValueError(unknown("norm", norm, ("none", "filter")))
+            raise ValueError(unknown_name("norm", norm, ("none", "filter")))
         if mode not in ("auto", "fastest", *ENGINES):
-            raise ValueError(unknown("mode of products", mode, ("auto", "fastest", *ENGINES)))
+            raise ValueError(unknown_name("mode of products", mode, ("auto", "fastest", *ENGINES)))
         if problem.weights.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the weights are {problem.weights.dtype}; need float32 or float64")
         if memory is not None and not memory >= 0:
@@ -94,29 +94,29 @@ class Curvature:
         self.problem, self.matrix, self.norm, self.products = problem, matrix, norm, 0
         self.doubts: list[str] = []
         self._kept: list[Engine | None] = []
-        self._lengths = lengths(problem) if norm == "filter" else None
+        self._lengths = filter_norms(problem) if norm == "filter" else None
         self._chunks = list(problem.batches)
         probe = few(self._chunks) if problem.separable else self._chunks[0]
         if matrix == "fisher" and not problem.separable:
             raise ValueError("matrix='fisher' needs a loss that is a mean over separate samples")
-        uneven = problem.batch_norm == "eval" and len(set(map(count, self._chunks))) > 1
+        uneven = problem.batch_norm == "eval" and len(set(map(num_samples, self._chunks))) > 1
         if uneven and not problem.separable:
             self.doubts.append(
                 "the loss is not a mean over samples, so uneven batches are not weighted right"
             )
-        self._layout, self._stream = Layout.of(problem), side(problem.device)
-        room = free(problem.device) / 2
+        self._layout, self._stream = MemoryFormat.of(problem), side(problem.device)
+        room = free_memory(problem.device) / 2
         self._budget = room if memory is None else memory * 2**30
         with self._settings():
-            self._weights = self._layout.weights(problem.split(problem.weights))
+            self._weights = self._layout.convert_weights(problem.split(problem.weights))
             try:
                 self.mode = choose(self._pass(probe), self._weights, mode=mode, matrix=matrix)
                 if problem.separable:
                     room = min(room, self._budget or room)
                     size = chunk or together(self._chunks, problem.device.type, room, self._held)
-                    self._chunks = chunked(self._chunks, size)
+                    self._chunks = rechunk(self._chunks, size)
             except torch.OutOfMemoryError as error:
-                raise short(problem.device, count(probe)) from error
+                raise short(problem.device, num_samples(probe)) from error
             self._fitted(self._keep)
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -140,12 +140,12 @@ class Curvature:
     def _product(self, vector: Tensor) -> Tensor:
         if not self._kept:
             self._keep()
-        directions = self._layout.weights(self.problem.split(self._scaled(vector)))
+        directions = self._layout.convert_weights(self.problem.split(self._scaled(vector)))
         total: list[Tensor] | None = None
         for chunk, kept in zip(self._chunks, self._kept, strict=True):
             engine = kept or self._engine(chunk)
             parts = engine.product(directions, self.matrix)
-            total = accumulate(total, parts, count(chunk) / self.problem.samples)
+            total = accumulate(total, parts, num_samples(chunk) / self.problem.samples)
         return self._scaled(self.problem.flatten(total))
 
     def _scaled(self, vector: Tensor) -> Tensor:
@@ -157,12 +157,12 @@ class Curvature:
             try:
                 return work()
             except torch.OutOfMemoryError as error:
-                size = max(map(count, self._chunks))
+                size = max(map(num_samples, self._chunks))
                 if size == 1 or not self.problem.separable:
                     raise short(self.problem.device, size) from error
             # here the error is gone, and all that it held
             self._kept, self._captured = [], Captured(0, None)
-            self._chunks, self._budget = chunked(self._chunks, size // 2), self._budget / 2
+            self._chunks, self._budget = rechunk(self._chunks, size // 2), self._budget / 2
 
     def _keep(self) -> Tensor:
         """Engines for as many chunks as the budget allows, and the gradient on the way."""
@@ -170,7 +170,7 @@ class Curvature:
         held, total = 0, None
         for chunk in self._chunks:
             engine = self._engine(chunk)
-            total = accumulate(total, engine.gradient, count(chunk) / self.problem.samples)
+            total = accumulate(total, engine.gradient, num_samples(chunk) / self.problem.samples)
             engine.gradient = None
             fits = held + engine.nbytes <= self._budget
             held += engine.nbytes * fits
@@ -184,13 +184,13 @@ class Curvature:
         return engine
 
     def _held(self, samples: Batch) -> float:
-        return Retained(self._pass(samples), self._weights).nbytes
+        return DoubleBackward(self._pass(samples), self._weights).nbytes
 
-    def _pass(self, chunk: Batch) -> Pass:
+    def _pass(self, chunk: Batch) -> BatchLoss:
         x, y = chunk
-        return self.problem.batch_loss((self._layout.inputs(x), y))
+        return self.problem.batch_loss((self._layout.convert_inputs(x), y))
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
-        with self.problem.modes(), twice(), on(self._stream):
+        with self.problem.evaluation_mode(), twice_differentiable(), on(self._stream):
             yield

@@ -46,7 +46,7 @@ def _judge(problem: Problem, seed: int) -> Iterator[Any]:
         torch.random.fork_rng(devices=[problem.device] if cuda else []),
         torch.cuda.device(problem.device if cuda else -1),
         warnings.catch_warnings(),
-        problem.modes(),
+        problem.evaluation_mode(),
     ):
         warnings.simplefilter("ignore")  # backward(create_graph=True)
         torch.manual_seed(seed)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sparsediag.core.batch_loss import Matrix, Pass
+from sparsediag.core.batch_loss import BatchLoss, Matrix
 from sparsediag.curvature.bn_folding import fold, foldable
 from sparsediag.curvature.recorder import Call, CannotRecord, Recorder
 from sparsediag.curvature.tape_rules import FAST, Convolution, Local, Step
@@ -33,12 +33,13 @@ class Tape:
     Raises:
         CannotRecord: If the net does what a tape cannot follow.
 
-    >>> tape = Tape(Pass(lambda w: w[0], lambda z: (z**4).sum(), samples=1), [torch.tensor([3.0])])
+    >>> loss = BatchLoss(lambda w: w[0], lambda z: (z**4).sum(), samples=1)
+    >>> tape = Tape(loss, [torch.tensor([3.0])])
     >>> tape.gradient[0].item(), tape.product([torch.ones(1)])[0].item()
     (108.0, 108.0)
     """
 
-    def __init__(self, batch: Pass, weights: Sequence[Tensor]) -> None:
+    def __init__(self, batch: BatchLoss, weights: Sequence[Tensor]) -> None:
         self.weights = [w.detach() for w in weights]
         self.batch = batch
         with torch.no_grad(), Recorder(self.weights) as recorder:
@@ -87,9 +88,9 @@ class Tape:
         """The matrix times a vector, both as a tensor for each weight.
 
         Raises:
-            ValueError: If the matrix needs other outputs than the net's; see `Pass.check`.
+            ValueError: If the net's outputs do not allow the matrix (see `BatchLoss`).
         """
-        self.batch.check(self._came_out, matrix)
+        self.batch.check_matrix(self._came_out, matrix)
         change: dict[int, Tensor | None] = dict(enumerate(directions))
         came: list[list[Tensor | None]] = []
         for value, rule, inputs in self.steps:
@@ -106,7 +107,7 @@ class Tape:
                     slopes[value] = (
                         torch.zeros_like(slope)
                         if moved is None
-                        else self.batch.per_sample(slope, moved)
+                        else self.batch.fisher_product(slope, moved)
                     )
             if value in slopes:
                 _collect(slopes, inputs, rule.vjp_tangent(slopes.pop(value), dx, curved=curved))

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsediag.core.device import numbered
-from sparsediag.core.errors import unknown
+from sparsediag.core.device import with_index
+from sparsediag.core.errors import unknown_name
 from sparsediag.data.images import (
     File,
     Images,
@@ -23,7 +23,7 @@ from sparsediag.data.images import (
     class_folders,
     hold_out,
     home,
-    listing,
+    list_images,
     tinyimagenet,
 )
 
@@ -66,7 +66,7 @@ class Data:
         """The images of train, validation or test."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         if name not in splits:
-            raise ValueError(unknown("split", name, splits))
+            raise ValueError(unknown_name("split", name, splits))
         return splits[name]
 
     def batches(
@@ -133,9 +133,11 @@ def load(name: str, *, device: torch.device | str = "cpu") -> Data:
     """
     own = name.startswith("folder:")
     if not own and name not in DATASETS:
-        raise ValueError(f"{unknown('data set', name, DATASETS)} Your own images: folder:PATH.")
+        raise ValueError(
+            f"{unknown_name('data set', name, DATASETS)} Your own images: folder:PATH."
+        )
     root = Path(name.removeprefix("folder:")).expanduser() if own else home()
-    return _load(name, numbered(device), root, listing(root) if own else ())
+    return _load(name, with_index(device), root, list_images(root) if own else ())
 
 
 @lru_cache(maxsize=2)

@@ -78,13 +78,13 @@ def tinyimagenet(root: Path) -> Pair:
             shutil.unpack_archive(archive, draft)
             os.replace(Path(draft, folder.name), folder)
     wnid = dict(np.loadtxt(folder / "val" / "val_annotations.txt", str, usecols=(0, 1), ndmin=2))
-    files = [(file, file[0].split("/")) for file in listing(folder)]
+    files = [(file, file[0].split("/")) for file in list_images(folder)]
     found = [(False, path[1], file) for file, path in files if path[0] == "train"]
     found += [(True, wnid[path[-1]], file) for file, path in files if path[-1] in wnid]
     return _read(folder, found)
 
 
-def listing(root: Path) -> tuple[File, ...]:
+def list_images(root: Path) -> tuple[File, ...]:
     """All image files below a folder, with what tells whether they have changed."""
     if not root.is_dir():
         raise FileNotFoundError(f"'{root}' is not a folder; need one with {LAYOUT}.")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.core.batches import Batch, count
+from sparsediag.core.batches import Batch, num_samples
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
@@ -93,7 +93,7 @@ class Activations(Result):
         last = np.flatnonzero(self.stage_last)
         ax.plot(100 * self.small[last], last, "o", ms=7, mfc="none", color="black")
         ax.set(xlabel="share (%)", xlim=(-3, 103))
-        layers.legend(ax)
+        layers.add_legend(ax)
         return ax
 
 
@@ -141,7 +141,7 @@ def activations(
     batches = list(problem.batches)
     classes = class_indices([y for _, y in batches])
     counts = defaultdict[str, ZeroCounts](partial(ZeroCounts, **options, classes=len(classes)))
-    with problem.modes(), torch.no_grad():
+    with problem.evaluation_mode(), torch.no_grad():
         for batch in track(batches, progress):
             _count_batch(counts, problem, batch, classes, names, functions)
     if not counts and modules is None:
@@ -178,7 +178,7 @@ def _count_batch(
     """Add the activations of a batch to the counts of each module."""
     x, y = batch
     labels = torch.searchsorted(classes, y.long()) if len(classes) else classes
-    has_rows = per_sample(problem.net, count(batch))
+    has_rows = per_sample(problem.net, num_samples(batch))
     with unit_axis(problem.net) as axis:
 
         def add(name: str, output: Tensor, _call: int) -> None:

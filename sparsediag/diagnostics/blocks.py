@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sparsediag.core.batch_loss import Matrix
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.curvature.engines import Mode
@@ -75,7 +75,7 @@ class Blocks(Result):
 
         if ax is None:
             with style.style():
-                ax = style.figure(height=0.8 + 0.16 * len(self.names)).add_subplot()
+                ax = style.new_figure(height=0.8 + 0.16 * len(self.names)).add_subplot()
         place = np.arange(len(self.names))
         colours = [style.COLOURS[0] if ok else "white" for ok in self.converged]
         ax.hlines(place, 0, self.eigenvalues[:, 0], color=style.COLOURS[4], linewidth=2)
@@ -83,7 +83,7 @@ class Blocks(Result):
             self.eigenvalues[:, 0], place, c=colours, edgecolors=style.COLOURS[0], s=16, zorder=3
         )
         ax.set(xlabel="top eigenvalue", yticks=place)
-        ax.set_yticklabels(map(style.literal, self.names))
+        ax.set_yticklabels(map(style.escape_dollars, self.names))
         ax.invert_yaxis()
         return ax
 
@@ -130,7 +130,7 @@ def blocks(
     """
     options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress")}
     if by not in ("stage", "layer", "tensor"):
-        raise ValueError(unknown("part of a net", by, ("stage", "layer", "tensor")))
+        raise ValueError(unknown_name("part of a net", by, ("stage", "layer", "tensor")))
     if top < 1:
         raise ValueError(f"top={top}: need 1 eigenvalue or more")
     live = problem.live.counts()

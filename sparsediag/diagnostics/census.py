@@ -124,7 +124,9 @@ class Census(Result):
 
         density, on_path = 100 * self.alive / self.sizes, 100 * self.used / self.sizes
         live, used = (np.where(share > 0, share, np.nan) for share in (density, on_path))
-        series = {style.literal(n): (row, "o-") for n, row in zip(self.names, live, strict=True)}
+        series = {
+            style.escape_dollars(n): (row, "o-") for n, row in zip(self.names, live, strict=True)
+        }
         ax = layers.draw(self.weights, series, ax)
         for i, colour in zip(range(len(self.names)), cycle(style.COLOURS), strict=False):
             if (on_path[i] < density[i]).any():
@@ -136,9 +138,9 @@ class Census(Result):
             ax.plot([], [], ":", color="black", label="on a path")
         if (density == 0).any():
             ax.plot([], [], "x", color="black", label="empty")
-        layers.logarithmic(ax, "x")
+        layers.set_log_scale(ax, "x")
         ax.set_xlabel("live weights (%)")
-        layers.legend(ax)
+        layers.add_legend(ax)
         return ax
 
 

@@ -94,10 +94,10 @@ class Comparison(Result):
         """The mean rise over the distance, a curve a net."""
         from sparsediag.plotting import style
 
-        ax = ax or style.axes()
+        ax = ax or style.new_axes()
         for i, (name, rise) in enumerate(zip(self.names, self.rises, strict=True)):
             colour = style.COLOURS[i % len(style.COLOURS)]
-            colour, label = style.COLOUR_OF.get(name, colour), style.literal(name)
+            colour, label = style.COLOUR_OF.get(name, colour), style.escape_dollars(name)
             ax.plot(self.radii, rise, color=colour, label=label)
         ax.set(xlabel=f"distance ({self.unit})", ylabel="mean rise of the loss")
         ax.legend()

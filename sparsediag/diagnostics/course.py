@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.run_folder import checkpoints, epochs
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
@@ -82,7 +82,7 @@ class Course(Result):
             ValueError: If there is no such measure.
         """
         if measure not in self.measures:
-            raise ValueError(unknown("measure", measure, self.measures))
+            raise ValueError(unknown_name("measure", measure, self.measures))
         found: np.ndarray = self.values[self.measures.index(measure)]
         return found
 
@@ -103,13 +103,13 @@ class Course(Result):
         measure = measure or self.measures[0]
         values = self.of(measure)
         if ax is None:
-            tall = layers.height(self.names)
+            tall = layers.rows_height(self.names)
             with style.style():
-                fig = style.figure(height=2.4 + tall)
+                fig = style.new_figure(height=2.4 + tall)
                 above, ax = fig.subplots(2, height_ratios=(1.5, tall))
             self.lines(above)
         told = MEASURES[self.diagnostic][measure]
-        layers.heat(ax, self.names, [str(epoch) for epoch in self.epochs], values, of=told)
+        layers.heatmap(ax, self.names, [str(epoch) for epoch in self.epochs], values, of=told)
         ax.set_xlabel("epoch")
         return ax
 
@@ -119,16 +119,16 @@ class Course(Result):
 
         from sparsediag.plotting import layers, style
 
-        ax = ax or style.axes()
+        ax = ax or style.new_axes()
         drawn = [m for m in self.measures[:3] if _there(self.of(m))]
         for i, measure in enumerate(drawn):
             label, mean = MEASURES[self.diagnostic][measure], _mean(self.of(measure))
             ax.plot(self.epochs, mean, "o-", ms=3, color=style.COLOURS[i], label=label)
         if self.diagnostic != "activations":
-            layers.logarithmic(ax, "y")
+            layers.set_log_scale(ax, "y")
         ax.set(xlabel="epoch", ylabel=f"mean {AXIS[self.diagnostic]}")
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        layers.legend(ax, 3)
+        layers.add_legend(ax, 3)
         return ax
 
 
@@ -168,7 +168,7 @@ def course(
     (2, 3)
     """
     if diagnostic not in WORK:
-        raise ValueError(unknown("diagnostic of a run", diagnostic, WORK))
+        raise ValueError(unknown_name("diagnostic of a run", diagnostic, WORK))
     if "before" in options:
         raise ValueError("in a run every checkpoint is the one before the next; leave out before")
     files = checkpoints(Path(run))

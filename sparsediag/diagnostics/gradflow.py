@@ -22,7 +22,7 @@ from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
-from sparsediag.core.prunable import matrices
+from sparsediag.core.prunable import weight_matrices
 from sparsediag.diagnostics.result import Result, source, table_rows
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class Gradflow(Result):
         ax = layers.draw(self.names, series, ax)
         mean = self.mean_per_weight
         ax.axvline(mean, color="black", lw=0.8, ls="--", label=f"mean of live weights {mean:.2g}")
-        layers.logarithmic(ax, "x")
+        layers.set_log_scale(ax, "x")
         ax.set_xlabel("gradient norm / √(number of weights)")
-        layers.legend(ax)
+        layers.add_legend(ax)
         return ax
 
 
@@ -134,7 +134,7 @@ def gradflow(
     if earlier:
         earlier.check(problem.net)
     weights = problem.split(problem.weights)
-    names = [name for name in problem.mask or matrices(problem.net) if name in weights]
+    names = [name for name in problem.mask or weight_matrices(problem.net) if name in weights]
     if not names:
         raise ValueError("no convolution or linear layer is trainable; need at least one")
     gradient = _gradient(problem, progress)
@@ -167,7 +167,7 @@ def _gradient(problem: Problem, progress: Callable[[int, int], None] | None) -> 
     """Return the gradient of the masked network for all weights by name, dead ones too."""
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
     total, leaves = None, list(weights.values())
-    with problem.modes(), torch.enable_grad():
+    with problem.evaluation_mode(), torch.enable_grad():
         for batch in track(list(problem.batches), progress):
             way = problem.batch_loss(batch)
             loss = way.loss(way.outputs(leaves))

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.core.batch_loss import Pass
-from sparsediag.core.batches import Batch, chunked
-from sparsediag.core.double_backward import Retained
-from sparsediag.core.errors import unknown
+from sparsediag.core.batch_loss import BatchLoss
+from sparsediag.core.batches import Batch, rechunk
+from sparsediag.core.double_backward import DoubleBackward
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
-from sparsediag.core.memory_format import Layout
+from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
-from sparsediag.core.twice_differentiable import twice
+from sparsediag.core.twice_differentiable import twice_differentiable
 from sparsediag.curvature.lanczos import eigenpairs
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.surfaces import directions
@@ -97,8 +97,8 @@ class Inputscape(Result):
         """Filled contours of the mean over the images, with the images as a cross."""
         from sparsediag.plotting import style
 
-        ax = ax or style.axes()
-        style.contours(ax, self.axes[0], self.axes[1], self.mean)
+        ax = ax or style.new_axes()
+        style.plot_contours(ax, self.axes[0], self.axes[1], self.mean)
         ax.plot(0, 0, "+", color="white", ms=8)
         ax.set(xlabel=self.labels[0], ylabel=self.labels[1])
         return ax
@@ -107,7 +107,7 @@ class Inputscape(Result):
         """The mean over the images as a surface to turn around (plotly)."""
         from sparsediag.plotting import style
 
-        return style.surface(self.axes, self.mean, self.labels)
+        return style.plot_surface_3d(self.axes, self.mean, self.labels)
 
 
 @full_precision()
@@ -152,7 +152,7 @@ def inputscape(
     options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "std", "progress")}
     axis = directions.steps(points, span)
     if axes not in LABELS:
-        raise ValueError(unknown("axes", axes, LABELS))
+        raise ValueError(unknown_name("axes", axes, LABELS))
     if count < 1 or not clamp > 0:
         raise ValueError(f"count={count}, clamp={clamp}: need 1 image or more, a positive clamp")
     looked = _Images(problem, count, std)
@@ -161,7 +161,7 @@ def inputscape(
     signs = (2 * drawn - 1).to(x)
     u, v = (directions.orthogonal(signs) if axes == "random" else signs).view(2, 1, *shape)
     loss, values = np.empty((len(x), points, points)), np.zeros((0, 2))
-    with problem.modes():
+    with problem.evaluation_mode():
         centre, gradient = looked.losses(x), looked.gradient()
         if axes == "gradient":
             u = gradient.sign()
@@ -197,7 +197,7 @@ class _Images:
                 f"batch_norm='{problem.batch_norm}': images see each other, or the loss is no mean "
                 "over them; need 'eval', and a mean"
             )
-        kept = chunked(list(problem.batches), 1)[:count]
+        kept = rechunk(list(problem.batches), 1)[:count]
         shapes = {tuple(getattr(x, "shape", ())[1:]) for x, _ in kept}
         x, y = kept[0]
         kind, plain = getattr(x, "dtype", type(x).__name__), isinstance(y, Tensor)
@@ -208,15 +208,17 @@ class _Images:
         if std is not None and not (std.shape == need and bool((std > 0).all())):
             raise ValueError(f"std has shape {tuple(std.shape)}; need positive numbers, {need}")
         self.scale = self.x.new_ones(()) if std is None else std.to(self.x)
-        self.problem, self.layout = problem, Layout.of(problem)
-        self.weights = {n: self.layout.images(w) for n, w in problem.split(problem.weights).items()}
+        self.problem, self.layout = problem, MemoryFormat.of(problem)
+        self.weights = {
+            n: self.layout.convert(w) for n, w in problem.split(problem.weights).items()
+        }
         self.chunk = max(1, CHUNK.get(problem.device.type, 2**18) // shape.numel())
 
     def chunks(self, x: Tensor) -> Iterable[Batch]:
         return zip(x.split(self.chunk), self.y.split(self.chunk), strict=True)
 
     def each(self, x: Tensor, y: Tensor) -> Tensor:
-        outputs = self.problem.forward(self.weights, self.layout.images(x))
+        outputs = self.problem.forward(self.weights, self.layout.convert(x))
         shape = tuple(getattr(outputs, "shape", ()))
         if shape[:1] != (len(y),):
             raise ValueError(f"outputs {shape} for {len(y)} images; need a tensor, a row for each")
@@ -237,8 +239,10 @@ class _Images:
 
     def eigenpairs(self, k: int, slope: Tensor, seed: int) -> tuple[np.ndarray, Tensor]:
         x, y = self.x[k : k + 1], self.y[k : k + 1]
-        with twice():
-            hessian = Retained(Pass(lambda images: self.each(images[0], y), torch.sum, 1), [x])
+        with twice_differentiable():
+            hessian = DoubleBackward(
+                BatchLoss(lambda images: self.each(images[0], y), torch.sum, 1), [x]
+            )
 
             def matvec(v: Tensor) -> Tensor:
                 return hessian.product([v.view_as(x) / self.scale])[0].div(self.scale).reshape(-1)

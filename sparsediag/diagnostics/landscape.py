@@ -132,15 +132,15 @@ class Landscape(Result):
 
     def plot(self, ax: Panel | None = None) -> Panel:
         """A curve (1-D), curves with their band (lines), or filled contours (2-D)."""
-        from sparsediag.plotting.landscape import picture
+        from sparsediag.plotting.landscape import plot_landscape
 
-        return picture(self, ax)
+        return plot_landscape(self, ax)
 
     def surface(self) -> Figure:
         """The loss as a surface to turn around, with the nets on it to play; curves in 1-D."""
-        from sparsediag.plotting.landscape import motion
+        from sparsediag.plotting.landscape import animate
 
-        return motion(self)
+        return animate(self)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:

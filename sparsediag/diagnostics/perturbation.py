@@ -108,7 +108,7 @@ class Perturbation(Result):
         """Loss along each eigenvector, the other loss dotted, the model dashed up to its ticks."""
         from sparsediag.plotting import style
 
-        ax, t, norm = ax or style.axes(), self.distance, self.weight_norm
+        ax, t, norm = ax or style.new_axes(), self.distance, self.weight_norm
         for i, (loss, model) in enumerate(zip(self.loss, self.quadratic, strict=True)):
             colour = style.COLOURS[i % len(style.COLOURS)]
             ends = (1 + np.flatnonzero(np.isin(t[1:-1], self.radius[i] * [-1, 1]))).tolist()

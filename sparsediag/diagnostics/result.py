@@ -46,7 +46,9 @@ class Result:
     def __repr__(self) -> str:
         from sparsediag.plotting import terminal
 
-        return "\n".join([terminal.text(type(self).__name__, self.table()), *self.remarks()])
+        return "\n".join(
+            [terminal.format_table(type(self).__name__, self.table()), *self.remarks()]
+        )
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw on `ax`, or on a new figure, and return the axes."""
@@ -73,8 +75,8 @@ class Result:
         if type(self).plot is not Result.plot:
             with style.style():
                 drawn = self.plot().figure
-            parts.append(svg.picture(cast("Figure", drawn), alt=f"{kind}, drawn"))
-        return html.block(*parts)
+            parts.append(svg.inline_svg(cast("Figure", drawn), alt=f"{kind}, drawn"))
+        return html.fragment(*parts)
 
     def save(self, path: str | Path) -> Path:
         """Write one `.npz`, whole or not at all; returns its path."""

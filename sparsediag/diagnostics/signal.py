@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from sparsediag.core.batches import Batch, count
+from sparsediag.core.batches import Batch, num_samples
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
@@ -110,7 +110,7 @@ class Signal(Result):
         sizes = {"outputs": (self.rms, "o-"), "gradient": (self.gradient, "s-")}
         positive = {k: (np.where(v > 0, v, np.nan), form) for k, (v, form) in sizes.items()}
         ax = layers.draw(self.names, positive, ax)
-        layers.logarithmic(ax, "x")
+        layers.set_log_scale(ax, "x")
         ax.set_xlabel("rms: ● outputs, ■ gradient")
         with style.style():
             above = ax.twiny()
@@ -181,7 +181,7 @@ def _measure(
 ) -> dict[str, SignalMoments]:
     """Return the moments of the modules that are called, in the order of their first calls."""
     moments = defaultdict[str, SignalMoments](SignalMoments)
-    with problem.modes(), torch.enable_grad():
+    with problem.evaluation_mode(), torch.enable_grad():
         for batch in track(list(problem.batches) if names else [], progress):
             _add_batch(moments, problem, batch, names)
             if not moments:
@@ -194,7 +194,7 @@ def _add_batch(
 ) -> None:
     """Add the outputs of a batch and the gradients at them, down to frozen weights too."""
     x, y = batch
-    samples = count(batch)
+    samples = num_samples(batch)
     has_rows = per_sample(problem.net, samples)
 
     def add(name: str, output: Tensor, call: int) -> None:
@@ -204,10 +204,10 @@ def _add_batch(
     parameters = dict(problem.net.named_parameters())
     fixed = {
         name: t.detach().requires_grad_(name in parameters and t.is_floating_point())
-        for name, t in problem.still().items()
+        for name, t in problem.frozen_state().items()
     }
     with observe(problem.net, names, add):
-        outputs = problem.forward(weights, x, still=fixed)
+        outputs = problem.forward(weights, x, frozen=fixed)
     if moments:
         leaves = [t for t in (*weights.values(), *fixed.values()) if t.requires_grad]
         grad(problem.reduce_loss(outputs, y), leaves, allow_unused=True)

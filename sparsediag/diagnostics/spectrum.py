@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsediag.core.batch_loss import Matrix
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.curvature.eigensolvers import SOLVERS
@@ -129,14 +129,14 @@ class Spectrum(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Eigenvalues with their intervals, or the density with the eigenvalues marked on it."""
-        from sparsediag.plotting.spectrum import lollipops, spectral_density
+        from sparsediag.plotting.spectrum import plot_density, plot_eigenvalues
 
         values, matrix = self.eigenvalues, str(self.source["options"]["matrix"]).title()
         if not self.nodes.size:
             sure = self.converged
-            return lollipops(values, self.intervals, matrix=matrix, converged=sure, ax=ax)
+            return plot_eigenvalues(values, self.intervals, matrix=matrix, converged=sure, ax=ax)
         support = self.nodes[self.node_weights > 0]
-        return spectral_density(self.density, support, values, matrix=matrix, ax=ax)
+        return plot_density(self.density, support, values, matrix=matrix, ax=ax)
 
 
 @full_precision()
@@ -197,9 +197,9 @@ def spectrum(
     """
     options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress", "start")}
     if solver not in SOLVERS:
-        raise ValueError(unknown("solver", solver, SOLVERS))
+        raise ValueError(unknown_name("solver", solver, SOLVERS))
     if which not in ORDER:
-        raise ValueError(unknown("end of the spectrum", which, ORDER))
+        raise ValueError(unknown_name("end of the spectrum", which, ORDER))
     if density and (probes < 2 or steps < 1):
         raise ValueError(f"probes={probes}, steps={steps}: need 2 starts and 1 step or more")
     if not 0 < tol < np.inf:

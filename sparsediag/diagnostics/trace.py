@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from sparsediag.core.batch_loss import Matrix
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
@@ -78,7 +78,7 @@ class Trace(Result):
         """The estimate as it came about, with its interval."""
         from sparsediag.plotting import style
 
-        ax = ax or style.axes()
+        ax = ax or style.new_axes()
         count = np.arange(2, len(self.samples) + 1)
         running = np.array([self.captured + self.samples[:n].mean() for n in count])
         error = np.array([_error(self.samples[:n]) for n in count])
@@ -137,7 +137,7 @@ def trace(
     """
     options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress")}
     if solver not in ("hutch++", "pyhessian"):
-        raise ValueError(unknown("solver", solver, ("hutch++", "pyhessian")))
+        raise ValueError(unknown_name("solver", solver, ("hutch++", "pyhessian")))
     if solver == "pyhessian" and matrix != "hessian":
         raise ValueError("PyHessian knows the Hessian only; use solver='hutch++'")
     if not 0 < tol < np.inf or sketch < 0:

@@ -85,7 +85,7 @@ class Trajectory(Result):
         """Eigenvalues over epochs, drops of the learning rate, and the accuracy."""
         from sparsediag.plotting import style
 
-        ax = ax or style.axes()
+        ax = ax or style.new_axes()
         shown = self.eigenvalues
         ax.plot(self.epochs, shown[:, 1:], color=style.COLOURS[4], lw=0.8)
         ax.plot(

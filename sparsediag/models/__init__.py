@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.models import mlp, mobilenet, resnet, vgg
 from sparsediag.models.ghost import ACTIVATIONS, SKIPS, Ghost, GhostReLU, GhostSkip
 from sparsediag.models.ghostify import ghostify
@@ -52,7 +52,7 @@ def build(name: str, **options: Any) -> nn.Module:
     if "size" not in known:
         options.pop("size", None)
     for option in options.keys() - known.keys():
-        raise ValueError(unknown(f"option of {name}", option, known))
+        raise ValueError(unknown_name(f"option of {name}", option, known))
     return MODELS[name](**options)
 
 
@@ -69,5 +69,5 @@ def defaults(name: str) -> dict[str, Any]:
     28
     """
     if name not in MODELS:
-        raise ValueError(unknown("model", name, MODELS))
+        raise ValueError(unknown_name("model", name, MODELS))
     return {key: p.default for key, p in inspect.signature(MODELS[name]).parameters.items()}

@@ -162,14 +162,14 @@ def without_ghosts(net: nn.Module) -> Iterator[None]:
             ghost.fade(strength)
 
 
-def activation(name: str) -> nn.Module:
+def make_activation(name: str) -> nn.Module:
     """The activation called `name`: relu, swish, mish, or ghost (Swish that fades into ReLU)."""
     if name not in ACTIVATIONS:
         raise ValueError(f"activation '{name}': need one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()
 
 
-def skip(
+def make_skip(
     kind: str | None, ins: int, outs: int, stride: int = 1, *, site: Site = "convolution"
 ) -> nn.Module:
     """A ghost skip of that kind at one of a net's sites, or nothing for None.

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from sparsediag.models.ghost import activation, skip
+from sparsediag.models.ghost import make_activation, make_skip
 
 
 class Hidden(nn.Module):
@@ -18,9 +18,9 @@ class Hidden(nn.Module):
         super().__init__()
         self.fc = nn.Linear(ins, outs)
         ghosts = ghosts if ins == outs else None
-        self.ghost = skip(ghosts, ins, outs)
-        self.act = activation(act)
-        self.ghost_out = skip(ghosts, ins, outs, site="block_output")
+        self.ghost = make_skip(ghosts, ins, outs)
+        self.act = make_activation(act)
+        self.ghost_out = make_skip(ghosts, ins, outs, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.ghost_out(self.act(self.ghost(self.fc(x), x)), x)
@@ -54,7 +54,7 @@ class MLP(nn.Module):
         super().__init__()
         if skips and skips.startswith("conv1x1_bn"):
             raise ValueError("skips 'conv1x1_bn' needs feature maps; a perceptron has none")
-        skip(skips, 1, 1)  # an unknown kind is an error even where no layer has a site for it
+        make_skip(skips, 1, 1)  # an unknown kind is an error even where no layer has a site for it
         widths = [channels * size * size, *(width or h for h in hidden)]
         self.layers = nn.Sequential(*(Hidden(i, o, activation, skips) for i, o in pairwise(widths)))
         self.stages = [[f"layers.{i}"] for i in range(len(hidden))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sparsediag.models.ghost import activation, skip
+from sparsediag.models.ghost import make_activation, make_skip
 
 # channels after each block over the stem's 32, and the block's stride
 PLAN = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *[(16, 1)] * 5, (32, 2), (32, 1))
@@ -17,12 +17,12 @@ class Separable(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(ins, ins, 3, stride, padding=1, groups=ins, bias=False)
         self.bn1 = nn.BatchNorm2d(ins)
-        self.ghost1 = skip(ghosts, ins, ins, stride)
-        self.act1 = activation(act)
+        self.ghost1 = make_skip(ghosts, ins, ins, stride)
+        self.act1 = make_activation(act)
         self.conv2 = nn.Conv2d(ins, outs, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outs)
-        self.act2 = activation(act)
-        self.ghost_out = skip(ghosts, ins, outs, stride, site="block_output")
+        self.act2 = make_activation(act)
+        self.ghost_out = make_skip(ghosts, ins, outs, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.ghost1(self.bn1(self.conv1(x)), x))
@@ -53,7 +53,7 @@ class MobileNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.act1 = _activation(activation)
+        self.act1 = make_activation(activation)
         blocks, ins = [], width
         self.stages: list[list[str]] = [[]]
         for i, (growth, stride) in enumerate(PLAN):
@@ -70,7 +70,5 @@ class MobileNet(nn.Module):
         out: Tensor = self.fc(x.mean((2, 3)))
         return out
 
-
-_activation = activation  # the constructor's keyword has the same name
 
 NETS = {"mobilenet": MobileNet}

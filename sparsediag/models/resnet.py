@@ -14,7 +14,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag.models.ghost import activation, skip
+from sparsediag.models.ghost import make_activation, make_skip
 
 Shortcut = Literal["A", "B"]
 
@@ -30,14 +30,14 @@ class Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(ins, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.ghost1 = skip(ghosts, ins, width, stride)
-        self.act1 = activation(act)
+        self.ghost1 = make_skip(ghosts, ins, width, stride)
+        self.act1 = make_activation(act)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.ghost2 = skip(ghosts, width, width)
+        self.ghost2 = make_skip(ghosts, width, width)
         self.shortcut = _shortcut(ins, width, stride, shortcut)
-        self.act2 = activation(act)
-        self.ghost_out = skip(ghosts, ins, width, stride, site="block_output")
+        self.act2 = make_activation(act)
+        self.ghost_out = make_skip(ghosts, ins, width, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.ghost1(self.bn1(self.conv1(x)), x))
@@ -58,16 +58,16 @@ class Bottleneck(nn.Module):
         outs = width * self.expansion
         self.conv1 = nn.Conv2d(ins, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.act1 = activation(act)
+        self.act1 = make_activation(act)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.ghost2 = skip(ghosts, width, width, stride)
-        self.act2 = activation(act)
+        self.ghost2 = make_skip(ghosts, width, width, stride)
+        self.act2 = make_activation(act)
         self.conv3 = nn.Conv2d(width, outs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outs)
         self.shortcut = _shortcut(ins, outs, stride, shortcut)
-        self.act3 = activation(act)
-        self.ghost_out = skip(ghosts, ins, outs, stride, site="block_output")
+        self.act3 = make_activation(act)
+        self.ghost_out = make_skip(ghosts, ins, outs, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.bn1(self.conv1(x)))
@@ -129,7 +129,7 @@ class ResNet(nn.Module):
         kind = Bottleneck if bottleneck else Block
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.act1 = _activation(activation)
+        self.act1 = make_activation(activation)
         ins = width
         self.stages: list[list[str]] = []
         for i, depth in enumerate(blocks):
@@ -149,8 +149,6 @@ class ResNet(nn.Module):
         out: Tensor = self.fc(x.mean((2, 3)))
         return out
 
-
-_activation = activation  # the constructor's keyword has the same name
 
 NETS = {
     "resnet10": partial(ResNet, (1, 1, 1, 1)),

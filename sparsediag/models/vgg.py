@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from sparsediag.models.ghost import activation, skip
+from sparsediag.models.ghost import make_activation, make_skip
 
 PLAN = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -20,9 +20,9 @@ class Convolution(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(ins, outs, 3, padding=1, bias=bias)
         self.bn = nn.BatchNorm2d(outs) if norm else nn.Identity()
-        self.ghost = skip(ghosts, ins, outs)
-        self.act = activation(act)
-        self.ghost_out = skip(ghosts, ins, outs, site="block_output")
+        self.ghost = make_skip(ghosts, ins, outs)
+        self.act = make_activation(act)
+        self.ghost_out = make_skip(ghosts, ins, outs, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.ghost_out(self.act(self.ghost(self.bn(self.conv(x)), x)), x)

@@ -59,15 +59,15 @@ class Surfaces(Protocol):
 
 
 @style.style()
-def picture(landscape: Surface, ax: Axes | None = None) -> Axes:
+def plot_landscape(landscape: Surface, ax: Axes | None = None) -> Axes:
     """A curve, curves with their band, or filled contours with the nets on them."""
-    ax, labels = ax or style.axes(), map(style.literal, landscape.labels)
+    ax, labels = ax or style.new_axes(), map(style.escape_dollars, landscape.labels)
     if len(landscape.axes) == 1:
         _curves(landscape, ax)
         ax.set(xlabel=f"{next(labels)} ({landscape.unit})", ylabel="loss")
         return ax
     x, y = landscape.axes
-    scale = style.contours(ax, x, y, landscape.loss)
+    scale = style.plot_contours(ax, x, y, landscape.loss)
     if landscape.stops:
         _stops(landscape, ax, scale)
     else:
@@ -88,7 +88,7 @@ def _curves(landscape: Surface, ax: Axes) -> None:
         ax.plot(0, landscape.centre, "+", color="black", ms=7)
     for name, (at,), own in zip(landscape.stops, landscape.places, landscape.losses, strict=True):
         ax.plot(at, own, "o", mfc="white", mec="black", ms=4)
-        told = style.literal(name)
+        told = style.escape_dollars(name)
         ax.annotate(told, (at, own), xytext=(3, 4), textcoords="offset points", fontsize=6)
     if len(loss) > 1:
         ax.legend()
@@ -113,7 +113,7 @@ def _stops(landscape: Surface, ax: Axes, scale: ContourSet) -> None:
         away = landscape.away[i]
         off = f"\n{away:.2g} off" if away > 0.005 * landscape.lengths.max() else ""
         ax.annotate(
-            style.literal(landscape.stops[i]) + off,
+            style.escape_dollars(landscape.stops[i]) + off,
             (x[i], y[i]),
             xytext=(4 * right, 4 * up),
             ha="left" if right > 0 else "right",
@@ -142,23 +142,23 @@ def _outline() -> list[Any]:
 
 
 @style.style()
-def panels(comparison: Surfaces) -> Figure:
+def plot_comparison(comparison: Surfaces) -> Figure:
     """Planes with common axes and colours, and below how each compares with the first."""
     if len(comparison.axes) != 2:
         raise ValueError("panels show planes; need dims=2")
     losses, (x, y) = comparison.losses, comparison.axes
-    names = [style.literal(name) for name in comparison.names]
+    names = [style.escape_dollars(name) for name in comparison.names]
     right, up = (f"{label}\n({comparison.unit})" for label in comparison.labels)
     levels = style.loss_levels(*losses)
     positive = bool((losses > 0).all())
     with np.errstate(invalid="ignore"):
         apart = np.log10(losses / losses[0]) if positive else losses - losses[0]
     most = float(np.abs(apart[np.isfinite(apart)]).max(initial=1e-12))
-    fig = style.figure(style.PAGE, 1.2 + 2 * min(1.7, 5.2 / len(names)))
+    fig = style.new_figure(style.PAGE, 1.2 + 2 * min(1.7, 5.2 / len(names)))
     fig.set_layout_engine("compressed")
     grid = fig.subplots(2, len(names), sharex=True, sharey=True)
     for i, (name, (upper, lower)) in enumerate(zip(names, grid.T, strict=True)):
-        style.contours(upper, x, y, losses[i], levels=levels, bar=i == len(names) - 1)
+        style.plot_contours(upper, x, y, losses[i], levels=levels, bar=i == len(names) - 1)
         upper.plot(0, 0, "+", color="white", ms=6)
         upper.set_title(name)
         drawn = lower.pcolormesh(x, y, apart[i].T, cmap="RdBu_r", vmin=-most, vmax=most)
@@ -176,11 +176,11 @@ def panels(comparison: Surfaces) -> Figure:
     return fig
 
 
-def motion(landscape: Surface) -> PlotlyFigure:
+def animate(landscape: Surface) -> PlotlyFigure:
     """The surface with the nets in turn on it, to play (plotly); their own losses as heights."""
     from plotly import graph_objects as go
 
-    fig = style.surface(landscape.axes, landscape.loss, landscape.labels)
+    fig = style.plot_surface_3d(landscape.axes, landscape.loss, landscape.labels)
     if landscape.loss.ndim != 2 or landscape.lines or not landscape.stops:
         return fig
     (x, y), z, names = landscape.places.T, landscape.losses, landscape.stops

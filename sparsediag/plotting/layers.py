@@ -17,15 +17,15 @@ ROW, LEAST, MOST = 0.16, 1.3, 8.0  # inches: a row, and all of them
 LONG = 22  # letters of a name that leave room for the picture
 
 
-def height(names: Sequence[str]) -> float:
+def rows_height(names: Sequence[str]) -> float:
     """Inches that the rows need, on one page."""
     return min(MOST, max(LEAST, ROW * len(names)))
 
 
-def axes(names: Sequence[str]) -> Axes:
+def new_axes(names: Sequence[str]) -> Axes:
     """The axes of a new one-column figure, as high as the net is deep."""
     with style.style():
-        return style.figure(height=0.9 + height(names)).add_subplot()
+        return style.new_figure(height=0.9 + rows_height(names)).add_subplot()
 
 
 def draw(
@@ -38,32 +38,32 @@ def draw(
         series: Label -> values, (layers,), and their format ("o-"); a series of NaN is left out.
         ax: Where to draw; a new figure if None.
     """
-    ax = ax or axes(names)
+    ax = ax or new_axes(names)
     for (head, (values, form)), colour in zip(series.items(), cycle(style.COLOURS), strict=False):
         if np.isfinite(values).any():
             ax.plot(values, np.arange(len(names)), form, ms=3, color=colour, label=head)
-    label(ax, names)
+    label_rows(ax, names)
     return ax
 
 
-def label(ax: Axes, names: Sequence[str]) -> None:
+def label_rows(ax: Axes, names: Sequence[str]) -> None:
     """Name the rows 0, 1, ... of `ax`, as many of them as there is room for, and turn it over."""
     tall = ax.get_window_extent().height / ax.figure.dpi
     shown = np.arange(0, len(names), 1 + int(0.7 * ROW * len(names) / tall))
-    told = [style.literal(name) for name in short(names)]
+    told = [style.escape_dollars(name) for name in shorten(names)]
     ax.set_yticks(shown, np.array(told)[shown])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
 
 
-def legend(ax: Axes, columns: int = 2) -> None:
+def add_legend(ax: Axes, columns: int = 2) -> None:
     """A legend above `ax` that reaches over the names, so that it takes no width."""
     ax.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, columnspacing=1, handlelength=1.2
     )
 
 
-def logarithmic(ax: Axes, which: Literal["x", "y"]) -> None:
+def set_log_scale(ax: Axes, which: Literal["x", "y"]) -> None:
     """A logarithmic axis with as many numbers as have room, where all values are positive."""
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = axis.get_data_interval()
@@ -74,14 +74,14 @@ def logarithmic(ax: Axes, which: Literal["x", "y"]) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def short(names: Sequence[str]) -> list[str]:
+def shorten(names: Sequence[str]) -> list[str]:
     """The names; if they are long, without what all have in common, and with fewer letters a part.
 
-    >>> short(["fc1.weight", "fc2.weight"])
+    >>> shorten(["fc1.weight", "fc2.weight"])
     ['fc1', 'fc2']
-    >>> short(["vit.encoder.layer.0.attention.query", "vit.encoder.layer.1.attention.query"])
+    >>> shorten(["vit.encoder.layer.0.attention.query", "vit.encoder.layer.1.attention.query"])
     ['0.attention.query', '1.attention.query']
-    >>> short(["encoder.layer.0.attention.dense", "pooler.dense"])
+    >>> shorten(["encoder.layer.0.attention.dense", "pooler.dense"])
     ['enco.laye.0.atte.dense', 'pool.dense']
     """
     told = [name.removesuffix(".weight") for name in names]
@@ -99,7 +99,7 @@ def short(names: Sequence[str]) -> list[str]:
     return cut if len(set(cut)) == len(set(told)) else told
 
 
-def heat(
+def heatmap(
     ax: Axes, names: Sequence[str], columns: Sequence[str], values: np.ndarray, *, of: str
 ) -> None:
     """Colours of `values[column, row]`, in the logarithm where they span much; grey is nan."""
@@ -111,7 +111,7 @@ def heat(
     ax.set_facecolor("#dddddd")
     ax.grid(visible=False)
     ax.figure.colorbar(drawn, ax=ax, label=of, pad=0.02, aspect=30)
-    label(ax, names)
+    label_rows(ax, names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     shown = np.arange(0, len(columns), 1 + len(columns) // 8)
     ax.set_xticks(shown, np.array(columns)[shown])

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.axes import Axes
 
-from sparsediag.plotting.style import COLOURS, axes
+from sparsediag.plotting.style import COLOURS, new_axes
 
 
-def lollipops(
+def plot_eigenvalues(
     values: np.ndarray,
     intervals: np.ndarray,
     *,
@@ -27,7 +27,7 @@ def lollipops(
         converged: Whether they can be trusted.
         ax: Where to draw; a new figure if None.
     """
-    ax = ax or axes()
+    ax = ax or new_axes()
     place = np.arange(1, len(values) + 1)
     ax.vlines(place, 0, values, color=COLOURS[4], linewidth=2)
     ax.errorbar(
@@ -47,7 +47,7 @@ def lollipops(
     return ax
 
 
-def spectral_density(
+def plot_density(
     density: Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]],
     support: np.ndarray,
     values: np.ndarray,
@@ -64,7 +64,7 @@ def spectral_density(
         matrix: What they are eigenvalues of.
         ax: Where to draw; a new figure if None.
     """
-    ax = ax or axes()
+    ax = ax or new_axes()
     ends = np.concatenate([support, values])
     low, high = float(ends.min()), float(ends.max())
     width = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12) / 100

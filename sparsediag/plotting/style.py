@@ -64,22 +64,22 @@ def style() -> Iterator[None]:
         yield
 
 
-def figure(width: float = COLUMN, height: float = 2.4, **layout: Any) -> Figure:
+def new_figure(width: float = COLUMN, height: float = 2.4, **layout: Any) -> Figure:
     """A new figure in the house style, in inches, without a window."""
     with style():
         return Figure(figsize=(width, height), layout="constrained", **layout)
 
 
-def axes() -> Axes:
+def new_axes() -> Axes:
     """The axes of a new one-column figure."""
     with style():
-        return figure().add_subplot()
+        return new_figure().add_subplot()
 
 
-def literal(name: str) -> str:
+def escape_dollars(name: str) -> str:
     """A name of a file or a layer as text for a picture, where dollars would be formulas.
 
-    >>> print(literal("$x$.pt"))
+    >>> print(escape_dollars("$x$.pt"))
     \\$x\\$.pt
     """
     return name.replace("$", r"\$")
@@ -93,7 +93,7 @@ def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **abou
             fig.savefig(draft, format=form, metadata=kept)
 
 
-def contours(
+def plot_contours(
     ax: Axes,
     x: np.ndarray,
     y: np.ndarray,
@@ -140,7 +140,7 @@ def _told(values: np.ndarray) -> list[str]:
     return told
 
 
-def surface(axes: np.ndarray, z: np.ndarray, labels: Sequence[str]) -> PlotlyFigure:
+def plot_surface_3d(axes: np.ndarray, z: np.ndarray, labels: Sequence[str]) -> PlotlyFigure:
     """An interactive surface of `z[i, j]` at `axes[0, i]`, `axes[1, j]`; curves on one axis."""
     from plotly import graph_objects as go
 

@@ -15,7 +15,7 @@ from sparsediag.plotting import style as plotting
 INK, GRID = "#000000", "#e6e6e6"  # of the house style; they follow the text around the picture
 
 
-def picture(figure: Figure, *, alt: str) -> str:
+def inline_svg(figure: Figure, *, alt: str) -> str:
     """A figure as inline SVG that takes the font and the colour of the text around it.
 
     Args:
@@ -23,7 +23,7 @@ def picture(figure: Figure, *, alt: str) -> str:
         alt: What it shows, in a sentence, for who cannot see it.
 
     >>> from sparsediag.plotting import style as plotting
-    >>> picture(plotting.axes().figure, alt="nothing yet")[:44]
+    >>> inline_svg(plotting.new_axes().figure, alt="nothing yet")[:44]
     '<div class="sd"><svg role="img" aria-label="'
     """
     text = io.StringIO()

@@ -15,7 +15,7 @@ PIPE_WIDTH = 160  # columns of a table that no terminal cuts
 AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}  # names may hold [bold] or :fire:
 
 
-def bars(transient: bool = False) -> Progress:
+def progress_bars(transient: bool = False) -> Progress:
     """Progress bars on stderr, with what is done, the time taken and the time left.
 
     Where stderr is no terminal, nothing is drawn.
@@ -35,14 +35,14 @@ def bars(transient: bool = False) -> Progress:
 
 
 @contextmanager
-def bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar inside the block; yield `progress(done, total)`."""
-    with bars(transient=True) as shown:
+    with progress_bars(transient=True) as shown:
         task = shown.add_task(name, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
-def table(title: str, rows: list[dict[str, Any]]) -> None:
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     """Print rows with the same keys as a table; keys become the heads of the columns."""
     console = Console(**AS_IT_IS)
     if not console.is_terminal:
@@ -51,10 +51,10 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
         console.print(_table(title, rows))
 
 
-def text(title: str, rows: list[dict[str, Any]]) -> str:
+def format_table(title: str, rows: list[dict[str, Any]]) -> str:
     """The table as words.
 
-    >>> print(text("net", [{"layer": "fc", "loss": 0.5}]))
+    >>> print(format_table("net", [{"layer": "fc", "loss": 0.5}]))
     net
     layer  loss
     fc      0.5
@@ -76,7 +76,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def facts(title: str, values: dict[str, Any]) -> None:
+def print_facts(title: str, values: dict[str, Any]) -> None:
     """Print names and values, one a line."""
     console = Console(**AS_IT_IS, highlight=False, soft_wrap=True)
     console.print(title, style="italic")

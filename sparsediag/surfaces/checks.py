@@ -60,7 +60,7 @@ def _stale(plane: Plane, own: float) -> list[str]:
 
 def _samples(problem: Problem) -> list[str]:
     labels, (x, _) = [y for _, y in problem.batches], next(iter(problem.batches))
-    with problem.modes(), torch.no_grad():
+    with problem.evaluation_mode(), torch.no_grad():
         z = logits(problem.forward(problem.split(problem.weights), x))
     if not isinstance(z, Tensor) or z.dim() != 2 or not all(map(_classes, labels)):
         return []

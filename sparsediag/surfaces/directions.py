@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import to_oihw
 from sparsediag.core.rng import stream
@@ -87,7 +87,7 @@ def normalised(
         ValueError: If the norm is unknown.
     """
     if norm not in get_args(Norm):
-        raise ValueError(unknown("norm", norm, get_args(Norm)))
+        raise ValueError(unknown_name("norm", norm, get_args(Norm)))
     move = norm == "none" if vectors is None else vectors
     weights, drawn = problem.split(problem.weights), problem.split(direction)
     turned = to_oihw(problem.net)

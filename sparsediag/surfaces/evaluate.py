@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.core.batches import Batch, chunked, count, max_chunk, rows
-from sparsediag.core.errors import unknown
+from sparsediag.core.batches import Batch, max_chunk, num_samples, rechunk, select_samples
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import recalibrating_batch_norm
 from sparsediag.core.losses import num_correct
-from sparsediag.core.memory_format import Layout
+from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.surfaces.plane import Plane
 
 NORMS = torch.nn.modules.batchnorm._BatchNorm
@@ -56,10 +56,10 @@ class Sweep:
             ("precision", precision, ("float32", "bfloat16")),
         ):
             if asked not in known:
-                raise ValueError(unknown(word, asked, known))
+                raise ValueError(unknown_name(word, asked, known))
         self.problem = problem = plane.problem
         self.statistics, self.precision = statistics, precision
-        self.layout = Layout.of(problem)
+        self.layout = MemoryFormat.of(problem)
         if precision != "float32" and problem.weights.dtype != torch.float32:
             raise ValueError(f"precision='{precision}': the weights are {problem.weights.dtype}")
         self._norms = {
@@ -68,10 +68,10 @@ class Sweep:
             if isinstance(m, NORMS)
             for buffer, _ in m.named_buffers(name)
         }
-        flat = [self.layout.flat(problem.split(v)) for v in (problem.weights, *plane.directions)]
+        flat = [self.layout.flatten(problem.split(v)) for v in (problem.weights, *plane.directions)]
         self._centre, self._directions = flat[0], torch.stack(flat[1:], dim=1)
         self._buffer = torch.empty_like(self._centre)
-        self._weights = self.layout.views(self._buffer)
+        self._weights = self.layout.unflatten(self._buffer)
         self._chunks = self._laid(self._parts())
         if statistics == "fixed" and precision == "float32" and problem.separable:
             self._buffer.copy_(self._centre)
@@ -88,18 +88,18 @@ class Sweep:
     def _mean(self) -> tuple[float, float]:
         """Loss and accuracy at the weights in the buffer."""
         total = torch.zeros(2, dtype=torch.float64, device=self._centre.device)
-        with torch.inference_mode(), self.problem.modes():
+        with torch.inference_mode(), self.problem.evaluation_mode():
             norms = self._measured() if self.statistics == "estimate" else {}
             for chunk in self._chunks:
                 x, y = chunk
                 outputs = self._outputs(x, norms)
-                loss = self.problem.reduce_loss(outputs, y).double() * count(chunk)
+                loss = self.problem.reduce_loss(outputs, y).double() * num_samples(chunk)
                 total += torch.stack([loss, num_correct(outputs, y)]).to(total)
         mean, share = (total / self.problem.samples).tolist()
         return mean, share if math.isfinite(mean) else math.nan
 
     def _laid(self, batches: list[Batch]) -> list[Batch]:
-        return [(self.layout.inputs(x), y) for x, y in batches]
+        return [(self.layout.convert_inputs(x), y) for x, y in batches]
 
     def _parts(self) -> list[Batch]:
         """The samples in chunks of about one size, or in their batches if those must stay whole."""
@@ -108,26 +108,28 @@ class Sweep:
             return batches
         most = max_chunk(batches, CHUNK.get(self.problem.device.type, 2**18))
         most = max(most, FEWEST if self.statistics == "estimate" else 1)
-        for joined in chunked(batches, self.problem.samples):
-            n = -(-count(joined) // most)
+        for joined in rechunk(batches, self.problem.samples):
+            n = -(-num_samples(joined) // most)
             if self.statistics == "estimate":  # samples may come sorted, and chunks must be alike
-                parts += [rows(joined, slice(i, None, n)) for i in range(n)]
+                parts += [select_samples(joined, slice(i, None, n)) for i in range(n)]
             else:
-                parts += chunked([joined], -(-count(joined) // n))
+                parts += rechunk([joined], -(-num_samples(joined) // n))
         return parts
 
     def _measured(self) -> dict[str, Tensor]:
         """Batch norm's statistics of the samples at this place."""
-        norms = {n: t.clone() for n, t in self.problem.still().items() if n in self._norms}
+        norms = {n: t.clone() for n, t in self.problem.frozen_state().items() if n in self._norms}
         seen = 0
         for chunk in self._chunks:
-            seen += count(chunk)
-            with recalibrating_batch_norm(self.problem.net, share=count(chunk) / seen):
+            seen += num_samples(chunk)
+            with recalibrating_batch_norm(self.problem.net, share=num_samples(chunk) / seen):
                 self._outputs(chunk[0], norms)
         return norms
 
     def _outputs(self, x: Any, norms: dict[str, Tensor]) -> Any:
         lower = self.precision != "float32"
         with torch.autocast(self._centre.device.type, dtype=torch.bfloat16, enabled=lower):
-            outputs = self.problem.forward(self._weights, x, still=self.problem.still() | norms)
+            outputs = self.problem.forward(
+                self._weights, x, frozen=self.problem.frozen_state() | norms
+            )
         return outputs.float() if lower and isinstance(outputs, Tensor) else outputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import reduce
 from operator import and_, or_
 from typing import Literal
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.surfaces import directions
@@ -51,14 +50,14 @@ def common_coordinates(
         if other.live.shapes != first.live.shapes:
             raise ValueError("the nets have other weights; need two or more of one architecture")
     if masks not in ("union", "intersection"):
-        raise ValueError(unknown("way to join masks", masks, ("union", "intersection")))
+        raise ValueError(unknown_name("way to join masks", masks, ("union", "intersection")))
     held = [p.mask for p in problems if p.mask is not None]
     join = or_ if masks == "union" else and_
     mask = (
         None if not held or (masks == "union" and len(held) < len(problems)) else reduce(join, held)
     )
     if mask != first.mask:
-        first = replace(first.view(dense=True), mask=mask)
+        first = first.view(dense=True).replace(mask=mask)
     return first, [first.join(p.split(p.weights)) for p in problems]
 
 

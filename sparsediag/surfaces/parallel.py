@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsediag.core.process import cause_of_death
+from sparsediag.core.process import describe_exit
 from sparsediag.surfaces.evaluate import Sweep
 from sparsediag.surfaces.plane import Plane
 
@@ -64,7 +64,7 @@ def computing(plane: Plane, *, jobs: int = 1, **options: Any) -> Iterator[Comput
             yield compute
         except BrokenProcessPool:
             raise ValueError(
-                f"one of {jobs} processes died: {cause_of_death(started)}. A script needs "
+                f"one of {jobs} processes died: {describe_exit(started)}. A script needs "
                 "`if __name__ == '__main__':`, and a net must be one that it can import; try jobs=1"
             ) from None
         except BaseException:
@@ -84,7 +84,7 @@ def _start(packed: bytes, threads: int, turn: Any) -> None:
         for name, weight in problem.split(problem.weights).items():
             net.get_parameter(name).data.copy_(weight)
         mask = problem.mask and problem.mask.to(device)
-        moved = replace(problem, net=net.to(device), mask=mask)
+        moved = problem.replace(net=net.to(device), mask=mask)
         plane = replace(plane, problem=moved, directions=plane.directions.to(device))
     _sweep = Sweep(plane, **options)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.curvature.eigensolvers import lanczos
@@ -194,7 +194,7 @@ def plane(
         drawn[0] = directions.normalised(problem, uphill, norm=norm, vectors=vectors)
         labels[0] = "gradient"
     elif axes != "random":
-        raise ValueError(unknown("kind of axes", axes, get_args(Axes)))
+        raise ValueError(unknown_name("kind of axes", axes, get_args(Axes)))
     unit = "length of the direction" if norm == "none" else f"{norm} norms"
     doubts = []
     if norm == "none":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from sparsediag.core.device import pick
+from sparsediag.core.device import select_device
 from sparsediag.core.process import configure_process
 from tests.bench import (
     ablation,
@@ -45,7 +45,7 @@ def main() -> None:
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     try:
-        device = pick(options.device)
+        device = select_device(options.device)
     except ValueError as error:
         parser.error(str(error))
     configure_process()

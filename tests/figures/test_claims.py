@@ -137,7 +137,7 @@ def test_gains_are_by_seed_and_room_is_what_is_missing() -> None:
 
 
 def test_a_ladder_has_means_intervals_and_the_dense_line() -> None:
-    ax = style.axes()
+    ax = style.new_axes()
     accuracy.ladder(
         ax, RESULTS, {"plain": ("Plain", "black"), "tweaked": ("T", "red")}, dense=["plain"]
     )

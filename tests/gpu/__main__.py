@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tests.gpu
-from sparsediag.core.device import pick
+from sparsediag.core.device import select_device
 
 OUT = Path("out/gpu")
 SECONDS, DRY_SECONDS = 440, 170
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SHARES)}")
     options.device = options.device or ("cpu" if options.dry else "cuda")
     try:
-        pick(options.device)
+        select_device(options.device)
     except ValueError as error:
         print(f"{error} Without a GPU, --dry tries everything at tiny sizes.", file=sys.stderr)
         return 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 
 import torch
@@ -77,9 +76,9 @@ def product(problem: sd.Problem, mode: str, gradient: float) -> Row:
 def under_tf32(problem: sd.Problem, settings: Settings, *, loose: bool) -> Row:
     """Compute a product while the caller has TF32 on; `loose` lets the product use TF32 too."""
     settings.needs_cuda("TF32")
-    v, used = _direction(problem), replace(problem)
+    v, used = _direction(problem), problem.replace()
     if loose:
-        vars(used)["modes"] = lambda: _evaluating(used.net)
+        vars(used)["evaluation_mode"] = lambda: _evaluating(used.net)
     with tf32():
         hessian = sd.Curvature(used, mode="tape")
         took, error = seconds(lambda: hessian(v)), _error(hessian(v), problem)
@@ -124,7 +123,7 @@ def _exact(problem: sd.Problem) -> Tensor:
     """Return the product with that direction in float64, 128 images at a time."""
     (x, y) = problem.batches[0]
     parts = list(zip(x.split(128), y.split(128), strict=True))
-    return double(replace(problem, batches=parts)).hvp(_direction(problem).double())
+    return double(problem.replace(batches=parts)).hvp(_direction(problem).double())
 
 
 def _error(came: Tensor, problem: sd.Problem) -> float:

@@ -21,7 +21,7 @@ from typing import TextIO
 
 import torch
 
-from sparsediag.core.device import pick
+from sparsediag.core.device import select_device
 from sparsediag.core.process import configure_process
 from tests.gpu.settings import Settings, Skip
 
@@ -43,7 +43,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     configure_process()
 
-    device = pick(options.device)
+    device = select_device(options.device)
     settings = Settings(device, options.dry, options.data, options.out, deadline)
     measure(options.name, settings, rows, only=options.only)
 

@@ -13,9 +13,9 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from sparsediag import Curvature, Problem, spectrum, trace
-from sparsediag.core.losses import loss as suggested
+from sparsediag.core.losses import default_loss
 
-LOSSES = {F.mse_loss: nn.MSELoss(), suggested: nn.CrossEntropyLoss()}
+LOSSES = {F.mse_loss: nn.MSELoss(), default_loss: nn.CrossEntropyLoss()}
 # curvlinops wants every parameter in the graph, and knows no mask
 DENSE = [name for name in cases.CASES if name not in (*cases.MASKED, "unused_parameter")]
 

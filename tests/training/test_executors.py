@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sparsediag.core.device import pick
-from sparsediag.core.process import cause_of_death
+from sparsediag.core.device import select_device
+from sparsediag.core.process import describe_exit
 from training import executors
 from training.executors import ENGINES, cores, fitting
 from training.task_graph import Work
@@ -78,8 +78,8 @@ def test_processes_take_gpus_in_turn_or_the_one_that_is_named(
 ) -> None:
     taken = _gpus(monkeypatch, 2)
     for place in range(3):
-        executors._take(pick("auto"), place)
-    executors._take(pick("cuda:1"), 0)
+        executors._take(select_device("auto"), place)
+    executors._take(select_device("cuda:1"), 0)
     assert taken == [0, 1, 0, 1]
 
 
@@ -89,7 +89,7 @@ def test_a_process_of_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPa
 
     for name in ("is_available", "device_count", "current_device", "set_device", "init"):
         monkeypatch.setattr(torch.cuda, name, refuse)
-    executors._take(pick("cpu"), 0)
+    executors._take(select_device("cpu"), 0)
     assert fitting("cpu") == cores()
     told: list[str] = []
     work = Work({"a": (str, ()), "b": (str, ())}, {})
@@ -129,4 +129,4 @@ def test_a_crash_of_a_process_is_told() -> None:
 def test_a_crash_is_told_apart_from_a_lack_of_memory(end: tuple[Any, int], told: str) -> None:
     process = multiprocessing.get_context("spawn").Process(target=end[0], args=end[1:])
     process.start()
-    assert told in cause_of_death([process])
+    assert told in describe_exit([process])

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
@@ -34,7 +34,7 @@ class Random(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scope not in ("global", *SHARES):
-            raise ValueError(unknown("scope", self.scope, ("global", *SHARES)))
+            raise ValueError(unknown_name("scope", self.scope, ("global", *SHARES)))
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """The weights with the highest random scores."""

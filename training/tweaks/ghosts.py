@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from sparsediag.core.errors import unknown
+from sparsediag.core.errors import unknown_name
 from sparsediag.models import SKIPS, GhostReLU, GhostSkip
 from sparsediag.models.ghost import Site
 from training.schedule import epoch_at
@@ -96,7 +96,7 @@ class GhostSkips(Tweak):
         if self.kind not in SKIPS:
             raise ValueError(f"kind '{self.kind}': need one of {', '.join(SKIPS)}")
         if self.site not in get_args(Site):
-            raise ValueError(unknown("site", self.site, get_args(Site)))
+            raise ValueError(unknown_name("site", self.site, get_args(Site)))
         _check(self.until, self.schedule, ("linear", "cosine", "cubic", "step", "none"))
 
     @classmethod
@@ -140,6 +140,6 @@ def _end(until: float, epochs: int) -> int:
 
 def _check(until: float, schedule: str, known: tuple[str, ...]) -> None:
     if schedule not in known:
-        raise ValueError(unknown("schedule", schedule, known))
+        raise ValueError(unknown_name("schedule", schedule, known))
     if not 0 <= until < 1:
         raise ValueError(f"until {until}: need a fraction of the training, in [0, 1)")

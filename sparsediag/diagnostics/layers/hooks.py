@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sparsediag.core.batches import tensors
-from sparsediag.core.errors import unknown
-from sparsediag.core.prunable import linear
+from sparsediag.core.batches import tensors_in
+from sparsediag.core.errors import unknown_name
+from sparsediag.core.prunable import is_linear
 
 Observer = Callable[[str, Tensor, int], None]  # module, its output, number of the call from 0
 
@@ -37,7 +37,7 @@ def match_modules(net: nn.Module, modules: str) -> list[str]:
     matches = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
     if not matches:
         top = [name for name in names if "." not in name]
-        raise ValueError(unknown("module", modules, names if len(names) < 30 else top))
+        raise ValueError(unknown_name("module", modules, names if len(names) < 30 else top))
     return matches
 
 
@@ -66,7 +66,7 @@ def weight_layers(net: nn.Module) -> list[str]:
     return [
         name
         for name, m in net.named_modules()
-        if isinstance(m, nn.modules.conv._ConvNd) or linear(m)
+        if isinstance(m, nn.modules.conv._ConvNd) or is_linear(m)
     ]
 
 
@@ -147,5 +147,5 @@ def _is_activation(name: str) -> bool:
 
 def _first_tensor(output: Any) -> Tensor | None:
     """Return the first floating-point tensor with entries in a module's output."""
-    candidates = tensors(output) or tensors(list(getattr(output, "__dict__", {}).values()))
+    candidates = tensors_in(output) or tensors_in(list(getattr(output, "__dict__", {}).values()))
     return next((t for t in candidates if t.is_floating_point() and t.dim() and t.numel()), None)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sparsediag.core.prunable import linear
+from sparsediag.core.prunable import is_linear
 from sparsediag.diagnostics.layers.hooks import observe
 
 # layers whose outputs have their units in the second and in the last dimension
@@ -78,7 +78,7 @@ def _axis_of(layer: nn.Module) -> int | None:
     """Return the dimension of a layer's units; None if it has none."""
     if isinstance(layer, SECOND):
         return 1
-    if isinstance(layer, LAST) or linear(layer):
+    if isinstance(layer, LAST) or is_linear(layer):
         return -1
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm) and len(layer.normalized_shape) == 1:
         # subclasses of others may permute the dimensions before and after

@@ -64,7 +64,7 @@ def lines(
         size: Width and height, without the names of the places.
     """
     width, height = size
-    fig = style.figure(width, height + room(ticks))
+    fig = style.new_figure(width, height + room(ticks))
     ax = fig.add_subplot()
     for name, (x, y) in (dashed or {}).items():
         ax.plot(x, y, "--", lw=0.8, color=looks[name][0])
@@ -126,7 +126,7 @@ def over_depth(
         }
         for some in (values, dashed or {})
     ]
-    layers = [depth.short(names) for names, _ in values.values()]
+    layers = [depth.shorten(names) for names, _ in values.values()]
     same = all(names == layers[0] for names in layers)
     across = "" if same else f"{part}, from the input to the output"
     ticks = layers[0] if same else []
@@ -137,7 +137,7 @@ def over_depth(
 @style.style()
 def eigenvalues(found: Mapping[str, Spectrum], looks: Looks) -> Figure:
     """The largest eigenvalues of each net with their intervals; hollow if they are doubtful."""
-    fig = style.figure(*HALF)
+    fig = style.new_figure(*HALF)
     ax, most = fig.add_subplot(), 1
     for i, (name, one) in enumerate(found.items()):
         colour, marker = looks[name]
@@ -178,11 +178,11 @@ def densities(found: Mapping[str, Spectrum], looks: Looks) -> Figure:
 @style.style()
 def contours(landscape: Landscape, levels: np.ndarray) -> Figure:
     """A plane as filled contours, at levels that several share."""
-    fig = style.figure(HALF[0], 3.2)
+    fig = style.new_figure(HALF[0], 3.2)
     fig.set_layout_engine("compressed")
     ax: Axes = fig.add_subplot()
     x, y = landscape.axes
-    style.contours(ax, x, y, landscape.loss, levels=levels)
+    style.plot_contours(ax, x, y, landscape.loss, levels=levels)
     ax.plot(0, 0, "+", color="white", ms=8)
     right, up = (f"{label}\n({landscape.unit})" for label in landscape.labels)
     ax.set(xlabel=right, ylabel=up)

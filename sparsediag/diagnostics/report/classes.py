@@ -40,8 +40,8 @@ def _worst(one: Activations) -> str:
 @style.style()
 def _heat(one: Activations, most: float) -> Figure:
     width, height = THIRD
-    names = layers.short(one.names)
-    fig = style.figure(width, height + room(names))
+    names = layers.shorten(one.names)
+    fig = style.new_figure(width, height + room(names))
     ax = fig.add_subplot()
     drawn = ax.imshow(
         100 * one.class_dead, cmap="cividis", vmin=0, vmax=most, aspect="auto", interpolation="none"

@@ -59,7 +59,7 @@ def figure(title: str, drawn: Figure, *, alt: str, note: str = "") -> str:
     more = f" {escape(note)}" if note else ""
     return (
         f"<figure><figcaption><b>{escape(title)}.</b>{more}</figcaption>"
-        f"{svg.picture(drawn, alt=f'{title}. {alt}')}</figure>"
+        f"{svg.inline_svg(drawn, alt=f'{title}. {alt}')}</figure>"
     )
 
 

@@ -104,7 +104,7 @@ def _plane(name: str, one: Landscape, levels: np.ndarray, looks: Looks) -> str:
     finite = one.loss[np.isfinite(one.loss)]
     low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
     about = f"The loss is {one.centre:.3g} at the weights, and from {low:.3g} to {high:.3g} around."
-    flat = svg.picture(charts.contours(one, levels), alt=f"Contours of {name}. {about}")
+    flat = svg.inline_svg(charts.contours(one, levels), alt=f"Contours of {name}. {about}")
     data = json.dumps(scene(one, levels)).replace("<", "\\u003c")
     hint = "Drag or use the arrow keys to turn it."
     return (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparsediag import Mask
-from sparsediag.core.coordinates import Live
+from sparsediag.core.coordinates import LiveCoordinates
 
 MASK = Mask({"0.weight": torch.tensor([[True, False, True], [False, False, True]])})
 
@@ -56,7 +56,7 @@ def test_size_is_the_number_of_live_weights(name: str) -> None:
 @given(st.lists(st.booleans(), min_size=6, max_size=6), st.integers(0, 99))
 def test_any_mask_goes_there_and_back(bits: list[bool], seed: int) -> None:
     alive = torch.tensor(bits).view(2, 3)
-    live = Live.of(_net(), Mask({"0.weight": alive}))
+    live = LiveCoordinates.of(_net(), Mask({"0.weight": alive}))
     v = _vector(live.size, seed)
     parts = live.split(v)
     assert torch.equal(parts["0.weight"][alive], v[: int(alive.sum())])
@@ -65,7 +65,7 @@ def test_any_mask_goes_there_and_back(bits: list[bool], seed: int) -> None:
 
 
 def test_coordinates_follow_the_order_of_the_net() -> None:
-    live = Live.of(_net(), MASK)
+    live = LiveCoordinates.of(_net(), MASK)
     parts = live.split(torch.arange(1.0, 9.0))
     assert list(parts) == ["0.weight", "0.bias", "1.weight", "1.bias"]
     assert parts["0.weight"].tolist() == [[1, 0, 2], [0, 0, 3]]
@@ -76,18 +76,18 @@ def test_coordinates_follow_the_order_of_the_net() -> None:
 
 
 def test_counts_without_a_mask_are_the_sizes() -> None:
-    counts = Live.of(_net(), None).counts()
+    counts = LiveCoordinates.of(_net(), None).counts()
     assert counts == {"0.weight": 6, "0.bias": 2, "1.weight": 2, "1.bias": 1}
 
 
 def test_a_tensor_without_life_counts_zero() -> None:
-    live = Live.of(_net(), Mask({"1.weight": torch.zeros(1, 2, dtype=torch.bool)}))
+    live = LiveCoordinates.of(_net(), Mask({"1.weight": torch.zeros(1, 2, dtype=torch.bool)}))
     assert live.counts() == {"0.weight": 6, "0.bias": 2, "1.weight": 0, "1.bias": 1}
 
 
 def test_what_lies_at_dead_weights_never_gets_into_a_vector() -> None:
     net = _net()
-    live = Live.of(net, MASK)
+    live = LiveCoordinates.of(net, MASK)
     weights = {n: torch.ones_like(p) for n, p in net.named_parameters()}
     weights["0.weight"][1] = float("nan")
     weights["0.weight"][1, 2] = 1.0
@@ -96,7 +96,7 @@ def test_what_lies_at_dead_weights_never_gets_into_a_vector() -> None:
 
 
 def test_a_name_left_out_counts_as_zero() -> None:
-    live = Live.of(_net(), None)
+    live = LiveCoordinates.of(_net(), None)
     v = live.join({"1.bias": torch.tensor([7.0])})
     assert v.tolist() == [0.0] * 10 + [7.0]
 
@@ -104,7 +104,7 @@ def test_a_name_left_out_counts_as_zero() -> None:
 def test_frozen_weights_have_no_coordinates() -> None:
     net = _net()
     net[0].weight.requires_grad_(False)
-    assert list(Live.of(net, None).shapes) == ["0.bias", "1.weight", "1.bias"]
+    assert list(LiveCoordinates.of(net, None).shapes) == ["0.bias", "1.weight", "1.bias"]
 
 
 def test_shared_weights_have_one_coordinate_each() -> None:
@@ -116,7 +116,7 @@ def test_shared_weights_have_one_coordinate_each() -> None:
 
 
 def test_split_can_be_differentiated() -> None:
-    live = Live.of(_net(), MASK)
+    live = LiveCoordinates.of(_net(), MASK)
     v = torch.ones(live.size, requires_grad=True)
     (gradient,) = torch.autograd.grad(live.split(v)["0.weight"].square().sum(), v)
     assert gradient.tolist() == [2, 2, 2, 0, 0, 0, 0, 0]
@@ -139,35 +139,35 @@ def test_split_can_be_differentiated() -> None:
     ],
 )
 def test_globs_choose_weights_in_the_order_of_the_net(params: str, names: list[str]) -> None:
-    assert list(Live.of(_net(), None, params).shapes) == names
+    assert list(LiveCoordinates.of(_net(), None, params).shapes) == names
 
 
 def test_globs_and_a_mask_choose_together() -> None:
-    live = Live.of(_net(), MASK, "0.*")
+    live = LiveCoordinates.of(_net(), MASK, "0.*")
     assert live.counts() == {"0.weight": 3, "0.bias": 2}
     parts = live.split(torch.arange(1.0, 6.0))
     assert parts["0.weight"].tolist() == [[1, 0, 2], [0, 0, 3]]
     assert parts["0.bias"].tolist() == [4, 5]
-    assert Live.of(_net(), MASK, "1.*").size == 3
+    assert LiveCoordinates.of(_net(), MASK, "1.*").size == 3
 
 
 def test_globs_do_not_thaw_frozen_weights() -> None:
     net = _net()
     net[0].weight.requires_grad_(False)
-    assert list(Live.of(net, None, "matrices").shapes) == ["1.weight"]
+    assert list(LiveCoordinates.of(net, None, "matrices").shapes) == ["1.weight"]
     with pytest.raises(ValueError, match=r"unknown trainable weight '0\.weight'"):
-        Live.of(net, None, "0.weight")
+        LiveCoordinates.of(net, None, "0.weight")
 
 
 def test_matrices_of_norms_and_convolutions() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
-    assert list(Live.of(net, None, "matrices").shapes) == ["0.weight", "3.weight"]
+    assert list(LiveCoordinates.of(net, None, "matrices").shapes) == ["0.weight", "3.weight"]
 
 
 @pytest.mark.parametrize("params", ["2.*", "weight", "0.weigth", "2.*,3.*"])
 def test_globs_that_match_nothing_are_refused(params: str) -> None:
     with pytest.raises(ValueError, match=r"unknown trainable weight .*Known: 0\.bias"):
-        Live.of(_net(), None, params)
+        LiveCoordinates.of(_net(), None, params)
 
 
 # the bits
@@ -175,10 +175,10 @@ def test_globs_that_match_nothing_are_refused(params: str) -> None:
 
 @pytest.mark.parametrize("params", [None, "0.*", "1.*"])
 def test_bits_are_those_of_the_mask(params: str | None) -> None:
-    live = Live.of(_net(), MASK, params)
+    live = LiveCoordinates.of(_net(), MASK, params)
     alive = torch.cat([t.flatten() for t in live.split(torch.ones(live.size)).values()])
     assert np.unpackbits(live.bits(), count=len(alive)).tolist() == alive.tolist()
-    assert len(Live.of(_net(), None, params).bits()) == 0
+    assert len(LiveCoordinates.of(_net(), None, params).bits()) == 0
 
 
 # what is refused
@@ -187,38 +187,38 @@ def test_bits_are_those_of_the_mask(params: str | None) -> None:
 @pytest.mark.parametrize("shape", [(7,), (9,), (8, 1), ()])
 def test_a_vector_of_another_length_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"came; need \(8,\), one number for each live weight"):
-        Live.of(_net(), MASK).split(torch.ones(shape))
+        LiveCoordinates.of(_net(), MASK).split(torch.ones(shape))
 
 
 def test_an_unknown_name_is_refused_with_the_near_one() -> None:
     with pytest.raises(ValueError, match=r"'0\.weigth'; did you mean '0\.weight'"):
-        Live.of(_net(), None).join({"0.weigth": torch.ones(2, 3)})
+        LiveCoordinates.of(_net(), None).join({"0.weigth": torch.ones(2, 3)})
 
 
 def test_a_frozen_name_is_refused() -> None:
     net = _net()
     net[0].bias.requires_grad_(False)
     with pytest.raises(ValueError, match=r"unknown trainable weight '0\.bias'"):
-        Live.of(net, None).join({"0.bias": torch.ones(2)})
+        LiveCoordinates.of(net, None).join({"0.bias": torch.ones(2)})
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 2), (2, 2)])
 def test_a_tensor_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
-        Live.of(_net(), None).join({"0.weight": torch.ones(shape)})
+        LiveCoordinates.of(_net(), None).join({"0.weight": torch.ones(shape)})
 
 
 def test_no_tensors_at_all_are_refused() -> None:
     with pytest.raises(ValueError, match="need"):
-        Live.of(_net(), None).join({})
+        LiveCoordinates.of(_net(), None).join({})
 
 
 def test_a_net_that_cannot_move_is_refused() -> None:
     with pytest.raises(ValueError, match="no parameter with requires_grad"):
-        Live.of(_net().requires_grad_(False), None)
+        LiveCoordinates.of(_net().requires_grad_(False), None)
 
 
 def test_a_mask_for_another_net_is_refused() -> None:
     mask = Mask({"0.weigth": torch.ones(2, 3, dtype=torch.bool)})
     with pytest.raises(ValueError, match=r"did you mean '0\.weight'"):
-        Live.of(_net(), mask)
+        LiveCoordinates.of(_net(), mask)

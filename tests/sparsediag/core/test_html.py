@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from sparsediag.core import html as display
 from sparsediag.plotting import style as plotting
-from sparsediag.plotting.svg import INK, picture
+from sparsediag.plotting.svg import INK, inline_svg
 
 ROWS = [
     {"net": "a<b", "loss": "1.25e-05", "angle": "<0.3°", "mostly in": "fc (30%)", "x": ""},
@@ -21,7 +21,7 @@ ROWS = [
 
 
 def drawn(title: str = "rise") -> Figure:
-    fig = plotting.figure()
+    fig = plotting.new_figure()
     with plotting.style():
         ax = fig.add_subplot()
         ax.plot([0, 1], [0.123456, 4], "o-", color="black", label=title)
@@ -63,7 +63,7 @@ def test_no_rows_are_no_table() -> None:
 
 
 def test_a_picture_says_what_it_shows_and_follows_the_text_around_it() -> None:
-    html = picture(drawn(), alt='it "rises" & falls')
+    html = inline_svg(drawn(), alt='it "rises" & falls')
     svg = inside(html)
     assert svg.get("role") == "img"
     assert svg.get("aria-label") == 'it "rises" & falls'
@@ -74,7 +74,7 @@ def test_a_picture_says_what_it_shows_and_follows_the_text_around_it() -> None:
 
 
 def test_names_inside_of_pictures_are_their_own_and_lead_somewhere() -> None:
-    html = [picture(drawn(title), alt="x") for title in ("one", "two")]
+    html = [inline_svg(drawn(title), alt="x") for title in ("one", "two")]
     ids = [re.findall(r' id="([^"]*)"', text) for text in html]
     assert ids[0]
     assert not set(ids[0]) & set(ids[1])
@@ -85,14 +85,14 @@ def test_names_inside_of_pictures_are_their_own_and_lead_somewhere() -> None:
 
 
 def test_the_same_picture_is_the_same_text_and_small() -> None:
-    texts = [picture(drawn(), alt="x") for _ in range(2)]
+    texts = [inline_svg(drawn(), alt="x") for _ in range(2)]
     assert texts[0] == texts[1]
     assert len(texts[0]) < 12_000
 
 
 def test_places_in_a_picture_are_rounded_and_words_are_not() -> None:
     fig = drawn("pi = 3.14159265")
-    svg = inside(picture(fig, alt="x"))
+    svg = inside(inline_svg(fig, alt="x"))
     assert "pi = 3.14159265" in "".join(svg.itertext())
     paths = [e.get("d", "") for e in svg.iter() if e.tag.endswith("path")]
     assert not any(re.search(r"\.\d{3}", path) for path in paths)
@@ -100,15 +100,15 @@ def test_places_in_a_picture_are_rounded_and_words_are_not() -> None:
 
 def test_the_settings_of_the_caller_stay() -> None:
     before = dict(mpl.rcParams)
-    picture(drawn(), alt="x")
+    inline_svg(drawn(), alt="x")
     assert dict(mpl.rcParams) == before
 
 
 def test_contours_keep_their_colours() -> None:
-    fig, x = plotting.figure(), np.linspace(-1, 1, 9)
+    fig, x = plotting.new_figure(), np.linspace(-1, 1, 9)
     with plotting.style():
-        plotting.contours(fig.add_subplot(), x, x, 1 + x[:, None] ** 2 + x**2)
-    html = picture(fig, alt="x")
+        plotting.plot_contours(fig.add_subplot(), x, x, 1 + x[:, None] ** 2 + x**2)
+    html = inline_svg(fig, alt="x")
     assert len(set(re.findall(r"fill: (#[0-9a-f]{6})", html))) > 10
 
 

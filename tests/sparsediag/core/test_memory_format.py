@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag import Problem
-from sparsediag.core.memory_format import Layout, corrupts_memory, may_train_channels_last
+from sparsediag.core.memory_format import MemoryFormat, corrupts_memory, may_train_channels_last
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 
@@ -40,25 +40,25 @@ def _last(t: Tensor) -> bool:
 @every_case
 def test_views_undo_flat(name: str) -> None:
     problem = cases.CASES[name]()
-    tensors, layout = problem.split(problem.weights), Layout.of(problem)
-    back = layout.views(layout.flat(tensors))
+    tensors, layout = problem.split(problem.weights), MemoryFormat.of(problem)
+    back = layout.unflatten(layout.flatten(tensors))
     assert list(back) == list(tensors)
     assert all(torch.equal(back[n], t) for n, t in tensors.items())
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_flat_undoes_views(last: bool) -> None:
-    layout = Layout(_colours().live.shapes, last)
+    layout = MemoryFormat(_colours().live.shapes, last)
     vector = torch.arange(sum(s.numel() for s in layout.shapes.values()))
-    assert torch.equal(layout.flat(layout.views(vector)), vector)
+    assert torch.equal(layout.flatten(layout.unflatten(vector)), vector)
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_views_share_the_memory(last: bool) -> None:
     problem = _colours()
-    layout = Layout(problem.live.shapes, last)
-    vector = layout.flat(problem.split(problem.weights))
-    views = layout.views(vector)
+    layout = MemoryFormat(problem.live.shapes, last)
+    vector = layout.flatten(problem.split(problem.weights))
+    views = layout.unflatten(vector)
     vector.zero_()
     assert not any(v.any() for v in views.values())
     for v in views.values():
@@ -68,21 +68,21 @@ def test_views_share_the_memory(last: bool) -> None:
 
 def test_the_vector_is_the_memory_of_the_weights() -> None:
     problem = _colours()
-    tensors, layout = problem.split(problem.weights), Layout.of(problem)
-    memory = [t.as_strided((t.numel(),), (1,)) for t in layout.weights(tensors)]
-    assert torch.equal(layout.flat(tensors), torch.cat(memory))
-    assert not torch.equal(layout.flat(tensors), problem.weights)
+    tensors, layout = problem.split(problem.weights), MemoryFormat.of(problem)
+    memory = [t.as_strided((t.numel(),), (1,)) for t in layout.convert_weights(tensors)]
+    assert torch.equal(layout.flatten(tensors), torch.cat(memory))
+    assert not torch.equal(layout.flatten(tensors), problem.weights)
 
 
 def test_channels_lie_last() -> None:
     problem = _colours()
-    layout = Layout.of(problem)
+    layout = MemoryFormat.of(problem)
     x = problem.batches[0][0]
-    assert layout.last
+    assert layout.channels_last
     assert not _last(x)
-    assert _last(layout.images(x))
-    assert torch.equal(layout.images(x), x)
-    views = layout.views(layout.flat(problem.split(problem.weights)))
+    assert _last(layout.convert(x))
+    assert torch.equal(layout.convert(x), x)
+    views = layout.unflatten(layout.flatten(problem.split(problem.weights)))
     four = [v for v in views.values() if v.dim() == 4]
     assert len(four) == 2
     assert all(_last(v) and not v.is_contiguous() for v in four)
@@ -90,27 +90,27 @@ def test_channels_lie_last() -> None:
 
 def test_a_net_that_views_images_as_vectors_keeps_its_layout() -> None:
     problem = _images(cases.Viewing)
-    layout = Layout.of(problem)
+    layout = MemoryFormat.of(problem)
     x = problem.batches[0][0]
-    assert not layout.last
-    assert layout.images(x) is x
-    assert torch.equal(layout.flat(problem.split(problem.weights)), problem.weights)
+    assert not layout.channels_last
+    assert layout.convert(x) is x
+    assert torch.equal(layout.flatten(problem.split(problem.weights)), problem.weights)
 
 
 @pytest.mark.parametrize("name", ["tanh_mlp", "masked_mlp", "tied_weights"])
 def test_vectors_stay_as_they_are(name: str) -> None:
     problem = cases.CASES[name]()
-    layout = Layout.of(problem)
-    assert not layout.last
+    layout = MemoryFormat.of(problem)
+    assert not layout.channels_last
     x = problem.batches[0][0]
-    assert layout.images(x) is x
+    assert layout.convert(x) is x
 
 
 @pytest.mark.parametrize("name", cases.MASKED)
 def test_dead_weights_are_zero_in_the_views(name: str) -> None:
     problem = cases.CASES[name]()
-    layout = Layout.of(problem)
-    views = layout.views(layout.flat(problem.split(torch.ones(problem.size).double())))
+    layout = MemoryFormat.of(problem)
+    views = layout.unflatten(layout.flatten(problem.split(torch.ones(problem.size).double())))
     assert problem.mask is not None
     for n, alive in problem.mask.items():
         assert torch.equal(views[n], alive.double())
@@ -119,11 +119,11 @@ def test_dead_weights_are_zero_in_the_views(name: str) -> None:
 @every_case
 def test_the_net_says_the_same_in_its_layout(name: str) -> None:
     problem = cases.CASES[name]()
-    layout, weights = Layout.of(problem), problem.split(problem.weights)
-    views = layout.views(layout.flat(weights))
-    with torch.no_grad(), problem.modes():
+    layout, weights = MemoryFormat.of(problem), problem.split(problem.weights)
+    views = layout.unflatten(layout.flatten(weights))
+    with torch.no_grad(), problem.evaluation_mode():
         for x, _ in problem.batches:
-            came, expected = problem.forward(views, layout.images(x)), problem.forward(weights, x)
+            came, expected = problem.forward(views, layout.convert(x)), problem.forward(weights, x)
             torch.testing.assert_close(came, expected, rtol=0, atol=1e-13)
 
 
@@ -147,7 +147,7 @@ def test_few_channels_of_a_strided_pointwise_convolution_do_not_lie_last(
     make: Callable[[int], nn.Module], channels: int
 ) -> None:
     problem = Problem(make(channels), [(torch.randn(4, channels, 8, 8), torch.zeros(4).long())])
-    assert Layout.of(problem).last == (channels >= 8)
+    assert MemoryFormat.of(problem).channels_last == (channels >= 8)
 
 
 @pytest.mark.parametrize(

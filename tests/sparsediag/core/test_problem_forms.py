@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from sparsediag import Mask, Problem, activations, gradflow, landscape, perturbation, spectrum
-from sparsediag.core.batches import chunked, count, fixed
+from sparsediag.core.batches import materialize, num_samples, rechunk
 
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-12)
 CPU = torch.device("cpu")
@@ -102,17 +102,17 @@ def test_a_loss_without_targets() -> None:
 
 @pytest.mark.parametrize("samples", [1, 4, 100])
 def test_chunks_of_dicts_are_the_same_samples(samples: int) -> None:
-    batches = fixed([({"x": x, "n": 3}, (y, y)) for x, y in BATCHES], CPU)
-    chunks = chunked(batches, samples)
-    assert max(map(count, chunks)) <= samples
+    batches = materialize([({"x": x, "n": 3}, (y, y)) for x, y in BATCHES], CPU)
+    chunks = rechunk(batches, samples)
+    assert max(map(num_samples, chunks)) <= samples
     assert torch.equal(torch.cat([x["x"] for x, _ in chunks]), torch.cat([x for x, _ in BATCHES]))
     assert torch.equal(torch.cat([y[1] for _, y in chunks]), torch.cat([y for _, y in BATCHES]))
     assert {x["n"] for x, _ in chunks} == {3}
 
 
 def test_batches_whose_other_arguments_differ_are_not_joined() -> None:
-    batches = fixed([({"x": x, "n": i}, y) for i, (x, y) in enumerate(BATCHES)], CPU)
-    assert [x["n"] for x, _ in chunked(batches, 100)] == [0, 1]
+    batches = materialize([({"x": x, "n": i}, y) for i, (x, y) in enumerate(BATCHES)], CPU)
+    assert [x["n"] for x, _ in rechunk(batches, 100)] == [0, 1]
 
 
 # nets of several kinds

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from sparsediag.core.prunable import matrices, prunable, to_oihw
+from sparsediag.core.prunable import prunable, to_oihw, weight_matrices
 from sparsediag.models import build
 
 
@@ -118,10 +118,10 @@ def test_a_row_of_an_upright_weight_is_what_its_output_sees(
 
 def test_matrices_are_the_prunable_weights_of_most_nets() -> None:
     for net in (_cnn(), Tied(), build("resnet20", width=4, skips="conv1x1_bn")):
-        assert matrices(net) == prunable(net)
+        assert weight_matrices(net) == prunable(net)
 
 
 def test_matrices_of_attention_beside_convolutions() -> None:
     net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.MultiheadAttention(4, 2), nn.Linear(4, 2))
     names = ["0.weight", "1.in_proj_weight", "1.out_proj.weight", "2.weight"]
-    assert matrices(net) == names
+    assert weight_matrices(net) == names

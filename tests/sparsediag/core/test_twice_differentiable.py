@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag import Problem, spectrum
-from sparsediag.core.twice_differentiable import twice
+from sparsediag.core.twice_differentiable import twice_differentiable
 
 WORDS = torch.randint(9, (6, 4), generator=torch.Generator().manual_seed(0))
 ROWS = cases.classes((6,), (5,), 3)[0][0]
@@ -67,14 +67,14 @@ def test_weight_norms_are_torchs(dim: int) -> None:
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v = draw(3, 4, 2)
     g = torch.norm_except_dim(draw(3, 4, 2), 2, dim)
-    with twice():
+    with twice_differentiable():
         came = torch._weight_norm(v, g, dim)
     torch.testing.assert_close(came, torch._weight_norm(v, g, dim))
 
 
 def test_a_bag_with_offsets_is_left_to_torch() -> None:
     words, starts = torch.arange(5), torch.tensor([0, 2])
-    with twice():
+    with twice_differentiable():
         came = F.embedding_bag(words, torch.eye(9), starts)
     assert torch.equal(came, F.embedding_bag(words, torch.eye(9), starts))
 

@@ -6,8 +6,8 @@ import cases
 import pytest
 import torch
 
-from sparsediag.core.batches import Batch, count, rows
-from sparsediag.core.double_backward import Retained
+from sparsediag.core.batches import Batch, num_samples, select_samples
+from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.curvature.chunks import few, together
 
 IMAGES = [(torch.zeros(128, 3, 32, 32), torch.zeros(128)) for _ in range(20)]
@@ -15,7 +15,7 @@ IMAGES = [(torch.zeros(128, 3, 32, 32), torch.zeros(128)) for _ in range(20)]
 
 def _held(samples: Batch) -> float:
     """Bytes of weights, and a thousand a sample."""
-    return 7e6 + 1000 * count(samples)
+    return 7e6 + 1000 * num_samples(samples)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,12 @@ def test_tokens_go_by_batches_on_a_gpu() -> None:
 
 
 def test_few_samples() -> None:
-    assert count(few(IMAGES)) == count(few([rows(b, slice(1)) for b in IMAGES])) == 4
-    assert count(few([rows(IMAGES[0], slice(2))])) == 2
+    assert (
+        num_samples(few(IMAGES))
+        == num_samples(few([select_samples(b, slice(1)) for b in IMAGES]))
+        == 4
+    )
+    assert num_samples(few([select_samples(IMAGES[0], slice(2))])) == 2
 
 
 def test_bytes_a_sample_of_a_net_are_those_of_many() -> None:
@@ -56,7 +60,7 @@ def test_bytes_a_sample_of_a_net_are_those_of_many() -> None:
     ((x, y),) = cases.classes((64,), (1, 6, 6), 3)
 
     def held(samples: Batch) -> float:
-        return Retained(problem.batch_loss(samples), weights).nbytes
+        return DoubleBackward(problem.batch_loss(samples), weights).nbytes
 
     a_sample = (held((x[:4], y[:4])) - held((x[:2], y[:2]))) / 2
     more = held((x, y)) - held((x[:32], y[:32]))

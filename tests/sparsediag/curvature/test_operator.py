@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import gc
 import hashlib
 import itertools
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 from sparsediag import Curvature, Mask, Problem
-from sparsediag.core.filter_norms import lengths
+from sparsediag.core.filter_norms import filter_norms
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 both_modes = pytest.mark.parametrize("mode", ["tape", "retained"])
@@ -66,13 +65,11 @@ def _agree(curvature: Curvature, matrix: Tensor, rtol: float = 1e-12) -> None:
 def _parts(problem: Problem, counts: tuple[int, ...]) -> Problem:
     """The same samples in other batches."""
     x, y = (torch.cat(t) for t in zip(*problem.batches, strict=True))
-    return dataclasses.replace(
-        problem, batches=list(zip(x.split(counts), y.split(counts), strict=True))
-    )
+    return problem.replace(batches=list(zip(x.split(counts), y.split(counts), strict=True)))
 
 
 def _spied(problem: Problem, seen: list[int]) -> Problem:
-    return dataclasses.replace(problem, net=Spy(problem.net, seen), mask=None)
+    return problem.replace(net=Spy(problem.net, seen), mask=None)
 
 
 def _counts(problem: Problem, **options: object) -> list[int]:
@@ -123,7 +120,7 @@ def test_forward_mode_lets_the_warnings_of_a_loss_through(kind: type[Warning]) -
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        problem = dataclasses.replace(cases.tanh_mlp(), loss=loss)
+        problem = cases.tanh_mlp().replace(loss=loss)
         curvature = Curvature(problem, mode="forward")
     with pytest.warns(kind, match="of the caller's"):
         curvature(_vector(problem))
@@ -134,7 +131,7 @@ def test_forward_mode_lets_the_warnings_of_a_loss_through(kind: type[Warning]) -
 def test_the_matrix_of_a_mask_is_a_part_of_the_dense_one(name: str, mode: str) -> None:
     problem = cases.CASES[name]()
     problem.mask.apply_(problem.net)
-    dense = cases.dense_hessian(dataclasses.replace(problem, mask=None))
+    dense = cases.dense_hessian(problem.replace(mask=None))
     alive = cases.living(problem)
     assert 0 < alive.sum() < len(alive)
     _close(_columns(Curvature(problem, mode=mode)), dense[alive][:, alive], rtol=1e-10)
@@ -317,8 +314,7 @@ def test_fisher_of_outputs_in_rows_by_token_goes_by_samples_or_is_refused(mode: 
     y = torch.arange(15).view(5, 3) % 4
     problem = Problem(net, [(x, y)], loss=lambda z, t: F.cross_entropy(z, t.flatten()))
     slopes = [
-        dataclasses.replace(problem, batches=[(a[None], t[None])]).gradient()
-        for a, t in zip(x, y, strict=True)
+        problem.replace(batches=[(a[None], t[None])]).gradient() for a, t in zip(x, y, strict=True)
     ]
     expected = sum(s.outer(s) for s in slopes) / len(slopes)
     try:
@@ -357,7 +353,7 @@ def test_what_fits_is_kept(mode: str) -> None:
 @both_modes
 @pytest.mark.parametrize("counts", [(96, 4), (1, 99), (50, 50), (1,) * 100])
 def test_batches_count_by_their_samples(counts: tuple[int, ...], mode: str) -> None:
-    whole = dataclasses.replace(cases.tanh_mlp(), batches=cases.classes((100,), (4,), 3))
+    whole = cases.tanh_mlp().replace(batches=cases.classes((100,), (4,), 3))
     parts = _parts(whole, counts)
     hessian, v = cases.dense_hessian(whole), _vector(whole)
     for chunk in (None, 30):
@@ -365,14 +361,14 @@ def test_batches_count_by_their_samples(counts: tuple[int, ...], mode: str) -> N
 
 
 def test_small_batches_go_together() -> None:
-    problem = dataclasses.replace(cases.tanh_mlp(), batches=cases.classes((3,) * 10, (4,), 3))
+    problem = cases.tanh_mlp().replace(batches=cases.classes((3,) * 10, (4,), 3))
     assert _counts(problem) == [24, 6]  # at most eight times what the caller thought of
     assert _counts(problem, chunk=7) == [6] * 5
     assert _counts(problem, chunk=2) == [2, 1] * 10
 
 
 def test_large_batches_are_parted() -> None:
-    problem = dataclasses.replace(cases.tanh_mlp(), batches=cases.classes((25,), (4,), 3))
+    problem = cases.tanh_mlp().replace(batches=cases.classes((25,), (4,), 3))
     assert _counts(problem, chunk=10) == [10, 10, 5]
 
 
@@ -461,7 +457,7 @@ def test_a_sum_over_uneven_batches_is_doubted_and_goes_by_batches(
     counts: tuple[int, ...], mode: str
 ) -> None:
     problem = _parts(Problem(cases.tanh_mlp().net, cases.classes((9,), (4,), 3)), counts)
-    problem = dataclasses.replace(problem, loss=summed)
+    problem = problem.replace(loss=summed)
     curvature = Curvature(problem, mode=mode, chunk=3)
     assert len(curvature.doubts) == 1
     assert "not a mean over samples" in curvature.doubts[0]
@@ -471,17 +467,13 @@ def test_a_sum_over_uneven_batches_is_doubted_and_goes_by_batches(
 
 
 def test_a_sum_over_even_batches_goes_by_batches_without_a_doubt() -> None:
-    problem = dataclasses.replace(
-        cases.tanh_mlp(), batches=cases.classes((4, 4), (4,), 3), loss=summed
-    )
+    problem = cases.tanh_mlp().replace(batches=cases.classes((4, 4), (4,), 3), loss=summed)
     assert Curvature(problem, mode="tape").doubts == []
     assert _counts(problem) == [4, 4]
 
 
 def test_a_first_batch_of_one_sample_does_not_hide_a_sum() -> None:
-    problem = dataclasses.replace(
-        cases.tanh_mlp(), batches=cases.classes((1, 6), (4,), 3), loss=summed
-    )
+    problem = cases.tanh_mlp().replace(batches=cases.classes((1, 6), (4,), 3), loss=summed)
     v = _vector(problem)
     _close(Curvature(problem, mode="tape")(v), problem.hvp(v))
     assert Curvature(problem, mode="tape").doubts
@@ -506,7 +498,7 @@ def test_batch_norm_by_batches_keeps_the_batches(name: str, mode: str) -> None:
     problem = cases.CASES[name]()
     if name == "in_place_relu":
         problem = _parts(problem, (7, 4))
-    problem = dataclasses.replace(problem, batch_norm="train")
+    problem = problem.replace(batch_norm="train")
     counts = [len(y) for _, y in problem.batches]
     assert len(counts) > 1
     assert _counts(problem, chunk=1) == counts
@@ -529,7 +521,7 @@ def test_batch_norm_by_batches_keeps_the_batches(name: str, mode: str) -> None:
 @pytest.mark.parametrize("name", ["tanh_mlp", "relu_cnn", "masked_cnn"])
 def test_units_of_filters_are_on_both_sides(name: str, mode: str) -> None:
     problem, hessian = cases.CASES[name](), cases.hessian_of(name)
-    d = lengths(problem)
+    d = filter_norms(problem)
     assert len(d.unique()) > 3
     curvature = Curvature(problem, norm="filter", mode=mode)
     _close(_columns(curvature), d[:, None] * hessian * d)
@@ -600,7 +592,7 @@ def test_the_callers_world_is_left_alone(mode: str, policy: str, matrix: str) ->
     torch.set_float32_matmul_precision("high")
     try:
         state = _state(net)
-        problem = dataclasses.replace(problem, batch_norm=policy)
+        problem = problem.replace(batch_norm=policy)
         data = [_hash(t) for batch in problem.batches for t in batch]
         weights = problem.weights.clone()
         v = _vector(problem)
@@ -737,10 +729,10 @@ def test_a_net_that_views_images_as_vectors_works() -> None:
 
 
 def test_a_product_that_is_over_is_forgotten() -> None:
-    from sparsediag.core.double_backward import Retained
+    from sparsediag.core.double_backward import DoubleBackward
 
     problem = cases.relu_cnn()
-    kept = Retained(
+    kept = DoubleBackward(
         problem.batch_loss(problem.batches[0]), list(problem.split(problem.weights).values())
     )
     slope = weakref.ref(kept.slopes[0])
@@ -758,6 +750,6 @@ def test_half_precision_is_refused() -> None:
 
 
 def test_a_fisher_matrix_of_samples_that_see_each_other_is_refused() -> None:
-    problem = dataclasses.replace(cases.relu_cnn(), batch_norm="train")
+    problem = cases.relu_cnn().replace(batch_norm="train")
     with pytest.raises(ValueError, match="mean over separate samples"):
         Curvature(problem, matrix="fisher")

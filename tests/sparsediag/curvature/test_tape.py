@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag import Curvature, Problem, models
-from sparsediag.core.batch_loss import Pass
+from sparsediag.core.batch_loss import BatchLoss
 from sparsediag.curvature.bn_folding import Folded
 from sparsediag.curvature.recorder import CannotRecord
 from sparsediag.curvature.tape import Tape
@@ -34,7 +34,9 @@ def _bent(z: Tensor) -> Tensor:
     return (gains * z.sin()).sum()
 
 
-def _double(batch: Pass, weights: Sequence[Tensor], along: Sequence[Tensor]) -> list[list[Tensor]]:
+def _double(
+    batch: BatchLoss, weights: Sequence[Tensor], along: Sequence[Tensor]
+) -> list[list[Tensor]]:
     """Gradient and product by two backward passes."""
     leaves = [w.clone().requires_grad_() for w in weights]
     loss = batch.loss(batch.outputs(leaves))
@@ -53,7 +55,7 @@ def _close(came: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
 
 def _check(function: Net, *weights: Tensor, loss: Net = _bent) -> set[type]:
     """Compare a tape with double backward; the rules that it took."""
-    batch = Pass(lambda ws: function(*ws), loss, 1)
+    batch = BatchLoss(lambda ws: function(*ws), loss, 1)
     tape = Tape(batch, list(weights))
     for seed in (1, 2):
         along = [_drawn(*w.shape, seed=seed) for w in weights]
@@ -214,7 +216,7 @@ def test_relu() -> None:
 
 
 def test_relu_has_no_slope_at_zero() -> None:
-    tape = Tape(Pass(lambda ws: F.relu(ws[0] * 1), _bent, 1), [torch.zeros(3).double()])
+    tape = Tape(BatchLoss(lambda ws: F.relu(ws[0] * 1), _bent, 1), [torch.zeros(3).double()])
     assert (tape.gradient[0] == 0).all()
     assert (tape.product([torch.ones(3).double()])[0] == 0).all()
 
@@ -352,8 +354,10 @@ def test_steps_that_lead_nowhere_are_dropped() -> None:
         (a @ b).sin()
         return a * 2
 
-    tape = Tape(Pass(lambda ws: idle(*ws), _bent, 1), [_drawn(3), _drawn(3)])
-    assert len(tape.steps) == len(Tape(Pass(lambda ws: ws[0] * 2, _bent, 1), [_drawn(3)]).steps)
+    tape = Tape(BatchLoss(lambda ws: idle(*ws), _bent, 1), [_drawn(3), _drawn(3)])
+    assert len(tape.steps) == len(
+        Tape(BatchLoss(lambda ws: ws[0] * 2, _bent, 1), [_drawn(3)]).steps
+    )
 
 
 def test_a_loss_that_is_linear_has_a_product_of_zeros() -> None:
@@ -363,7 +367,7 @@ def test_a_loss_that_is_linear_has_a_product_of_zeros() -> None:
 
 def test_a_loss_without_weights_cannot_be_recorded() -> None:
     with pytest.raises(CannotRecord, match="does not depend on the weights"):
-        Tape(Pass(lambda ws: torch.ones(3), torch.sum, 1), [_drawn(3)])
+        Tape(BatchLoss(lambda ws: torch.ones(3), torch.sum, 1), [_drawn(3)])
 
 
 def _written_view(a: Tensor) -> Tensor:
@@ -394,7 +398,7 @@ def test_what_others_look_at_is_not_written_unseen(function: Net) -> None:
 def test_a_tape_leaves_its_weights_alone() -> None:
     w = _drawn(3, 4)
     before = w.clone()
-    tape = Tape(Pass(lambda ws: _in_place_add(ws[0], ws[0]), _bent, 1), [w])
+    tape = Tape(BatchLoss(lambda ws: _in_place_add(ws[0], ws[0]), _bent, 1), [w])
     tape.product([w])
     assert torch.equal(w, before)
     assert not w.requires_grad
@@ -404,7 +408,7 @@ def test_a_tape_leaves_its_weights_alone() -> None:
 
 def test_a_tape_keeps_what_it_needs() -> None:
     w = _drawn(30, 40)
-    assert Tape(Pass(lambda ws: F.relu(ws[0]), torch.sum, 1), [w]).nbytes >= w.numel() * 8
+    assert Tape(BatchLoss(lambda ws: F.relu(ws[0]), torch.sum, 1), [w]).nbytes >= w.numel() * 8
 
 
 # whole nets, each judged against a plain copy

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from sparsediag.core.device import numbered
+from sparsediag.core.device import with_index
 from sparsediag.data import datasets as data
 from sparsediag.data import images
 from sparsediag.data.datasets import DATASETS, Images, home, load
@@ -131,8 +131,8 @@ def test_second_load_is_the_same_object():
 
 def test_a_gpu_is_the_same_with_its_number_and_without(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert numbered("cuda") == numbered("cuda:1") == torch.device("cuda:1")
-    assert numbered("cuda:0") == torch.device("cuda:0")
+    assert with_index("cuda") == with_index("cuda:1") == torch.device("cuda:1")
+    assert with_index("cuda:0") == torch.device("cuda:0")
     seen = []
     with monkeypatch.context() as spy:
         spy.setattr(data, "_load", lambda name, device, *_: seen.append(device))

@@ -102,7 +102,7 @@ def test_blocks_without_live_weights_are_left_out() -> None:
     alive = {n: torch.ones_like(p, dtype=torch.bool) for n, p in problem.net.named_parameters()}
     alive["0.weight"][:] = False
     mask = Mask({n: a for n, a in alive.items() if a.dim() > 1})
-    found = blocks(dataclasses.replace(problem, mask=mask))
+    found = blocks(problem.replace(mask=mask))
     assert found.names == ["1", "3", "4", "7"]
     assert found.counts == [6, 56, 4, 9]
 

@@ -319,7 +319,7 @@ def test_the_picture_has_a_line_for_each_network() -> None:
     found = census(
         {"a": _checkpoint(_coins(0.5, 0)), "b": _checkpoint(_coins(0.5, 1)), "c": _checkpoint(None)}
     )
-    ax = style.axes()
+    ax = style.new_axes()
     assert found.plot(ax) is ax
     lines = _lines(ax)
     assert list(lines) == ["a", "b", "c", "on a path"]

@@ -133,7 +133,7 @@ def test_the_picture_is_a_map_and_lines(found: dict[str, Course], name: str) -> 
 def test_a_map_of_another_measure_on_given_axes(found: dict[str, Course]) -> None:
     from sparsediag.plotting import style
 
-    ax = style.axes()
+    ax = style.new_axes()
     c = found["gradflow"]
     assert c.plot(ax, measure="regrown_per_weight") is ax
     (drawn,) = ax.collections

@@ -173,9 +173,9 @@ def test_another_loss_of_other_live_weights_is_refused(changed: str) -> None:
     if changed == "weights":
         net = copy.deepcopy(problem.net)
         net[0].bias.data.add_(1e-9)
-        other = replace(other, net=net)
+        other = other.replace(net=net)
     if changed == "params":
-        other = replace(other, params="matrices")
+        other = other.replace(params="matrices")
     with pytest.raises(ValueError, match=rf"^also has {other.size} other live weights; use the"):
         perturbation(problem, also=other)
 
@@ -393,7 +393,7 @@ def test_dead_weights_stay_dead_and_the_net_stays_as_it_was() -> None:
     net = problem.net.train()
     net[1].eval()
     net[3].bias.requires_grad_(False)
-    problem = replace(problem, batches=problem.batches)
+    problem = problem.replace(batches=problem.batches)
     before = {n: t.clone() for n, t in net.state_dict().items()}
     modes = [m.training for m in net.modules()]
     seen = []
@@ -406,7 +406,7 @@ def test_dead_weights_stay_dead_and_the_net_stays_as_it_was() -> None:
     net.register_forward_pre_hook(look)
     torch.manual_seed(5)
     random = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    perturbation(problem, points=3, also=replace(problem, batches=problem.batches[:1]))
+    perturbation(problem, points=3, also=problem.replace(batches=problem.batches[:1]))
     assert all(seen)
     assert len(seen) > 6
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())

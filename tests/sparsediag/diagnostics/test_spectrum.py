@@ -94,7 +94,7 @@ def test_the_loss_rises_along_every_vector(name: str) -> None:
 def test_a_mask_does_not_widen_the_spectrum(name: str) -> None:
     masked = cases.CASES[name]()
     masked.mask.apply_(masked.net)
-    dense = dataclasses.replace(masked, mask=None)
+    dense = masked.replace(mask=None)
     (high, low), (top, bottom) = (
         [spectrum(p, top=1, which=w, tol=1e-9).eigenvalues[0] for w in ("largest", "smallest")]
         for p in (dense, masked)
@@ -106,7 +106,7 @@ def test_a_mask_does_not_widen_the_spectrum(name: str) -> None:
 def test_single_precision_agrees() -> None:
     double = cases.relu_cnn()
     batches = [(x.float(), y) for x, y in double.batches]
-    found = spectrum(dataclasses.replace(double, net=double.net.float(), batches=batches), top=5)
+    found = spectrum(double.replace(net=double.net.float(), batches=batches), top=5)
     assert found.converged
     assert found.vectors.dtype == np.float32
     np.testing.assert_allclose(found.eigenvalues, _found("relu_cnn").eigenvalues, rtol=1e-5)
@@ -426,7 +426,7 @@ def test_a_loss_that_is_no_mean_is_doubted_over_uneven_batches(counts: tuple[int
 
 def test_a_loss_that_is_no_mean_is_fine_over_even_batches() -> None:
     found = spectrum(_summed(6, 6), top=2, tol=1e-9)
-    mean = dataclasses.replace(_summed(6, 6), loss=F.cross_entropy)
+    mean = _summed(6, 6).replace(loss=F.cross_entropy)
     assert found.converged
     expected = 6 * _top(cases.dense_hessian(mean), 2)
     np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-9)
@@ -484,7 +484,7 @@ def test_the_dense_view_moves_the_dead_weights_of_the_masked_net(name: str) -> N
     found, own = (spectrum(problem, top=3, dense=d, tol=1e-9) for d in (True, False))
     net = cases.CASES[name]().net
     problem.mask.apply_(net)
-    hessian = cases.dense_hessian(dataclasses.replace(problem, net=net, mask=None))
+    hessian = cases.dense_hessian(problem.replace(net=net, mask=None))
     assert len(hessian) == found.vectors.shape[1] > problem.size
     np.testing.assert_allclose(found.eigenvalues, _top(hessian, 3), rtol=1e-9)
     assert found.eigenvalues[0] > own.eigenvalues[0] + 1e-3
@@ -543,7 +543,7 @@ def test_the_filter_norm_scales_both_sides(name: str) -> None:
     problem = cases.CASES[name]()
     if problem.mask:
         problem.mask.apply_(problem.net)
-        problem = dataclasses.replace(problem)
+        problem = problem.replace()
     lengths = torch.cat(
         [
             (torch.ones_like(p) * p.flatten(1).norm(dim=1).view(-1, *[1] * (p.dim() - 1))).flatten()
@@ -668,8 +668,8 @@ def test_a_start_may_have_another_precision(dtype: torch.dtype) -> None:
 
 def test_a_start_may_have_another_mask() -> None:
     sparse = cases.masked_cnn()
-    full = dataclasses.replace(sparse, mask=None)
-    third = dataclasses.replace(sparse, mask=cases.coins(sparse.net, 0.8))
+    full = sparse.replace(mask=None)
+    third = sparse.replace(mask=cases.coins(sparse.net, 0.8))
     for one, other in ((sparse, full), (full, sparse), (sparse, third), (third, sparse)):
         found = spectrum(other, top=3, tol=1e-8, start=spectrum(one, top=3))
         assert found.converged
@@ -679,10 +679,10 @@ def test_a_start_may_have_another_mask() -> None:
 
 
 def test_a_start_may_lie_in_dead_weights_only() -> None:
-    problem = dataclasses.replace(cases.relu_cnn(), params="matrices")
+    problem = cases.relu_cnn().replace(params="matrices")
     mask = cases.coins(problem.net, 0.5)
     others = Mask({name: ~alive for name, alive in mask.items()})
-    one, other = (dataclasses.replace(problem, mask=m) for m in (mask, others))
+    one, other = (problem.replace(mask=m) for m in (mask, others))
     cold = spectrum(other, top=2, tol=1e-8)
     warm = spectrum(other, top=2, tol=1e-8, start=spectrum(one, top=2))
     np.testing.assert_allclose(warm.eigenvalues, cold.eigenvalues, rtol=1e-9)

@@ -62,8 +62,8 @@ def test_the_cosines_are_those_of_the_principal_angles() -> None:
 
 def test_masks_may_differ() -> None:
     sparse = cases.masked_cnn()
-    full = dataclasses.replace(sparse, mask=None)
-    third = dataclasses.replace(sparse, mask=cases.coins(sparse.net, 0.8))
+    full = sparse.replace(mask=None)
+    third = sparse.replace(mask=cases.coins(sparse.net, 0.8))
     spectra = [spectrum(p, top=3, tol=1e-8) for p in (sparse, full, third)]
     spaces = []
     for problem, s in zip((sparse, full, third), spectra, strict=True):

@@ -104,7 +104,7 @@ def test_some_of_the_weights_and_the_dense_view() -> None:
     assert part.trace == pytest.approx(expected, rel=1e-10)
 
     whole = trace(problem, dense=True, sketch=200, max_products=500)
-    open_net = dataclasses.replace(problem, mask=None)
+    open_net = problem.replace(mask=None)
     assert whole.trace == pytest.approx(float(cases.dense_hessian(open_net).trace()), rel=1e-10)
     assert whole.trace != pytest.approx(_dense("masked_cnn"), rel=0.01)
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsediag.core.prunable import prunable
 from sparsediag.models import MODELS, SKIPS, Ghost, GhostReLU, GhostSkip, build
-from sparsediag.models.ghost import activation, interpolate
+from sparsediag.models.ghost import interpolate, make_activation
 from sparsediag.models.resnet import Block, PaddedShortcut
 
 # net, options, parameters by classes, prunable weights, prunable tensors
@@ -293,17 +293,17 @@ def test_a_ghost_of_no_strength_is_relu() -> None:
 
 def test_values_of_swish_and_mish() -> None:
     one = torch.ones((), dtype=torch.float64)
-    assert activation("swish")(one).item() == pytest.approx(0.731059, abs=1e-6)
-    assert activation("mish")(one).item() == pytest.approx(0.865098, abs=1e-6)
-    assert _slope(activation("mish"), 0) == pytest.approx(math.tanh(math.log(2)))
-    assert _slope(activation("mish"), 0) == pytest.approx(0.6)
+    assert make_activation("swish")(one).item() == pytest.approx(0.731059, abs=1e-6)
+    assert make_activation("mish")(one).item() == pytest.approx(0.865098, abs=1e-6)
+    assert _slope(make_activation("mish"), 0) == pytest.approx(math.tanh(math.log(2)))
+    assert _slope(make_activation("mish"), 0) == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize(
     ("name", "lowest", "at"), [("swish", -0.278465, -1.27846), ("mish", -0.308843, -1.19243)]
 )
 def test_minima_of_swish_and_mish(name: str, lowest: float, at: float) -> None:
-    values = activation(name)(LINE)
+    values = make_activation(name)(LINE)
     assert values.min().item() == pytest.approx(lowest, abs=1e-6)
     assert LINE[values.argmin()].item() == pytest.approx(at, abs=1e-4)
 

@@ -16,7 +16,7 @@ from surfaces import bowl, holding, passed, surface
 
 from sparsediag import Comparison, Landscape, compare
 from sparsediag.plotting import style
-from sparsediag.plotting.landscape import motion, panels, picture
+from sparsediag.plotting.landscape import animate, plot_comparison, plot_landscape
 
 AXIS = np.linspace(-1, 1, 9)
 LINES = holding(2 + np.outer([0, 1, 5], AXIS**2), AXIS[None], labels=["3 random lines"])
@@ -63,19 +63,19 @@ def words(ax: Axes) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_written(kind: str, tmp_path: Path) -> None:
-    style.save(picture(KINDS[kind]).figure, tmp_path / "picture")
+    style.save(plot_landscape(KINDS[kind]).figure, tmp_path / "picture")
     with Image.open(tmp_path / "picture.png") as image:
         assert np.asarray(image).std() > 10
 
 
 @pytest.mark.parametrize("kind", ["line", "plane", "lines"])
 def test_what_overflows_can_be_written_too(kind: str, tmp_path: Path) -> None:
-    style.save(picture(overflown(KINDS[kind])).figure, tmp_path / "picture")
-    assert motion(overflown(KINDS[kind])).data
+    style.save(plot_landscape(overflown(KINDS[kind])).figure, tmp_path / "picture")
+    assert animate(overflown(KINDS[kind])).data
 
 
 def test_the_axes_say_what_they_are_and_in_which_unit() -> None:
-    curve, contours = picture(KINDS["line"]), picture(RUN)
+    curve, contours = plot_landscape(KINDS["line"]), plot_landscape(RUN)
     assert (curve.get_xlabel(), curve.get_ylabel()) == ("random 0 (filter norms)", "loss")
     assert contours.get_xlabel() == "component 1 (64%)\n(distance)"
     assert contours.get_ylabel() == "component 2 (36%)\n(distance)"
@@ -84,13 +84,13 @@ def test_the_axes_say_what_they_are_and_in_which_unit() -> None:
 
 def test_a_curve_with_its_centre() -> None:
     found = KINDS["line"]
-    curve, centre = picture(found).get_lines()
+    curve, centre = plot_landscape(found).get_lines()
     assert curve.get_xydata().tolist() == np.stack([found.axes[0], found.loss], 1).tolist()
     assert centre.get_xydata().tolist() == [[0, 1]]
 
 
 def test_lines_are_a_mean_in_a_band() -> None:
-    ax = picture(LINES)
+    ax = plot_landscape(LINES)
     mean, _ = ax.get_lines()
     assert mean.get_ydata() == pytest.approx(2 + 2 * AXIS**2)
     (band,) = ax.collections
@@ -100,19 +100,19 @@ def test_lines_are_a_mean_in_a_band() -> None:
 
 
 def test_nets_on_a_line_stand_at_their_own_losses() -> None:
-    ax = picture(BETWEEN)
+    ax = plot_landscape(BETWEEN)
     _, *nets = ax.get_lines()
     assert [net.get_xydata().tolist() for net in nets] == [[[0, 1.25]], [[1, 0.75]]]
     assert words(ax) == ["a", "b"]
 
 
 def test_a_plane_has_a_cross_at_its_net() -> None:
-    (cross,) = picture(KINDS["plane"]).get_lines()
+    (cross,) = plot_landscape(KINDS["plane"]).get_lines()
     assert cross.get_xydata().tolist() == [[0, 0]]
 
 
 def test_a_run_is_a_way_whose_markers_have_the_colours_of_their_losses() -> None:
-    ax = picture(RUN)
+    ax = plot_landscape(RUN)
     for way in ax.get_lines():
         assert way.get_xydata().tolist() == RUN.places.tolist()
     (scale,) = (c for c in ax.collections if isinstance(c, ContourSet) and c.filled)
@@ -124,26 +124,28 @@ def test_a_run_is_a_way_whose_markers_have_the_colours_of_their_losses() -> None
 
 
 def test_three_nets_are_all_named() -> None:
-    assert words(picture(TRIO)) == ["a", "b\n0.2 off", "c"]
+    assert words(plot_landscape(TRIO)) == ["a", "b\n0.2 off", "c"]
 
 
 def test_names_go_inside_and_away_from_the_way() -> None:
-    sides = [(text.get_ha(), text.get_va()) for text in picture(TRIO).texts]
+    sides = [(text.get_ha(), text.get_va()) for text in plot_landscape(TRIO).texts]
     assert sides == [("left", "bottom"), ("right", "top"), ("left", "bottom")]
-    first, last = picture(RUN).texts  # at the right edge, and at the end of a way from the right
+    first, last = plot_landscape(
+        RUN
+    ).texts  # at the right edge, and at the end of a way from the right
     assert (first.get_ha(), last.get_ha()) == ("right", "right")
     assert (first.get_va(), last.get_va()) == ("top", "top")
 
 
 def test_it_draws_where_it_is_told_to() -> None:
-    ax = style.axes()
+    ax = style.new_axes()
     ax.scatter([0], [0])
-    assert picture(RUN, ax) is ax
+    assert plot_landscape(RUN, ax) is ax
 
 
 @pytest.mark.parametrize("kind", ["plane", "lines"])
 def test_pictures_are_in_the_house_style_wherever_they_are_drawn(kind: str) -> None:
-    fig = picture(KINDS[kind]).figure
+    fig = plot_landscape(KINDS[kind]).figure
     texts = [text for text in fig.findobj(Text) if text.get_text()]
     assert {text.get_fontsize() for text in texts} == {7, 8}
 
@@ -158,7 +160,7 @@ def three(**options: Any) -> Comparison:
 
 def test_panels_share_their_colours_and_show_differences() -> None:
     found = three()
-    fig = panels(found)
+    fig = plot_comparison(found)
     upper, lower = np.array(fig.axes[:6]).reshape(2, 3)
     assert [ax.get_title() for ax in upper] == found.names
     scales = [next(c for c in ax.collections if isinstance(c, ContourSet)) for ax in upper]
@@ -176,26 +178,26 @@ def test_panels_share_their_colours_and_show_differences() -> None:
 def test_panels_can_be_written(count: int, tmp_path: Path) -> None:
     names = [f"net {i}" for i in range(count)]
     found = compare({n: bowl(1.0 + i) for i, n in enumerate(names)})
-    style.save(panels(found), tmp_path / "panels")
+    style.save(plot_comparison(found), tmp_path / "panels")
     with Image.open(tmp_path / "panels.png") as image:
         assert image.width == pytest.approx(200 * style.PAGE, abs=1)
 
 
 def test_panels_of_what_overflows(tmp_path: Path) -> None:
     names = {"one": overflown(bowl(1.0)), "other": overflown(bowl(2.0))}
-    style.save(panels(compare(names)), tmp_path / "panels")
+    style.save(plot_comparison(compare(names)), tmp_path / "panels")
 
 
 def test_panels_are_for_planes() -> None:
     with pytest.raises(ValueError, match="panels show planes; need dims=2"):
-        panels(three(dims=1))
+        plot_comparison(three(dims=1))
 
 
 # motion
 
 
 def test_a_run_moves_on_its_surface() -> None:
-    fig = motion(RUN)
+    fig = animate(RUN)
     ground, way = fig.data
     assert np.array(ground.z).T.tolist() == RUN.loss.tolist()
     for axis, values in zip("xyz", (*RUN.places.T, RUN.losses), strict=True):
@@ -213,7 +215,7 @@ def test_a_run_moves_on_its_surface() -> None:
 
 @pytest.mark.parametrize(("kind", "traces"), [("line", 1), ("plane", 1), ("lines", 3)])
 def test_without_nets_nothing_moves(kind: str, traces: int) -> None:
-    fig = motion(KINDS[kind])
+    fig = animate(KINDS[kind])
     assert len(fig.data) == traces
     assert fig.frames == ()
     assert "play" not in fig.to_json()

@@ -52,29 +52,29 @@ def test_style_does_not_depend_on_the_settings_of_the_caller() -> None:
 def test_pictures_leave_the_settings_alone(tmp_path: Path) -> None:
     with mpl.rc_context({"axes.grid": False, "savefig.dpi": 33}):
         before = dict(mpl.rcParams)
-        plotting.save(plotting.axes().figure, tmp_path / "picture")
-        plotting.figure(plotting.PAGE, 3)
+        plotting.save(plotting.new_axes().figure, tmp_path / "picture")
+        plotting.new_figure(plotting.PAGE, 3)
         assert dict(mpl.rcParams) == before
 
 
 def test_no_window_is_opened() -> None:
     before = plt.get_fignums()
-    plotting.axes()
-    plotting.contours(plotting.axes(), X, Y, ramp())
+    plotting.new_axes()
+    plotting.plot_contours(plotting.new_axes(), X, Y, ramp())
     landscape(cases.linear_regression(), points=3).plot()
     assert plt.get_fignums() == before
 
 
 def test_a_figure_has_its_size_in_inches() -> None:
-    assert plotting.figure(7.0, 3.5).get_size_inches().tolist() == [7.0, 3.5]
-    assert plotting.axes().figure.get_size_inches()[0] == plotting.COLUMN
+    assert plotting.new_figure(7.0, 3.5).get_size_inches().tolist() == [7.0, 3.5]
+    assert plotting.new_axes().figure.get_size_inches()[0] == plotting.COLUMN
 
 
 # files
 
 
 def test_save_writes_what_is_known_into_the_png(tmp_path: Path) -> None:
-    plotting.save(plotting.axes().figure, tmp_path / "v1.2", Title="mine", Source="net.pt")
+    plotting.save(plotting.new_axes().figure, tmp_path / "v1.2", Title="mine", Source="net.pt")
     assert [p.name for p in tmp_path.iterdir()] == ["v1.2.png"]
     with Image.open(tmp_path / "v1.2.png") as image:
         assert image.text["Title"] == "mine"
@@ -83,7 +83,7 @@ def test_save_writes_what_is_known_into_the_png(tmp_path: Path) -> None:
 
 
 def test_save_writes_the_same_pdf_every_time(tmp_path: Path) -> None:
-    fig = plotting.axes().figure
+    fig = plotting.new_axes().figure
     for stem in ("one", "other"):
         plotting.save(fig, tmp_path / stem, formats=("pdf", "png"), Title="mine")
     one, other = ((tmp_path / f"{stem}.pdf").read_bytes() for stem in ("one", "other"))
@@ -103,7 +103,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(
     (tmp_path / "picture.png").write_text("old")
     monkeypatch.setattr(Figure, "savefig", broken)
     with pytest.raises(OSError, match="disk full"):
-        plotting.save(plotting.figure(), tmp_path / "picture")
+        plotting.save(plotting.new_figure(), tmp_path / "picture")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
@@ -111,8 +111,8 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(
 
 
 def test_contours_have_the_first_index_along_x() -> None:
-    ax = plotting.axes()
-    filled = plotting.contours(ax, X, Y, ramp(), levels=np.array([0.5, 3, 5, 9.5]), bar=False)
+    ax = plotting.new_axes()
+    filled = plotting.plot_contours(ax, X, Y, ramp(), levels=np.array([0.5, 3, 5, 9.5]), bar=False)
     below, *bands, above = filled.get_paths()
     assert len(below.vertices) == len(above.vertices) == 0
     for band, (low, high) in zip(bands, [(0, 2), (2, 4), (4, 8)], strict=True):
@@ -124,9 +124,9 @@ def test_contours_have_the_first_index_along_x() -> None:
 
 
 def test_contours_bring_their_bar_or_not() -> None:
-    with_bar, without = plotting.axes(), plotting.axes()
-    plotting.contours(with_bar, X, Y, ramp())
-    plotting.contours(without, X, Y, ramp(), bar=False)
+    with_bar, without = plotting.new_axes(), plotting.new_axes()
+    plotting.plot_contours(with_bar, X, Y, ramp())
+    plotting.plot_contours(without, X, Y, ramp(), bar=False)
     assert [ax.get_ylabel() for ax in with_bar.figure.axes] == ["", "loss"]
     assert without.figure.axes == [without]
 
@@ -135,7 +135,10 @@ def test_levels_serve_all_losses() -> None:
     one, other = np.array([[2.0, 8.0]]), np.array([4.0, 32.0, np.nan, np.inf, -np.inf])
     levels = plotting.loss_levels(one, other, count=5)
     assert levels == pytest.approx([2, 4, 8, 16, 32])
-    filled = [plotting.contours(plotting.axes(), X, Y, z, levels=levels) for z in (ramp(), ramp())]
+    filled = [
+        plotting.plot_contours(plotting.new_axes(), X, Y, z, levels=levels)
+        for z in (ramp(), ramp())
+    ]
     assert [f.norm.vmin for f in filled] == [2, 2]
     assert [f.norm.vmax for f in filled] == [32, 32]
 
@@ -148,7 +151,7 @@ def test_levels_of_a_level_loss_still_rise(loss: float) -> None:
 
 
 def test_contours_of_a_loss_of_zero() -> None:
-    plotting.contours(plotting.axes(), X, Y, np.zeros((9, 5)))
+    plotting.plot_contours(plotting.new_axes(), X, Y, np.zeros((9, 5)))
 
 
 # pages
@@ -157,7 +160,7 @@ LABELS = ["direction 1", "direction 2"]
 
 
 def test_a_surface_has_the_first_index_along_x() -> None:
-    fig = plotting.surface(np.stack([X[:5], Y]), ramp()[:5], LABELS)
+    fig = plotting.plot_surface_3d(np.stack([X[:5], Y]), ramp()[:5], LABELS)
     (data,) = fig.data
     assert np.array(data.z)[0].tolist() == [1, 2, 3, 4, 5]
     assert np.array(data.z)[:, 0].tolist() == [1] * 5
@@ -168,14 +171,14 @@ def test_a_surface_has_the_first_index_along_x() -> None:
 
 
 def test_a_line_is_a_curve() -> None:
-    fig = plotting.surface(X[None], ramp()[:, 0], LABELS)
+    fig = plotting.plot_surface_3d(X[None], ramp()[:, 0], LABELS)
     assert (fig.data[0].type, fig.layout.xaxis.title.text) == ("scatter", "direction 1")
     assert list(fig.data[0].y) == ramp()[:, 0].tolist()
 
 
 def test_a_page_needs_no_network(tmp_path: Path) -> None:
     path = tmp_path / "new" / "page.html"
-    plotting.write_html(plotting.surface(X[None], ramp()[:, 0], LABELS), path)
+    plotting.write_html(plotting.plot_surface_3d(X[None], ramp()[:, 0], LABELS), path)
     page = path.read_text(encoding="utf-8")
     assert "direction 1" in page
     assert re.search(r"<(script|link)[^>]*\b(src|href)=", page) is None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag import Mask, Problem
-from sparsediag.core.filter_norms import lengths
+from sparsediag.core.filter_norms import filter_norms
 from sparsediag.core.rng import stream
 from sparsediag.surfaces.directions import Norm, normalised, orthogonal, random
 
@@ -147,7 +147,7 @@ def test_an_unknown_norm_is_refused() -> None:
 @every_case
 def test_lengths_are_the_norms_of_the_filters(name: str) -> None:
     problem = cases.CASES[name]()
-    came = lengths(problem)
+    came = filter_norms(problem)
     assert came.shape == (problem.size,)
     assert came.dtype == problem.weights.dtype
     for n, (d, w) in _parts(problem, came).items():
@@ -164,24 +164,26 @@ def test_dead_weights_do_not_lengthen_a_filter() -> None:
     net.weight.data.copy_(torch.tensor([[3.0, 100.0, 4.0]]))
     mask = Mask({"weight": torch.tensor([[True, False, True]])})
     problem = Problem(net, [(torch.ones(2, 3), torch.zeros(2, 1))], loss=nn.MSELoss(), mask=mask)
-    assert lengths(problem).tolist() == [5, 5]
+    assert filter_norms(problem).tolist() == [5, 5]
 
 
 def test_lengths_of_some_of_the_weights() -> None:
     problem = cases.relu_cnn()
-    whole = problem.split(lengths(problem))
+    whole = problem.split(filter_norms(problem))
     part = problem.view(params="3.*")
-    assert torch.equal(lengths(part), torch.cat([whole[n].flatten() for n in part.live.shapes]))
-    assert lengths(part).norm() > 0
+    assert torch.equal(
+        filter_norms(part), torch.cat([whole[n].flatten() for n in part.live.shapes])
+    )
+    assert filter_norms(part).norm() > 0
 
 
 def test_lengths_grow_with_the_weights() -> None:
     problem = cases.masked_cnn()
-    before = lengths(problem)
+    before = filter_norms(problem)
     with torch.no_grad():
         for p in problem.net.parameters():
             p.mul_(2)
-    torch.testing.assert_close(lengths(_again(problem, problem.mask)), 2 * before)
+    torch.testing.assert_close(filter_norms(_again(problem, problem.mask)), 2 * before)
 
 
 # the published rule, by hand
@@ -301,7 +303,7 @@ def test_filters_of_a_transposed_convolution_are_those_of_its_outputs() -> None:
     net = nn.Sequential(nn.ConvTranspose1d(4, 6, 2, groups=2), nn.Flatten(), nn.Linear(12, 2))
     problem = Problem(net.double(), [(torch.ones(2, 4, 1).double(), torch.tensor([0, 1]))])
     weight = net[0].weight.detach()
-    d, came = (problem.split(v)["0.weight"] for v in (random(problem), lengths(problem)))
+    d, came = (problem.split(v)["0.weight"] for v in (random(problem), filter_norms(problem)))
     for group, out in itertools.product(range(2), range(3)):
         own, of, length = (t[2 * group : 2 * group + 2, out] for t in (d, weight, came))
         torch.testing.assert_close(own.norm(), of.norm())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import cases
@@ -152,7 +151,7 @@ def test_a_place_that_cannot_be_written_to() -> None:
 
 
 def test_batches_are_weighted_by_their_samples() -> None:
-    on = plane(replace(cases.residual_net(), batch_norm="train"))  # never joined
+    on = plane(cases.residual_net().replace(batch_norm="train"))  # never joined
     net = _moved(on, PLACES[1]).train()
     with torch.no_grad():
         losses = [float(F.cross_entropy(net(x), y)) for x, y in on.problem.batches]
@@ -286,7 +285,7 @@ def test_an_estimate_is_the_mean_over_equal_chunks(
     x, y = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
     even = len(y) // chunks * chunks
     x, y = x[:even], y[:even]
-    problem = replace(problem, batches=[(x[:3], y[:3]), (x[3:], y[3:])])
+    problem = problem.replace(batches=[(x[:3], y[:3]), (x[3:], y[3:])])
     monkeypatch.setitem(evaluate.CHUNK, "cpu", x[: even // chunks].numel())
     monkeypatch.setattr(evaluate, "FEWEST", 1)
     on = plane(problem)
@@ -343,7 +342,7 @@ def test_an_estimate_forgets_the_running_statistics() -> None:
     one, two = cases.residual_net(), cases.residual_net()
     two.net.bn1.running_mean.add_(3)
     two.net.bn2.running_var.mul_(5)
-    two = replace(two)
+    two = two.replace()
     assert abs(one.value() - two.value()) > 0.01
     first, second = (Sweep(plane(p), statistics="estimate")(PLACES[1]) for p in (one, two))
     assert first == second

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 
 import cases
 import numpy as np
@@ -38,13 +37,13 @@ def nets(kind: str = "dense", case: str = "tanh_mlp") -> list[Problem]:
     problems = []
     for seed, density in enumerate(KINDS[kind]):
         problem = cases.CASES[case]()
-        problem = dataclasses.replace(problem, mask=None)
+        problem = problem.replace(mask=None)
         net = copy.deepcopy(problem.net)
         with torch.no_grad():
             for p in net.parameters():
                 p.add_(torch.randn(p.shape, generator=stream("test", seed)), alpha=0.5)
         mask = None if density is None else coins(net, density, seed)
-        problems.append(dataclasses.replace(problem, net=net, mask=mask))
+        problems.append(problem.replace(net=net, mask=mask))
     return problems
 
 
@@ -53,7 +52,7 @@ def moved(problem: Problem, vector: Tensor) -> Problem:
     with torch.no_grad():
         for n, step in problem.split(vector).items():
             net.get_parameter(n).add_(step)
-    return dataclasses.replace(problem, net=net)
+    return problem.replace(net=net)
 
 
 def alive(problem: Problem) -> dict[str, Tensor]:
@@ -100,21 +99,21 @@ def test_the_loss_in_the_intersection_is_that_of_the_first_net_without_the_rest(
         assert problem.mask is not None
         mask = mask & problem.mask
     assert common.mask == mask
-    assert common.value() == dataclasses.replace(problems[0], mask=mask).value()
+    assert common.value() == problems[0].replace(mask=mask).value()
     assert torch.equal(common.weights, weights[0])
 
 
 def test_one_mask_in_common_stays() -> None:
     problems = nets("dense")
     mask = coins(problems[0].net, 0.5, 9)
-    common, _ = common_coordinates([dataclasses.replace(p, mask=mask) for p in problems])
+    common, _ = common_coordinates([p.replace(mask=mask) for p in problems])
     assert common.mask == mask
 
 
 def test_masks_of_different_layers() -> None:
     problems = nets("dense")[:2]
     own = [
-        dataclasses.replace(p, mask=Mask({n: torch.zeros_like(p.net.get_parameter(n)).bool()}))
+        p.replace(mask=Mask({n: torch.zeros_like(p.net.get_parameter(n)).bool()}))
         for p, n in zip(problems, ("0.weight", "2.weight"), strict=True)
     ]
     assert common_coordinates(own)[0].size == problems[0].size
