@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from sparsediag.diagnostics.trace import Trace, trace
     from sparsediag.diagnostics.trajectory import Trajectory, trajectory
     from sparsediag.diagnostics.trajectory import trajectory as spectrum_history
-    from sparsediag.surfaces.interpolation import principal, through
-    from sparsediag.surfaces.interpolation import principal as pca_plane
-    from sparsediag.surfaces.interpolation import through as interpolate
+    from sparsediag.surfaces.interpolation import interpolate, pca_plane
+    from sparsediag.surfaces.interpolation import interpolate as through
+    from sparsediag.surfaces.interpolation import pca_plane as principal
     from sparsediag.surfaces.plane import Plane, plane
 
 _WHERE = {
@@ -65,27 +65,27 @@ _WHERE = {
     "census": "diagnostics.census",
     "compare": "diagnostics.comparison",
     "course": "diagnostics.course",
+    "interpolate": "surfaces.interpolation",
     "overlap": "diagnostics.subspace",
+    "pca_plane": "surfaces.interpolation",
     "plain": "checkpoint.strip_pruning",
     "plane": "surfaces.plane",
-    "principal": "surfaces.interpolation",
     "prunable": "core.prunable",
     "report": "diagnostics.report.report",
-    "through": "surfaces.interpolation",
     "trajectory": "diagnostics.trajectory",
 }
 
-# the field's names, and the first names of the same functions
-_FIRST_NAMES = {
+# second names of functions, and the names that they are defined by
+_ALIASES = {
     "block_spectrum": "blocks",
-    "interpolate": "through",
     "layer_history": "course",
     "mask_statistics": "census",
-    "pca_plane": "principal",
+    "principal": "pca_plane",
     "prunable_weights": "prunable",
     "spectrum_history": "trajectory",
     "strip_pruning": "plain",
     "subspace_overlap": "overlap",
+    "through": "interpolate",
 }
 
 _MODULES = {"data": "data", "maskfile": "checkpoint.mask_file", "models": "models"}
@@ -149,7 +149,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `sparsediag --help` does not wait for torch (PEP 562)."""
-    name = _FIRST_NAMES.get(name, name)
+    name = _ALIASES.get(name, name)
     if name in _WHERE:
         return getattr(importlib.import_module(f"sparsediag.{_WHERE[name]}"), name)
     if name in _MODULES:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparsediag import Landscape
-from sparsediag.surfaces.directions import steps
+from sparsediag.surfaces.directions import grid_axis
 
 
 def holding(loss: np.ndarray, axes: np.ndarray, **fields: Any) -> Landscape:
@@ -39,7 +39,7 @@ def surface(
     **fields: Any,
 ) -> Landscape:
     """`function(a, b)` on a grid around `middle`, or `function(a)` where that is one number."""
-    axes = np.stack([m + steps(points, span) for m in middle])
+    axes = np.stack([m + grid_axis(points, span) for m in middle])
     centre = float(function(*np.zeros(len(axes))))
     loss = function(*np.meshgrid(*axes, indexing="ij"))
     return holding(loss, axes, **({"centre": centre} | fields))

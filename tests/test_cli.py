@@ -374,16 +374,16 @@ def test_info_keeps_its_count_and_draws_it(place: Path, capsys: Captured, names:
 
 def stop(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, after: int) -> None:
     """Let so many points be measured, and then fail."""
-    from sparsediag.surfaces.evaluate import Sweep
+    from sparsediag.surfaces.evaluate import LossEvaluator
 
-    value, calls = Sweep.__call__, count()
+    value, calls = LossEvaluator.__call__, count()
 
-    def breaking(self: Sweep, place: Any) -> tuple[float, float]:
+    def breaking(self: LossEvaluator, place: Any) -> tuple[float, float]:
         if next(calls) == after:
             raise error
         return value(self, place)
 
-    monkeypatch.setattr(Sweep, "__call__", breaking)
+    monkeypatch.setattr(LossEvaluator, "__call__", breaking)
 
 
 def test_a_landscape_goes_on_after_an_error(

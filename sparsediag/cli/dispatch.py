@@ -18,7 +18,7 @@ from sparsediag.diagnostics.course import WORK, course
 from sparsediag.diagnostics.landscape import landscape
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.diagnostics.trajectory import trajectory
-from sparsediag.surfaces.interpolation import principal, through
+from sparsediag.surfaces.interpolation import interpolate, pca_plane
 
 Load = Callable[..., Problem]  # of a checkpoint, and its name where there are several
 
@@ -77,7 +77,7 @@ def job(
         stems = [file.stem for file in kept]
         nets = _loaded(kept, stems, load)
         dims = given.pop("dims", 2)
-        plane = principal(nets, stems, dims=max(1, min(dims, len(nets) - 1)))
+        plane = pca_plane(nets, stems, dims=max(1, min(dims, len(nets) - 1)))
         return Job(diagnostic, plane, first / f"landscape{part}.npz", long)
     if len(files) == 1:
         out = first.with_name(f"{first.stem}-{name}{part}.npz")
@@ -87,7 +87,7 @@ def job(
         raise ValueError(f"{len(files)} checkpoints came; {name} needs one")
     _only(given, "several nets", "dims")
     told = short_labels(files)
-    plane = through(_loaded(files, told, load), names=told)
+    plane = interpolate(_loaded(files, told, load), names=told)
     return Job(diagnostic, plane, first.with_name(f"{first.stem}-between{part}.npz"), long)
 
 

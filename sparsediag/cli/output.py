@@ -14,10 +14,10 @@ from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.result import Result
 from sparsediag.plotting import style
 from sparsediag.plotting.landscape import plot_comparison
-from sparsediag.surfaces.export import as_csv, as_vtk
+from sparsediag.surfaces.export import write_csv, write_vtk
 
 PICTURES = ("png", "pdf", "svg")
-TABLES: dict[str, Callable[[Landscape, Path], Path]] = {"csv": as_csv, "vtk": as_vtk}
+TABLES: dict[str, Callable[[Landscape, Path], Path]] = {"csv": write_csv, "vtk": write_vtk}
 
 
 def formats(words: str, *, tables: Sequence[str] = ()) -> list[str]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from sparsediag.core.rng import stream
-from sparsediag.curvature.krylov import Krylov, Matvec, dots
-from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Probe, Which, search
+from sparsediag.curvature.krylov import Krylov, Matvec, row_products
+from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Probe, Which, probe_complement
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def certify(
     else:
         again = found.products
     apart = _host((again - products[: len(again)]).norm(dim=1))
-    gram, bilinear = _host(dots(vectors, vectors)), _host(dots(vectors, products))
+    gram, bilinear = _host(row_products(vectors, vectors)), _host(row_products(vectors, products))
     scaled = torch.from_numpy(values).to(products)[:, None] * vectors
     misses = _host((products - scaled).norm(dim=1))
     eps = float(torch.finfo(vectors.dtype).eps)
@@ -132,7 +132,7 @@ def certify(
         krylov = Krylov(matvec, vectors[0], stream("certificate", seed))
         krylov.adopt(*_orthonormal(gram, vectors, products))
         wanted = krylov.ritz(order).values
-        probe = search(krylov, wanted, order, tol, 10 + 2 * len(values))
+        probe = probe_complement(krylov, wanted, order, tol, 10 + 2 * len(values))
         # of the rest it is known only that nothing is better than the least of these
         unseen = len(krylov) < krylov.size
         edges = [wanted[-1], -wanted[-1]] if which == "magnitude" else [wanted[-1]]

@@ -13,17 +13,18 @@ CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}
 PROBE = 4  # samples on which ways to a product are tried and measured
 
 
-def few(batches: Sequence[Batch]) -> Batch:
+def probe_batch(batches: Sequence[Batch]) -> Batch:
     """Return the first samples.
 
-    >>> len(few([(torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(3, 2), torch.zeros(3))])[1])
+    >>> batches = [(torch.zeros(3, 2), torch.zeros(3))] * 2
+    >>> len(probe_batch(batches)[1])
     4
     """
     some = [select_samples(batch, slice(PROBE)) for batch in batches[:PROBE]]
     return select_samples(rechunk(some, PROBE**2)[0], slice(PROBE))
 
 
-def short(device: torch.device, samples: int) -> torch.OutOfMemoryError:
+def out_of_memory(device: torch.device, samples: int) -> torch.OutOfMemoryError:
     """Return the error of a device that cannot hold a pass over so many samples."""
     return torch.OutOfMemoryError(
         f"out of memory: {device} cannot hold the second derivatives of {samples} samples at a "
@@ -32,7 +33,7 @@ def short(device: torch.device, samples: int) -> torch.OutOfMemoryError:
     )
 
 
-def together(
+def chunk_size(
     batches: Sequence[Batch], kind: str, room: float, held: Callable[[Batch], float]
 ) -> int:
     """Return the number of samples of a chunk: small batches are joined, large ones split.
@@ -46,7 +47,7 @@ def together(
     most, fits = max(map(num_samples, batches)), max_chunk(batches, CHUNK.get(kind, 2**18))
     if kind == "cpu" or fits <= most:
         return min(fits, 8 * most)
-    probe = few(batches)
+    probe = probe_batch(batches)
     n = num_samples(probe)
     half = n // 2
     sample = (held(probe) - (held(select_samples(probe, slice(half))) if half else 0)) / (n - half)

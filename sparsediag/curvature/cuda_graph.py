@@ -14,7 +14,7 @@ Recorded = tuple[Callable[[], object], Tensor, int]  # what replays, its result,
 Record = Callable[[Callable[[], Tensor]], Recorded]
 
 
-class Captured:
+class GraphReplay:
     """Compute a function, `captured(function, x)`; after a few calls, replay it.
 
     A recording that fails, takes too much memory or gives another result is dropped.
@@ -69,7 +69,7 @@ class Captured:
         return output.clone()
 
 
-def graph(work: Callable[[], Tensor]) -> Recorded:
+def capture(work: Callable[[], Tensor]) -> Recorded:
     """Record some work on the current stream."""
     kept = torch.cuda.CUDAGraph()
     with torch.cuda.graph(kept, stream=torch.cuda.current_stream()):
@@ -80,7 +80,7 @@ def graph(work: Callable[[], Tensor]) -> Recorded:
 
 
 @cache
-def side(device: torch.device) -> torch.cuda.Stream | None:
+def capture_stream(device: torch.device) -> torch.cuda.Stream | None:
     """Return a stream of a GPU that can be recorded, which the default one cannot; else None."""
     try:
         return torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -89,7 +89,7 @@ def side(device: torch.device) -> torch.cuda.Stream | None:
 
 
 @contextmanager
-def on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+def use_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
     """Work on a stream, after what was asked for before the block and before what comes next.
 
     Gradients are computed on the stream of their forward pass, so both have to be in here.

@@ -36,7 +36,7 @@ ENGINES: dict[str, Callable[[BatchLoss, Sequence[Tensor]], Any]] = {
 }
 
 
-def choose(batch: BatchLoss, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix) -> Mode:
+def choose_mode(batch: BatchLoss, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix) -> Mode:
     """The mode that was asked for, or the best one; see `Curvature`.
 
     Raises:

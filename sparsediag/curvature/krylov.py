@@ -107,8 +107,8 @@ class Krylov:
         at = torch.from_numpy(rows).to(self._rows.device)
         w = self._outside[at] / _to(lengths, self._rows)[:, None]
         if (lengths < 0.1 * self._born[rows]).any():  # rounding has grown by as much
-            w.addmm_(dots(w, self.vectors).to(w), self.vectors, alpha=-1)
-            sizes = dots(w, w).diagonal().sqrt()
+            w.addmm_(row_products(w, self.vectors).to(w), self.vectors, alpha=-1)
+            sizes = row_products(w, w).diagonal().sqrt()
             kept = sizes > 0.7  # of the others it is most of what is left
             if not bool(kept.any()):
                 return None
@@ -136,14 +136,14 @@ class Krylov:
         self._rows[m : m + b] = w
         self.projected = np.pad(self.projected, (0, b))
         self._coupling = np.pad(self._coupling, ((0, b), (0, 0)))
-        inside = dots(self._outside, w)
+        inside = row_products(self._outside, w)
         self._outside -= inside.to(w) @ w
         q, rest = self.vectors, products.clone()
-        first = dots(rest, q)
-        second = less(rest, first, q)
+        first = row_products(rest, q)
+        second = subtract(rest, first, q)
         rest.addmm_(second.to(q), q, alpha=-1)
         self._outside = torch.cat([self._outside, rest])
-        parts = [first + second, inside, dots(self._outside, self._outside)]
+        parts = [first + second, inside, row_products(self._outside, self._outside)]
         packed = torch.cat([p.reshape(-1) for p in parts]).double().cpu().numpy()
         if not np.isfinite(packed).all():
             raise ValueError("a product with the matrix is not finite: the loss has no curvature")
@@ -195,7 +195,7 @@ class Krylov:
     def _orthonormal(self, w: Tensor, passes: int) -> Tensor:
         for _ in range(passes):
             w = _apart(w)
-            w.addmm_(dots(w, self.vectors).to(w), self.vectors, alpha=-1)
+            w.addmm_(row_products(w, self.vectors).to(w), self.vectors, alpha=-1)
         return _apart(w)
 
     def _drop(self) -> None:
@@ -211,7 +211,7 @@ class Krylov:
             self._born = self._born[kept]
 
 
-def dots(a: Tensor, b: Tensor) -> Tensor:
+def row_products(a: Tensor, b: Tensor) -> Tensor:
     """Return the dot products of rows with rows, (len(a), len(b)) in float64.
 
     No more than `SUMMED` terms are added up in float32: a sum over millions of them is off by 1e-3,
@@ -234,14 +234,14 @@ def _dots_at_once(a: Tensor, b: Tensor) -> Tensor:
     return total + a[:, most:] @ b[:, most:].T
 
 
-def less(a: Tensor, parts: Tensor, b: Tensor) -> Tensor:
+def subtract(a: Tensor, parts: Tensor, b: Tensor) -> Tensor:
     """Take `parts` @ b from a, in place; return the dot products of what is left with b.
 
     On a CPU it goes piece by piece, while they are in the cache.
     """
     parts = parts.to(a)
     if a.device.type != "cpu":
-        return dots(a.addmm_(parts, b, alpha=-1), b)
+        return row_products(a.addmm_(parts, b, alpha=-1), b)
     total = a.new_zeros(len(a), len(b), dtype=torch.float64)
     for x, y in _pieces(a, b):
         x.addmm_(parts, y, alpha=-1)
@@ -257,7 +257,10 @@ def _pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _apart(w: Tensor) -> Tensor:
     """New rows, orthonormal among themselves."""
-    return w / dots(w, w).sqrt().to(w) if len(w) == 1 else torch.linalg.qr(w.T).Q.T.contiguous()
+    if len(w) == 1:
+        return w / row_products(w, w).sqrt().to(w)
+    rows: Tensor = torch.linalg.qr(w.T).Q.T.contiguous()
+    return rows
 
 
 def _to(array: np.ndarray, like: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ def eigenpairs(
             break
         if len(ritz.values) >= top and not len(open_pairs):
             room = min(left, krylov.products, max(basis - len(krylov), 10))
-            probe = search(krylov, ritz.values[:top], order, tol, room)
+            probe = probe_complement(krylov, ritz.values[:top], order, tol, room)
             if not probe.missed:
                 break
             probe = Probe()
@@ -174,7 +174,7 @@ def eigenpairs(
     )
 
 
-def search(
+def probe_complement(
     krylov: Krylov,
     wanted: np.ndarray,
     order: Callable[[np.ndarray], np.ndarray],

@@ -19,9 +19,9 @@ from sparsediag.core.filter_norms import filter_norms
 from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.core.problem import Problem
 from sparsediag.core.twice_differentiable import twice_differentiable
-from sparsediag.curvature.chunks import few, short, together
-from sparsediag.curvature.cuda_graph import Captured, graph, on, side
-from sparsediag.curvature.engines import ENGINES, Engine, Mode, choose
+from sparsediag.curvature.chunks import chunk_size, out_of_memory, probe_batch
+from sparsediag.curvature.cuda_graph import GraphReplay, capture, capture_stream, use_stream
+from sparsediag.curvature.engines import ENGINES, Engine, Mode, choose_mode
 
 MATRICES = ("hessian", "gauss-newton", "fisher")
 
@@ -96,7 +96,7 @@ class Curvature:
         self._kept: list[Engine | None] = []
         self._lengths = filter_norms(problem) if norm == "filter" else None
         self._chunks = list(problem.batches)
-        probe = few(self._chunks) if problem.separable else self._chunks[0]
+        probe = probe_batch(self._chunks) if problem.separable else self._chunks[0]
         if matrix == "fisher" and not problem.separable:
             raise ValueError("matrix='fisher' needs a loss that is a mean over separate samples")
         uneven = problem.batch_norm == "eval" and len(set(map(num_samples, self._chunks))) > 1
@@ -104,19 +104,19 @@ class Curvature:
             self.doubts.append(
                 "the loss is not a mean over samples, so uneven batches are not weighted right"
             )
-        self._layout, self._stream = MemoryFormat.of(problem), side(problem.device)
+        self._layout, self._stream = MemoryFormat.of(problem), capture_stream(problem.device)
         room = free_memory(problem.device) / 2
         self._budget = room if memory is None else memory * 2**30
         with self._settings():
             self._weights = self._layout.convert_weights(problem.split(problem.weights))
             try:
-                self.mode = choose(self._pass(probe), self._weights, mode=mode, matrix=matrix)
+                self.mode = choose_mode(self._pass(probe), self._weights, mode=mode, matrix=matrix)
                 if problem.separable:
                     room = min(room, self._budget or room)
-                    size = chunk or together(self._chunks, problem.device.type, room, self._held)
+                    size = chunk or chunk_size(self._chunks, problem.device.type, room, self._held)
                     self._chunks = rechunk(self._chunks, size)
             except torch.OutOfMemoryError as error:
-                raise short(problem.device, num_samples(probe)) from error
+                raise out_of_memory(problem.device, num_samples(probe)) from error
             self._fitted(self._keep)
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -159,9 +159,9 @@ class Curvature:
             except torch.OutOfMemoryError as error:
                 size = max(map(num_samples, self._chunks))
                 if size == 1 or not self.problem.separable:
-                    raise short(self.problem.device, size) from error
+                    raise out_of_memory(self.problem.device, size) from error
             # here the error is gone, and all that it held
-            self._kept, self._captured = [], Captured(0, None)
+            self._kept, self._captured = [], GraphReplay(0, None)
             self._chunks, self._budget = rechunk(self._chunks, size // 2), self._budget / 2
 
     def _keep(self) -> Tensor:
@@ -175,7 +175,7 @@ class Curvature:
             fits = held + engine.nbytes <= self._budget
             held += engine.nbytes * fits
             self._kept.append(engine if fits else None)
-        self._captured = Captured(self._budget - held, graph if self._stream else None)
+        self._captured = GraphReplay(self._budget - held, capture if self._stream else None)
         self.gradient = self._scaled(self.problem.flatten(total))
         return self.gradient
 
@@ -192,5 +192,5 @@ class Curvature:
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
-        with self.problem.evaluation_mode(), twice_differentiable(), on(self._stream):
+        with self.problem.evaluation_mode(), twice_differentiable(), use_stream(self._stream):
             yield

@@ -150,7 +150,7 @@ def inputscape(
     (5, 3, 3)
     """
     options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "std", "progress")}
-    axis = directions.steps(points, span)
+    axis = directions.grid_axis(points, span)
     if axes not in LABELS:
         raise ValueError(unknown_name("axes", axes, LABELS))
     if count < 1 or not clamp > 0:
@@ -159,7 +159,7 @@ def inputscape(
     x, shape = looked.x, looked.x.shape[1:]
     drawn = torch.randint(2, (2, shape.numel()), generator=stream("inputscape", seed))
     signs = (2 * drawn - 1).to(x)
-    u, v = (directions.orthogonal(signs) if axes == "random" else signs).view(2, 1, *shape)
+    u, v = (directions.orthogonalise(signs) if axes == "random" else signs).view(2, 1, *shape)
     loss, values = np.empty((len(x), points, points)), np.zeros((0, 2))
     with problem.evaluation_mode():
         centre, gradient = looked.losses(x), looked.gradient()

@@ -15,8 +15,15 @@ from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.surfaces import checks
 from sparsediag.surfaces.directions import Norm
-from sparsediag.surfaces.evaluate import Precision, Statistics, Sweep
-from sparsediag.surfaces.grid import DONE, INTERPOLATED, MISSING, OVERFLOW, joined, survey
+from sparsediag.surfaces.evaluate import LossEvaluator, Precision, Statistics
+from sparsediag.surfaces.grid import (
+    DONE,
+    INTERPOLATED,
+    MISSING,
+    OVERFLOW,
+    evaluate_grid,
+    merge_shards,
+)
 from sparsediag.surfaces.plane import Axes, Plane, plane
 
 if TYPE_CHECKING:
@@ -82,7 +89,7 @@ class Landscape(Result):
         """Return what a person should know before believing the picture."""
         if missing := (self.status == MISSING).sum():
             return [*self.doubts, f"{missing} points are in other shards"]
-        said = checks.of_grid(self.loss, self.centre, axes=len(self.axes))
+        said = checks.check_grid(self.loss, self.centre, axes=len(self.axes))
         if len(self.away) and self.away.max() > 0.5 * np.ptp(self.places * self.lengths, 0).max():
             said.append(f"nets lie up to {self.away.max():.3g} out of the plane; see their markers")
         return [*self.doubts, *said]
@@ -152,7 +159,7 @@ class Landscape(Result):
         first = parts[0]
         if any(p.source != first.source or not np.isclose(p.centre, first.centre) for p in parts):
             raise ValueError("the shards are of different landscapes; join those of one command")
-        loss, accuracy, status = joined([(p.loss, p.accuracy, p.status) for p in parts])
+        loss, accuracy, status = merge_shards([(p.loss, p.accuracy, p.status) for p in parts])
         return replace(first, loss=loss, accuracy=accuracy, status=status)
 
 
@@ -229,16 +236,16 @@ def landscape(
     statistics = statistics or ("estimate" if on.stops else "fixed")
     ends, grid = on.grid(points, span)
     options["directions"] = fingerprint(str(ends.tolist()), [on.directions])
-    exact, passed = Sweep(on, statistics=statistics), on.project_stops()
+    exact, passed = LossEvaluator(on, statistics=statistics), on.project_stops()
     before: dict[str, Any] = {
         "centre": exact(np.zeros(len(on.directions)))[0],
         "curvature": on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan),
         "heights": np.array([exact(place)[0] for place in passed["places"]]),
-        "doubts": checks.of_plane(on, exact, expected=expected),
+        "doubts": checks.check_plane(on, exact, expected=expected),
     }
     how: dict[str, Any] = {"shard": shard, "jobs": jobs, "resume": resume, "progress": progress}
     how |= {"statistics": statistics, "precision": precision}
-    found = survey(on, grid, adaptive=adaptive, tol=tol, **how)
+    found = evaluate_grid(on, grid, adaptive=adaptive, tol=tol, **how)
     return Landscape(
         **vars(found),
         **before,

@@ -13,8 +13,9 @@ from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
-from sparsediag.surfaces import directions, plane
-from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces import directions
+from sparsediag.surfaces.evaluate import LossEvaluator
+from sparsediag.surfaces.plane import plane_from_vectors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,7 +175,7 @@ def perturbation(
     norm, eps = float(problem.weights.norm()), float(torch.finfo(problem.weights.dtype).eps)
     if relative and not norm:
         raise ValueError("relative=True: all live weights are 0; give the span as a distance")
-    distance = directions.steps(points, span) * (norm if relative else 1)
+    distance = directions.grid_axis(points, span) * (norm if relative else 1)
     if also and also.digests["weights"] != problem.digests["weights"]:
         raise ValueError(f"also has {also.size} other live weights; use the problem's net and mask")
     pairs = along or spectrum(problem, top=top, tol=tol, seed=seed)
@@ -185,7 +186,8 @@ def perturbation(
         )
     vectors = torch.from_numpy(pairs.vectors[:top]).to(problem.weights)
     units, labels = np.eye(len(vectors)), [f"eigenvector {i + 1}" for i in range(len(vectors))]
-    sweeps = [Sweep(plane.along(p, vectors.to(p.weights), labels)) for p in (problem, also) if p]
+    lines = [plane_from_vectors(p, vectors.to(p.weights), labels) for p in (problem, also) if p]
+    sweeps = [LossEvaluator(line) for line in lines]
     centre, *others = (sweep(0 * units[0])[0] for sweep in sweeps)
     seen = np.empty((len(sweeps), 2, len(units), points))
     places = list(np.ndindex(len(sweeps), len(units), points))
@@ -230,7 +232,7 @@ def perturbation(
 
 
 def _second(
-    sweep: Sweep, unit: np.ndarray, curvature: float, norm: float, eps: float
+    sweep: LossEvaluator, unit: np.ndarray, curvature: float, norm: float, eps: float
 ) -> tuple[float, float]:
     """The second difference along a vector, and its error.
 

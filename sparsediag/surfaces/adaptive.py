@@ -23,7 +23,7 @@ TINY = float(np.finfo(float).tiny)
 Fetch = Callable[[np.ndarray], np.ndarray]  # numbers of points -> their values
 
 
-def adapt(
+def adaptive_values(
     shape: tuple[int, int], fetch: Fetch, *, tol: float, seed: int = 0
 ) -> tuple[np.ndarray, float]:
     """Values at all points of a grid, and the largest error on points held back, of the range.

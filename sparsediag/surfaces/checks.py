@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from sparsediag.core.losses import logits
 from sparsediag.core.problem import Problem
-from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.evaluate import LossEvaluator
 from sparsediag.surfaces.plane import Plane
 
 NORMS = nn.modules.batchnorm._BatchNorm
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
-def of_plane(plane: Plane, sweep: Sweep, *, expected: float | None = None) -> list[str]:
+def check_plane(plane: Plane, sweep: LossEvaluator, *, expected: float | None = None) -> list[str]:
     """Findings on the net, its data and the directions, before the first point.
 
     Args:
@@ -49,7 +49,7 @@ def _stale(plane: Plane, own: float) -> list[str]:
     problem = plane.problem
     if problem.samples < 2 or not any(isinstance(m, NORMS) for m in problem.net.modules()):
         return []
-    anew = Sweep(plane, statistics="estimate")(np.zeros(len(plane.directions)))[0]
+    anew = LossEvaluator(plane, statistics="estimate")(np.zeros(len(plane.directions)))[0]
     if not own > 1.5 * anew + 0.05:
         return []
     return [
@@ -72,7 +72,7 @@ def _classes(targets: Any) -> bool:
     return isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
 
 
-def of_grid(loss: np.ndarray, centre: float, *, axes: int) -> list[str]:
+def check_grid(loss: np.ndarray, centre: float, *, axes: int) -> list[str]:
     """Findings on the values of a finished grid.
 
     Args:

@@ -20,13 +20,13 @@ from sparsediag.core.rng import stream
 Norm = Literal["filter", "layer", "weight", "none"]
 
 
-def steps(points: int, span: float) -> np.ndarray:
+def grid_axis(points: int, span: float) -> np.ndarray:
     """Places on a line from -span to span, (points,); an odd number has exactly 0 in the middle.
 
     Raises:
         ValueError: If there are fewer than 2 points, or the span is not positive and finite.
 
-    >>> steps(3, 0.5).tolist()
+    >>> grid_axis(3, 0.5).tolist()
     [-0.5, 0.0, 0.5]
     """
     if points < 2:
@@ -37,7 +37,7 @@ def steps(points: int, span: float) -> np.ndarray:
     return places
 
 
-def random(
+def random_direction(
     problem: Problem, *, norm: Norm = "filter", vectors: bool | None = None, seed: int = 0
 ) -> Tensor:
     """A Gaussian direction, (size,), normalised as Li et al. do (NeurIPS 2018, section 4).
@@ -46,8 +46,8 @@ def random(
 
     Args:
         problem: Gives the coordinates and the weights whose scale the direction takes.
-        norm: See `normalised`.
-        vectors: Whether biases and batch norm move too; see `normalised`.
+        norm: See `normalise`.
+        vectors: Whether biases and batch norm move too; see `normalise`.
         seed: Seed of the Gaussian, drawn on the CPU so that it is the same on every device.
 
     Raises:
@@ -55,7 +55,7 @@ def random(
 
     >>> net = torch.nn.Linear(4, 2)
     >>> problem = Problem(net, [(torch.ones(1, 4), torch.tensor([0]))])
-    >>> d = problem.split(random(problem))["weight"]
+    >>> d = problem.split(random_direction(problem))["weight"]
     >>> torch.allclose(d.norm(dim=1), net.weight.norm(dim=1))
     True
     """
@@ -66,10 +66,10 @@ def random(
             for name, shape in problem.live.shapes.items()
         }
     )
-    return normalised(problem, gaussian, norm=norm, vectors=vectors)
+    return normalise(problem, gaussian, norm=norm, vectors=vectors)
 
 
-def normalised(
+def normalise(
     problem: Problem, direction: Tensor, *, norm: Norm = "filter", vectors: bool | None = None
 ) -> Tensor:
     """The direction in units of the weights: a step of 1 is as long as they are, (size,).
@@ -101,13 +101,13 @@ def normalised(
     )
 
 
-def orthogonal(directions: Tensor) -> Tensor:
+def orthogonalise(directions: Tensor) -> Tensor:
     """The directions made orthogonal one after another, each as long as it was, (dims, size).
 
     Raises:
         ValueError: If one lies in the space of those before it.
 
-    >>> orthogonal(torch.tensor([[2.0, 0.0], [3.0, 4.0]]))
+    >>> orthogonalise(torch.tensor([[2.0, 0.0], [3.0, 4.0]]))
     tensor([[2., 0.],
             [0., 5.]])
     """

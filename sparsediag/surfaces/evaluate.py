@@ -27,8 +27,8 @@ CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**22}  # numbers of input at a time
 FEWEST = 64  # samples at a time, for batch norm's statistics
 
 
-class Sweep:
-    """`sweep(place)` is the mean loss and the accuracy at `weights + place . directions`.
+class LossEvaluator:
+    """`evaluator(place)` is the mean loss and the accuracy at `weights + place . directions`.
 
     Args:
         plane: The centre and the directions.
@@ -39,7 +39,7 @@ class Sweep:
     >>> from sparsediag import Problem, plane
     >>> net = torch.nn.Linear(4, 2)
     >>> problem = Problem(net, [(torch.ones(1, 4), torch.tensor([0]))])
-    >>> loss, accuracy = Sweep(plane(problem))(np.zeros(2))
+    >>> loss, accuracy = LossEvaluator(plane(problem))(np.zeros(2))
     >>> bool(np.isclose(loss, problem.value()))
     True
     """

@@ -28,7 +28,7 @@ class Values(Protocol):
     def lines(self) -> bool: ...
 
 
-def as_csv(landscape: Values, path: Path) -> Path:
+def write_csv(landscape: Values, path: Path) -> Path:
     """A line for each point: its place, loss, accuracy and status."""
     names = ["line", "a"] if landscape.lines else ["a", "b"][: len(landscape.axes)]
     axes = [np.arange(len(landscape.loss)), *landscape.axes] if landscape.lines else landscape.axes
@@ -42,7 +42,7 @@ def as_csv(landscape: Values, path: Path) -> Path:
     return path
 
 
-def as_vtk(landscape: Values, path: Path) -> Path:
+def write_vtk(landscape: Values, path: Path) -> Path:
     """A plane as a rectilinear grid with the fields loss, accuracy and status (ParaView).
 
     Raises:

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from sparsediag.core.fingerprint import fingerprint
-from sparsediag.surfaces.adaptive import adapt
-from sparsediag.surfaces.evaluate import Precision, Statistics, Sweep
+from sparsediag.surfaces.adaptive import adaptive_values
+from sparsediag.surfaces.evaluate import LossEvaluator, Precision, Statistics
 from sparsediag.surfaces.parallel import computing
 from sparsediag.surfaces.plane import Plane
-from sparsediag.surfaces.point_log import Points
+from sparsediag.surfaces.point_log import PointLog
 
 MISSING, DONE, OVERFLOW, INTERPOLATED = range(4)
 CHECKED = 5  # points at which a lower precision is compared with float32
 
 
 @dataclass(frozen=True)
-class Survey:
+class GridValues:
     """Values at the points of a grid.
 
     Attributes:
@@ -38,7 +38,7 @@ class Survey:
     rounding: float
 
 
-def survey(
+def evaluate_grid(
     plane: Plane,
     grid: np.ndarray,
     *,
@@ -50,15 +50,15 @@ def survey(
     jobs: int = 1,
     resume: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Survey:
+) -> GridValues:
     """Compute a grid.
 
     Args:
         plane: Where it lies.
         grid: Coordinates of its points, (..., directions of the plane).
-        statistics: Of batch norm; see `Sweep`.
-        precision: See `Sweep`.
-        adaptive: Interpolate where that is good enough; see `adapt`.
+        statistics: Of batch norm; see `LossEvaluator`.
+        precision: See `LossEvaluator`.
+        adaptive: Interpolate where that is good enough; see `adaptive_values`.
         tol: Its error, as a share of the range.
         shard: "i/n" for the i-th of n parts, 1/n the first.
         jobs: Processes.
@@ -66,7 +66,7 @@ def survey(
         progress: Called as `progress(points, all)`.
     """
     shape, places = grid.shape[:-1], grid.reshape(-1, grid.shape[-1])
-    mine = range(len(places)) if shard is None else part(shard, len(places))
+    mine = range(len(places)) if shard is None else shard_indices(shard, len(places))
     if adaptive and (shard is not None or plane.lines or len(shape) != 2):
         raise ValueError("an adaptive grid needs a plane and all of its points: no shard, dims=2")
     if not 0 < tol < 1:
@@ -78,7 +78,7 @@ def survey(
         "options": f"{statistics} {precision}",
         "shard": shard or "all",
     }
-    with computing(plane, jobs=jobs, **options) as compute, Points(resume, about) as points:
+    with computing(plane, jobs=jobs, **options) as compute, PointLog(resume, about) as points:
 
         def fetch(numbers: np.ndarray) -> np.ndarray:
             todo = [int(i) for i in numbers if int(i) not in points.values]
@@ -89,7 +89,7 @@ def survey(
             return np.array([points.values[int(i)][0] for i in numbers])
 
         if adaptive:
-            surface, held_out = adapt((shape[0], shape[1]), fetch, tol=tol)
+            surface, held_out = adaptive_values((shape[0], shape[1]), fetch, tol=tol)
             loss = surface.ravel()
         else:
             fetch(np.array(mine))
@@ -103,15 +103,15 @@ def survey(
     if precision != "float32":
         finite = np.flatnonzero(status == DONE)
         tried = finite[np.linspace(0, len(finite) - 1, min(CHECKED, len(finite))).astype(int)]
-        sweep = Sweep(plane, statistics=statistics)
+        sweep = LossEvaluator(plane, statistics=statistics)
         exact = np.array([sweep(places[i])[0] for i in tried])
         off = np.abs(loss[tried] - exact) / np.maximum(np.abs(exact), 1e-6)
         rounding = float(off.max(initial=0))
     grids = (loss.reshape(shape), accuracy.reshape(shape), status.reshape(shape))
-    return Survey(*grids, held_out, rounding)
+    return GridValues(*grids, held_out, rounding)
 
 
-def joined(shards: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+def merge_shards(shards: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
     """Loss, accuracy and status of a grid from those of its shards.
 
     Raises:
@@ -126,10 +126,10 @@ def joined(shards: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[
     return whole
 
 
-def part(shard: str, points: int) -> range:
+def shard_indices(shard: str, points: int) -> range:
     """The points of a shard "i/n".
 
-    >>> list(part("2/3", 8))
+    >>> list(shard_indices("2/3", 8))
     [1, 4, 7]
     """
     i, _, n = shard.partition("/")

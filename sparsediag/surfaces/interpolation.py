@@ -62,7 +62,7 @@ def common_coordinates(
 
 
 @full_precision()
-def through(
+def interpolate(
     problems: Sequence[Problem], *, names: Sequence[str] = (), masks: Masks = "union"
 ) -> Plane:
     """The line through two nets, or the plane through three: the first at 0, the others at 1.
@@ -81,7 +81,8 @@ def through(
 
     >>> batches = [(torch.eye(2), torch.ones(2, 1))]
     >>> nets = [torch.nn.Linear(2, 1) for _ in range(3)]
-    >>> through([Problem(net, batches, loss=torch.nn.MSELoss()) for net in nets]).directions.shape
+    >>> problems = [Problem(net, batches, loss=torch.nn.MSELoss()) for net in nets]
+    >>> interpolate(problems).directions.shape
     torch.Size([2, 3])
     """
     if len(problems) not in (2, 3):
@@ -109,7 +110,7 @@ def through(
 
 
 @full_precision()
-def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 2) -> Plane:
+def pca_plane(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 2) -> Plane:
     """The plane in which the checkpoints of a run move most, the last one at its centre.
 
     The directions are unit vectors: the principal components of the ways from the last checkpoint
@@ -126,7 +127,7 @@ def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
     >>> batches = [(torch.eye(2), torch.ones(2, 1))]
     >>> nets = [torch.nn.Linear(2, 1) for _ in range(4)]
     >>> run = [Problem(net, batches, loss=torch.nn.MSELoss()) for net in nets]
-    >>> principal(run, ["1", "2", "3", "4"]).directions.shape
+    >>> pca_plane(run, ["1", "2", "3", "4"]).directions.shape
     torch.Size([2, 3])
     """
     if len(problems) <= dims:
@@ -141,7 +142,7 @@ def principal(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
     if not squares[-1] > 1e-12 * squares[0]:  # all on one line
         squares, mix = squares[:1], mix[:1]
     shares = (squares / total).tolist()
-    rows = directions.orthogonal(torch.nn.functional.normalize(mix.to(away) @ away))
+    rows = directions.orthogonalise(torch.nn.functional.normalize(mix.to(away) @ away))
     at = (away @ rows.T).cpu().numpy()
     low, high = at.min(axis=0, initial=0), at.max(axis=0, initial=0)
     half = 0.6 * (high - low)

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from sparsediag.core.process import describe_exit
-from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.evaluate import LossEvaluator
 from sparsediag.surfaces.plane import Plane
 
 Values = tuple[float, float]
 Compute = Callable[[np.ndarray], Iterable[Values]]
-_sweep: Sweep  # of a worker process
+_sweep: LossEvaluator  # of a worker process
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def computing(plane: Plane, *, jobs: int = 1, **options: Any) -> Iterator[Comput
         plane: Where the places lie.
         jobs: Processes; each takes its share of the processor's threads, and GPUs are dealt out in
             turn.
-        **options: Those of `Sweep`.
+        **options: Those of `LossEvaluator`.
 
     Raises:
         ValueError: If the net or the loss cannot be sent to another process.
@@ -41,7 +41,7 @@ def computing(plane: Plane, *, jobs: int = 1, **options: Any) -> Iterator[Comput
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: need 1 process or more")
     if jobs == 1:
-        sweep = Sweep(plane, **options)
+        sweep = LossEvaluator(plane, **options)
         yield lambda places: map(sweep, places)
         return
     try:
@@ -86,7 +86,7 @@ def _start(packed: bytes, threads: int, turn: Any) -> None:
         mask = problem.mask and problem.mask.to(device)
         moved = problem.replace(net=net.to(device), mask=mask)
         plane = replace(plane, problem=moved, directions=plane.directions.to(device))
-    _sweep = Sweep(plane, **options)
+    _sweep = LossEvaluator(plane, **options)
 
 
 def _at(place: np.ndarray) -> Values:

@@ -68,7 +68,7 @@ class Plane:
 
     def orthogonal(self) -> Plane:
         """The same plane with axes that stand upright on each other, as long as they were."""
-        return replace(self, directions=directions.orthogonal(self.directions))
+        return replace(self, directions=directions.orthogonalise(self.directions))
 
     def grid(self, points: int, span: float) -> tuple[np.ndarray, np.ndarray]:
         """The axes of a grid, (1 or 2, points), and the places of its points, (..., directions).
@@ -77,7 +77,7 @@ class Plane:
             points: Along each axis.
             span: How far to go, in units of what is worth a look.
         """
-        unit = directions.steps(points, span)
+        unit = directions.grid_axis(points, span)
         axes = np.stack([m + h * unit for m, h in zip(self.middle, self.half, strict=True)])
         if self.lines:
             return axes, np.einsum("p,ij->ipj", axes[0], np.eye(len(self.directions)))
@@ -111,7 +111,9 @@ class Plane:
 
 
 @full_precision()
-def along(problem: Problem, vectors: Tensor, labels: Sequence[str], **about: Any) -> Plane:
+def plane_from_vectors(
+    problem: Problem, vectors: Tensor, labels: Sequence[str], **about: Any
+) -> Plane:
     """Directions of your own, seen from -1 to 1.
 
     Args:
@@ -125,12 +127,12 @@ def along(problem: Problem, vectors: Tensor, labels: Sequence[str], **about: Any
 
 
 @full_precision()
-def own(problem: Problem, tensors: Sequence[Mapping[str, Tensor]]) -> Plane:
+def plane_from_tensors(problem: Problem, tensors: Sequence[Mapping[str, Tensor]]) -> Plane:
     """Directions given as tensors by name in the net's shapes; what would revive a weight is cut.
 
     >>> net = torch.nn.Linear(1, 1)
     >>> problem = Problem(net, [(torch.ones(1, 1), torch.zeros(1, 1))], loss=torch.nn.MSELoss())
-    >>> own(problem, [{"bias": torch.ones(1)}]).directions
+    >>> plane_from_tensors(problem, [{"bias": torch.ones(1)}]).directions
     tensor([[0., 1.]])
     """
     given = [{name: t.to(problem.weights) for name, t in one.items()} for one in tensors]
@@ -141,7 +143,7 @@ def own(problem: Problem, tensors: Sequence[Mapping[str, Tensor]]) -> Plane:
     if lost > 1e-6 * whole:
         doubts = [f"the directions left the mask: {lost / whole:.0%} of their square was cut off"]
     labels = [f"direction {i + 1}" for i in range(len(vectors))]
-    return along(problem, vectors, labels, doubts=doubts)
+    return plane_from_vectors(problem, vectors, labels, doubts=doubts)
 
 
 @full_precision()
@@ -163,7 +165,7 @@ def plane(
             "gradient": uphill, and a random one. "eigenvectors": the Hessian's top ones, unit
             vectors that keep their own scale.
         dims: 1 for a line, 2 for a plane.
-        norm: How the directions are scaled; see `directions.normalised`.
+        norm: How the directions are scaled; see `directions.normalise`.
         vectors: Whether biases and batch norm move too; see there.
         lines: Random lines, each with the next seed, instead of one (dims=1).
         seed: Seed of the random directions.
@@ -183,15 +185,15 @@ def plane(
         found = lanczos(Curvature(problem), top=dims, which="largest", tol=1e-3, seed=seed)
         labels = [f"eigenvector {i + 1}" for i in range(dims)]
         doubts = [f"eigenvectors: {line}" for line in found.certificate.doubts]
-        return along(problem, found.vectors, labels, unit="distance", doubts=doubts)
+        return plane_from_vectors(problem, found.vectors, labels, unit="distance", doubts=doubts)
     drawn = [
-        directions.random(problem, norm=norm, vectors=vectors, seed=seed + i)
+        directions.random_direction(problem, norm=norm, vectors=vectors, seed=seed + i)
         for i in range(max(dims, lines))
     ]
     labels = [f"random {seed + i}" for i in range(dims)]
     if axes == "gradient":
         uphill = problem.gradient()
-        drawn[0] = directions.normalised(problem, uphill, norm=norm, vectors=vectors)
+        drawn[0] = directions.normalise(problem, uphill, norm=norm, vectors=vectors)
         labels[0] = "gradient"
     elif axes != "random":
         raise ValueError(unknown_name("kind of axes", axes, get_args(Axes)))

@@ -20,7 +20,7 @@ from sparsediag.core.errors import CheckpointError
 RECORD = np.dtype([("index", "<u4"), ("loss", "<f8"), ("accuracy", "<f8"), ("check", "<u4")])
 
 
-class Points:
+class PointLog:
     """Loss and accuracy of the points that are done, by their number in the grid.
 
     Args:
@@ -33,7 +33,7 @@ class Points:
     Raises:
         CheckpointError: If the file holds points of something else, or another process writes it.
 
-    >>> with Points(None, {}) as points:
+    >>> with PointLog(None, {}) as points:
     ...     points.add(3, 0.5, 1.0)
     ...     points.values
     {3: (0.5, 1.0)}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import sparsediag as sd
-from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.evaluate import LossEvaluator
 from sparsediag.surfaces.grid import INTERPOLATED
 from sparsediag.surfaces.plane import plane
 from tests.bench.nets import batches, data_name, trained
@@ -106,7 +106,7 @@ def speeds(device: torch.device) -> Rows:
         bare = {what: seconds(work) for what, work in floors(problem).items()}
         best = min(bare, key=bare.__getitem__)
         problem = problem_of(name, 0.1, device)
-        sweep, place = Sweep(plane(problem)), np.array([0.1, 0.2])
+        sweep, place = LossEvaluator(plane(problem)), np.array([0.1, 0.2])
         floor = floors(problem)[best]
         pairs = [(seconds(partial(sweep, place), 1), seconds(floor, 1)) for _ in range(7)]
         ours, least = (sorted(times)[3] for times in zip(*pairs, strict=True))
@@ -130,7 +130,7 @@ def adaptive(device: torch.device) -> Rows:
         kept = trained(name, density, device=device)
         problem = sd.Problem(kept.build(device), batches(64, 64, device), mask=kept.mask)
         found = sd.landscape(problem, points=51, adaptive=True)
-        sweep, share = Sweep(plane(problem)), (found.status != INTERPOLATED).mean()
+        sweep, share = LossEvaluator(plane(problem)), (found.status != INTERPOLATED).mean()
         guessed = np.argwhere(found.status == INTERPOLATED)
         draw = np.random.default_rng(0).permutation(len(guessed))[:CHECKED]
         misses = [

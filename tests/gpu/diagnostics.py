@@ -31,9 +31,9 @@ WAYS: dict[str, Callable[[Problems, Folder, Settings], Any]] = {
     "signal": lambda p, *_: sd.signal(p[-1]).rms,
     "landscape": lambda p, *_: sd.landscape(p[-1], points=3).loss,
     "landscape, bfloat16": lambda p, *_: sd.landscape(p[-1], points=3, precision="bfloat16").loss,
-    "landscape, between nets": lambda p, *_: sd.landscape(sd.through(p[-2:]), points=3).loss,
+    "landscape, between nets": lambda p, *_: sd.landscape(sd.interpolate(p[-2:]), points=3).loss,
     "landscape, a run": lambda p, *_: (
-        sd.landscape(sd.principal(p, [str(i) for i in range(len(p))]), points=3).loss
+        sd.landscape(sd.pca_plane(p, [str(i) for i in range(len(p))]), points=3).loss
     ),
     "comparison": lambda p, *_: (
         sd.compare({str(i): sd.landscape(one, points=5) for i, one in enumerate(p[-2:])}).rises

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 
 import sparsediag as sd
-from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.evaluate import LossEvaluator
 from tests.bench.landscape import floors, loss_landscapes
 from tests.bench.timing import seconds
 from tests.gpu import nets, sets
@@ -41,7 +41,7 @@ def measurements(settings: Settings) -> Measurements:
 
 
 def points(problem: sd.Problem, precision: str) -> Row:
-    sweep, point = Sweep(sd.plane(problem), precision=precision), np.array([0.1, 0.2])
+    sweep, point = LossEvaluator(sd.plane(problem), precision=precision), np.array([0.1, 0.2])
     return _row(seconds(partial(sweep, point), 3))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from sparsediag.core.batches import Batch, num_samples, select_samples
 from sparsediag.core.double_backward import DoubleBackward
-from sparsediag.curvature.chunks import few, together
+from sparsediag.curvature.chunks import chunk_size, probe_batch
 
 IMAGES = [(torch.zeros(128, 3, 32, 32), torch.zeros(128)) for _ in range(20)]
 
@@ -29,29 +29,29 @@ def _held(samples: Batch) -> float:
     ],
 )
 def test_images_of_32_pixels(kind: str, room: float, size: int) -> None:
-    assert together(IMAGES, kind, room, _held) == size
+    assert chunk_size(IMAGES, kind, room, _held) == size
 
 
 def test_small_batches_are_joined() -> None:
     some = [(torch.zeros(3, 4), torch.zeros(3)) for _ in range(9)]
-    assert together(some, "cpu", 1, _held) == 24
-    assert together(some, "cuda", 20e3, _held) == 20
+    assert chunk_size(some, "cpu", 1, _held) == 24
+    assert chunk_size(some, "cuda", 20e3, _held) == 20
     single = [(torch.zeros(1, 4), torch.zeros(1))]
-    assert together(single, "cuda", 1e12, _held) > 1
+    assert chunk_size(single, "cuda", 1e12, _held) > 1
 
 
 def test_tokens_go_by_batches_on_a_gpu() -> None:
     words = [(torch.zeros(5, 100, dtype=torch.long), torch.zeros(5))] * 3
-    assert together(words, "cuda", 1e12, _held) == 5
+    assert chunk_size(words, "cuda", 1e12, _held) == 5
 
 
 def test_few_samples() -> None:
     assert (
-        num_samples(few(IMAGES))
-        == num_samples(few([select_samples(b, slice(1)) for b in IMAGES]))
+        num_samples(probe_batch(IMAGES))
+        == num_samples(probe_batch([select_samples(b, slice(1)) for b in IMAGES]))
         == 4
     )
-    assert num_samples(few([select_samples(IMAGES[0], slice(2))])) == 2
+    assert num_samples(probe_batch([select_samples(IMAGES[0], slice(2))])) == 2
 
 
 def test_bytes_a_sample_of_a_net_are_those_of_many() -> None:

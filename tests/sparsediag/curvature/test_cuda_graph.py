@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsediag import Curvature
-from sparsediag.curvature.cuda_graph import WARM, Captured, Recorded
+from sparsediag.curvature.cuda_graph import WARM, GraphReplay, Recorded
 
 
 def _record(work: Callable[[], Tensor]) -> Recorded:
@@ -42,7 +42,7 @@ def _points(count: int) -> list[Tensor]:
 
 
 def test_a_recording_is_replayed() -> None:
-    captured = Captured(100, _record)
+    captured = GraphReplay(100, _record)
     points = _points(WARM + 3)
     came = [captured(_double, x) for x in points[:WARM]]
     assert captured.note == "replayed"
@@ -66,7 +66,7 @@ def test_a_recording_is_replayed() -> None:
 def test_what_cannot_be_replayed_is_computed(
     record: Callable | None, room: float, note: str
 ) -> None:
-    captured = Captured(room, record)
+    captured = GraphReplay(room, record)
     for x in _points(WARM + 2):
         assert torch.equal(captured(_double, x), 2 * x)
     assert note in captured.note
@@ -74,7 +74,7 @@ def test_what_cannot_be_replayed_is_computed(
 
 
 def test_a_function_that_is_called_once_is_not_recorded() -> None:
-    captured = Captured(100, _failing)
+    captured = GraphReplay(100, _failing)
     captured(_double, torch.ones(5))
     assert "too few" in captured.note
 
@@ -87,7 +87,7 @@ def test_products_replayed(memory: float, mode: str, matrix: str, norm: str) -> 
     problem = cases.masked_cnn()
     options = {"mode": mode, "matrix": matrix, "norm": norm, "memory": memory, "chunk": 4}
     computed, replayed = (Curvature(problem, **options) for _ in range(2))
-    replayed._captured = Captured(1e9, _record)
+    replayed._captured = GraphReplay(1e9, _record)
     for seed in range(WARM + 2):
         v = torch.randn(problem.size, generator=torch.Generator().manual_seed(seed)).double()
         torch.testing.assert_close(replayed(v), computed(v), rtol=0, atol=1e-12)
@@ -115,7 +115,7 @@ def test_no_recording_outlives_its_chunks(memory: float) -> None:
 
         return replay, output, 100
 
-    curvature._captured = Captured(1e9, record)
+    curvature._captured = GraphReplay(1e9, record)
     for _ in range(WARM):
         curvature(v)
     assert curvature.captured == "replayed"

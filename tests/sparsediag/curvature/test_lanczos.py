@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsediag.curvature.krylov import Krylov
-from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Probe, eigenpairs, search
+from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Probe, eigenpairs, probe_complement
 
 WHICH = tuple(ORDER)
 SPECTRA = {
@@ -277,7 +277,7 @@ def test_a_probe_finds_what_a_krylov_space_misses(size: int, which: str) -> None
         seen = krylov.ritz(ORDER[which]).values[:2]
         np.testing.assert_allclose(seen, [10 * sign, 6 * sign], atol=0.05)
         products = krylov.products
-        probe = search(krylov, seen, ORDER[which], 1e-3, 30)
+        probe = probe_complement(krylov, seen, ORDER[which], 1e-3, 30)
         assert probe.count == krylov.products - products
         assert probe.missed or probe.chance < 0.08
         assert not probe.missed or 6 < sign * probe.best < 8 + 1e-9

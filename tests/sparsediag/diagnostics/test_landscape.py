@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag import CheckpointError, Landscape, Mask, Problem, landscape, through
+from sparsediag import CheckpointError, Landscape, Mask, Problem, interpolate, landscape
 from sparsediag.surfaces import directions, evaluate
 from sparsediag.surfaces.grid import DONE
 from sparsediag.surfaces.point_log import RECORD
@@ -29,7 +29,7 @@ def slope(dims: int = 2) -> Problem:
     """A loss that rises along direction 1 and is level along direction 2."""
     batches = cases.regression((2,), (6,), 1)
     like = Problem(nn.Linear(6, 1, bias=False).double(), batches, loss=nn.MSELoss())
-    d1, d2 = (directions.random(like, seed=seed) for seed in (0, 1))
+    d1, d2 = (directions.random_direction(like, seed=seed) for seed in (0, 1))
     x = d1 - (d1 @ d2) / (d2 @ d2) * d2
     pair = (x / (x @ d1), torch.zeros(1))
     return Problem(like.net, [(pair[0][None], pair[1])], loss=lambda outputs, _: outputs.mean())
@@ -83,7 +83,7 @@ def test_a_quadratic_loss_has_its_closed_form_everywhere(norm: Any, dims: int) -
         parts = problem.split(v)
         return np.hstack([parts["weight"].numpy(), parts["bias"].numpy()[:, None]])
 
-    d = [matrix(directions.random(problem, norm=norm, seed=4 + i)) for i in range(dims)]
+    d = [matrix(directions.random_direction(problem, norm=norm, seed=4 + i)) for i in range(dims)]
     for place in np.ndindex(found.loss.shape):
         at = matrix(problem.weights) + sum(found.axes[k, i] * d[k] for k, i in enumerate(place))
         assert found.loss[place] == pytest.approx(np.mean((inputs @ at.T - y) ** 2), abs=1e-10)
@@ -123,7 +123,7 @@ def test_an_odd_number_of_points_has_an_exact_centre(points: int, span: float) -
 
 def test_gram_holds_the_cosines() -> None:
     problem = cases.tanh_mlp()
-    d = [directions.random(problem, seed=seed) for seed in (5, 6)]
+    d = [directions.random_direction(problem, seed=seed) for seed in (5, 6)]
     gram = landscape(problem, points=2, seed=5).gram
     assert np.diag(gram) == pytest.approx(1)
     cosine = float(F.cosine_similarity(*d, dim=0))
@@ -282,7 +282,7 @@ def test_shards_of_other_planes_do_not_join() -> None:
     for i, problem in enumerate(nets):
         problem.weights.add_(i)
     pairs = ([nets[0], nets[1]], [nets[0], nets[2]])
-    ways = [through(pair, names=["a", "b"]) for pair in pairs]
+    ways = [interpolate(pair, names=["a", "b"]) for pair in pairs]
     parts = [landscape(way, points=4, shard=f"{i}/2") for i, way in enumerate(ways, 1)]
     with pytest.raises(ValueError, match="the shards are of different landscapes"):
         Landscape.join(parts)
@@ -291,7 +291,7 @@ def test_shards_of_other_planes_do_not_join() -> None:
 def test_a_barrier_does_not_depend_on_where_the_points_lie() -> None:
     one, other = cases.tanh_mlp(), cases.tanh_mlp()
     other.weights.mul_(-1)
-    way = through([one, other])
+    way = interpolate([one, other])
     fine = landscape(way, points=201)
     assert fine.heights == pytest.approx(fine.losses)
     for points in (30, 41):

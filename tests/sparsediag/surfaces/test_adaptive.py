@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sparsediag.surfaces.adaptive import adapt
+from sparsediag.surfaces.adaptive import adaptive_values
 
 Function = Callable[[np.ndarray, np.ndarray], np.ndarray]
 SMOOTH: dict[str, Function] = {
@@ -56,7 +56,7 @@ def _hole(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("tol", [0.01, 0.003])
 def test_a_smooth_surface_needs_few_points(name: str, tol: float) -> None:
     surface = Surface(SMOOTH[name])
-    values, error = adapt((51, 51), surface, tol=tol)
+    values, error = adaptive_values((51, 51), surface, tol=tol)
     assert 0 < error <= tol
     assert len(surface.asked) == len(set(surface.asked)) < 0.25 * values.size
     worst = np.abs(values - surface.truth).max() / np.ptp(surface.truth)
@@ -66,15 +66,15 @@ def test_a_smooth_surface_needs_few_points(name: str, tol: float) -> None:
 
 def test_a_smaller_error_takes_more_points() -> None:
     loose, tight = Surface(SMOOTH["waves"]), Surface(SMOOTH["waves"])
-    adapt((51, 51), loose, tol=0.05)
-    adapt((51, 51), tight, tol=0.0005)
+    adaptive_values((51, 51), loose, tol=0.05)
+    adaptive_values((51, 51), tight, tol=0.0005)
     assert len(loose.asked) < len(tight.asked)
 
 
 @pytest.mark.parametrize("function", [_noise, _constant, _cliff, _hole])
 def test_other_surfaces_are_computed_whole(function: Function) -> None:
     surface = Surface(function, (25, 25))
-    values, error = adapt((25, 25), surface, tol=0.01)
+    values, error = adaptive_values((25, 25), surface, tol=0.01)
     assert error == 0
     assert values.tobytes() == surface.truth.tobytes()
     assert sorted(surface.asked) == list(range(625))
@@ -83,7 +83,7 @@ def test_other_surfaces_are_computed_whole(function: Function) -> None:
 @pytest.mark.parametrize("shape", [(2, 2), (2, 3), (3, 2), (7, 7), (8, 9), (2, 60), (60, 2)])
 def test_small_grids(shape: tuple[int, int]) -> None:
     surface = Surface(SMOOTH["waves"], shape)
-    values, _ = adapt(shape, surface, tol=0.01)
+    values, _ = adaptive_values(shape, surface, tol=0.01)
     assert values.shape == shape
     assert np.abs(values - surface.truth).max() <= 0.05 * np.ptp(surface.truth)
     assert len(surface.asked) == len(set(surface.asked))
@@ -92,7 +92,7 @@ def test_small_grids(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shape", [(21, 41), (41, 21)])
 def test_a_grid_of_two_lengths_is_not_transposed(shape: tuple[int, int]) -> None:
     surface = Surface(SMOOTH["ramp"], shape)
-    values, error = adapt(shape, surface, tol=0.02)
+    values, error = adaptive_values(shape, surface, tol=0.02)
     assert len(surface.asked) < values.size
     assert values.shape == shape
     assert np.abs(values - surface.truth).max() <= 3 * error * np.ptp(surface.truth)
@@ -101,10 +101,10 @@ def test_a_grid_of_two_lengths_is_not_transposed(shape: tuple[int, int]) -> None
 def test_one_seed_gives_one_choice() -> None:
     np.random.seed(0)  # noqa: NPY002
     one, same, other = (Surface(SMOOTH["pit"]) for _ in range(3))
-    first, _ = adapt((51, 51), one, tol=0.01)
+    first, _ = adaptive_values((51, 51), one, tol=0.01)
     np.random.seed(1)  # noqa: NPY002
-    second, _ = adapt((51, 51), same, tol=0.01)
-    adapt((51, 51), other, tol=0.01, seed=1)
+    second, _ = adaptive_values((51, 51), same, tol=0.01)
+    adaptive_values((51, 51), other, tol=0.01, seed=1)
     assert one.asked == same.asked
     assert first.tobytes() == second.tobytes()
     assert one.asked != other.asked
@@ -113,7 +113,7 @@ def test_one_seed_gives_one_choice() -> None:
 def test_a_shift_and_a_scale_change_nothing() -> None:
     one = Surface(SMOOTH["valley"])
     two = Surface(lambda x, y: 2.0**20 * SMOOTH["valley"](x, y))
-    _, first = adapt((51, 51), one, tol=0.01)
-    _, second = adapt((51, 51), two, tol=0.01)
+    _, first = adaptive_values((51, 51), one, tol=0.01)
+    _, second = adaptive_values((51, 51), two, tol=0.01)
     assert first == pytest.approx(second, rel=1e-6)
     assert len(one.asked) == len(two.asked)

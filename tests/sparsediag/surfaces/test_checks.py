@@ -12,11 +12,11 @@ import torch
 from surfaces import bowl, surface
 from torch import nn
 
-from sparsediag import Mask, Plane, Problem, plane, through
+from sparsediag import Mask, Plane, Problem, interpolate, plane
 from sparsediag.surfaces import plane as planes
-from sparsediag.surfaces.checks import of_grid, of_plane
-from sparsediag.surfaces.directions import steps
-from sparsediag.surfaces.evaluate import Statistics, Sweep
+from sparsediag.surfaces.checks import check_grid, check_plane
+from sparsediag.surfaces.directions import grid_axis
+from sparsediag.surfaces.evaluate import LossEvaluator, Statistics
 
 
 def said(
@@ -24,7 +24,7 @@ def said(
 ) -> list[str]:
     if isinstance(on, Problem):
         on = plane(on).orthogonal()
-    return of_plane(on, Sweep(on, statistics=statistics), expected=expected)
+    return check_plane(on, LossEvaluator(on, statistics=statistics), expected=expected)
 
 
 def only(findings: list[str], message: str) -> bool:
@@ -129,7 +129,7 @@ def test_a_net_that_is_not_the_one_that_was_trained() -> None:
     assert said(problem, expected=value + 0.009) == []
 
 
-class Shifted(Sweep):
+class Shifted(LossEvaluator):
     """A sweep that is wrong."""
 
     def __call__(self, place: np.ndarray) -> tuple[float, float]:
@@ -141,15 +141,15 @@ def test_a_centre_that_is_not_the_net() -> None:
     on = plane(cases.tanh_mlp()).orthogonal()
     own = on.problem.value()
     message = f"the loss at the centre is {own + 0.5:.5g}, that of the net itself {own:.5g}"
-    assert of_plane(on, Shifted(on)) == [message]
-    assert of_plane(on, Shifted(on, statistics="estimate")) == []
+    assert check_plane(on, Shifted(on)) == [message]
+    assert check_plane(on, Shifted(on, statistics="estimate")) == []
 
 
 def two(cosine: float, **about: Any) -> Plane:
     problem = cases.tanh_mlp()
     vectors = torch.zeros(2, problem.size, dtype=torch.float64)
     vectors[0, 0], vectors[1, 0], vectors[1, 1] = 3, cosine, (1 - cosine**2) ** 0.5
-    return planes.along(problem, vectors, ["one", "other"], **about)
+    return planes.plane_from_vectors(problem, vectors, ["one", "other"], **about)
 
 
 @pytest.mark.parametrize("cosine", [0.31, -0.5])
@@ -175,9 +175,9 @@ def test_directions_cut_off_by_the_mask() -> None:
     assert problem.mask is not None
     alive = {n: m.double() for n, m in problem.mask.items()}
     whole = {n: torch.ones_like(m) for n, m in alive.items()}
-    assert said(planes.own(problem, [alive])) == []
+    assert said(planes.plane_from_tensors(problem, [alive])) == []
     share = 1 - problem.mask.density
-    assert said(planes.own(problem, [whole])) == [
+    assert said(planes.plane_from_tensors(problem, [whole])) == [
         f"the directions left the mask: {share:.0%} of their square was cut off"
     ]
 
@@ -188,22 +188,22 @@ def test_weights_dropped_between_nets() -> None:
     other = nn.Linear(3, 2).double()
     mask = Mask({"weight": torch.tensor([[True, False, False], [True, True, True]])})
     pair = [Problem(net, batches), Problem(other, batches, mask=mask)]
-    dropped = said(through(pair, masks="intersection"), statistics="estimate")
+    dropped = said(interpolate(pair, masks="intersection"), statistics="estimate")
     assert only(dropped, "were dropped, up to 2")
-    assert said(through(pair), statistics="estimate") == []
+    assert said(interpolate(pair), statistics="estimate") == []
 
 
 # the finished grid
 
 NAN, INF = float("nan"), float("inf")
-UNIT = steps(25, 1.0)
+UNIT = grid_axis(25, 1.0)
 
 
 def test_bowls_of_all_kinds_have_no_findings() -> None:
-    assert of_grid(bowl(3.0).loss, 1.0, axes=np.ndim(bowl(3.0).loss)) == []
-    assert of_grid(bowl(3.0, dims=1).loss, 1.0, axes=np.ndim(bowl(3.0, dims=1).loss)) == []
+    assert check_grid(bowl(3.0).loss, 1.0, axes=np.ndim(bowl(3.0).loss)) == []
+    assert check_grid(bowl(3.0, dims=1).loss, 1.0, axes=np.ndim(bowl(3.0, dims=1).loss)) == []
     assert (
-        of_grid(
+        check_grid(
             surface(lambda a, b: np.exp(a + b / 2), points=25).loss,
             1.0,
             axes=2,
@@ -216,16 +216,16 @@ def test_bowls_of_all_kinds_have_no_findings() -> None:
 def test_points_that_are_not_finite(wrong: float) -> None:
     loss = bowl(3.0, points=11).loss
     loss[0, :3] = wrong
-    assert of_grid(loss, 1.0, axes=np.ndim(loss)) == ["3 of 121 points are not finite"]
+    assert check_grid(loss, 1.0, axes=np.ndim(loss)) == ["3 of 121 points are not finite"]
     loss = bowl(3.0, points=11, dims=1).loss
     loss[-2:] = wrong
-    assert of_grid(loss, 1.0, axes=np.ndim(loss)) == ["2 of 11 points are not finite"]
+    assert check_grid(loss, 1.0, axes=np.ndim(loss)) == ["2 of 11 points are not finite"]
 
 
 def test_too_few_finite_points() -> None:
     loss = np.full((5, 5), NAN)
     loss[2, 2] = 1
-    assert of_grid(loss, 1.0, axes=np.ndim(loss)) == [
+    assert check_grid(loss, 1.0, axes=np.ndim(loss)) == [
         "24 of 25 points are not finite",
         "too few points are finite to see anything; use a smaller span",
     ]
@@ -234,7 +234,7 @@ def test_too_few_finite_points() -> None:
 def test_numbers_at_the_end_of_their_range() -> None:
     loss = 1e308 * bowl(0.5).loss
     loss[0, 0], loss[0, 1], loss[0, 2] = INF, -INF, INF
-    assert of_grid(loss, 1e308, axes=np.ndim(loss))[0] == "3 of 441 points are not finite"
+    assert check_grid(loss, 1e308, axes=np.ndim(loss))[0] == "3 of 441 points are not finite"
 
 
 @pytest.mark.parametrize(("rise", "found"), [(0.9e-3, True), (1.1e-3, False)])
@@ -242,7 +242,7 @@ def test_numbers_at_the_end_of_their_range() -> None:
 def test_a_span_that_is_too_narrow(rise: float, centre: float, found: bool) -> None:
     loss = centre * (1 + rise * np.add.outer(UNIT**2, UNIT**2) / 2)
     expected = [f"the loss changes by {rise * centre:.1e} only; use a larger span"]
-    assert of_grid(loss, centre, axes=np.ndim(loss)) == (expected if found else [])
+    assert check_grid(loss, centre, axes=np.ndim(loss)) == (expected if found else [])
 
 
 @pytest.mark.parametrize(("points", "found"), [(11, True), (9, False)])
@@ -250,7 +250,7 @@ def test_a_basin_that_is_too_small(points: int, found: bool) -> None:
     loss = np.ones((points, points))
     loss[points // 2, points // 2] = 0
     message = "the basin is smaller than a hundredth of the picture; use a smaller span"
-    assert (message in of_grid(loss, 0.0, axes=np.ndim(loss))) == found
+    assert (message in check_grid(loss, 0.0, axes=np.ndim(loss))) == found
 
 
 def waves(count: float) -> np.ndarray:
@@ -268,7 +268,7 @@ def waves(count: float) -> np.ndarray:
     ],
 )
 def test_a_grid_that_is_too_coarse(loss: np.ndarray, found: bool) -> None:
-    findings = of_grid(loss, 1.0, axes=np.ndim(loss))
+    findings = check_grid(loss, 1.0, axes=np.ndim(loss))
     if found:
         assert only(findings, "the grid is coarse: points miss the mean of their neighbours by 1;")
     else:
@@ -277,7 +277,7 @@ def test_a_grid_that_is_too_coarse(loss: np.ndarray, found: bool) -> None:
 
 def test_two_points_say_nothing_of_their_neighbours() -> None:
     assert (
-        of_grid(
+        check_grid(
             np.array([[1.0, 2.0], [2.0, 3.0]]),
             1.0,
             axes=2,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparsediag import Mask, Problem
 from sparsediag.core.filter_norms import filter_norms
 from sparsediag.core.rng import stream
-from sparsediag.surfaces.directions import Norm, normalised, orthogonal, random
+from sparsediag.surfaces.directions import Norm, normalise, orthogonalise, random_direction
 
 NORMS: tuple[Norm, ...] = ("filter", "layer", "weight", "none")
 every_case = pytest.mark.parametrize("name", cases.CASES)
@@ -35,7 +35,7 @@ def _again(problem: Problem, mask: Mask | None) -> Problem:
 @every_case
 def test_each_filter_is_as_long_as_the_nets_own(name: str) -> None:
     problem = cases.CASES[name]()
-    for d, w in _parts(problem, random(problem)).values():
+    for d, w in _parts(problem, random_direction(problem)).values():
         if w.dim() > 1:
             own = _lengths(w)
             torch.testing.assert_close(_lengths(d), own, rtol=1e-12, atol=0)
@@ -45,7 +45,7 @@ def test_each_filter_is_as_long_as_the_nets_own(name: str) -> None:
 @every_case
 def test_each_layer_is_as_long_as_the_nets_own(name: str) -> None:
     problem = cases.CASES[name]()
-    for d, w in _parts(problem, random(problem, norm="layer")).values():
+    for d, w in _parts(problem, random_direction(problem, norm="layer")).values():
         if w.dim() > 1:
             torch.testing.assert_close(d.norm(), w.norm(), rtol=1e-12, atol=0)
             assert not torch.allclose(_lengths(d), _lengths(w), rtol=1e-3)
@@ -55,7 +55,7 @@ def test_each_layer_is_as_long_as_the_nets_own(name: str) -> None:
 @every_case
 def test_biases_and_batch_norm_stay(name: str, norm: Norm) -> None:
     problem = cases.CASES[name]()
-    parts = _parts(problem, random(problem, norm=norm)).values()
+    parts = _parts(problem, random_direction(problem, norm=norm)).values()
     assert all((d == 0).all() for d, _ in parts if d.dim() < 2)
 
 
@@ -64,14 +64,14 @@ def test_without_a_norm_it_is_the_gaussian_itself() -> None:
     g = stream("direction", 5)
     drawn = {n: torch.randn(s, generator=g) for n, s in problem.live.shapes.items()}
     expected = problem.join(drawn).double()
-    assert torch.equal(random(problem, norm="none", seed=5), expected)
+    assert torch.equal(random_direction(problem, norm="none", seed=5), expected)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", cases.MASKED)
 def test_it_is_zero_off_the_mask(name: str, norm: Norm) -> None:
     problem = cases.CASES[name]()
-    d = problem.split(random(problem, norm=norm))
+    d = problem.split(random_direction(problem, norm=norm))
     for n, alive in problem.mask.items():
         assert (d[n][~alive] == 0).all()
         assert (d[n][alive] != 0).any()
@@ -82,7 +82,7 @@ def test_an_empty_filter_stays_empty(norm: Norm) -> None:
     net = nn.Linear(3, 2)
     alive = torch.tensor([[True, True, False], [False, False, False]])
     problem = Problem(net, [(torch.ones(2, 3), torch.tensor([0, 1]))], mask=Mask({"weight": alive}))
-    d = problem.split(random(problem, norm=norm))["weight"]
+    d = problem.split(random_direction(problem, norm=norm))["weight"]
     assert d.isfinite().all()
     assert (d[~alive] == 0).all()
     assert (d[alive] != 0).all()
@@ -93,7 +93,7 @@ def test_a_filter_of_zeros_that_is_alive_stays_where_it_is() -> None:
     with torch.no_grad():
         problem.net.weight[1] = 0
     problem = _again(problem, None)
-    d = problem.split(random(problem))["weight"]
+    d = problem.split(random_direction(problem))["weight"]
     assert (_lengths(d) > 0).tolist() == [True, False, True, True]
 
 
@@ -101,22 +101,22 @@ def test_an_empty_layer_stays_empty() -> None:
     problem = cases.tanh_mlp()
     problem = _again(problem, Mask({"2.weight": torch.zeros(5, 6, dtype=torch.bool)}))
     for norm in ("filter", "layer", "weight"):
-        d = problem.split(random(problem, norm=norm))
+        d = problem.split(random_direction(problem, norm=norm))
         assert (d["2.weight"] == 0).all()
         assert d["4.weight"].norm() > 0
 
 
 def test_nets_that_differ_in_mask_or_weights_get_the_same_gaussian() -> None:
     dense, sparse = cases.tanh_mlp(), cases.masked_mlp()
-    gaussian = dense.split(random(dense, norm="none", seed=2))
-    masked = sparse.split(random(sparse, norm="none", seed=2))
+    gaussian = dense.split(random_direction(dense, norm="none", seed=2))
+    masked = sparse.split(random_direction(sparse, norm="none", seed=2))
     for n, alive in sparse.mask.items():
         assert torch.equal(masked[n], gaussian[n] * alive)
     with torch.no_grad():
         dense.net[0].weight.mul_(3)
     moved = _again(dense, None)
-    assert torch.equal(random(moved, norm="none", seed=2), dense.join(gaussian))
-    before, after = (p.split(random(p, seed=2))["0.weight"] for p in (dense, moved))
+    assert torch.equal(random_direction(moved, norm="none", seed=2), dense.join(gaussian))
+    before, after = (p.split(random_direction(p, seed=2))["0.weight"] for p in (dense, moved))
     torch.testing.assert_close(after, 3 * before)
 
 
@@ -124,7 +124,7 @@ def test_nets_that_differ_in_mask_or_weights_get_the_same_gaussian() -> None:
 def test_the_seed_decides(norm: Norm) -> None:
     problem = cases.relu_cnn()
     state = torch.random.get_rng_state()
-    one, same, other = (random(problem, norm=norm, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (random_direction(problem, norm=norm, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert abs(torch.cosine_similarity(one, other, dim=0)) < 0.5
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -132,13 +132,13 @@ def test_the_seed_decides(norm: Norm) -> None:
 
 def test_it_has_the_type_of_the_weights() -> None:
     problem = Problem(nn.Linear(3, 2), [(torch.ones(2, 3), torch.tensor([0, 1]))])
-    assert random(problem).dtype == torch.float32
-    assert random(cases.tanh_mlp()).dtype == torch.float64
+    assert random_direction(problem).dtype == torch.float32
+    assert random_direction(cases.tanh_mlp()).dtype == torch.float64
 
 
 def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown norm 'filtr'; did you mean 'filter'\?"):
-        random(cases.tanh_mlp(), norm="filtr")  # type: ignore[arg-type]
+        random_direction(cases.tanh_mlp(), norm="filtr")  # type: ignore[arg-type]
 
 
 # the lengths of filters
@@ -220,7 +220,7 @@ def _by_hand(dead: tuple[int, int] | None = None) -> tuple[Problem, Tensor]:
 @pytest.mark.parametrize("norm", RULES)
 def test_the_rules_by_hand(norm: Norm, vectors: bool | None) -> None:
     problem, drawn = _by_hand()
-    d = problem.split(normalised(problem, drawn, norm=norm, vectors=vectors))
+    d = problem.split(normalise(problem, drawn, norm=norm, vectors=vectors))
     rows, bias = RULES[norm]
     moves = norm == "none" if vectors is None else vectors
     torch.testing.assert_close(d["weight"].view(3, 2), torch.tensor(rows).double())
@@ -238,7 +238,7 @@ def test_the_rules_by_hand(norm: Norm, vectors: bool | None) -> None:
 )
 def test_the_mask_comes_before_the_norm(norm: Norm, rows: list[list[float]]) -> None:
     problem, drawn = _by_hand(dead=(1, 1))
-    d = problem.split(normalised(problem, drawn, norm=norm))["weight"]
+    d = problem.split(normalise(problem, drawn, norm=norm))["weight"]
     torch.testing.assert_close(d.view(3, 2), torch.tensor(rows).double())
 
 
@@ -246,8 +246,8 @@ def test_the_mask_comes_before_the_norm(norm: Norm, rows: list[list[float]]) -> 
 @every_case
 def test_a_norm_does_not_turn_any_weights_direction(name: str, norm: Norm) -> None:
     problem = cases.CASES[name]()
-    drawn = random(problem, norm="none", seed=3)
-    d = normalised(problem, drawn, norm=norm, vectors=True)
+    drawn = random_direction(problem, norm="none", seed=3)
+    d = normalise(problem, drawn, norm=norm, vectors=True)
     assert (d * drawn >= 0).all()
     assert d @ drawn > 0
 
@@ -256,8 +256,8 @@ def test_a_norm_does_not_turn_any_weights_direction(name: str, norm: Norm) -> No
 @every_case
 def test_the_length_of_a_direction_does_not_matter(name: str, norm: Norm) -> None:
     problem = cases.CASES[name]()
-    drawn = random(problem, norm="none")
-    one, other = (normalised(problem, s * drawn, norm=norm, vectors=True) for s in (1, 1e6))
+    drawn = random_direction(problem, norm="none")
+    one, other = (normalise(problem, s * drawn, norm=norm, vectors=True) for s in (1, 1e6))
     if norm == "weight":
         one = 1e6 * one
     torch.testing.assert_close(other, one, rtol=1e-12, atol=0)
@@ -273,7 +273,7 @@ def _several(count: int) -> Tensor:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_orthogonal_directions_keep_their_lengths_and_their_space(count: int) -> None:
     given = _several(count) * 10.0 ** torch.arange(count)[:, None]
-    made = orthogonal(given)
+    made = orthogonalise(given)
     torch.testing.assert_close(made.norm(dim=1), given.norm(dim=1), rtol=1e-12, atol=0)
     assert torch.equal(made[0], given[0])
     units = made / made.norm(dim=1, keepdim=True)
@@ -284,7 +284,7 @@ def test_orthogonal_directions_keep_their_lengths_and_their_space(count: int) ->
 
 def test_nearly_parallel_directions_come_out_orthogonal() -> None:
     one, other = _several(2)
-    made = orthogonal(torch.stack([one, one + 1e-3 * other]))
+    made = orthogonalise(torch.stack([one, one + 1e-3 * other]))
     assert abs(torch.cosine_similarity(made[0], made[1], dim=0)) < 1e-14
 
 
@@ -292,7 +292,7 @@ def test_a_direction_in_the_plane_of_the_others_is_refused() -> None:
     one, other = _several(2)
     for last in (2 * one - other, 0 * one):
         with pytest.raises(ValueError, match="a direction lies in the plane of the others"):
-            orthogonal(torch.stack([one, other, last]))
+            orthogonalise(torch.stack([one, other, last]))
 
 
 # weights that lie the other way
@@ -303,7 +303,9 @@ def test_filters_of_a_transposed_convolution_are_those_of_its_outputs() -> None:
     net = nn.Sequential(nn.ConvTranspose1d(4, 6, 2, groups=2), nn.Flatten(), nn.Linear(12, 2))
     problem = Problem(net.double(), [(torch.ones(2, 4, 1).double(), torch.tensor([0, 1]))])
     weight = net[0].weight.detach()
-    d, came = (problem.split(v)["0.weight"] for v in (random(problem), filter_norms(problem)))
+    d, came = (
+        problem.split(v)["0.weight"] for v in (random_direction(problem), filter_norms(problem))
+    )
     for group, out in itertools.product(range(2), range(3)):
         own, of, length = (t[2 * group : 2 * group + 2, out] for t in (d, weight, came))
         torch.testing.assert_close(own.norm(), of.norm())

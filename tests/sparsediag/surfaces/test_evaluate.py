@@ -18,8 +18,8 @@ from sparsediag import Problem
 from sparsediag.core.batches import Batch
 from sparsediag.core.losses import num_correct
 from sparsediag.surfaces import evaluate
-from sparsediag.surfaces.evaluate import Sweep
-from sparsediag.surfaces.plane import Plane, along, plane
+from sparsediag.surfaces.evaluate import LossEvaluator
+from sparsediag.surfaces.plane import Plane, plane, plane_from_vectors
 
 every_case = pytest.mark.parametrize("name", cases.CASES)
 both_statistics = pytest.mark.parametrize("statistics", ["fixed", "estimate"])
@@ -110,7 +110,7 @@ def _single(name: str, loss: Any = F.cross_entropy) -> Problem:
 @pytest.mark.parametrize("norm", ["filter", "none"])
 def test_the_loss_is_that_of_the_problem(name: str, norm: Any) -> None:
     on = plane(cases.CASES[name](), norm=norm)
-    sweep = Sweep(on)
+    sweep = LossEvaluator(on)
     for place in PLACES:
         assert sweep(place)[0] == pytest.approx(on.problem.value(_at(on, place)), rel=1e-12)
 
@@ -118,7 +118,7 @@ def test_the_loss_is_that_of_the_problem(name: str, norm: Any) -> None:
 @every_case
 def test_the_accuracy_is_a_plain_count(name: str) -> None:
     on = plane(cases.CASES[name]())
-    sweep = Sweep(on)
+    sweep = LossEvaluator(on)
     for place in PLACES:
         accuracy, right = sweep(place)[1], 0
         if name in ("linear_regression", "tied_weights"):
@@ -138,13 +138,13 @@ def test_any_number_of_directions(dims: int) -> None:
     problem = cases.relu_cnn()
     g = torch.Generator().manual_seed(0)
     vectors = torch.randn(dims, problem.size, generator=g, dtype=torch.float64)
-    on = along(problem, vectors, [""] * dims)
+    on = plane_from_vectors(problem, vectors, [""] * dims)
     place = np.linspace(0.2, 0.5, dims)
-    assert Sweep(on)(place)[0] == pytest.approx(problem.value(_at(on, place)), rel=1e-12)
+    assert LossEvaluator(on)(place)[0] == pytest.approx(problem.value(_at(on, place)), rel=1e-12)
 
 
 def test_a_place_that_cannot_be_written_to() -> None:
-    sweep = Sweep(plane(cases.tanh_mlp()))
+    sweep = LossEvaluator(plane(cases.tanh_mlp()))
     place = np.array([0.5, 0.5])
     place.flags.writeable = False
     assert sweep(place) == sweep(place.copy())
@@ -155,7 +155,9 @@ def test_batches_are_weighted_by_their_samples() -> None:
     net = _moved(on, PLACES[1]).train()
     with torch.no_grad():
         losses = [float(F.cross_entropy(net(x), y)) for x, y in on.problem.batches]
-    assert Sweep(on)(PLACES[1])[0] == pytest.approx((6 * losses[0] + 2 * losses[1]) / 8, rel=1e-12)
+    assert LossEvaluator(on)(PLACES[1])[0] == pytest.approx(
+        (6 * losses[0] + 2 * losses[1]) / 8, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_hits(outputs: Any, targets: Tensor, expected: int | None) -> None:
 @pytest.mark.parametrize("name", cases.MASKED)
 def test_dead_weights_are_zero_at_every_place(name: str, norm: Any) -> None:
     problem = cases.CASES[name]()
-    sweep = Sweep(plane(problem, norm=norm))
+    sweep = LossEvaluator(plane(problem, norm=norm))
     seen: list[bytes] = []
 
     def look(net: nn.Module, _: Any) -> None:
@@ -208,12 +210,12 @@ def test_dead_weights_are_zero_at_every_place(name: str, norm: Any) -> None:
 @pytest.mark.parametrize("name", ["relu_cnn", "residual_net", "masked_mlp", "tied_weights"])
 def test_a_place_again_gives_the_same_bits(name: str, statistics: Any) -> None:
     on = plane(cases.CASES[name]())
-    sweep = Sweep(on, statistics=statistics)
+    sweep = LossEvaluator(on, statistics=statistics)
     first = np.array(sweep(PLACES[1]))
     for place in np.random.default_rng(0).normal(0, 100, (50, 2)):
         sweep(place)
     assert np.array(sweep(PLACES[1])).tobytes() == first.tobytes()
-    fresh = Sweep(on, statistics=statistics)
+    fresh = LossEvaluator(on, statistics=statistics)
     assert np.array(fresh(PLACES[1])).tobytes() == first.tobytes()
 
 
@@ -236,7 +238,7 @@ def test_the_net_and_the_global_rng_are_left_alone(name: str, statistics: Any) -
 
     before = state()
     on = plane(problem)
-    sweep = Sweep(on, statistics=statistics)
+    sweep = LossEvaluator(on, statistics=statistics)
     for place in PLACES:
         sweep(place)
     assert state() == before
@@ -246,7 +248,7 @@ def test_the_net_and_the_global_rng_are_left_alone(name: str, statistics: Any) -
 def test_a_failure_leaves_the_modes() -> None:
     problem = cases.residual_net()
     net = problem.net.train()
-    sweep = Sweep(plane(problem), statistics="estimate")
+    sweep = LossEvaluator(plane(problem), statistics="estimate")
 
     def fail(*_: object) -> None:
         raise KeyError("no luck")
@@ -264,7 +266,7 @@ def test_a_net_that_writes_where_it_should_not(make: type[nn.Module], statistics
     problem = _small(make)
     before = _digest(t for batch in problem.batches for t in batch)
     on = plane(problem)
-    sweep = Sweep(on, statistics=statistics)
+    sweep = LossEvaluator(on, statistics=statistics)
     first = sweep(PLACES[1])
     sweep(PLACES[2])
     assert sweep(PLACES[1]) == first
@@ -289,7 +291,7 @@ def test_an_estimate_is_the_mean_over_equal_chunks(
     monkeypatch.setitem(evaluate.CHUNK, "cpu", x[: even // chunks].numel())
     monkeypatch.setattr(evaluate, "FEWEST", 1)
     on = plane(problem)
-    sweep = Sweep(on, statistics="estimate")
+    sweep = LossEvaluator(on, statistics="estimate")
     for place in PLACES:
         net = _moved(on, place).train()
         for m in net.modules():
@@ -311,7 +313,7 @@ def test_an_estimate_over_uneven_chunks_is_weighted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(evaluate.CHUNK, "cpu", 4 * 4)  # 11 samples of 4 numbers
     monkeypatch.setattr(evaluate, "FEWEST", 1)
     on = plane(problem)
-    sweep = Sweep(on, statistics="estimate")
+    sweep = LossEvaluator(on, statistics="estimate")
     problem.net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     came = sweep(PLACES[1])[0]
     assert seen == [4, 4, 3] * 2
@@ -331,9 +333,9 @@ def test_an_estimate_over_uneven_chunks_is_weighted(monkeypatch: pytest.MonkeyPa
 def test_an_estimate_leaves_no_sample_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(evaluate.CHUNK, "cpu", 4)
     on = plane(cases.in_place_relu())  # one sample has no variance
-    whole = Sweep(on, statistics="estimate")(PLACES[1])
+    whole = LossEvaluator(on, statistics="estimate")(PLACES[1])
     monkeypatch.setattr(evaluate, "FEWEST", 5)
-    parts = Sweep(on, statistics="estimate")(PLACES[1])
+    parts = LossEvaluator(on, statistics="estimate")(PLACES[1])
     assert parts != whole
     assert parts[0] == pytest.approx(whole[0], rel=0.3)
 
@@ -344,13 +346,13 @@ def test_an_estimate_forgets_the_running_statistics() -> None:
     two.net.bn2.running_var.mul_(5)
     two = two.replace()
     assert abs(one.value() - two.value()) > 0.01
-    first, second = (Sweep(plane(p), statistics="estimate")(PLACES[1]) for p in (one, two))
+    first, second = (LossEvaluator(plane(p), statistics="estimate")(PLACES[1]) for p in (one, two))
     assert first == second
 
 
 def test_without_batch_norm_there_is_nothing_to_estimate() -> None:
     on = plane(cases.tanh_mlp())
-    assert Sweep(on, statistics="estimate")(PLACES[1]) == Sweep(on)(PLACES[1])
+    assert LossEvaluator(on, statistics="estimate")(PLACES[1]) == LossEvaluator(on)(PLACES[1])
 
 
 # lower precision
@@ -365,7 +367,7 @@ def test_bfloat16_is_close_and_its_loss_is_in_float32() -> None:
 
     problem = _single("relu_cnn", loss)
     on = plane(problem)
-    exact, rough = Sweep(on), Sweep(on, precision="bfloat16")
+    exact, rough = LossEvaluator(on), LossEvaluator(on, precision="bfloat16")
     seen.clear()
     inside: set[torch.dtype] = set()
     hook = problem.net.register_forward_hook(lambda _, __, z: inside.add(z.dtype))
@@ -380,7 +382,9 @@ def test_bfloat16_is_close_and_its_loss_is_in_float32() -> None:
 
 
 def test_bfloat16_does_not_drift() -> None:
-    sweep = Sweep(plane(_single("residual_net")), precision="bfloat16", statistics="estimate")
+    sweep = LossEvaluator(
+        plane(_single("residual_net")), precision="bfloat16", statistics="estimate"
+    )
     first = sweep(PLACES[1])
     sweep(PLACES[3])
     assert sweep(PLACES[1]) == first
@@ -391,11 +395,11 @@ def test_outputs_that_are_no_tensor() -> None:
         return F.cross_entropy(outputs[0], y) + F.cross_entropy(outputs[1], y)
 
     on = plane(_small(Pair, loss))
-    came, accuracy = Sweep(on)(PLACES[1])
+    came, accuracy = LossEvaluator(on)(PLACES[1])
     assert came == pytest.approx(on.problem.value(_at(on, PLACES[1])), rel=1e-12)
     assert np.isnan(accuracy)
     with pytest.raises(ValueError, match=r"precision='bfloat16': the weights are torch\.float64"):
-        Sweep(on, precision="bfloat16")
+        LossEvaluator(on, precision="bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +411,7 @@ def test_outputs_that_are_no_tensor() -> None:
 )
 def test_unknown_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Sweep(plane(cases.tanh_mlp()), **options)
+        LossEvaluator(plane(cases.tanh_mlp()), **options)
 
 
 # chunks
@@ -425,7 +429,7 @@ def test_small_batches_are_joined_and_large_ones_split(
     problem = Problem(spy, list[Batch](exact.batches), batch_norm=batch_norm)
     monkeypatch.setitem(evaluate.CHUNK, "cpu", 4 * samples)
     on = plane(problem)
-    sweep = Sweep(on)
+    sweep = LossEvaluator(on)
     spy.seen.clear()
     came = sweep(PLACES[1])[0]
     assert spy.seen == expected

@@ -11,7 +11,7 @@ import pytest
 from surfaces import holding, surface
 
 from sparsediag import Landscape
-from sparsediag.surfaces.export import as_csv, as_vtk
+from sparsediag.surfaces.export import write_csv, write_vtk
 
 NAN, INF = float("nan"), float("inf")
 
@@ -54,7 +54,7 @@ def _vtk(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
 
 def test_a_csv_holds_every_point_at_its_place(tmp_path: Path) -> None:
     found = _plane()
-    assert as_csv(found, tmp_path / "plane.csv") == tmp_path / "plane.csv"
+    assert write_csv(found, tmp_path / "plane.csv") == tmp_path / "plane.csv"
     rows = _rows(tmp_path / "plane.csv")
     assert list(rows[0]) == ["a", "b", "loss", "accuracy", "status"]
     a, b = np.meshgrid(*found.axes, indexing="ij")
@@ -67,7 +67,7 @@ def test_a_csv_holds_every_point_at_its_place(tmp_path: Path) -> None:
 
 def test_a_csv_of_a_line(tmp_path: Path) -> None:
     found = surface(lambda a: np.exp(a) / 3, points=7, middle=(0.1,))
-    rows = _rows(as_csv(found, tmp_path / "line.csv"))
+    rows = _rows(write_csv(found, tmp_path / "line.csv"))
     assert list(rows[0]) == ["a", "loss", "accuracy", "status"]
     assert _column(rows, "a").tolist() == found.axes[0].tolist()
     assert _column(rows, "loss").tolist() == found.loss.tolist()
@@ -75,7 +75,7 @@ def test_a_csv_of_a_line(tmp_path: Path) -> None:
 
 def test_a_csv_of_lines_numbers_them(tmp_path: Path) -> None:
     found = holding(np.arange(8.0).reshape(2, 4), np.array([[-3.0, -1.0, 1.0, 3.0]]))
-    rows = _rows(as_csv(found, tmp_path / "lines.csv"))
+    rows = _rows(write_csv(found, tmp_path / "lines.csv"))
     assert _column(rows, "line").tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert _column(rows, "a").tolist() == [-3, -1, 1, 3] * 2
     assert _column(rows, "loss").tolist() == list(range(8))
@@ -83,7 +83,7 @@ def test_a_csv_of_lines_numbers_them(tmp_path: Path) -> None:
 
 def test_a_vtk_file_is_a_rectilinear_grid_whose_x_runs_fastest(tmp_path: Path) -> None:
     found = _plane()
-    assert as_vtk(found, tmp_path / "plane.vtk") == tmp_path / "plane.vtk"
+    assert write_vtk(found, tmp_path / "plane.vtk") == tmp_path / "plane.vtk"
     lines, numbers = _vtk(tmp_path / "plane.vtk")
     assert lines[0] == "# vtk DataFile Version 3.0"
     assert lines[2:5] == ["ASCII", "DATASET RECTILINEAR_GRID", "DIMENSIONS 3 3 1"]
@@ -99,5 +99,5 @@ def test_a_vtk_file_is_a_rectilinear_grid_whose_x_runs_fastest(tmp_path: Path) -
 )
 def test_a_vtk_file_holds_no_lines(found: Landscape, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a VTK file holds a plane; need dims=2"):
-        as_vtk(found, tmp_path / "line.vtk")
+        write_vtk(found, tmp_path / "line.vtk")
     assert list(tmp_path.iterdir()) == []

@@ -16,16 +16,24 @@ from torch import nn
 
 from sparsediag import CheckpointError, Problem
 from sparsediag.surfaces import parallel
-from sparsediag.surfaces.evaluate import Sweep
-from sparsediag.surfaces.grid import DONE, INTERPOLATED, MISSING, OVERFLOW, Survey, part, survey
+from sparsediag.surfaces.evaluate import LossEvaluator
+from sparsediag.surfaces.grid import (
+    DONE,
+    INTERPOLATED,
+    MISSING,
+    OVERFLOW,
+    GridValues,
+    evaluate_grid,
+    shard_indices,
+)
 from sparsediag.surfaces.plane import Plane, plane
 
 FIELDS = ("loss", "accuracy", "status")
 
 
-def _survey(problem: Problem, points: int = 5, span: float = 1.0, **options: Any) -> Survey:
+def _survey(problem: Problem, points: int = 5, span: float = 1.0, **options: Any) -> GridValues:
     on = plane(problem)
-    return survey(on, on.grid(points, span)[1], **options)
+    return evaluate_grid(on, on.grid(points, span)[1], **options)
 
 
 def _exploding() -> Problem:
@@ -48,7 +56,7 @@ def _perfect() -> Problem:
     return Problem(net, [(torch.eye(2), torch.arange(2))])
 
 
-def _same(one: Survey, two: Survey) -> bool:
+def _same(one: GridValues, two: GridValues) -> bool:
     return all(getattr(one, f).tobytes() == getattr(two, f).tobytes() for f in FIELDS)
 
 
@@ -65,12 +73,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The places that are computed."""
     seen: list[bytes] = []
 
-    class Noting(Sweep):
+    class Noting(LossEvaluator):
         def __call__(self, place: np.ndarray) -> tuple[float, float]:
             seen.append(place.tobytes())
             return super().__call__(place)
 
-    monkeypatch.setattr(parallel, "Sweep", Noting)
+    monkeypatch.setattr(parallel, "LossEvaluator", Noting)
     return seen
 
 
@@ -81,7 +89,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_every_point_is_a_sweep(name: str) -> None:
     on = plane(cases.CASES[name]())
     grid = on.grid(4, 1.5)[1]
-    found, sweep = survey(on, grid), Sweep(on)
+    found, sweep = evaluate_grid(on, grid), LossEvaluator(on)
     for i, j in np.ndindex(4, 4):
         loss, accuracy = sweep(grid[i, j])
         assert found.loss[i, j] == loss
@@ -93,9 +101,9 @@ def test_every_point_is_a_sweep(name: str) -> None:
 def test_lines_of_their_own() -> None:
     on = plane(cases.tanh_mlp(), dims=1, lines=3)
     grid = on.grid(5, 1.0)[1]
-    found = survey(on, grid)
+    found = evaluate_grid(on, grid)
     assert found.loss.shape == (3, 5)
-    assert found.loss[2, 4] == Sweep(on)(np.array([0.0, 0.0, 1.0]))[0]
+    assert found.loss[2, 4] == LossEvaluator(on)(np.array([0.0, 0.0, 1.0]))[0]
     assert len(set(found.loss[:, 2])) == 1
 
 
@@ -103,7 +111,7 @@ def test_the_statistics_are_those_asked_for() -> None:
     fixed = _survey(cases.residual_net(), 3)
     anew = _survey(cases.residual_net(), 3, statistics="estimate")
     on = plane(cases.residual_net())
-    assert anew.loss[1, 1] == Sweep(on, statistics="estimate")(np.zeros(2))[0]
+    assert anew.loss[1, 1] == LossEvaluator(on, statistics="estimate")(np.zeros(2))[0]
     assert (anew.loss != fixed.loss).all()
 
 
@@ -161,13 +169,13 @@ def test_shards_part_the_points_and_join_to_the_whole(points: int, parts: int) -
 )
 def test_a_shard_that_cannot_be_is_refused(shard: str) -> None:
     with pytest.raises(ValueError, match=r"need i/n with 1 <= i <= n.*first quarter"):
-        part(shard, 25)
+        shard_indices(shard, 25)
 
 
 def test_more_shards_than_points_are_refused() -> None:
-    assert list(part("9/9", 9)) == [8]
+    assert list(shard_indices("9/9", 9)) == [8]
     with pytest.raises(ValueError, match="shard '1/10'"):
-        part("1/10", 9)
+        shard_indices("1/10", 9)
 
 
 # going on
@@ -266,7 +274,7 @@ def test_an_adaptive_survey_that_overflows_is_whole() -> None:
 def test_adaptive_needs_a_plane(how: dict[str, Any]) -> None:
     on = plane(cases.tanh_mlp(), **how)
     with pytest.raises(ValueError, match="an adaptive grid needs a plane"):
-        survey(on, on.grid(20, 1.0)[1], adaptive=True)
+        evaluate_grid(on, on.grid(20, 1.0)[1], adaptive=True)
 
 
 def test_adaptive_needs_all_points() -> None:

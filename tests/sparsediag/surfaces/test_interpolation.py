@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsediag import Mask, Problem, principal, through
+from sparsediag import Mask, Problem, interpolate, pca_plane
 from sparsediag.core.rng import stream
 from sparsediag.surfaces import directions
-from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.evaluate import LossEvaluator
 from sparsediag.surfaces.interpolation import Masks, common_coordinates
 
 JOINS: tuple[Masks, ...] = ("union", "intersection")
@@ -141,8 +141,8 @@ def test_nets_that_do_not_fit_are_refused() -> None:
     for other in (cases.relu_cnn(), cases.frozen_parameter()):
         for join in (
             lambda pair: common_coordinates(pair),
-            through,
-            lambda pair: principal(pair, "ab", dims=1),
+            interpolate,
+            lambda pair: pca_plane(pair, "ab", dims=1),
         ):
             with pytest.raises(ValueError, match="the nets have other weights"):
                 join([cases.tanh_mlp(), other])
@@ -160,13 +160,13 @@ def test_an_unknown_join_is_refused() -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_nets_lie_at_zero_and_at_one(kind: str, count: int) -> None:
     problems = nets(kind)[:count]
-    on = through(problems, names="abc"[:count])
+    on = interpolate(problems, names="abc"[:count])
     corners = np.eye(count)[:, 1:]
     passed = on.project_stops()
     at, away = passed["places"], passed["away"]
     assert at == pytest.approx(corners, abs=1e-12)
     assert away == pytest.approx(0, abs=1e-9)
-    sweep = Sweep(on)
+    sweep = LossEvaluator(on)
     for corner, problem in zip(corners, problems, strict=True):
         assert sweep(corner)[0] == pytest.approx(problem.value(), rel=1e-12)
     assert on.labels == ["towards b", "towards c"][: count - 1]
@@ -176,30 +176,30 @@ def test_the_nets_lie_at_zero_and_at_one(kind: str, count: int) -> None:
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_picture_goes_beyond_the_nets_on_every_side(count: int) -> None:
-    axes, _ = through(nets()[:count]).grid(5, 1)
+    axes, _ = interpolate(nets()[:count]).grid(5, 1)
     assert axes == pytest.approx(np.tile([-0.5, 0, 0.5, 1, 1.5], (count - 1, 1)))
 
 
 def test_nets_without_names_are_counted() -> None:
-    on = through(nets())
+    on = interpolate(nets())
     assert (list(on.names), on.labels[1]) == (["net 1", "net 2", "net 3"], "towards net 3")
 
 
 def test_the_intersection_says_what_it_drops() -> None:
     problems = nets("masked")
-    on = through(problems, masks="intersection")
+    on = interpolate(problems, masks="intersection")
     most = max(p.size for p in problems) - on.problem.size
     assert on.doubts == [
         f"weights outside the intersection of the masks were dropped, up to {most}"
     ]
     assert on.project_stops()["places"] == pytest.approx(np.eye(3)[:, 1:], abs=1e-12)
-    assert list(through(nets("dense"), masks="intersection").doubts) == []
+    assert list(interpolate(nets("dense"), masks="intersection").doubts) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_other_numbers_of_nets_are_refused(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} nets came; need two for a line"):
-        through((nets() + nets())[:count])
+        interpolate((nets() + nets())[:count])
 
 
 def test_nets_on_one_line_are_refused() -> None:
@@ -212,7 +212,7 @@ def test_nets_on_one_line_are_refused() -> None:
         [one, other, moved(one, 3 * step)],
     ):
         with pytest.raises(ValueError, match="the nets are the same or lie on one line"):
-            through(problems)
+            interpolate(problems)
 
 
 # a run
@@ -222,7 +222,7 @@ def run(places: list[tuple[float, float]]) -> tuple[list[Problem], Tensor]:
     """Checkpoints at these places of a plane through the last, and its axes."""
     last = cases.tanh_mlp()
     g = torch.randn(2, last.size, generator=stream("test", 4), dtype=torch.float64)
-    axes = directions.orthogonal(g)
+    axes = directions.orthogonalise(g)
     axes = axes / axes.norm(dim=1, keepdim=True)
     away = torch.tensor(places, dtype=torch.float64)
     return [moved(last, place @ axes) for place in away], axes
@@ -230,7 +230,7 @@ def run(places: list[tuple[float, float]]) -> tuple[list[Problem], Tensor]:
 
 def test_a_run_is_found_in_its_plane() -> None:
     problems, axes = run([(0, 3), (4, 0), (0, 0)])
-    on = principal(problems, ["a", "b", "c"])
+    on = pca_plane(problems, ["a", "b", "c"])
     turned = on.directions @ axes.T
     assert turned.abs().numpy() == pytest.approx(np.eye(2), abs=1e-12)
     assert on.labels == ["component 1 (64%)", "component 2 (36%)"]
@@ -246,7 +246,7 @@ def test_a_run_is_found_in_its_plane() -> None:
 def test_components_are_those_of_the_steps_from_the_last() -> None:
     places = [(5.0, 1.0), (3.0, 2.0), (2.0, -1.0), (1.0, 1.0), (0.0, 0.0)]
     problems, axes = run(places)
-    on = principal(problems, "abcde")
+    on = pca_plane(problems, "abcde")
     values, vectors = np.linalg.eigh(np.array(places).T @ places)
     assert on.directions.shape == (2, problems[0].size)
     for d, v in zip(on.directions, vectors.T[::-1], strict=True):
@@ -265,7 +265,7 @@ def test_components_are_those_of_the_steps_from_the_last() -> None:
 )
 def test_the_whole_run_is_in_the_picture(places: list[tuple[float, float]]) -> None:
     problems, _ = run(places)
-    on = principal(problems, [str(i) for i in range(len(places))])
+    on = pca_plane(problems, [str(i) for i in range(len(places))])
     (low, high), at = on.grid(9, 1)[0][:, [0, -1]].T, on.project_stops()["places"]
     margin = 0.08 * np.ptp(at, axis=0)
     assert (low <= at.min(axis=0) - margin).all()
@@ -276,7 +276,7 @@ def test_the_whole_run_is_in_the_picture(places: list[tuple[float, float]]) -> N
 @pytest.mark.parametrize("dims", [1, 2])
 def test_a_run_of_nets_with_other_masks(dims: int) -> None:
     problems = nets("masked")
-    on = principal(problems, "abc", dims=dims)
+    on = pca_plane(problems, "abc", dims=dims)
     assert on.directions.shape == (dims, on.problem.size)
     assert on.problem.value() == pytest.approx(problems[-1].value(), rel=1e-14)
     passed = on.project_stops()
@@ -291,9 +291,9 @@ def test_a_run_of_nets_with_other_masks(dims: int) -> None:
 def test_too_few_checkpoints(count: int, dims: int) -> None:
     message = f"{count} checkpoints came; need {dims + 1} for {dims} components"
     with pytest.raises(ValueError, match=message):
-        principal(nets()[:count], "ab"[:count], dims=dims)
+        pca_plane(nets()[:count], "ab"[:count], dims=dims)
 
 
 def test_a_run_that_stands_still_is_refused() -> None:
     with pytest.raises(ValueError, match="the checkpoints are all the same"):
-        principal(run([(0, 0)] * 3)[0], "abc")
+        pca_plane(run([(0, 0)] * 3)[0], "abc")

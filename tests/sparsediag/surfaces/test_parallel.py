@@ -11,7 +11,7 @@ import pytest
 import torch.nn.functional as F
 
 from sparsediag import Problem
-from sparsediag.surfaces.evaluate import Sweep
+from sparsediag.surfaces.evaluate import LossEvaluator
 from sparsediag.surfaces.parallel import computing
 from sparsediag.surfaces.plane import plane
 
@@ -26,7 +26,7 @@ def test_one_process_sweeps_in_order() -> None:
     on = plane(cases.masked_cnn())
     with computing(on, statistics="estimate") as compute:
         came = list(compute(PLACES))
-    sweep = Sweep(on, statistics="estimate")
+    sweep = LossEvaluator(on, statistics="estimate")
     assert came == [sweep(place) for place in PLACES]
 
 

@@ -27,7 +27,7 @@ def gaussian(count: int, size: int) -> Tensor:
 
 def made(vectors: Tensor, problem: Problem | None = None, **about: Any) -> Plane:
     labels = [str(i) for i in range(len(vectors))]
-    return planes.along(problem or cases.linear_regression(), vectors, labels, **about)
+    return planes.plane_from_vectors(problem or cases.linear_regression(), vectors, labels, **about)
 
 
 # its grid
@@ -90,11 +90,11 @@ def test_random_axes_have_seeds_that_follow_each_other(name: str) -> None:
     problem = cases.CASES[name]()
     on = plane(problem, norm="layer", vectors=True, seed=5)
     for d, seed in zip(on.directions, (5, 6), strict=True):
-        expected = directions.random(problem, norm="layer", vectors=True, seed=seed)
+        expected = directions.random_direction(problem, norm="layer", vectors=True, seed=seed)
         assert torch.equal(d, expected)
     assert (on.labels, on.unit) == (["random 5", "random 6"], "layer norms")
     lines = plane(problem, dims=1, lines=3, seed=5)
-    drawn = [directions.random(problem, seed=5 + i) for i in range(3)]
+    drawn = [directions.random_direction(problem, seed=5 + i) for i in range(3)]
     assert torch.equal(lines.directions, torch.stack(drawn))
     assert (lines.labels, lines.unit) == (["3 random lines"], "filter norms")
 
@@ -110,7 +110,7 @@ def test_the_gradient_axis_goes_uphill(name: str, norm: Norm) -> None:
     step = 1e-6 / float(first.norm())
     rise = problem.value(problem.weights + step * first) - problem.value()
     assert rise == pytest.approx(step * float(first @ uphill), rel=1e-3, abs=1e-12)
-    assert torch.equal(second, directions.random(problem, norm=norm, seed=8))
+    assert torch.equal(second, directions.random_direction(problem, norm=norm, seed=8))
     assert on.labels == ["gradient", "random 8"]
     if norm == "none":
         torch.testing.assert_close(first, uphill)
@@ -149,7 +149,7 @@ def test_axes_without_a_norm_are_doubted() -> None:
 def test_directions_by_name() -> None:
     problem = cases.tanh_mlp()
     g = {n: torch.randn(s, generator=stream("test", 1)) for n, s in problem.live.shapes.items()}
-    on = planes.own(problem, [g, {"2.bias": torch.ones(5)}])
+    on = planes.plane_from_tensors(problem, [g, {"2.bias": torch.ones(5)}])
     assert on.directions.dtype == torch.float64
     first, second = (problem.split(d) for d in on.directions)
     for n, tensor in first.items():
@@ -164,18 +164,18 @@ def test_what_would_revive_a_weight_is_cut_off_and_said() -> None:
     net = nn.Linear(2, 1)
     mask = Mask({"weight": torch.tensor([[True, False]])})
     problem = Problem(net, [(torch.ones(1, 2), torch.zeros(1, 1))], loss=nn.MSELoss(), mask=mask)
-    on = planes.own(problem, [{"weight": torch.tensor([[1.0, 3.0]])}])
+    on = planes.plane_from_tensors(problem, [{"weight": torch.tensor([[1.0, 3.0]])}])
     assert problem.split(on.directions[0])["weight"].tolist() == [[1, 0]]
     assert on.doubts == ["the directions left the mask: 90% of their square was cut off"]
-    assert planes.own(problem, [{"weight": torch.tensor([[1.0, 0.0]])}]).doubts == []
+    assert planes.plane_from_tensors(problem, [{"weight": torch.tensor([[1.0, 0.0]])}]).doubts == []
 
 
 def test_directions_of_another_net_are_refused() -> None:
     problem = cases.tanh_mlp()
     with pytest.raises(ValueError, match=r"unknown trainable weight '2.bais'; did you mean"):
-        planes.own(problem, [{"2.bais": torch.ones(5)}])
+        planes.plane_from_tensors(problem, [{"2.bais": torch.ones(5)}])
     with pytest.raises(ValueError, match=r"the tensor for '2.bias' is \(4,\), the weight is"):
-        planes.own(problem, [{"2.bias": torch.ones(4)}])
+        planes.plane_from_tensors(problem, [{"2.bias": torch.ones(4)}])
 
 
 # what is refused
@@ -197,7 +197,7 @@ def test_a_direction_that_is_zero_everywhere() -> None:
     zero = {"0.bias": torch.zeros(6)}
     for make in (
         lambda: plane(problem),
-        lambda: planes.own(problem, [{"0.bias": torch.ones(6)}, zero]),
+        lambda: planes.plane_from_tensors(problem, [{"0.bias": torch.ones(6)}, zero]),
     ):
         with pytest.raises(ValueError, match=r"a direction is zero everywhere: .* norm='none'"):
             make()
@@ -240,7 +240,7 @@ def test_weights_are_found_and_how_far_they_lie_off(
     at, away = on.project(weights)
     assert at == pytest.approx(place, rel=1e-8)
     assert away == pytest.approx(0, abs=1e-9)
-    upright = directions.orthogonal(torch.stack([*d, other]))[2]
+    upright = directions.orthogonalise(torch.stack([*d, other]))[2]
     at, away = on.project(weights + 0.7 * upright / upright.norm())
     assert at == pytest.approx(place, rel=1e-8)
     assert away == pytest.approx(0.7)
@@ -258,7 +258,7 @@ def test_weights_are_found_beside_a_line() -> None:
 
 def test_stops_are_found_in_order() -> None:
     problem = cases.tanh_mlp()
-    d = directions.orthogonal(gaussian(3, problem.size))
+    d = directions.orthogonalise(gaussian(3, problem.size))
     stops = []
     for move in (d[0], 2 * d[1] - d[0], d[2]):
         net = cases.tanh_mlp().net

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sparsediag import CheckpointError
-from sparsediag.surfaces.point_log import RECORD, Points
+from sparsediag.surfaces.point_log import RECORD, PointLog
 
 ABOUT = {"net": "a1", "grid": "b2"}
 LINE = json.dumps(ABOUT).encode() + b"\n"
@@ -22,14 +22,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def _write(path: Path, values: dict[int, tuple[float, float]] = THREE) -> bytes:
-    with Points(path, ABOUT) as points:
+    with PointLog(path, ABOUT) as points:
         for index, pair in values.items():
             points.add(index, *pair)
     return path.read_bytes()
 
 
 def _read(path: Path) -> dict[int, tuple[float, float]]:
-    with Points(path, ABOUT) as points:
+    with PointLog(path, ABOUT) as points:
         return points.values
 
 
@@ -61,7 +61,7 @@ def test_no_point_yet(path: Path) -> None:
 
 
 def test_every_point_is_in_the_file_at_once(path: Path) -> None:
-    with Points(path, ABOUT) as points:
+    with PointLog(path, ABOUT) as points:
         for count, (index, pair) in enumerate(THREE.items(), 1):
             points.add(index, *pair)
             assert path.stat().st_size == len(LINE) + count * RECORD.itemsize
@@ -74,14 +74,14 @@ def test_values_that_are_not_finite_are_kept(path: Path) -> None:
 
 
 def test_a_point_again_replaces_the_first(path: Path) -> None:
-    with Points(path, ABOUT) as points:
+    with PointLog(path, ABOUT) as points:
         points.add(3, 1.0, 0.0)
         points.add(3, 2.0, 0.0)
     assert _read(path) == {3: (2.0, 0.0)}
 
 
 def test_without_a_file_they_are_kept_in_memory() -> None:
-    with Points(None, ABOUT) as points:
+    with PointLog(None, ABOUT) as points:
         points.add(1, 0.5, 0.25)
         assert points.values == {1: (0.5, 0.25)}
 
@@ -147,22 +147,22 @@ def test_points_of_something_else_are_refused(
 ) -> None:
     whole = _write(path)
     with pytest.raises(CheckpointError, match=f"unfinished work with other {changed}; remove it"):
-        Points(path, about)
+        PointLog(path, about)
     assert path.read_bytes() == whole
     assert _read(path) == THREE
 
 
 def test_a_second_opener_is_refused(path: Path) -> None:
-    with Points(path, ABOUT) as points:
+    with PointLog(path, ABOUT) as points:
         points.add(1, 0.5, 0.5)
         with pytest.raises(CheckpointError, match="another process is computing these points"):
-            Points(path, ABOUT)
+            PointLog(path, ABOUT)
         points.add(2, 0.5, 0.5)
     assert list(_read(path)) == [1, 2]
 
 
 def test_a_failure_frees_the_file(path: Path) -> None:
-    with pytest.raises(KeyError), Points(path, ABOUT) as points:
+    with pytest.raises(KeyError), PointLog(path, ABOUT) as points:
         points.add(1, 0.5, 0.5)
         raise KeyError("no luck")
     assert list(_read(path)) == [1]
@@ -187,11 +187,11 @@ def test_a_failure_frees_the_file(path: Path) -> None:
 def test_a_foreign_file_is_refused_and_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="holds no points of a grid; remove it") as error:
-        Points(path, ABOUT)
+        PointLog(path, ABOUT)
     assert "\n" not in str(error.value)
     assert path.read_bytes() == content
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"^[^\n]*directory[^\n]*$"):
-        Points(tmp_path, ABOUT)
+        PointLog(tmp_path, ABOUT)
