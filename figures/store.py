@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
-import sparsediag
 from figures.measurement import Need
 from figures.scales import Scale
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.data import datasets
+from sparsediag.diagnostics import load_diagnostic
 from sparsediag.diagnostics.result import Result
 from sparsediag.diagnostics.spectrum import Spectrum
+from sparsediag.diagnostics.traits import traits_of
 from training.setup import finished
 
 
@@ -45,12 +46,13 @@ def measure(need: Need, scale: Scale, out: Path) -> None:
     problem = checkpoint.problem(split=need.split, images=scale.images)
     options, file = scale.options(need), path(need, scale, out)
     unfinished = file.with_suffix(".unfinished")
-    if need.diagnostic == "landscape":
+    diagnostic = load_diagnostic(need.diagnostic)
+    if "resume" in inspect.signature(diagnostic).parameters:
         options["resume"] = unfinished
-    if need.diagnostic == "inputscape":
-        options["std"] = datasets.load(run.data).std
+    for keyword, read in traits_of(diagnostic).from_checkpoint.items():
+        options[keyword] = read(checkpoint, split=need.split, images=scale.images)
     if need.along:
         options["along"] = Spectrum.load(path(need.along, scale, out))
-    result: Result = getattr(sparsediag, need.diagnostic)(problem, **options)
+    result: Result = diagnostic(problem, **options)
     result.save(file)
     unfinished.unlink(missing_ok=True)

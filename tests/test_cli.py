@@ -451,10 +451,10 @@ def test_nets_are_drawn_between_and_side_by_side(place: Path, run: Path, capsys:
     assert Result.load("run/landscape.npz").stops[0] == "epoch-001"
     assert not [file for file in contents(place) if "unfinished" in file]
     assert main(["landscape", nets[0], "--shared"]) == 2
-    assert "--shared compares whole landscapes of two checkpoints" in capsys.readouterr().err
+    assert "--compare needs two checkpoints" in capsys.readouterr().err
     assert main(["landscape", *nets, "--shared", "--shard", "1/2"]) == 2
     assert main(["landscape", *nets, "--seed", "1"]) == 2
-    assert "--seed does not apply to a plane through several nets" in capsys.readouterr().err
+    assert "--seed does not apply to a plane through several networks" in capsys.readouterr().err
     assert main(["landscape", "run", "--axes", "gradient"]) == 2
     assert "--axes does not apply to a plane through a run" in capsys.readouterr().err
     assert main(["trace", "run"]) == 2
@@ -486,7 +486,7 @@ def test_help_explains_every_option(
     diagnostic: Callable[..., Result] = getattr(sparsediag, name)
     explained = {p.arg_name: p.description for p in parse(diagnostic.__doc__ or "").params}
     for option in inspect.signature(diagnostic).parameters:
-        if option in ("problem", "progress", "resume", "along", "also", "start", "std"):
+        if option in ("problem", "progress", "resume", "along", "also", "start", "std", "expected"):
             assert f"--{option} " not in page
         else:
             assert f"--{option.replace('_', '-')} " in page
@@ -506,16 +506,16 @@ def test_help_lists_every_command(
     page = plain(capsys.readouterr().out)
     for name, summary in DIAGNOSTICS.items():
         assert f"{name} {summary}" in page
-    assert "info what a checkpoint holds" in page
+    assert "info contents of a checkpoint" in page
 
 
 def test_help_of_info(capsys: Captured) -> None:
     assert main(["info", "--help"]) == 0
     page = plain(capsys.readouterr().out)
     assert "--json Print one JSON object instead of a table." in page
-    assert "CHECKPOINT A file that a training wrote, or weights that others saved." in page
-    assert "More of them, to compare their masks." in page
-    assert "Keep the count, .npz, and draw it, .png." in page
+    assert "CHECKPOINT File with a trained network" in page
+    assert "to compare their masks." in page
+    assert "Result file for the statistics of the masks, .npz" in page
 
 
 def test_version(capsys: Captured) -> None:
@@ -621,9 +621,12 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
         ("landscape small.pt --shard 5/4", "shard '5/4': need i/n with 1 <= i <= n"),
         ("landscape small.pt --adaptive --shard 1/4", "an adaptive grid needs a plane"),
         ("landscape small.pt --statistics fxed", 'Did you mean "fixed"?'),
-        ("landscape small.pt --formats pgn", "unknown kind of file 'pgn'; did you mean 'png'"),
-        ("landscape small.pt --dims 1 --formats vtk", "this result has no such file; tables: csv"),
-        ("spectrum small.pt --formats csv", "this result has no such file; tables: none"),
+        ("landscape small.pt --formats pgn", "unknown file format 'pgn'; did you mean 'png'"),
+        (
+            "landscape small.pt --dims 1 --formats vtk",
+            "this result has no such export; it has: csv",
+        ),
+        ("spectrum small.pt --formats csv", "this result has no such export; it has: none"),
         ("inputscape small.pt --clamp 0", "clamp=0.0: need 1 image or more, a positive clamp"),
         ("landscape small.pt --pionts 3", "Unknown option: --pionts. Did you mean --points?"),
         ("landscape small.pt --points x", 'Invalid value for --points: unable to convert "x"'),
@@ -634,7 +637,7 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
         ("landscape small.pt --data digit", "unknown data set 'digit'; did you mean 'digits'?"),
         ("landscape small.pt --data folder:nowhere", "'nowhere' is not a folder"),
         ("landscape small.pt --images -1", "--images needs 0 or more"),
-        ("landscape small.pt --batch 0", "--batch needs 1 or more"),
+        ("landscape small.pt --batch 0", "--batch-size needs 1 or more"),
         ("landscape small.pt --device cuda", "use --device cpu"),
         ("landscape small.pt --points 9999999999999", "there is too little memory; reduce"),
         ("landscape small.pt --device gpu", "device 'gpu': need auto, cpu, cuda or cuda:N"),
@@ -674,12 +677,12 @@ def test_a_command_that_cannot_be(place: Path, capsys: Captured, words: str, mes
         ("spectrum small.pt --tol 0", "tol=0.0: need a positive relative residual"),
         ("spectrum small.pt --memory -1", "memory=-1.0: need 0 GiB or more"),
         ("spectrum small.pt --params nonsense.*", "unknown trainable weight 'nonsense.*'"),
-        ("spectrum small.pt --basis 3", "basis=3: need 7 vectors or more for top=5"),
-        ("spectrum small.pt --max-products 1", "max_products=1: need at least one for each of 5"),
+        ("spectrum small.pt --basis 3", "max_basis=3: need 7 vectors or more for top=5"),
+        ("spectrum small.pt --max-products 1", "max_matvecs=1: need at least one for each of 5"),
         ("spectrum small.pt --solver pyhessian --which smallest", "use solver='lanczos'"),
         ("blocks small.pt --top 0", "top=0: need 1 eigenvalue or more"),
         ("trace small.pt --tol 0", "tol=0.0, sketch=10: need a positive tol"),
-        ("trace small.pt --max-products 3", "max_products=3: need 30 or more for sketch=10"),
+        ("trace small.pt --max-products 3", "max_matvecs=3: need 30 or more for sketch=10"),
         ("trace small.pt --matrix fisher --solver pyhessian", "PyHessian knows the Hessian only"),
     ],
 )

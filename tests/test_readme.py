@@ -64,7 +64,7 @@ def test_shell_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     checkpoint = Path(done.stdout.strip())
     monkeypatch.chdir(tmp_path)
     for line in lines:
-        line = line.replace("--density", "--density --probes 2 --steps 10")
+        line = line.replace("--density", "--density --num-probes 2 --lanczos-steps 10")
         line = line.replace("report", "report --points 5", 1)
         line = line.replace("$(dirname $CKPT)", str(checkpoint.parent))
         name, *words = shlex.split(line.replace("$CKPT", str(checkpoint)))

@@ -23,6 +23,7 @@ from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import select_device
 from sparsediag.core.errors import CheckpointError, unknown_name
 from sparsediag.core.mask import Mask
+from sparsediag.core.old_names import accept_old_names
 from sparsediag.core.problem import Loss, Problem
 from sparsediag.core.version import __version__
 
@@ -232,12 +233,13 @@ class Checkpoint:
             notes.append(f"file: {about['file']}; not read: {about['beside']}")
         return net.eval(), chosen, notes
 
+    @accept_old_names
     def problem(
         self,
         *,
         split: str | None = None,
         images: int | None = None,
-        batch: int | None = None,
+        batch_size: int | None = None,
         data: str | Callable[..., Any] | Iterable[Any] | None = None,
         model: resolve.Model | None = None,
         model_options: Mapping[str, Any] | None = None,
@@ -254,7 +256,7 @@ class Checkpoint:
             split: train, validation or test; None for train, or the default of custom batches.
             images: Number of images, a sample that depends on `seed`; 0 for the whole split, None
                 for 1000, or the default of custom batches.
-            batch: Images in a batch; None for 128, or the default of custom batches.
+            batch_size: Images in a batch; None for 128, or the default of custom batches.
             data: Another data set than that of the training, or custom batches; see
                 `resolve.batches`.
             model: What makes the network, as in `build`.
@@ -281,7 +283,7 @@ class Checkpoint:
             seed=seed,
             split=split,
             images=images,
-            batch=batch,
+            batch=batch_size,
         )
         if note:
             for line in notes:

@@ -1,8 +1,10 @@
-"""Options that the commands share."""
+"""Options that several commands share, and the signatures that cyclopts reads."""
 
 from __future__ import annotations
 
+import inspect
 import typing
+from collections.abc import Callable
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -11,93 +13,145 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from sparsediag.checkpoint import resolve
+from sparsediag.core.old_names import RENAMED
+
+PLAIN = (int, float, str, bool)
+Options = dict[str, tuple[Any, Any]]  # keyword -> annotation and default
+
+
+def option(keyword: str, kind: Any, help: str | None, **more: Any) -> Any:
+    """Return the annotation of a keyword: its type, its flag, flags of older names, its help."""
+    names = [keyword, *(old for old, new in RENAMED.items() if new == keyword)]
+    flags = [f"--{name.replace('_', '-')}" for name in names]
+    return Annotated[kind, Parameter(name=flags, help=help, **more)]
+
+
 CHECKPOINT = Annotated[
-    Path, Parameter(help="A file that a training wrote, or weights that others saved.")
+    Path,
+    Parameter(
+        help="File with a trained network: a checkpoint of `training`, or a state dict of another "
+        "tool. Some commands also take the folder of a training run."
+    ),
 ]
-OTHERS = Annotated[
-    Path, Parameter(help="More of them: the line or plane through two or three nets.")
-]
-SHARE = Annotated[
-    bool, Parameter(negative="", help="Draw each net by itself on common axes, and compare.")
-]
-JSON = Annotated[bool, Parameter(negative="", help="Print one JSON object instead of a table.")]
-DEBUG = Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")]
-SHARED: dict[str, tuple[Any, Any]] = {
+JSON = option("json", bool, "Print one JSON object instead of a table.", negative="")
+DEBUG = option("debug", bool, "Show the traceback of an error.", negative="")
+SHARED: Options = {
     "out": (
-        Annotated[
-            Path | None, Parameter(help="Result file, .npz (default: beside the checkpoint).")
-        ],
+        option("out", Path | None, "Result file, .npz (default: beside the checkpoint)."),
         None,
     ),
     "formats": (
-        Annotated[str, Parameter(help="Also write these: png, pdf, svg, csv, vtk, by commas.")],
+        option("formats", str, "Formats of further files: png, pdf, svg, csv, vtk, by commas."),
         "png",
     ),
     "model": (
-        Annotated[
+        option(
+            "model",
             str | None,
-            Parameter(
-                help="What makes the net: file.py:make, package.module:Net, torchvision:NAME, "
-                "timm:NAME (default: what the checkpoint says)."
-            ),
-        ],
+            "Function or class that builds the network: file.py:make, package.module:Net, "
+            "torchvision:NAME or timm:NAME (default: as the checkpoint says).",
+        ),
         None,
     ),
     "model_options": (
-        Annotated[str | None, Parameter(help="Keywords for it, as in 'num_classes=10, width=8'.")],
+        option(
+            "model_options", str | None, "Keywords for the model, as in 'num_classes=10, width=8'."
+        ),
         None,
     ),
     "data": (
-        Annotated[
+        option(
+            "data",
             str | None,
-            Parameter(help="Another data set than the net's own, folder:PATH, or file.py:batches."),
-        ],
+            "Data set: a built-in name, folder:PATH, or file.py:batches (default: the one that the "
+            "network was trained on).",
+        ),
         None,
     ),
     "loss": (
-        Annotated[
+        option(
+            "loss",
             str | None,
-            Parameter(help="A loss of torch.nn.functional, such as mse_loss, or file.py:loss."),
-        ],
+            "Loss: a function of torch.nn.functional such as mse_loss, or file.py:loss "
+            "(default: cross-entropy).",
+        ),
         None,
     ),
     "mask": (
-        Annotated[
+        option(
+            "mask",
             str | None,
-            Parameter(help="zeros: what is exactly 0 is dead; none: no mask; or a mask's file."),
-        ],
+            "Mask: zeros (weights that are exactly 0 are dead), none, or a mask file "
+            "(default: the checkpoint's).",
+        ),
         None,
     ),
     "split": (
-        Annotated[
+        option(
+            "split",
             Literal["train", "validation", "test"] | None,
-            Parameter(help="Part of the data (default: train)."),
-        ],
+            "Part of the data set (default: train).",
+        ),
         None,
     ),
     "images": (
-        Annotated[
-            int | None, Parameter(help="Images to use; 0 for the whole split (default: 1000).")
-        ],
+        option("images", int | None, "Number of samples; 0 for the whole split (default: 1000)."),
         None,
     ),
-    "batch": (Annotated[int | None, Parameter(help="Images at a time (default: 128).")], None),
+    "batch_size": (
+        option("batch_size", int | None, "Number of samples in a batch (default: 128)."),
+        None,
+    ),
     "batch_norm": (
-        Annotated[Literal["eval", "train"], Parameter(help="Running statistics, or each batch's.")],
+        option(
+            "batch_norm",
+            Literal["eval", "train"],
+            "Batch norm with its running statistics (eval) or those of each batch (train).",
+        ),
         "eval",
     ),
-    "device": (Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")], "auto"),
+    "device": (option("device", str, "Device: auto, cpu, cuda or cuda:N."), "auto"),
     "json": (JSON, False),
     "debug": (DEBUG, False),
 }
-LOOK = ("split", "images", "batch", "data", "model", "loss", "mask", "batch_norm", "device")
-PLAIN = (int, float, str, bool)
+PROBLEM = ("split", "images", "batch_size", "data", "model", "loss", "mask", "batch_norm", "device")
 
 
-def sizes(images: int | None, batch: int | None) -> None:
-    """Raise ValueError where a number of images cannot be; None was not typed."""
-    if (images is not None and images < 0) or (batch is not None and batch < 1):
-        raise ValueError("--images needs 0 or more, --batch needs 1 or more")
+def problem_options(shared: dict[str, Any]) -> dict[str, Any]:
+    """Return the shared options that are keywords of `Checkpoint.problem`.
+
+    Raises:
+        ValueError: If a number of samples is too small, or the model's options cannot be read.
+    """
+    images, batch_size = shared["images"], shared["batch_size"]
+    if (images is not None and images < 0) or (batch_size is not None and batch_size < 1):
+        raise ValueError("--images needs 0 or more, --batch-size needs 1 or more")
+    given = {key: shared[key] for key in PROBLEM}
+    if shared["model_options"] is not None:
+        given["model_options"] = resolve.options(shared["model_options"])
+    return given
+
+
+def set_signature(
+    command: Callable[..., None], options: Options, *, others: str | None = None
+) -> None:
+    """Give a command the signature `(checkpoint, *others, **options)` for cyclopts.
+
+    Args:
+        command: The function, which takes keywords of any name.
+        options: Its options.
+        others: Help text for further checkpoints; None if there can be only one.
+    """
+    kinds = inspect.Parameter
+    parameters = [kinds("checkpoint", kinds.POSITIONAL_ONLY, annotation=CHECKPOINT)]
+    if others:
+        annotation = Annotated[Path, Parameter(help=others)]
+        parameters.append(kinds("others", kinds.VAR_POSITIONAL, annotation=annotation))
+    for key, (annotation, default) in options.items():
+        parameters.append(kinds(key, kinds.KEYWORD_ONLY, default=default, annotation=annotation))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
 def typed(hint: Any) -> Any:

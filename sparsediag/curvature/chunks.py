@@ -28,8 +28,8 @@ def out_of_memory(device: torch.device, samples: int) -> torch.OutOfMemoryError:
     """Return the error of a device that cannot hold a pass over so many samples."""
     return torch.OutOfMemoryError(
         f"out of memory: {device} cannot hold the second derivatives of {samples} samples at a "
-        "time; need smaller batches (--batch), less kept between products (memory=, --memory), "
-        "or fewer weights (params=)"
+        "time; need smaller batches (--batch-size), less kept between products (memory=, "
+        "--memory), or fewer weights (params=)"
     )
 
 

@@ -54,7 +54,7 @@ def pyhessian(
     which: Which,
     tol: float,
     seed: int,
-    max_products: int | None,
+    max_matvecs: int | None,
     **options: Any,
 ) -> Solution:
     """PyHessian's power iteration, for comparison; it has no use for the other options.
@@ -66,10 +66,10 @@ def pyhessian(
         raise ValueError(
             "PyHessian finds the largest magnitude of the plain Hessian; use solver='lanczos'"
         )
-    if max_products is not None and max_products < 1:
-        raise ValueError(f"max_products={max_products}: need 1 for each pair or more")
+    if max_matvecs is not None and max_matvecs < 1:
+        raise ValueError(f"max_matvecs={max_matvecs}: need 1 for each pair or more")
     values, vectors, products = peer.eigenvalues(
-        matrix.problem, top=top, tol=tol, seed=seed, max_products=max_products
+        matrix.problem, top=top, tol=tol, seed=seed, max_matvecs=max_matvecs
     )
     judged = certify(matrix, values, vectors, which="magnitude", tol=tol, seed=seed)
     return Solution(values, vectors, judged, products, top, float(values.min()))

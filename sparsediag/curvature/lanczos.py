@@ -84,10 +84,10 @@ def eigenpairs(
     which: Which = "largest",
     tol: float = 1e-3,
     seed: int = 0,
-    block: int = 1,
+    block_size: int = 1,
     start: Tensor | None = None,
-    basis: int | None = None,
-    max_products: int | None = None,
+    max_basis: int | None = None,
+    max_matvecs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Eigenpairs:
     """Eigenpairs of the symmetric operator `matvec`.
@@ -99,11 +99,11 @@ def eigenpairs(
         which: The algebraically largest or smallest, or the largest magnitude.
         tol: Relative residual at which a pair counts as found.
         seed: Seed of the random directions (the same on every device).
-        block: Directions a step.
+        block_size: Directions a step.
         start: Vectors of a similar operator, rows; their sum is the first direction.
-        basis: Vectors kept at most, a probe of ten apart; the search restarts beyond (default: what
-            256 MB of float32 hold, and 40 + 3 a pair at least).
-        max_products: Give up after so many products (default: 100 + 10 a pair).
+        max_basis: Vectors kept at most, without a probe of ten; the search restarts beyond
+            (default: what 256 MB of float32 hold, and 40 + 3 a pair at least).
+        max_matvecs: Give up after so many products (default: 100 + 10 a pair).
         progress: Called as `progress(products, limit)`.
 
     >>> import torch
@@ -114,20 +114,23 @@ def eigenpairs(
     size = like.numel()
     if not 1 <= top <= size:
         raise ValueError(f"top={top} eigenvalues asked of a problem with {size} live weights")
-    limit = 100 + 10 * top if max_products is None else max_products
+    limit = 100 + 10 * top if max_matvecs is None else max_matvecs
     if limit < top:
-        raise ValueError(f"max_products={max_products}: need at least one for each of {top} pairs")
+        raise ValueError(f"max_matvecs={max_matvecs}: need at least one for each of {top} pairs")
     if which not in ORDER:
         raise ValueError(unknown_name("end of the spectrum", which, ORDER))
-    if block < 1:
-        raise ValueError(f"block={block}: need 1 direction a step or more")
-    basis = max(40 + 3 * top, 2**26 // size) if basis is None else basis
-    if basis < top + 2 * block:
-        raise ValueError(f"basis={basis}: need {top + 2 * block} vectors or more for top={top}")
+    if block_size < 1:
+        raise ValueError(f"block_size={block_size}: need 1 direction a step or more")
+    if max_basis is None:
+        max_basis = max(40 + 3 * top, 2**26 // size)
+    if max_basis < top + 2 * block_size:
+        raise ValueError(
+            f"max_basis={max_basis}: need {top + 2 * block_size} vectors or more for top={top}"
+        )
     krylov = Krylov(matvec, like, stream("lanczos", seed))
     probe, order = Probe(), ORDER[which]
-    block = min(block, limit, size)
-    first = krylov.random(block)
+    block_size = min(block_size, limit, size)
+    first = krylov.random(block_size)
     if start is not None and bool(start.any()):
         first[0] = start.to(like).sum(0)
     krylov.grow(first)
@@ -143,18 +146,18 @@ def eigenpairs(
         if left <= 0:
             break
         if len(ritz.values) >= top and not len(open_pairs):
-            room = min(left, krylov.products, max(basis - len(krylov), 10))
+            room = min(left, krylov.products, max(max_basis - len(krylov), 10))
             probe = probe_complement(krylov, ritz.values[:top], order, tol, room)
             if not probe.missed:
                 break
             probe = Probe()
             continue
-        if len(krylov) + block > basis:
-            krylov.shrink(ritz, max(top + block, basis // 2))
+        if len(krylov) + block_size > max_basis:
+            krylov.shrink(ritz, max(top + block_size, max_basis // 2))
             ritz = krylov.ritz(order)
-        worst = krylov.worst(ritz, open_pairs, min(block, left)) if len(open_pairs) else None
+        worst = krylov.worst(ritz, open_pairs, min(block_size, left)) if len(open_pairs) else None
         if worst is None:
-            krylov.grow(krylov.random(min(block, left)))
+            krylov.grow(krylov.random(min(block_size, left)))
         else:
             krylov.grow(worst, passes=0)
     now = krylov.ritz(order)

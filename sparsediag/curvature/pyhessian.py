@@ -54,7 +54,7 @@ def _judge(problem: Problem, seed: int) -> Iterator[Any]:
 
 
 def eigenvalues(
-    problem: Problem, *, top: int, tol: float, seed: int, max_products: int | None
+    problem: Problem, *, top: int, tol: float, seed: int, max_matvecs: int | None
 ) -> tuple[np.ndarray, Tensor, int]:
     """Values, unit vectors as rows, and products of PyHessian's power iteration.
 
@@ -63,16 +63,16 @@ def eigenvalues(
         top: Number of pairs, of largest magnitude.
         tol: Relative change of the value at which an iteration stops.
         seed: Seed of the start vectors.
-        max_products: Products for each pair at most (default: 100).
+        max_matvecs: Products for each pair at most (default: 100).
     """
-    limit = 100 if max_products is None else max_products
+    limit = 100 if max_matvecs is None else max_matvecs
     with _judge(problem, seed) as judge:
         found, vectors = judge.eigenvalues(maxIter=limit, tol=tol, top_n=top)
     return np.array(found), torch.stack([v[0] / v[0].norm() for v in vectors]), judge.products
 
 
-def trace(problem: Problem, *, tol: float, seed: int, max_products: int) -> tuple[np.ndarray, int]:
+def trace(problem: Problem, *, tol: float, seed: int, max_matvecs: int) -> tuple[np.ndarray, int]:
     """PyHessian's samples of v . Hv, whose mean is the trace, and their number."""
     with _judge(problem, seed) as judge:
-        samples = judge.trace(maxIter=max_products, tol=tol)
+        samples = judge.trace(maxIter=max_matvecs, tol=tol)
     return np.array(samples, dtype=float), judge.products

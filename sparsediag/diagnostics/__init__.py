@@ -13,13 +13,13 @@ DIAGNOSTICS = {
     "activations": "share of zero activations and dead units, block by block; or along a run",
     "gradflow": "gradient norm of live, dead and regrown weights by layer; or along a run",
     "signal": "size of outputs and gradients through the depth, and what tells samples apart",
+    "perturbation": "loss along the top Hessian eigenvectors, beside the quadratic model",
     "landscape": "loss on a line or a plane through the weights of one net, several, or a run",
     "inputscape": "loss on planes through the images",
-    "perturbation": "loss along the top Hessian eigenvectors, beside the quadratic model",
 }
 
 
-def diagnostic(name: str) -> Callable[..., Any]:
-    """Return the function of a diagnostic, imported on first use."""
+def load_diagnostic(name: str) -> Callable[..., Any]:
+    """Return the function of a diagnostic; its module is imported on first use."""
     function: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{name}"), name)
     return function

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from sparsediag.core.batches import Batch, num_samples
-from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
 from sparsediag.diagnostics.layers.hooks import default_modules, match_modules, observe
 from sparsediag.diagnostics.layers.unit_axis import per_sample, unit_axis
 from sparsediag.diagnostics.layers.zero_counts import ZeroCounts, class_indices
 from sparsediag.diagnostics.result import Result, source, table_rows
+from sparsediag.diagnostics.traits import History, InReport, Traits, diagnostic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,6 +78,15 @@ class Activations(Result):
             columns["max"] = (self.class_dead.max(0), ".2%")
         return table_rows(columns)
 
+    @property
+    def findings(self) -> list[str]:
+        """Return the block with the largest share of dead channels, if there is any."""
+        dead = np.nan_to_num(self.dead)
+        worst = int(dead.argmax())
+        if not dead[worst]:
+            return []
+        return [f"{dead[worst]:.0%} of the channels of {self.names[worst]} are always 0"]
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the shares, a row a module, with a ring at the last block of each stage."""
         from sparsediag.plotting import layers
@@ -97,7 +106,22 @@ class Activations(Result):
         return ax
 
 
-@full_precision()
+@diagnostic(
+    Traits(
+        history=History(
+            fields={
+                "small": "small",
+                "zeros": "exactly 0",
+                "dead": "dead channels",
+                "faint": "faint",
+                "rms": "rms",
+            },
+            ylabel="share",
+            log=False,
+        ),
+        report=InReport(),
+    )
+)
 def activations(
     problem: Problem,
     *,

@@ -11,12 +11,12 @@ import numpy as np
 
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown_name
-from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.curvature.engines import Mode
 from sparsediag.curvature.lanczos import Which
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.spectrum import spectrum
+from sparsediag.diagnostics.traits import diagnostic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ class Blocks(Result):
         return ax
 
 
-@full_precision()
+@diagnostic()
 def blocks(
     problem: Problem,
     *,
@@ -100,7 +100,7 @@ def blocks(
     matrix: Matrix = "hessian",
     mode: Mode = "auto",
     memory: float | None = None,
-    max_products: int | None = None,
+    max_matvecs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Blocks:
     """Top eigenvalues of the Hessian's block for every layer or stage (Sankar et al., AAAI 2021).
@@ -116,7 +116,7 @@ def blocks(
         matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
         mode: How products are made; see `Curvature`.
         memory: GiB kept between products.
-        max_products: Stop after so many in each block.
+        max_matvecs: Stop after so many in each block.
         progress: Called as `progress(blocks, all)`.
 
     Raises:
@@ -150,7 +150,7 @@ def blocks(
             matrix=matrix,
             mode=mode,
             memory=memory,
-            max_products=max_products,
+            max_matvecs=max_matvecs,
         )
         values[i, : len(found.eigenvalues)] = found.eigenvalues
         residuals[i, : len(found.residuals)] = found.residuals

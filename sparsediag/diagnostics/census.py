@@ -105,6 +105,12 @@ class Census(Result):
             | {f"IoU of {first}, {name}": (iou, ".3f") for name, iou in ious}
         )
 
+    @property
+    def findings(self) -> list[str]:
+        """Return what is cut off, without the name if there is one network."""
+        prefix = f"{self.names[0]}: " if len(self.names) == 1 else ""
+        return [line.removeprefix(prefix) for line in self.remarks()]
+
     def remarks(self) -> list[str]:
         """Return findings about empty weights and networks without a path."""
         lines = []

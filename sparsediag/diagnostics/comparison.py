@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.evaluation import full_precision
-from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.core.problem import Problem
+from sparsediag.diagnostics.landscape import Landscape, landscape
 from sparsediag.diagnostics.result import Result
+from sparsediag.diagnostics.spectrum import spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RADII = 24  # distances at which the rise is measured
 ANGLES = 64  # directions in the plane over which it is averaged
@@ -103,6 +109,12 @@ class Comparison(Result):
         ax.legend()
         return ax
 
+    def panels(self) -> dict[str, Figure]:
+        """Return the landscapes side by side, if they are planes."""
+        from sparsediag.plotting.landscape import plot_comparison
+
+        return {"panels": plot_comparison(self)} if len(self.axes) == 2 else {}
+
 
 @full_precision()
 def compare(
@@ -162,6 +174,43 @@ def compare(
         level=level,
         source={"landscapes": [one.source for one in found], "options": {"level": level}},
     )
+
+
+def compare_files(
+    files: Mapping[str, Path],
+    *,
+    load: Callable[..., Problem],
+    resume: Path,
+    progress: Callable[[int, int], None],
+    **options: Any,
+) -> Comparison:
+    """Compute and compare the landscapes of several checkpoints on the same directions and axes.
+
+    Args:
+        files: Checkpoints, by the names of their networks.
+        load: Makes the problem of a checkpoint; gets the name too.
+        resume: Files for unfinished work begin with this path.
+        progress: Called as `progress(points, all)`.
+        **options: Those of `landscape`.
+    """
+    landscapes, tops = {}, {}
+    for i, (name, file) in enumerate(files.items()):
+        problem = load(Checkpoint.load(file), name)
+        landscapes[name] = landscape(
+            problem,
+            resume=resume.with_name(f"{resume.name}-{i}"),
+            progress=partial(_report_progress, progress, i, len(files)),
+            **options,
+        )
+        tops[name] = float(spectrum(problem, top=1, tol=1e-2).eigenvalues[0])
+    return compare(landscapes, tops=tops)
+
+
+def _report_progress(
+    progress: Callable[[int, int], None], index: int, nets: int, done: int, total: int
+) -> None:
+    """Report the progress of one of several networks as that of all."""
+    progress(index * total + done, nets * total)
 
 
 def _rises(one: Landscape) -> tuple[np.ndarray, np.ndarray]:

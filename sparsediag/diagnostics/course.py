@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,46 +14,14 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.run_folder import checkpoints, epochs
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
-from sparsediag.core.mask import Mask
+from sparsediag.core.old_names import accept_old_names
 from sparsediag.core.problem import Problem
-from sparsediag.diagnostics.activations import activations
-from sparsediag.diagnostics.gradflow import gradflow
+from sparsediag.diagnostics import DIAGNOSTICS, load_diagnostic
 from sparsediag.diagnostics.result import Result, source
-from sparsediag.diagnostics.signal import signal
+from sparsediag.diagnostics.traits import History, traits_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-WORK: dict[str, Callable[..., Any]] = {
-    "activations": activations,
-    "gradflow": gradflow,
-    "signal": signal,
-}
-# fields of the results and what they are; the first three are drawn, the first as a map
-MEASURES = {
-    "activations": {
-        "small": "small",
-        "zeros": "exactly 0",
-        "dead": "dead channels",
-        "faint": "faint",
-        "rms": "rms",
-    },
-    "gradflow": {
-        "per_weight": "per weight",
-        "dead_per_weight": "per dead",
-        "regrown_per_weight": "per regrown",
-        "flow": "flow",
-        "dead_flow": "of the dead",
-        "regrown_flow": "of the regrown",
-        "weight_norm": "|w|",
-    },
-    "signal": {"cosine": "cosine", "rms": "rms", "gradient": "gradient"},
-}
-AXIS = {
-    "activations": "share",
-    "gradflow": "norm / √weights",
-    "signal": "size",
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,8 +57,8 @@ class Course(Result):
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row for each checkpoint, with the means over the layers."""
-        told = MEASURES[self.diagnostic]
-        means = {told[m]: _mean(self.of(m)) for m in self.measures if _there(self.of(m))}
+        labels = history_of(self.diagnostic).fields
+        means = {labels[m]: _mean(self.of(m)) for m in self.measures if _there(self.of(m))}
         return [
             {"checkpoint": file, "epochs": str(epochs)}
             | {head: "" if np.isnan(mean[i]) else f"{mean[i]:.4g}" for head, mean in means.items()}
@@ -108,8 +77,8 @@ class Course(Result):
                 fig = style.new_figure(height=2.4 + tall)
                 above, ax = fig.subplots(2, height_ratios=(1.5, tall))
             self.lines(above)
-        told = MEASURES[self.diagnostic][measure]
-        layers.heatmap(ax, self.names, [str(epoch) for epoch in self.epochs], values, of=told)
+        label = history_of(self.diagnostic).fields[measure]
+        layers.heatmap(ax, self.names, [str(epoch) for epoch in self.epochs], values, of=label)
         ax.set_xlabel("epoch")
         return ax
 
@@ -119,19 +88,20 @@ class Course(Result):
 
         from sparsediag.plotting import layers, style
 
-        ax = ax or style.new_axes()
+        ax, history = ax or style.new_axes(), history_of(self.diagnostic)
         drawn = [m for m in self.measures[:3] if _there(self.of(m))]
         for i, measure in enumerate(drawn):
-            label, mean = MEASURES[self.diagnostic][measure], _mean(self.of(measure))
+            label, mean = history.fields[measure], _mean(self.of(measure))
             ax.plot(self.epochs, mean, "o-", ms=3, color=style.COLOURS[i], label=label)
-        if self.diagnostic != "activations":
+        if history.log:
             layers.set_log_scale(ax, "y")
-        ax.set(xlabel="epoch", ylabel=f"mean {AXIS[self.diagnostic]}")
+        ax.set(xlabel="epoch", ylabel=f"mean {history.ylabel}")
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         layers.add_legend(ax, 3)
         return ax
 
 
+@accept_old_names
 @full_precision()
 def course(
     run: str | Path,
@@ -143,8 +113,8 @@ def course(
 ) -> Course:
     """A diagnostic of every checkpoint in a folder; of gradient flow, ToST's Figure 9b by layers.
 
-    For "gradflow" the mask of each checkpoint is `before` of the next: where masks move, what has
-    regrown since is shown.
+    For "gradflow" the mask of each checkpoint is the `previous_mask` of the next: where masks move,
+    what has regrown since is shown.
 
     Args:
         run: Folder that a training wrote.
@@ -167,23 +137,24 @@ def course(
     ...     course(folder, "gradflow").of("flow").shape
     (2, 3)
     """
-    if diagnostic not in WORK:
-        raise ValueError(unknown_name("diagnostic of a run", diagnostic, WORK))
-    if "before" in options:
-        raise ValueError("in a run every checkpoint is the one before the next; leave out before")
+    history = history_of(diagnostic)
+    function = load_diagnostic(diagnostic)
+    if "previous_mask" in options:
+        raise ValueError("in a run the previous mask is known; leave out previous_mask")
+    compares_masks = "previous_mask" in inspect.signature(function).parameters
     files = checkpoints(Path(run))
     found, trained, before = [], [], None
     for i, file in enumerate(files):
         kept = Checkpoint.load(file)
         problem = load(kept)
-        earlier: dict[str, Mask] = {"before": before} if before and diagnostic == "gradflow" else {}
-        found.append(WORK[diagnostic](problem, **earlier, **options))
+        earlier: dict[str, Any] = {"previous_mask": before} if before and compares_masks else {}
+        found.append(function(problem, **earlier, **options))
         trained.append(epochs(file, kept))
         before = problem.mask
         if progress:
             progress(i + 1, len(files))
     names = list(dict.fromkeys(name for result in found for name in result.names))
-    measures = list(MEASURES[diagnostic])
+    measures = list(history.fields)
     values = np.full((len(measures), len(files), len(names)), np.nan)
     for i, result in enumerate(found):
         places = [names.index(name) for name in result.names]
@@ -197,6 +168,20 @@ def course(
         values=values,
         source=source(problem, **options),
     )
+
+
+def history_of(diagnostic: str) -> History:
+    """Return the curves that a diagnostic has through a run.
+
+    Raises:
+        ValueError: If there is no such diagnostic, or it has none.
+    """
+    histories = {name: traits_of(load_diagnostic(name)).history for name in DIAGNOSTICS}
+    known = [name for name, history in histories.items() if history]
+    history = histories.get(diagnostic)
+    if not history:
+        raise ValueError(unknown_name("diagnostic of a run", diagnostic, known))
+    return history
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

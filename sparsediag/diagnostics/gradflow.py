@@ -18,12 +18,12 @@ from torch.autograd import grad
 
 from sparsediag.checkpoint import mask_file
 from sparsediag.core.coordinates import accumulate
-from sparsediag.core.evaluation import full_precision
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
 from sparsediag.core.prunable import weight_matrices
 from sparsediag.diagnostics.result import Result, source, table_rows
+from sparsediag.diagnostics.traits import History, InReport, Traits, diagnostic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ class Gradflow(Result):
             that are held at 0, (layers,).
         dead_per_weight: `dead_flow` / sqrt(number of dead weights); NaN if all are live, (layers,).
         dead_counts: Number of dead weights, (layers,).
-        regrown_flow: |g| over the weights that are live now and were dead in `before`, (layers,).
+        regrown_flow: |g| over live weights that were dead in `previous_mask`, (layers,).
         regrown_per_weight: `regrown_flow` / sqrt(their number); NaN if there is none, (layers,).
         regrown_counts: Number of regrown weights, (layers,).
         mean: Effective gradient flow: the mean of `flow` over the layers.
@@ -99,11 +99,27 @@ class Gradflow(Result):
         return ax
 
 
-@full_precision()
+@diagnostic(
+    Traits(
+        history=History(
+            fields={
+                "per_weight": "per weight",
+                "dead_per_weight": "per dead",
+                "regrown_per_weight": "per regrown",
+                "flow": "flow",
+                "dead_flow": "of the dead",
+                "regrown_flow": "of the regrown",
+                "weight_norm": "|w|",
+            },
+            ylabel="norm / √weights",
+        ),
+        report=InReport(cost=lambda points, top: 3),
+    )
+)
 def gradflow(
     problem: Problem,
     *,
-    before: Mask | str | Path | None = None,
+    previous_mask: Mask | str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Gradflow:
     """Measure the norm of the gradient on the weights of each layer, without biases and norms.
@@ -114,15 +130,15 @@ def gradflow(
 
     Args:
         problem: The loss; with batch_norm="train" its gradient is that of a training step.
-        before: An earlier mask of the same network, or its file: weights that were dead in it and
-            are live now count as regrown. Weights that it does not cover were live.
+        previous_mask: An earlier mask of the same network, or its file: weights that were dead in
+            it and are live now count as regrown. Weights that it does not cover were live.
         progress: Called as `progress(batches done, all batches)`.
 
     Returns:
         One norm for each layer, of its live, dead and regrown weights.
 
     Raises:
-        ValueError: If no convolution or linear layer is trainable, or `before` does not fit.
+        ValueError: If no convolution or linear layer is trainable, or `previous_mask` does not fit.
 
     >>> from torch import nn
     >>> net = nn.Linear(1, 1, bias=False)
@@ -130,9 +146,10 @@ def gradflow(
     >>> gradflow(Problem(net, [(torch.ones(1, 1), torch.ones(1, 1))], loss=nn.MSELoss())).mean
     4.0
     """
-    earlier = mask_file.load(before) if isinstance(before, str | Path) else before
-    if earlier:
-        earlier.check(problem.net)
+    if isinstance(previous_mask, str | Path):
+        previous_mask = mask_file.load(previous_mask)
+    if previous_mask:
+        previous_mask.check(problem.net)
     weights = problem.split(problem.weights)
     names = [name for name in problem.mask or weight_matrices(problem.net) if name in weights]
     if not names:
@@ -140,10 +157,11 @@ def gradflow(
     gradient = _gradient(problem, progress)
     live = {name: _live(problem.mask, name, gradient[name]) for name in names}
     dead = {name: ~m for name, m in live.items()}
-    regrown = {name: m & ~_live(earlier, name, gradient[name]) for name, m in live.items()}
+    regrown = {name: m & ~_live(previous_mask, name, gradient[name]) for name, m in live.items()}
     flow, counts = _norms(gradient, live)
     dead_flow, dead_counts = _norms(gradient, dead)
     regrown_flow, regrown_counts = _norms(gradient, regrown)
+    options = {"previous_mask": previous_mask.digest} if previous_mask else {}
     per_weight = flow / np.sqrt(np.maximum(counts, 1))
     return Gradflow(
         names=names,
@@ -159,7 +177,7 @@ def gradflow(
         regrown_counts=regrown_counts,
         mean=float(flow.mean()),
         mean_per_weight=float(per_weight.mean()),
-        source=source(problem, **({"before": earlier.digest} if earlier else {})),
+        source=source(problem, **options),
     )
 
 

@@ -11,17 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsediag.checkpoint import resolve
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.batch_loss import BatchLoss
 from sparsediag.core.batches import Batch, rechunk
 from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.errors import unknown_name
-from sparsediag.core.evaluation import full_precision
 from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice_differentiable
 from sparsediag.curvature.lanczos import eigenpairs
+from sparsediag.data import datasets
 from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.traits import Traits, diagnostic
 from sparsediag.surfaces import directions
 from sparsediag.surfaces.evaluate import CHUNK
 
@@ -110,7 +113,13 @@ class Inputscape(Result):
         return style.plot_surface_3d(self.axes, self.mean, self.labels)
 
 
-@full_precision()
+def pixel_std(checkpoint: Checkpoint, *, data: str | None = None, **_: Any) -> Tensor | None:
+    """Return what the pixels of the data set were divided by; None for custom batches."""
+    name = data or checkpoint.data
+    return None if resolve.is_custom_data(name) else datasets.load(name).std
+
+
+@diagnostic(Traits(from_checkpoint={"std": pixel_std}))
 def inputscape(
     problem: Problem,
     *,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sparsediag.core.evaluation import full_precision
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.fingerprint import fingerprint
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.traits import InReport, Traits, diagnostic
 from sparsediag.surfaces import checks
 from sparsediag.surfaces.directions import Norm
 from sparsediag.surfaces.evaluate import LossEvaluator, Precision, Statistics
+from sparsediag.surfaces.export import write_csv, write_vtk
 from sparsediag.surfaces.grid import (
     DONE,
     INTERPOLATED,
@@ -24,6 +27,7 @@ from sparsediag.surfaces.grid import (
     evaluate_grid,
     merge_shards,
 )
+from sparsediag.surfaces.interpolation import interpolate, pca_plane
 from sparsediag.surfaces.plane import Axes, Plane, plane
 
 if TYPE_CHECKING:
@@ -143,6 +147,18 @@ class Landscape(Result):
 
         return plot_landscape(self, ax)
 
+    @property
+    def complete(self) -> bool:
+        """Return whether all points are there, not only those of a shard."""
+        return bool(self.status.all())
+
+    def exports(self) -> dict[str, Callable[[Path], Path]]:
+        """Return what writes the points as CSV, and those of a plane as VTK."""
+        exports: dict[str, Callable[[Path], Path]] = {"csv": partial(write_csv, self)}
+        if self.loss.ndim == 2 and not self.lines:
+            exports["vtk"] = partial(write_vtk, self)
+        return exports
+
     def surface(self) -> Figure:
         """The loss as a surface to turn around, with the nets on it to play; curves in 1-D."""
         from sparsediag.plotting.landscape import animate
@@ -168,7 +184,46 @@ def _row(name: str, loss: float, place: Iterable[float]) -> dict[str, Any]:
     return {"": name, "loss": f"{loss:.4g}", "at": at}
 
 
-@full_precision()
+def plane_through(problems: dict[str, Problem], options: dict[str, Any], run: bool) -> Plane:
+    """Return the plane through several networks, or the principal one through those of a run.
+
+    Raises:
+        ValueError: If an option was given that belongs to a plane through one network.
+    """
+    for option in ("axes", "norm", "include_1d", "lines", "seed", *(() if run else ("dims",))):
+        if option in options:
+            flag, networks = option.replace("_", "-"), "a run" if run else "several networks"
+            raise ValueError(f"--{flag} does not apply to a plane through {networks}; leave it out")
+    nets, names = list(problems.values()), list(problems)
+    if not run:
+        return interpolate(nets, names=names)
+    return pca_plane(nets, names, dims=max(1, min(options.pop("dims", 2), len(nets) - 1)))
+
+
+def recorded_loss(
+    checkpoint: Checkpoint, *, split: str | None, images: int | None, **asked: Any
+) -> float:
+    """Return the loss that the training recorded for a whole split; NaN for other samples."""
+    row = checkpoint.history[-1] if checkpoint.history else {}
+    key = {"validation": "val_loss", "test": "test_loss"}.get(split or "train", "")
+    other = images != 0 or any(asked.get(option) for option in ("data", "loss", "mask"))
+    return float("nan") if other else float(row.get(key, "nan"))
+
+
+def export_formats(nets: int, *, dims: int = 2, lines: int = 1, **_: Any) -> tuple[str, ...]:
+    """Return the formats that a landscape with these options can be exported to."""
+    return ("csv", "vtk") if dims == 2 and lines == 1 and nets != 2 else ("csv",)
+
+
+@diagnostic(
+    Traits(
+        several=plane_through,
+        compare="comparison.compare_files",
+        formats=export_formats,
+        from_checkpoint={"expected": recorded_loss},
+        report=InReport(cost=lambda points, top: points**2),
+    )
+)
 def landscape(
     problem: Problem | Plane,
     *,
@@ -177,7 +232,7 @@ def landscape(
     dims: int = 2,
     axes: Axes = "random",
     norm: Norm = "filter",
-    vectors: bool | None = None,
+    include_1d: bool | None = None,
     orthogonal: bool = False,
     lines: int = 1,
     seed: int = 0,
@@ -204,7 +259,7 @@ def landscape(
         dims: 1 for a line, 2 for a plane.
         axes: "random", "gradient" (uphill, then a random one), or "eigenvectors" of the Hessian.
         norm: How directions are scaled: filter, layer, weight or none.
-        vectors: Whether biases and batch norm move too (default: with norm "none" only).
+        include_1d: Whether biases and batch norm move too (default: with norm "none" only).
         orthogonal: Make the second direction orthogonal to the first, after normalisation.
         lines: Random lines, each with the next seed, instead of one (dims=1).
         seed: Seed of the first direction; the second has the next one.
@@ -231,7 +286,7 @@ def landscape(
     options = {k: v for k, v in dict(locals()).items() if k not in NO_MATTER}
     on = problem
     if isinstance(on, Problem):
-        on = plane(on, axes, dims=dims, norm=norm, vectors=vectors, lines=lines, seed=seed)
+        on = plane(on, axes, dims=dims, norm=norm, vectors=include_1d, lines=lines, seed=seed)
     on = on.orthogonal() if orthogonal else on
     statistics = statistics or ("estimate" if on.stops else "fixed")
     ends, grid = on.grid(points, span)

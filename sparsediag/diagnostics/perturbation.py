@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+from sparsediag.diagnostics.traits import InReport, Traits, diagnostic
 from sparsediag.surfaces import directions
 from sparsediag.surfaces.evaluate import LossEvaluator
 from sparsediag.surfaces.plane import plane_from_vectors
@@ -86,6 +86,11 @@ class Perturbation(Result):
             for i, (minus, plus) in enumerate(self.radius)
         ]
 
+    @property
+    def findings(self) -> list[str]:
+        """Return the line about second differences that differ from the eigenvalues."""
+        return [line for line in self.remarks() if line.startswith("second differences differ")]
+
     def remarks(self) -> list[str]:
         """Return lines about the second differences and the range of the quadratic model."""
         name = "the eigenvalues" if np.array_equal(self.expected, self.eigenvalues) else "v.Hv"
@@ -133,7 +138,14 @@ class Perturbation(Result):
         return ax
 
 
-@full_precision()
+@diagnostic(
+    Traits(
+        report=InReport(
+            cost=lambda points, top: top * (points + 27),  # points of the second difference
+            needs={"along": "spectrum"},
+        )
+    )
+)
 def perturbation(
     problem: Problem,
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -21,6 +21,7 @@ from sparsediag.core.version import __version__
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure as Interactive
 
 FORMAT = 1
 SHOWN = 40  # rows of a table in a notebook
@@ -30,7 +31,8 @@ SHOWN = 40  # rows of a table in a notebook
 class Result:
     """Arrays and numbers of one diagnostic, and where they come from.
 
-    A subclass adds fields (arrays, or anything JSON can hold) and draws itself with `plot`.
+    A subclass adds fields (arrays, or anything JSON can hold) and draws itself with `plot`. The
+    command line writes `plot`, `panels`, `surface` and `exports` beside the result's file.
 
     Attributes:
         source: What was diagnosed, with which options, by which versions.
@@ -61,6 +63,28 @@ class Result:
     def remarks(self) -> list[str]:
         """Return what there is to say below the table, a line each."""
         return []
+
+    @property
+    def findings(self) -> list[str]:
+        """Return the reasons to doubt the result, a line each; the report lists them first."""
+        return list(getattr(self, "doubts", []))
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the result is whole; a part of one is saved without pictures."""
+        return True
+
+    def panels(self) -> dict[str, Figure]:
+        """Return further pictures, by the last part of their files' names."""
+        return {}
+
+    def surface(self) -> Interactive | None:
+        """Return an interactive picture, saved as .html, if there is one."""
+        return None
+
+    def exports(self) -> dict[str, Callable[[Path], Path]]:
+        """Return functions that write the result in other formats, by file ending."""
+        return {}
 
     def _repr_html_(self) -> str:
         """Table, remarks and picture, for a notebook."""

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.autograd import grad
 
 from sparsediag.core.batches import Batch, num_samples
-from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
 from sparsediag.diagnostics.layers.hooks import (
@@ -30,6 +29,7 @@ from sparsediag.diagnostics.layers.hooks import (
 from sparsediag.diagnostics.layers.signal_moments import SignalMoments
 from sparsediag.diagnostics.layers.unit_axis import per_sample
 from sparsediag.diagnostics.result import Result, source, table_rows
+from sparsediag.diagnostics.traits import History, InReport, Traits, diagnostic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,15 +76,22 @@ class Signal(Result):
         )
 
     def remarks(self) -> list[str]:
+        """Return the change from the first to the last module, and the findings."""
+        names, rms, gradient = self.names, self.rms, self.gradient
+        if not (len(names) > 1 and rms[0] > 0 and gradient[-1] > 0):
+            return self.findings
+        change = (
+            f"from {names[0]} to {names[-1]} the output rms changes by a factor of "
+            f"{rms[-1] / rms[0]:.3g}, the gradient on its way back by "
+            f"{gradient[0] / gradient[-1]:.3g}"
+        )
+        return [change, *self.findings]
+
+    @property
+    def findings(self) -> list[str]:
         """Return findings about vanishing signals, samples that become alike, and the loss."""
         names, rms, gradient = self.names, self.rms, self.gradient
         lines = []
-        if len(names) > 1 and rms[0] > 0 and gradient[-1] > 0:
-            lines.append(
-                f"from {names[0]} to {names[-1]} the output rms changes by a factor of "
-                f"{rms[-1] / rms[0]:.3g}, the gradient on its way back by "
-                f"{gradient[0] / gradient[-1]:.3g}"
-            )
         if (rms == 0).any():
             lines.append(
                 f"the output of {names[np.argmax(rms == 0)]} is 0 for every sample, so no gradient "
@@ -122,7 +129,14 @@ class Signal(Result):
         return ax
 
 
-@full_precision()
+@diagnostic(
+    Traits(
+        history=History(
+            fields={"cosine": "cosine", "rms": "rms", "gradient": "gradient"}, ylabel="size"
+        ),
+        report=InReport(cost=lambda points, top: 4),
+    )
+)
 def signal(
     problem: Problem,
     *,

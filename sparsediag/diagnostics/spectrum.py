@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown_name
-from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.curvature.eigensolvers import SOLVERS
 from sparsediag.curvature.engines import Mode
@@ -23,6 +22,7 @@ from sparsediag.curvature.operator import Curvature
 from sparsediag.curvature.slq import density as smoothed
 from sparsediag.curvature.slq import quadrature
 from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.traits import InReport, Traits, diagnostic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ class Spectrum(Result):
             asymmetry, hidden (the chance that a better eigenvalue was overlooked), products.
         lowest: Smallest Ritz value seen; the matrix has an eigenvalue at or below it.
         weight_norm: |w| of the live weights; value times its square survives a change of scale.
-        nodes: Of the spectral density, (probes, steps); (0, 0) where it was not asked for.
+        nodes: Nodes of the spectral density, (num_probes, lanczos_steps); (0, 0) without one.
         node_weights: Of the nodes; the rows sum to 1.
         products: Products of the search, that probe included.
         seconds: Time taken by set-up, search, certificate and density together.
@@ -139,7 +139,15 @@ class Spectrum(Result):
         return plot_density(self.density, support, values, matrix=matrix, ax=ax)
 
 
-@full_precision()
+@diagnostic(
+    Traits(
+        run="trajectory.trajectory",
+        report=InReport(
+            cost=lambda points, top: 5 * (10 * top + 3 * 30),
+            options={"density": True, "num_probes": 3, "lanczos_steps": 30},
+        ),
+    )
+)
 def spectrum(
     problem: Problem,
     *,
@@ -152,15 +160,15 @@ def spectrum(
     matrix: Matrix = "hessian",
     norm: Literal["none", "filter"] = "none",
     density: bool = False,
-    probes: int = 5,
-    steps: int = 40,
-    block: int = 1,
-    basis: int | None = None,
+    num_probes: int = 5,
+    lanczos_steps: int = 40,
+    block_size: int = 1,
+    max_basis: int | None = None,
     start: Spectrum | None = None,
     solver: Literal["lanczos", "pyhessian"] = "lanczos",
     mode: Mode = "auto",
     memory: float | None = None,
-    max_products: int | None = None,
+    max_matvecs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Spectrum:
     """Eigenpairs of the Hessian of the loss, with respect to the live weights (ToST, Figure 9a).
@@ -176,15 +184,15 @@ def spectrum(
         matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
         norm: "filter" for weights in units of their filter's norm: invariant to its scale.
         density: Also estimate the density of the whole spectrum.
-        probes: Random starts of the density.
-        steps: Products for each of them.
-        block: Directions a step; more find copies of an eigenvalue at once.
-        basis: Vectors kept at most, each as long as there are live weights.
+        num_probes: Random starts of the density.
+        lanczos_steps: Products for each of them.
+        block_size: Directions a step; more find copies of an eigenvalue at once.
+        max_basis: Vectors kept at most, each as long as there are live weights.
         start: A spectrum of a similar net to start from.
         solver: "pyhessian" for its power iteration: largest magnitude, `tol` on the value's change.
         mode: How products are made; see `Curvature`.
         memory: GiB kept between products (default: half of what is free).
-        max_products: Stop after so many products (PyHessian: so many a pair).
+        max_matvecs: Stop after so many products (PyHessian: so many a pair).
         progress: Called as `progress(products, limit)`.
 
     Raises:
@@ -200,8 +208,11 @@ def spectrum(
         raise ValueError(unknown_name("solver", solver, SOLVERS))
     if which not in ORDER:
         raise ValueError(unknown_name("end of the spectrum", which, ORDER))
-    if density and (probes < 2 or steps < 1):
-        raise ValueError(f"probes={probes}, steps={steps}: need 2 starts and 1 step or more")
+    if density and (num_probes < 2 or lanczos_steps < 1):
+        raise ValueError(
+            f"num_probes={num_probes}, lanczos_steps={lanczos_steps}: need 2 starts and 1 step or "
+            "more"
+        )
     if not 0 < tol < np.inf:
         raise ValueError(f"tol={tol}: need a positive relative residual")
     problem = problem.view(params=params, dense=dense)
@@ -217,17 +228,22 @@ def spectrum(
         which=which,
         tol=tol,
         seed=seed,
-        block=block,
+        block_size=block_size,
         start=None if start is None else transfer(start, problem),
-        basis=basis,
-        max_products=max_products,
+        max_basis=max_basis,
+        max_matvecs=max_matvecs,
         progress=progress,
     )
     judged, vectors = found.certificate, found.vectors
     nodes, weights = np.zeros((0, 0)), np.zeros((0, 0))
     if density:
         nodes, weights = quadrature(
-            hessian, problem.weights, probes=probes, steps=steps, seed=seed, progress=progress
+            hessian,
+            problem.weights,
+            probes=num_probes,
+            steps=lanczos_steps,
+            seed=seed,
+            progress=progress,
         )
     doubts = [*judged.doubts, *hessian.doubts]
     rising = torch.where(vectors @ hessian.gradient < 0, -1, 1)

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown_name
-from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
 from sparsediag.curvature import pyhessian
 from sparsediag.curvature.engines import Mode
 from sparsediag.curvature.operator import Curvature
 from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.traits import diagnostic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +91,7 @@ class Trace(Result):
         return ax
 
 
-@full_precision()
+@diagnostic()
 def trace(
     problem: Problem,
     *,
@@ -104,7 +104,7 @@ def trace(
     solver: Literal["hutch++", "pyhessian"] = "hutch++",
     mode: Mode = "auto",
     memory: float | None = None,
-    max_products: int = 200,
+    max_matvecs: int = 200,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trace:
     """Trace of the Hessian over the live weights (Hutch++: Meyer, Musco et al., SOSA 2021).
@@ -124,7 +124,7 @@ def trace(
         solver: "pyhessian" for its samples and its stop, on the change of their mean.
         mode: How products are made; see `Curvature`.
         memory: GiB kept between products.
-        max_products: Stop after so many.
+        max_matvecs: Stop after so many.
         progress: Called as `progress(products, limit)`.
 
     Raises:
@@ -146,14 +146,14 @@ def trace(
     if not problem.size:
         raise ValueError("the problem has no live weight; need one or more")
     sketch = min(sketch, problem.size)
-    if max_products < 2 * sketch + FEWEST:
+    if max_matvecs < 2 * sketch + FEWEST:
         raise ValueError(
-            f"max_products={max_products}: need {2 * sketch + FEWEST} or more for sketch={sketch}"
+            f"max_matvecs={max_matvecs}: need {2 * sketch + FEWEST} or more for sketch={sketch}"
         )
     began, exact = time.perf_counter(), 0.0
     doubts: list[str] = []
     if solver == "pyhessian":
-        samples, products = pyhessian.trace(problem, tol=tol, seed=seed, max_products=max_products)
+        samples, products = pyhessian.trace(problem, tol=tol, seed=seed, max_matvecs=max_matvecs)
     else:
         hessian = Curvature(problem, matrix=matrix, mode=mode, memory=memory)
         doubts = hessian.doubts
@@ -168,12 +168,12 @@ def trace(
             basis = torch.linalg.qr(torch.stack([hessian(signs()) for _ in range(sketch)]).T).Q.T
             exact = sum(float((q.double() * hessian(q).double()).sum()) for q in basis)
         found: list[float] = []
-        while hessian.products < max_products and sketch < problem.size:
+        while hessian.products < max_matvecs and sketch < problem.size:
             v = signs()
             v = v - (v @ basis.T) @ basis
             found.append(float((v.double() * hessian(v).double()).sum()))
             if progress:
-                progress(hessian.products, max_products)
+                progress(hessian.products, max_matvecs)
             total = exact + float(np.mean(found))
             if len(found) >= FEWEST and _error(np.array(found)) <= tol * abs(total):
                 break

@@ -12,6 +12,7 @@ import numpy as np
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.run_folder import checkpoints, epochs
 from sparsediag.core.evaluation import full_precision
+from sparsediag.core.old_names import accept_old_names
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
@@ -109,6 +110,7 @@ class Trajectory(Result):
         return ax
 
 
+@accept_old_names
 @full_precision()
 def trajectory(
     run: str | Path,

@@ -45,7 +45,7 @@ def test_products_are_those_of_curvlinops(name: str) -> None:
 def test_eigenvalues_are_those_of_scipy_on_curvlinops(name: str) -> None:
     problem = cases.CASES[name]()
     hessian = _curvlinops(problem).to_scipy()
-    found = spectrum(problem, top=5, tol=1e-9, max_products=400)
+    found = spectrum(problem, top=5, tol=1e-9, max_matvecs=400)
     start = np.ones(problem.size)
     theirs = eigsh(hessian, 5, which="LA", v0=start, return_eigenvectors=False)
     np.testing.assert_allclose(found.eigenvalues, sorted(theirs)[::-1], rtol=0, atol=1e-10)
@@ -56,7 +56,7 @@ def test_eigenvalues_are_those_of_scipy_on_curvlinops(name: str) -> None:
 def test_pyhessian_on_the_net_itself_finds_our_eigenvalues(name: str) -> None:
     pyhessian = pytest.importorskip("pyhessian")
     problem = cases.CASES[name]()
-    ours = spectrum(problem, top=3, which="magnitude", tol=1e-9, max_products=400)
+    ours = spectrum(problem, top=3, which="magnitude", tol=1e-9, max_matvecs=400)
     judge = pyhessian.hessian(
         problem.net, LOSSES[problem.loss], dataloader=problem.batches, cuda=False
     )
@@ -92,7 +92,7 @@ def test_both_ends_are_those_of_scipy_on_curvlinops(name: str) -> None:
     problem = cases.CASES[name]()
     hessian, start = _curvlinops(problem).to_scipy(), np.ones(problem.size)
     for which, theirs in (("smallest", "SA"), ("magnitude", "LM")):
-        found = spectrum(problem, top=3, which=which, tol=1e-9, block=2)
+        found = spectrum(problem, top=3, which=which, tol=1e-9, block_size=2)
         values = eigsh(hessian, 3, which=theirs, v0=start, return_eigenvectors=False)
         np.testing.assert_allclose(sorted(found.eigenvalues), sorted(values), rtol=0, atol=1e-9)
 
@@ -102,5 +102,5 @@ def test_the_trace_is_that_of_curvlinops_products(name: str) -> None:
     problem = cases.CASES[name]()
     hessian, eye = _curvlinops(problem), torch.eye(problem.size).double()
     theirs = sum(float(e @ (hessian @ e)) for e in eye)
-    ours = trace(problem, sketch=problem.size, max_products=10 + 2 * problem.size)
+    ours = trace(problem, sketch=problem.size, max_matvecs=10 + 2 * problem.size)
     assert ours.trace == pytest.approx(theirs, rel=1e-10)

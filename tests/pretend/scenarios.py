@@ -19,8 +19,8 @@ from torch.optim.optimizer import (
 
 from sparsediag.cli import app
 from sparsediag.curvature.engines import Mode
-from sparsediag.diagnostics import DIAGNOSTICS
-from sparsediag.diagnostics.course import WORK
+from sparsediag.diagnostics import DIAGNOSTICS, load_diagnostic
+from sparsediag.diagnostics.traits import traits_of
 from sparsediag.models import SKIPS
 from tests.pretend.ledger import Ledger
 from training import captured, loop
@@ -118,7 +118,9 @@ def diagnostics(book: Book, out: Path) -> None:
         with book.row(f"landscape of two nets{' shared' if options else ''}"):
             nets = folder / "last.pt", folder / "epoch-001.pt"
             _sparsediag("landscape", *nets, *options, *QUICK["landscape"])
-    for name in (*WORK, "spectrum", "landscape"):
+    for name in DIAGNOSTICS:
+        if not traits_of(load_diagnostic(name)).takes_run:
+            continue
         with book.row(f"{name} of a run"):
             _sparsediag(name, folder, *QUICK.get(name, []))
     for mode in MODES:

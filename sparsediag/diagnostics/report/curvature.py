@@ -7,11 +7,12 @@ from sparsediag.diagnostics.report import charts
 from sparsediag.diagnostics.report.charts import Looks, told
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, figure, grid, key, missing, text
+from sparsediag.diagnostics.spectrum import Spectrum
 
 
 def curvature(found: Measured, looks: Looks) -> Section:
     """The top eigenvalues with their certificate, and the density."""
-    kept = found.spectrum
+    kept = found.of(Spectrum)
     body = []
     if kept:
         values = {

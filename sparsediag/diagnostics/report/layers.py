@@ -7,10 +7,14 @@ from functools import partial
 import numpy as np
 
 from sparsediag.core import html
+from sparsediag.diagnostics.activations import Activations
+from sparsediag.diagnostics.census import Census
+from sparsediag.diagnostics.gradflow import Gradflow
 from sparsediag.diagnostics.report import charts, classes
 from sparsediag.diagnostics.report.charts import Looks, told
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, figure, grid, key, missing, numbers, text
+from sparsediag.diagnostics.signal import Signal
 
 Lines = dict[str, tuple[list[str], np.ndarray]]
 
@@ -18,7 +22,7 @@ Lines = dict[str, tuple[list[str], np.ndarray]]
 def masks(found: Measured, looks: Looks) -> Section:
     """Live weights, what lies on a path, and what is dead."""
     alive, used, filters, channels = ({} for _ in range(4))
-    for name, one in found.census.items():
+    for name, one in found.of(Census).items():
         alive[name] = one.weights, 100 * one.alive[0] / one.sizes
         used[name] = one.weights, 100 * one.used[0] / one.sizes
         filters[name], channels[name] = (
@@ -27,27 +31,27 @@ def masks(found: Measured, looks: Looks) -> Section:
         )
     body = [key(alive, looks)]
     if alive:
-        rows = [row for one in found.census.values() for row in one.table()]
-        rows = found.together.table() if found.together else rows
+        rows = [row for one in found.of(Census).values() for row in one.table()]
+        rows = found.masks.table() if found.masks else rows
         over = partial(charts.over_depth, part="weight", looks=looks)
         kept = over(alive, used, up="live weights (%)", log=True)
         paths = "In percent. Dashed: those on a path from the input to the output."
         drawn = [figure("Live weights", kept, alt=told(alive, ".2f"), note=paths)]
-        if any(one.filters.any() or one.channels.any() for one in found.census.values()):
+        if any(one.filters.any() or one.channels.any() for one in found.of(Census).values()):
             dead = over(filters, channels, up="dead units")
             units = "Filters without a live weight. Dashed: channels without one."
             drawn.append(figure("Dead units", dead, alt=told(filters, "d"), note=units))
         body += [
             html.table(rows, caption="In all"),
             grid(*drawn),
-            numbers({n: one.layers() for n, one in found.census.items()}, "Every layer"),
+            numbers({n: one.layers() for n, one in found.of(Census).items()}, "Every layer"),
         ]
     return Section("masks", "Sparsity and dead units", "".join([*body, _failed(found, "census")]))
 
 
 def activity(found: Measured, looks: Looks) -> Section:
     """Return how much of the signal is zero, and which channels never wake."""
-    kept = found.activations
+    kept = found.of(Activations)
     body = [key(kept, looks)]
     if kept:
         one = next(iter(kept.values()))
@@ -78,7 +82,7 @@ def _shares(title: str, values: Lines, looks: Looks) -> str:
 
 def gradients(found: Measured, looks: Looks) -> Section:
     """Return how much gradient reaches the live weights, and how much the dead ones would get."""
-    kept = found.gradflow
+    kept = found.of(Gradflow)
     dead = {name: flow for name, flow in kept.items() if flow.dead_counts.any()}
     body = []
     if kept:
@@ -116,7 +120,7 @@ def _both(title: str, live: Lines, dead: Lines, looks: Looks, *, note: str) -> s
 
 def signals(found: Measured, looks: Looks) -> Section:
     """Return how far outputs, the angle between samples and the gradient carry."""
-    kept = found.signal
+    kept = found.of(Signal)
     body = []
     if kept:
         over = partial(charts.over_depth, part="block", looks=looks, size=charts.THIRD)

@@ -1,71 +1,55 @@
-"""Measure: every diagnostic of every net of a report, each kept as soon as it is done."""
+"""Run every diagnostic of a report on every network, and keep each result as soon as it is done."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.fingerprint import fingerprint
-from sparsediag.core.problem import Problem
 from sparsediag.core.version import __version__
-from sparsediag.diagnostics.activations import Activations, activations
+from sparsediag.diagnostics import DIAGNOSTICS, load_diagnostic
 from sparsediag.diagnostics.census import Census, census
 from sparsediag.diagnostics.comparison import Comparison, compare
-from sparsediag.diagnostics.gradflow import Gradflow, gradflow
-from sparsediag.diagnostics.landscape import Landscape, landscape
-from sparsediag.diagnostics.perturbation import Perturbation, perturbation
 from sparsediag.diagnostics.report.nets import Net
 from sparsediag.diagnostics.result import Result
-from sparsediag.diagnostics.signal import Signal, signal
-from sparsediag.diagnostics.spectrum import Spectrum, spectrum
+from sparsediag.diagnostics.traits import InReport, traits_of
 
 Progress = Callable[[int, int], None]
-PROBES, STEPS = 3, 30  # of the spectral density
-ALL = "the comparison"  # of several nets, in the place of a name
-
-# what each diagnostic costs, about, in passes of all samples through the net
-COSTS: dict[str, Callable[[int, int], int]] = {
-    "census": lambda points, top: 1,
-    "activations": lambda points, top: 1,
-    "gradflow": lambda points, top: 3,
-    "signal": lambda points, top: 4,
-    "spectrum": lambda points, top: 5 * (10 * top + PROBES * STEPS),
-    "perturbation": lambda points, top: top * (points + 27),  # points of the second difference
-    "landscape": lambda points, top: points**2,
-}
+R = TypeVar("R", bound=Result)
+ALL = "the comparison"  # takes the place of a network's name in messages about all of them
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Results by the name of the network; a network that failed is missing.
+    """Results of a report; a network for which a diagnostic failed is missing there.
 
     Attributes:
-        nets: What it was found of.
-        together: The masks of all nets in one census, where they cover the same weights.
-        compared: Their landscapes in one comparison, where their axes are the same.
-        failed: Diagnostic -> name -> why it could not be.
+        nets: The networks, by name.
+        results: Diagnostic -> name of the network -> result.
+        masks: The masks of all networks in one census, if they cover the same weights.
+        comparison: Their landscapes in one comparison, if their axes are the same.
+        failed: Diagnostic -> name of the network -> reason.
     """
 
     nets: dict[str, Net]
-    census: dict[str, Census]
-    activations: dict[str, Activations]
-    gradflow: dict[str, Gradflow]
-    signal: dict[str, Signal]
-    spectrum: dict[str, Spectrum]
-    perturbation: dict[str, Perturbation]
-    landscape: dict[str, Landscape]
-    together: Census | None
-    compared: Comparison | None
+    results: dict[str, dict[str, Any]]
+    masks: Census | None
+    comparison: Comparison | None
     failed: dict[str, dict[str, str]]
 
-    def results(self, name: str) -> dict[str, Result]:
-        """All results of one net, by diagnostic."""
-        return {what: getattr(self, what)[name] for what in COSTS if name in getattr(self, what)}
+    def of(self, kind: type[R]) -> dict[str, R]:
+        """Return the results of one class, by the name of the network."""
+        return self.results.get(kind.__name__.lower(), {})
+
+    def of_net(self, name: str) -> dict[str, Result]:
+        """Return the results of one network, by diagnostic."""
+        return {what: found[name] for what, found in self.results.items() if name in found}
 
 
 def measure(
@@ -73,127 +57,118 @@ def measure(
     *,
     points: int,
     top: int,
-    kept: Path,
+    folder: Path,
     progress: Progress | None = None,
 ) -> Measured:
-    """Run every diagnostic on every net; one that fails leaves its reason instead of a result.
+    """Run every diagnostic that has a part in the report on every network.
+
+    A diagnostic that fails leaves a message in place of a result.
 
     Args:
-        nets: By name.
+        nets: The networks, by name.
         points: Grid points along each direction of a landscape, and along each eigenvector.
         top: Number of eigenpairs.
-        kept: Folder for what is done; what it holds is not computed again.
+        folder: Folder for finished results; those in it are not computed again.
         progress: Called as `progress(passes, all)`.
     """
-    found: dict[str, dict[str, Any]] = {what: {} for what in COSTS}
-    failed: dict[str, dict[str, str]] = {what: {} for what in (*COSTS, "together", "compared")}
-    costs = {what: cost(points, top) for what, cost in COSTS.items()}
+    parts = {name: traits_of(load_diagnostic(name)).report for name in DIAGNOSTICS}
+    costs = {"census": 1} | {n: part.cost(points, top) for n, part in parts.items() if part}
+    results: dict[str, dict[str, Any]] = {what: {} for what in costs}
+    failed: dict[str, dict[str, str]] = {what: {} for what in (*costs, "masks", "comparison")}
     done, total = 0, len(nets) * sum(costs.values())
-    told = _rising(progress)
+    report_progress = _monotonic(progress)
 
     for name, net in nets.items():
-        own = partial(_result, net=net, name=name, points=points, top=top, kept=kept)
+        finished: dict[str, Result] = {}
         for what, cost in costs.items():
-            part = partial(_part, told, done, cost, total)
-            along = found["spectrum"].get(name)
-            _attempt(what, name, found, failed, partial(own, what, along=along, progress=part))
+            advance = partial(_advance, report_progress, done, cost, total)
+            compute = partial(_count_mask, net, name)
+            if what != "census":
+                compute = partial(
+                    _load_or_compute, what, net, points, top, folder, finished, advance
+                )
+            result = _attempt(compute, name, failed[what])
+            if result:
+                finished[what] = results[what][name] = result
             done += cost
-            part(1, 1)
+            advance(1, 1)
 
-    several: dict[str, dict[str, Any]] = {"together": {}, "compared": {}}
-    if len(found["census"]) > 1:
-        masks = {name: nets[name].counted for name in found["census"]}
+    masks = comparison = None
+    if len(results["census"]) > 1:
+        masked = {name: nets[name].counted for name in results["census"]}
         built = {name: net.problem.net for name, net in nets.items() if net.problem}
-        _attempt("together", ALL, several, failed, lambda: census(masks, built=built))
-    if len(found["landscape"]) > 1:
-        tops = {name: float(one.eigenvalues[0]) for name, one in found["spectrum"].items()}
-        _attempt("compared", ALL, several, failed, lambda: compare(found["landscape"], tops=tops))
-    together, compared = (several[what].get(ALL) for what in ("together", "compared"))
-    joint: dict[str, Any] = {"together": together, "compared": compared, "failed": failed}
-    return Measured(**{"nets": dict(nets)} | found | joint)
+        masks = _attempt(lambda: census(masked, built=built), ALL, failed["masks"])
+    if len(landscapes := results["landscape"]) > 1:
+        tops = {name: float(one.eigenvalues[0]) for name, one in results["spectrum"].items()}
+        comparison = _attempt(lambda: compare(landscapes, tops=tops), ALL, failed["comparison"])
+    return Measured(dict(nets), results, masks, comparison, failed)
 
 
-def _attempt(
-    what: str,
-    name: str,
-    found: dict[str, dict[str, Any]],
-    failed: dict[str, dict[str, str]],
-    work: Callable[[], Result],
-) -> None:
-    """Do some work, whose net may be anybody's and fail in any way."""
+def _attempt(compute: Callable[[], R], name: str, failed: dict[str, str]) -> R | None:
+    """Compute a result; note the reason if it fails, in any way that a foreign network may."""
     try:
-        found[what][name] = work()
+        return compute()
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        failed[what][name] = kind + " ".join(str(error).split())
+        failed[name] = kind + " ".join(str(error).split())
+        return None
 
 
-def _result(
+def _count_mask(net: Net, name: str) -> Result:
+    return census({name: net.counted}, built={name: net.problem.net} if net.problem else None)
+
+
+def _load_or_compute(
     what: str,
-    *,
     net: Net,
-    name: str,
     points: int,
     top: int,
-    kept: Path,
-    along: Spectrum | None,
+    folder: Path,
+    finished: Mapping[str, Result],
     progress: Progress,
 ) -> Result:
-    """Return a diagnostic of a network, from `kept` if it is there."""
-    if what == "census":
-        built = {name: net.problem.net} if net.problem else None
-        return census({name: net.counted}, built=built)
+    """Return a diagnostic of a network, from `folder` if it is there."""
     if net.problem is None:
         raise ValueError(net.reason)
     about = f"{net.problem.digest} {points} {top} {__version__}"
-    file = kept / f"{what}-{fingerprint(about, [])[:16]}.npz"
-    with suppress(FileNotFoundError, CheckpointError):  # not there, damaged, or of other code
+    file = folder / f"{what}-{fingerprint(about, [])[:16]}.npz"
+    with suppress(FileNotFoundError, CheckpointError):  # missing, damaged, or of other code
         return Result.load(file)
-    unfinished = file.with_suffix(".points")
-    _new(what, net.problem, points, top, along, unfinished, progress).save(file)
-    unfinished.unlink(missing_ok=True)
+    function = load_diagnostic(what)
+    part = traits_of(function).report or InReport()
+    options: dict[str, Any] = {
+        "points": points,
+        "top": min(top, net.problem.size),
+        "progress": progress,
+        "resume": file.with_suffix(".points"),
+    }
+    accepted = inspect.signature(function).parameters
+    options = {key: value for key, value in options.items() if key in accepted} | dict(part.options)
+    for keyword, other in part.needs.items():
+        if other not in finished:
+            raise ValueError(f"it needs the {other}, which is missing")
+        options[keyword] = finished[other]
+    function(net.problem, **options).save(file)
+    file.with_suffix(".points").unlink(missing_ok=True)
     return Result.load(file)
 
 
-def _new(
-    what: str,
-    problem: Problem,
-    points: int,
-    top: int,
-    along: Spectrum | None,
-    unfinished: Path,
-    progress: Progress,
-) -> Result:
-    if what == "activations":
-        return activations(problem, progress=progress)
-    if what == "gradflow":
-        return gradflow(problem, progress=progress)
-    if what == "signal":
-        return signal(problem, progress=progress)
-    if what == "spectrum":
-        density: dict[str, Any] = {"density": True, "probes": PROBES, "steps": STEPS}
-        return spectrum(problem, top=min(top, problem.size), progress=progress, **density)
-    if what == "perturbation":
-        if along is None:
-            raise ValueError("there are no eigenvectors to go along")
-        return perturbation(problem, top=top, points=points, along=along, progress=progress)
-    return landscape(problem, points=points, resume=unfinished, progress=progress)
-
-
-def _rising(progress: Progress | None) -> Progress:
-    """A progress that never falls back, whatever a diagnostic says of its parts."""
+def _monotonic(progress: Progress | None) -> Progress:
+    """Return a progress function that never goes back, whatever a diagnostic reports."""
     most = 0
 
-    def told(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         nonlocal most
         most = max(most, done)
         if progress:
             progress(most, total)
 
-    return told
+    return report
 
 
-def _part(told: Progress, before: int, cost: int, total: int, done: int, whole: int) -> None:
-    told(before + cost * min(done, whole) // max(whole, 1), total)
+def _advance(
+    report_progress: Progress, before: int, cost: int, total: int, done: int, number: int
+) -> None:
+    report_progress(before + cost * min(done, number) // max(number, 1), total)

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import cast
+
+from matplotlib.figure import Figure
 
 from sparsediag.core import html
+from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.report import layers, scenes, summary
 from sparsediag.diagnostics.report.charts import looks
 from sparsediag.diagnostics.report.curvature import curvature
 from sparsediag.diagnostics.report.measure import Measured
+from sparsediag.diagnostics.report.parts import Section, figure, missing, text
 from sparsediag.diagnostics.report.training import training
+from sparsediag.plotting import style
 
 HERE = Path(__file__).parent
 STILL = "<noscript><style>.turn, .turn-hint { display: none; }</style></noscript>"
-MAKERS = (
-    scenes.planes,
-    training,
-    layers.masks,
-    layers.activity,
-    layers.gradients,
-    layers.signals,
-    curvature,
-    scenes.eigenvectors,
-)
+# a section and the diagnostic that it is about; any other diagnostic gets a plain section
+MAKERS = {
+    "landscape": scenes.planes,
+    "": training,
+    "census": layers.masks,
+    "activations": layers.activity,
+    "gradflow": layers.gradients,
+    "signal": layers.signals,
+    "spectrum": curvature,
+    "perturbation": scenes.eigenvectors,
+}
 
 
 def page(found: Measured) -> str:
@@ -31,11 +38,12 @@ def page(found: Measured) -> str:
     from plotly.offline import get_plotlyjs
 
     look = looks(list(found.nets))
-    own = [make(found, look) for make in MAKERS]
+    own = [make(found, look) for make in MAKERS.values()]
+    own += [plain_section(what, found) for what in found.results if what not in MAKERS]
     parts = [summary.findings(found), *own, summary.provenance(found)]
     links = "".join(f'<li><a href="#{p.id}">{escape(p.title)}</a></li>' for p in parts)
     names = ", ".join(found.nets)
-    scripts = (get_plotlyjs(), (HERE / "page.js").read_text()) if found.landscape else ()
+    scripts = (get_plotlyjs(), (HERE / "page.js").read_text()) if found.of(Landscape) else ()
     body = (
         '<a class="skip" href="#main">Skip to the report</a>'
         f'<header><p class="kind">sparsediag report</p><h1>{escape(names)}</h1>'
@@ -48,6 +56,19 @@ def page(found: Measured) -> str:
     )
     style = (HERE / "page.css").read_text()
     return html.page(f"{names} \N{EN DASH} sparsediag report", body, style=style, head=STILL)
+
+
+def plain_section(what: str, found: Measured) -> Section:
+    """Return the section of a diagnostic: a picture and a table for each network."""
+    body = []
+    for name, result in found.results[what].items():
+        with style.style():
+            drawn = cast(Figure, result.plot().figure)
+        body.append(figure(name, drawn, alt=f"The picture of the {what}."))
+        body.append(html.table(result.table(), caption=name))
+        body += [text(line) for line in result.remarks()]
+    body.append(missing(found.failed.get(what, {})))
+    return Section(what, what.capitalize(), "".join(body))
 
 
 def _about(found: Measured) -> str:

@@ -59,10 +59,10 @@ def report(
     if images is None and not resolve.is_custom_data(look.get("data") or ""):
         images = 500
     found = gather(nets, partial(Checkpoint.problem, images=images, **look))
-    kept = out.with_name(f".{out.stem}.unfinished")
-    kept.mkdir(parents=True, exist_ok=True)
-    measured = measure(found, points=points, top=top, kept=kept, progress=progress)
+    folder = out.with_name(f".{out.stem}.unfinished")
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = measure(found, points=points, top=top, folder=folder, progress=progress)
     with atomic_write(out) as draft:
         draft.write_text(page(measured), encoding="utf-8")
-    shutil.rmtree(kept)
+    shutil.rmtree(folder)
     return out

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsediag.core import html
 from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.diagnostics.perturbation import Perturbation
 from sparsediag.diagnostics.report import charts
 from sparsediag.diagnostics.report.charts import Curve, Looks, told
 from sparsediag.diagnostics.report.measure import Measured
@@ -31,7 +32,7 @@ DIGITS = 4  # of a number in a surface
 
 def eigenvectors(found: Measured, looks: Looks) -> Section:
     """The loss along the top eigenvectors, beside what gradient and curvature predict."""
-    kept = found.perturbation
+    kept = found.of(Perturbation)
     drawn = []
     for i in range(max((len(one.loss) for one in kept.values()), default=0)):
         solid: dict[str, Curve] = {
@@ -69,7 +70,7 @@ def _limits(losses: list[np.ndarray]) -> tuple[float, float] | None:
 
 def planes(found: Measured, looks: Looks) -> Section:
     """Landscapes on common axes and colours, and how they compare."""
-    kept = found.landscape
+    kept = found.of(Landscape)
     body = []
     if kept:
         one = next(iter(kept.values()))
@@ -82,20 +83,20 @@ def planes(found: Measured, looks: Looks) -> Section:
         levels = style.loss_levels(*(found.loss for found in kept.values()))
         drawn = [_plane(name, one, levels, looks) for name, one in kept.items()]
         body.append(f'<div class="planes">{"".join(drawn)}</div>')
-    if found.compared:
+    if found.comparison:
         rises = {
-            name: (found.compared.radii, rise)
-            for name, rise in zip(found.compared.names, found.compared.rises, strict=True)
+            name: (found.comparison.radii, rise)
+            for name, rise in zip(found.comparison.names, found.comparison.rises, strict=True)
         }
-        distance = f"distance ({found.compared.unit})"
+        distance = f"distance ({found.comparison.unit})"
         chart = charts.lines(rises, across=distance, up="mean rise", looks=looks, log=True)
         rising = figure(
             "Mean rise of the loss", chart, alt=told(rises, ".3g"), note="All around each net."
         )
-        table = html.table(found.compared.table(), caption="How the loss rises around each net")
+        table = html.table(found.comparison.table(), caption="How the loss rises around each net")
         body += ["<h3>Side by side</h3>", key(kept, looks), table, grid(rising)]
     body.append(numbers({name: one.table() for name, one in kept.items()}))
-    body += [missing(found.failed.get(what, {})) for what in ("landscape", "compared")]
+    body += [missing(found.failed.get(what, {})) for what in ("landscape", "comparison")]
     return Section("landscape", "Loss landscape", "".join(body))
 
 

@@ -11,10 +11,16 @@ import numpy as np
 
 from sparsediag.core import html
 from sparsediag.core.version import __version__
+from sparsediag.diagnostics.activations import Activations
+from sparsediag.diagnostics.census import Census
+from sparsediag.diagnostics.gradflow import Gradflow
+from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.diagnostics.perturbation import Perturbation
 from sparsediag.diagnostics.report.charts import Looks
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, numbers, sign, text
 from sparsediag.diagnostics.report.training import own
+from sparsediag.diagnostics.spectrum import Spectrum
 
 NONE = "\N{EN DASH}"
 BEST = "Bold: the best of its column."
@@ -26,12 +32,12 @@ Value = Callable[[Measured, str], float]
 
 
 def _middle(found: Measured, name: str) -> float:
-    one = found.perturbation[name]
+    one = found.of(Perturbation)[name]
     return float(one.accuracy[0, len(one.distance) // 2])
 
 
 def _rise(found: Measured, name: str) -> float:
-    one = found.landscape[name]
+    one = found.of(Landscape)[name]
     return float(one.loss[np.isfinite(one.loss)].mean() - one.centre)
 
 
@@ -39,21 +45,19 @@ def _rise(found: Measured, name: str) -> float:
 COLUMNS: dict[str, tuple[Value, str, int]] = {
     "test accuracy": (lambda f, n: own(f.nets[n].checkpoint)["test_accuracy"], ".2%", 1),
     "sample accuracy": (_middle, ".2%", 0),
-    "sample loss": (lambda f, n: f.landscape[n].centre, ".3g", 0),
-    "density": (lambda f, n: f.census[n].alive.sum() / f.census[n].sizes.sum(), ".2%", 0),
-    "top eigenvalue": (lambda f, n: f.spectrum[n].eigenvalues[0], ".3g", -1),
-    "activations at 0": (lambda f, n: f.activations[n].zeros.mean(), ".1%", 0),
-    "gradient flow": (lambda f, n: f.gradflow[n].mean, ".3g", 0),
+    "sample loss": (lambda f, n: f.of(Landscape)[n].centre, ".3g", 0),
+    "density": (lambda f, n: f.of(Census)[n].alive.sum() / f.of(Census)[n].sizes.sum(), ".2%", 0),
+    "top eigenvalue": (lambda f, n: f.of(Spectrum)[n].eigenvalues[0], ".3g", -1),
+    "activations at 0": (lambda f, n: f.of(Activations)[n].zeros.mean(), ".1%", 0),
+    "gradient flow": (lambda f, n: f.of(Gradflow)[n].mean, ".3g", 0),
     "mean rise of the loss": (_rise, ".3g", -1),
 }
-SAID = {  # diagnostic -> its section
+SECTIONS = {  # ids of sections that are not named after the diagnostic
     "census": "masks",
-    "activations": "activations",
     "gradflow": "gradients",
-    "signal": "signal",
     "spectrum": "curvature",
     "perturbation": "eigenvectors",
-    "landscape": "landscape",
+    "comparison": "landscape",
     "file": "provenance",
 }
 UNPROVED = ("held at 0", "--mask zeros", "is not of 0 and 1", "left out")  # conventions, fit
@@ -92,20 +96,21 @@ def _known(value: Value, found: Measured, name: str) -> float:
 def findings(found: Measured) -> Section:
     """Return what a person should know before believing the rest, then every remark."""
     items = [
-        f'<li><b>{escape(name)}</b>, <a href="#{SAID[what]}">{what}</a>: {escape(line)}</li>'
+        f'<li><b>{escape(name)}</b>, <a href="#{SECTIONS.get(what, what)}">{what}</a>: '
+        f"{escape(line)}</li>"
         for name in found.nets
         for what, line in _doubts(found, name)
     ]
     remarks = {
         name: [
             {"diagnostic": what, "remark": line}
-            for what, result in found.results(name).items()
+            for what, result in found.of_net(name).items()
             for line in result.remarks()
         ]
         for name in found.nets
     }
-    if found.compared:
-        said = found.compared.remarks()
+    if found.comparison:
+        said = found.comparison.remarks()
         remarks["together"] = [{"diagnostic": "comparison", "remark": line} for line in said]
     told = f"<ul>{''.join(items)}</ul>" if items else text("Nothing speaks against these results.")
     return Section("findings", "Findings", told + numbers(remarks, "All remarks"))
@@ -116,31 +121,8 @@ def _doubts(found: Measured, name: str) -> list[tuple[str, str]]:
     said = [(what, why[name]) for what, why in found.failed.items() if name in why]
     notes = found.nets[name].notes
     said += [("file", line) for line in notes if any(words in line for words in UNPROVED)]
-    if name in found.census:
-        said += [
-            ("census", line.removeprefix(f"{name}: ")) for line in found.census[name].remarks()
-        ]
-    if name in found.activations:
-        one = found.activations[name]
-        dead = np.nan_to_num(one.dead)
-        worst = int(dead.argmax())
-        if dead[worst] > 0:
-            line = f"{dead[worst]:.0%} of the channels of {one.names[worst]} are always 0"
-            said.append(("activations", line))
-    if name in found.signal:
-        lines = found.signal[name].remarks()
-        said += [("signal", line) for line in lines if not line.startswith("from ")]
-    if name in found.spectrum:
-        said += [("spectrum", line) for line in found.spectrum[name].doubts]
-    if name in found.perturbation:
-        pairs = found.perturbation[name]
-        said += [
-            ("perturbation", line)
-            for line in pairs.remarks()
-            if line.startswith("second differences differ")
-        ]
-    if name in found.landscape:
-        said += [("landscape", line) for line in found.landscape[name].findings]
+    for what, result in found.of_net(name).items():
+        said += [(what, line) for line in result.findings]
     return said
 
 
@@ -168,7 +150,7 @@ def provenance(found: Measured) -> Section:
     options = {
         name: [
             {"diagnostic": what, "options": json.dumps(result.source.get("options", {}))}
-            for what, result in found.results(name).items()
+            for what, result in found.of_net(name).items()
         ]
         for name in found.nets
     }

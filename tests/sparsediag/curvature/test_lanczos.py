@@ -78,7 +78,7 @@ def test_known_spectra(name: str, which: str, block: int) -> None:
     values = SPECTRA[name]
     a, top = _matrix(values), min(5, len(values))
     found = eigenpairs(
-        lambda v: a @ v, a[0], top=top, which=which, tol=1e-9, max_products=500, block=block
+        lambda v: a @ v, a[0], top=top, which=which, tol=1e-9, max_matvecs=500, block_size=block
     )
     _check(found, a, values, which, top)
     assert (_residuals(found, a) <= 1e-7).all()  # 1e-16 of rounding over 1e-8, the least scale
@@ -100,7 +100,7 @@ def test_any_small_spectrum(
     values, top = np.array(spectrum, dtype=float), min(top, len(spectrum))
     a = _matrix(values, seed)
     found = eigenpairs(
-        lambda v: a @ v, a[0], top=top, which=which, tol=1e-10, seed=seed, block=block
+        lambda v: a @ v, a[0], top=top, which=which, tol=1e-10, seed=seed, block_size=block
     )
     _check(found, a, values, which, top)
 
@@ -110,7 +110,7 @@ def test_any_small_spectrum(
 def test_all_the_eigenvalues_of_a_small_matrix(size: int, block: int) -> None:
     values = np.linspace(-1, 2, size)
     a = _matrix(values)
-    found = eigenpairs(lambda v: a @ v, a[0], top=size, block=block)
+    found = eigenpairs(lambda v: a @ v, a[0], top=size, block_size=block)
     _check(found, a, values, "largest", size)
     assert found.count == size
     assert found.probe.chance == 0
@@ -133,7 +133,13 @@ def test_copies_of_the_best_are_found_in_a_large_matrix(copies: int, block: int)
     for top in range(2, 7):
         for seed in range(2):
             found = eigenpairs(
-                lambda v: a @ v, a[0], top=top, tol=1e-4, max_products=500, seed=seed, block=block
+                lambda v: a @ v,
+                a[0],
+                top=top,
+                tol=1e-4,
+                max_matvecs=500,
+                seed=seed,
+                block_size=block,
             )
             error = np.abs(found.values - values[:top])
             assert (error < 1e-6).all() or (error > 0.5).any()  # right or missed, never in between
@@ -192,9 +198,9 @@ def test_a_small_basis_converges_to_the_same_pairs(which: str, block: int) -> No
             top=3,
             which=which,
             tol=1e-8,
-            max_products=1000,
-            block=block,
-            basis=basis,
+            max_matvecs=1000,
+            block_size=block,
+            max_basis=basis,
         )
         for basis in (None, 12)
     )
@@ -210,7 +216,7 @@ def test_a_close_cluster_survives_many_restarts(block: int) -> None:
     values = np.concatenate([[4.0, 3.99, 3.98], np.linspace(-3, 3.5, 200)])
     a = _matrix(values)
     found = eigenpairs(
-        lambda v: a @ v, a[0], top=3, tol=1e-7, max_products=3000, block=block, basis=20
+        lambda v: a @ v, a[0], top=3, tol=1e-7, max_matvecs=3000, block_size=block, max_basis=20
     )
     _check(found, a, values, "largest", 3)
     assert found.count > 3 * 20
@@ -220,11 +226,11 @@ def test_a_close_cluster_survives_many_restarts(block: int) -> None:
 def test_a_basis_too_small_for_the_pairs_is_refused(block: int) -> None:
     a = _matrix(SPECTRA["simple"])
     least = 4 + 2 * block
-    message = f"basis={least - 1}: need {least} vectors or more for top=4"
+    message = f"max_basis={least - 1}: need {least} vectors or more for top=4"
     with pytest.raises(ValueError, match=message):
-        eigenpairs(lambda v: a @ v, a[0], top=4, block=block, basis=least - 1)
+        eigenpairs(lambda v: a @ v, a[0], top=4, block_size=block, max_basis=least - 1)
     found = eigenpairs(
-        lambda v: a @ v, a[0], top=4, block=block, basis=least, tol=1e-6, max_products=2000
+        lambda v: a @ v, a[0], top=4, block_size=block, max_basis=least, tol=1e-6, max_matvecs=2000
     )
     np.testing.assert_allclose(found.values, SPECTRA["simple"][::-1][:4], atol=1e-9)
 
@@ -239,9 +245,11 @@ def test_a_start_from_a_similar_matrix_takes_fewer_products(top: int, block: int
     near = a + 1e-4 * (shift + shift.T) / 2
     cold = warm = 0
     for seed in range(4):
-        old = eigenpairs(lambda v: near @ v, a[0], top=top, seed=seed, block=block)
-        new = eigenpairs(lambda v: a @ v, a[0], top=top, seed=seed, block=block, start=old.vectors)
-        again = eigenpairs(lambda v: a @ v, a[0], top=top, seed=seed, block=block)
+        old = eigenpairs(lambda v: near @ v, a[0], top=top, seed=seed, block_size=block)
+        new = eigenpairs(
+            lambda v: a @ v, a[0], top=top, seed=seed, block_size=block, start=old.vectors
+        )
+        again = eigenpairs(lambda v: a @ v, a[0], top=top, seed=seed, block_size=block)
         np.testing.assert_allclose(new.values, values[:top], rtol=1e-5)
         cold, warm = cold + again.count, warm + new.count
     assert warm <= 0.7 * cold
@@ -291,7 +299,7 @@ def test_little_stays_hidden_when_the_outliers_stand_apart(which: str, block: in
     values = np.concatenate([[20.0, 15, 12, -22, -16, -13], np.linspace(-2, 2, 294)])
     a = _matrix(values)
     for seed in range(4):
-        found = eigenpairs(lambda v: a @ v, a[0], top=3, which=which, seed=seed, block=block)
+        found = eigenpairs(lambda v: a @ v, a[0], top=3, which=which, seed=seed, block_size=block)
         assert not found.probe.missed
         assert 0 < found.probe.chance < 0.08
         assert 0 < found.probe.count < found.count / 2 + 1
@@ -307,7 +315,7 @@ def test_more_stays_hidden_when_the_wanted_pair_is_part_of_the_bulk() -> None:
 
 def test_a_search_that_ends_before_its_probe_says_so() -> None:
     a = _matrix(np.geomspace(1, 1.1, 300))
-    found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-6, max_products=10)
+    found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-6, max_matvecs=10)
     assert np.isnan(found.probe.best)
     assert found.probe == Probe(found.probe.best, missed=False, chance=1.0, count=0)
 
@@ -329,7 +337,7 @@ def test_the_asymmetry_of_the_operator_is_told(skew: float) -> None:
     a = _matrix(np.linspace(-3, 5, 80))
     draws = torch.randn(80, 80, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     b = a + skew * (draws - draws.T)
-    found = eigenpairs(lambda v: b @ v, a[0], top=3, max_products=40)
+    found = eigenpairs(lambda v: b @ v, a[0], top=3, max_matvecs=40)
     assert skew / 10 < found.asymmetry < 10 * skew
 
 
@@ -347,7 +355,7 @@ def test_products_are_counted(name: str, top: int, block: int) -> None:
         count += 1
         return a @ v
 
-    found = eigenpairs(matvec, a[0], top=top, block=block)
+    found = eigenpairs(matvec, a[0], top=top, block_size=block)
     assert found.count == count <= len(a)
     assert found.probe.count < count
 
@@ -356,7 +364,9 @@ def test_products_are_counted(name: str, top: int, block: int) -> None:
 def test_no_more_products_than_allowed_and_the_products_tell_the_residuals(block: int) -> None:
     a = _matrix(np.geomspace(1, 1.1, 300))
     for limit in (3, 10, 20):
-        found = eigenpairs(lambda v: a @ v, a[0], top=3, tol=1e-6, max_products=limit, block=block)
+        found = eigenpairs(
+            lambda v: a @ v, a[0], top=3, tol=1e-6, max_matvecs=limit, block_size=block
+        )
         assert found.count == limit
         assert _residuals(found, a).max() > 1e-6
         torch.testing.assert_close(found.products, found.vectors @ a, rtol=0, atol=1e-13)
@@ -364,19 +374,21 @@ def test_no_more_products_than_allowed_and_the_products_tell_the_residuals(block
 
 def test_a_block_wider_than_the_allowance_is_cut() -> None:
     a = _matrix(np.geomspace(1, 1.1, 300))
-    assert eigenpairs(lambda v: a @ v, a[0], max_products=1, block=3).count == 1
+    assert eigenpairs(lambda v: a @ v, a[0], max_matvecs=1, block_size=3).count == 1
 
 
 @every_block
 def test_an_easy_matrix_takes_few_products(block: int) -> None:
     a = _matrix(np.concatenate([[100.0, 50.0], np.linspace(-1, 1, 398)]))
-    assert eigenpairs(lambda v: a @ v, a[0], top=2, block=block).count < 25
+    assert eigenpairs(lambda v: a @ v, a[0], top=2, block_size=block).count < 25
 
 
 @every_block
 def test_a_looser_tolerance_takes_fewer(block: int) -> None:
     a = _matrix(SPECTRA["fourfold and wide"])
-    loose, tight = (eigenpairs(lambda v: a @ v, a[0], tol=t, block=block) for t in (1e-2, 1e-9))
+    loose, tight = (
+        eigenpairs(lambda v: a @ v, a[0], tol=t, block_size=block) for t in (1e-2, 1e-9)
+    )
     assert loose.count < tight.count
     assert _residuals(loose, a).max() <= 1e-2
 
@@ -385,7 +397,7 @@ def test_a_looser_tolerance_takes_fewer(block: int) -> None:
 def test_progress_counts_up_to_the_end(block: int) -> None:
     a, seen = _matrix(SPECTRA["simple"]), []
     found = eigenpairs(
-        lambda v: a @ v, a[0], top=2, block=block, progress=lambda *now: seen.append(now)
+        lambda v: a @ v, a[0], top=2, block_size=block, progress=lambda *now: seen.append(now)
     )
     products, limits = zip(*seen, strict=True)
     assert set(limits) == {120}
@@ -403,7 +415,7 @@ def test_the_same_seed_gives_the_same_bits(block: int) -> None:
     a = _matrix(SPECTRA["fourfold"])
     state = torch.random.get_rng_state()
     one, same, other = (
-        eigenpairs(lambda v: a @ v, a[0], top=5, seed=s, block=block) for s in (1, 1, 2)
+        eigenpairs(lambda v: a @ v, a[0], top=5, seed=s, block_size=block) for s in (1, 1, 2)
     )
     assert one.values.tobytes() == same.values.tobytes()
     assert torch.equal(one.vectors, same.vectors)
@@ -418,7 +430,7 @@ def test_the_same_seed_gives_the_same_bits(block: int) -> None:
 def test_single_precision_returns_no_ghosts(block: int) -> None:
     values = np.concatenate([[100.0, 60.0, 30.0, 10.0], np.linspace(-1, 1, 396)])
     a = _matrix(values).float()
-    found = eigenpairs(lambda v: a @ v, a[0], top=6, tol=1e-12, max_products=200, block=block)
+    found = eigenpairs(lambda v: a @ v, a[0], top=6, tol=1e-12, max_matvecs=200, block_size=block)
     assert found.count == 200
     np.testing.assert_allclose(found.values[:4], values[:4], rtol=1e-5)
     assert (found.values[4:] < 1.001).all()
@@ -432,7 +444,7 @@ def test_single_precision_returns_no_ghosts(block: int) -> None:
 def test_single_precision_is_as_good_as_its_digits(name: str, block: int) -> None:
     values = SPECTRA[name]
     a = _matrix(values).float()
-    found = eigenpairs(lambda v: a @ v, a[0], top=5, tol=1e-4, block=block)
+    found = eigenpairs(lambda v: a @ v, a[0], top=5, tol=1e-4, block_size=block)
     size = max(np.abs(values).max(), 1.0)
     np.testing.assert_allclose(found.values, _best(values, "largest", 5), rtol=0, atol=2e-6 * size)
 
@@ -440,7 +452,7 @@ def test_single_precision_is_as_good_as_its_digits(name: str, block: int) -> Non
 @every_block
 def test_zero_eigenvalues_converge_in_single_precision(block: int) -> None:
     a = _matrix(SPECTRA["rank three"]).float()
-    found = eigenpairs(lambda v: a @ v, a[0], top=5, tol=1e-3, block=block)
+    found = eigenpairs(lambda v: a @ v, a[0], top=5, tol=1e-3, block_size=block)
     assert (_residuals(found, a) <= 1e-3).all()
 
 
@@ -458,8 +470,8 @@ def test_more_pairs_than_weights_are_refused(top: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block": 0}, "block=0: need 1 direction a step or more"),
-        ({"max_products": 1}, "max_products=1: need at least one for each of 2 pairs"),
+        ({"block_size": 0}, "block_size=0: need 1 direction a step or more"),
+        ({"max_matvecs": 1}, "max_matvecs=1: need at least one for each of 2 pairs"),
         ({"which": "biggest"}, "biggest"),
     ],
 )

@@ -128,7 +128,7 @@ def test_products_include_those_of_the_certificates() -> None:
 
 
 def test_blocks_that_have_not_converged_say_so() -> None:
-    found = blocks(cases.residual_net(), by="stage", tol=1e-12, max_products=3)
+    found = blocks(cases.residual_net(), by="stage", tol=1e-12, max_matvecs=3)
     assert found.converged.count(False) >= 2
     verdicts = [row["verdict"] for row in found.table()]
     expected = ["converged" if ok else "NOT converged" for ok in found.converged]

@@ -14,14 +14,15 @@ import torch
 
 from sparsediag import Checkpoint, Result, activations, gradflow
 from sparsediag.cli.app import main
-from sparsediag.diagnostics.course import MEASURES, WORK, Course, course
+from sparsediag.diagnostics.course import Course, course, history_of
 from sparsediag.diagnostics.signal import signal
 from training.config import Run
 from training.loop import fit
 
 LOAD = partial(Checkpoint.problem, images=60, device="cpu")
+NAMES = ["activations", "gradflow", "signal"]
 FILES = ["epoch-001.pt", "epoch-002.pt", "last.pt"]
-every = pytest.mark.parametrize("name", WORK)
+every = pytest.mark.parametrize("name", NAMES)
 
 
 def train(out: Path, mask: dict[str, Any]) -> Path:
@@ -51,7 +52,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(moving: Path) -> dict[str, Course]:
-    return {name: course(moving, name, load=LOAD) for name in WORK}
+    return {name: course(moving, name, load=LOAD) for name in NAMES}
 
 
 @every
@@ -60,14 +61,14 @@ def test_the_values_are_those_of_each_checkpoint(
 ) -> None:
     c = found[name]
     assert (c.diagnostic, c.files, c.epochs.tolist()) == (name, FILES, [1, 2, 3])
-    assert c.measures == list(MEASURES[name])
+    assert c.measures == list(history_of(name).fields)
     assert c.values.shape == (len(c.measures), 3, len(c.names))
     before = None
     for i, file in enumerate(FILES):
         problem = LOAD(Checkpoint.load(moving / file))
         alone: Any = {
             "activations": lambda p: activations(p),
-            "gradflow": lambda p, b=before: gradflow(p, before=b),
+            "gradflow": lambda p, b=before: gradflow(p, previous_mask=b),
             "signal": lambda p: signal(p),
         }[name](problem)
         before = problem.mask
@@ -110,7 +111,7 @@ def test_the_table_has_the_means_over_layers(found: dict[str, Course], name: str
     assert [row["checkpoint"] for row in rows] == FILES
     assert {tuple(row) for row in rows} == {tuple(rows[0])}
     first = c.measures[0]
-    shown = [row[MEASURES[name][first]] for row in rows]
+    shown = [row[history_of(name).fields[first]] for row in rows]
     assert shown == [f"{mean:.4g}" for mean in c.of(first).mean(1)]
 
 
@@ -165,10 +166,10 @@ def test_a_command_for_a_folder(
 def test_a_command_with_an_earlier_checkpoint(moving: Path, tmp_path: Path) -> None:
     one, two = (str(moving / file) for file in FILES[:2])
     out = tmp_path / "flow.npz"
-    words = ["gradflow", two, "--before", one, "--images", "60", "--device", "cpu"]
+    words = ["gradflow", two, "--previous-mask", one, "--images", "60", "--device", "cpu"]
     assert main([*words, "--out", str(out)]) == 0
     before = Checkpoint.load(moving / FILES[0]).mask
-    alone = gradflow(LOAD(Checkpoint.load(moving / FILES[1])), before=before)
+    alone = gradflow(LOAD(Checkpoint.load(moving / FILES[1])), previous_mask=before)
     assert alone.regrown_counts.sum() > 0
     assert Result.load(out).json() == alone.json()
 
@@ -182,8 +183,11 @@ def test_progress_counts_the_checkpoints(fixed: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("gradflow {run} --before {run}/last.pt", "the one before the next; leave out before"),
-        ("gradflow {run}/last.pt --before nowhere.pt", "nowhere.pt: no such file"),
+        (
+            "gradflow {run} --previous-mask {run}/last.pt",
+            "leave out previous_mask",
+        ),
+        ("gradflow {run}/last.pt --previous-mask nowhere.pt", "nowhere.pt: no such file"),
         ("activations {run} --threshold -1", "threshold=-1.0, relative=0.01: need 0 or more"),
         ("activations {run} --modules xy", "unknown module 'xy'"),
         ("signal {run} {run}", "Unused Tokens"),

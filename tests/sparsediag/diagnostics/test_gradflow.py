@@ -152,7 +152,7 @@ def test_no_trainable_layer_is_an_error() -> None:
 def test_live_dead_and_regrown_are_parts_of_one_gradient(name: str) -> None:
     problem = cases.CASES[name]()
     before = cases.coins(problem.net, 0.2)
-    g = gradflow(problem, before=before)
+    g = gradflow(problem, previous_mask=before)
     assert g.names == list(problem.mask or prunable(problem.net))
     dense = problem.view(dense=True)
     gradients = dense.split(dense.gradient())
@@ -195,7 +195,7 @@ def test_regrown_weights_are_live_now_and_were_dead_before(tmp_path: Path) -> No
         {"weight": torch.tensor([[True, False, True, True], [False, True, True, True], [True] * 4])}
     )
     problem = mse(net, mask=Mask({"weight": now}))
-    g = gradflow(problem, before=before)
+    g = gradflow(problem, previous_mask=before)
     gradient = 2 / y.numel() * (x @ (net.weight.detach() * now).T - y).T @ x
     norm = float(torch.stack([gradient[0, 1], gradient[1, 0]]).norm())
     assert g.regrown_counts.tolist() == [2]
@@ -205,11 +205,11 @@ def test_regrown_weights_are_live_now_and_were_dead_before(tmp_path: Path) -> No
     file = tmp_path / "before.pt"
     mask_file.save(before, file)
     for path in (file, str(file)):
-        assert gradflow(problem, before=path).json() == g.json()
+        assert gradflow(problem, previous_mask=path).json() == g.json()
 
 
 def test_weights_that_the_earlier_mask_does_not_cover_were_live() -> None:
-    g = gradflow(cases.masked_mlp(), before=Mask({"0.weight": torch.zeros(6, 4).bool()}))
+    g = gradflow(cases.masked_mlp(), previous_mask=Mask({"0.weight": torch.zeros(6, 4).bool()}))
     assert g.regrown_counts.tolist() == [g.counts[0], 0, 0]
     assert g.regrown_flow[0] == g.flow[0]
 
@@ -220,7 +220,7 @@ def test_weights_that_the_earlier_mask_does_not_cover_were_live() -> None:
 )
 def test_an_earlier_mask_that_does_not_fit(name: str, shape: tuple[int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        gradflow(mse(layer()), before=Mask({name: torch.ones(shape).bool()}))
+        gradflow(mse(layer()), previous_mask=Mask({name: torch.ones(shape).bool()}))
 
 
 # table and picture
@@ -248,7 +248,7 @@ def test_table_and_picture() -> None:
 def test_the_table_has_columns_for_dead_and_regrown_weights() -> None:
     problem = cases.masked_mlp()
     assert "dead |g|/√n" in gradflow(problem).table()[0]
-    g = gradflow(problem, before=cases.coins(problem.net, 0.2))
+    g = gradflow(problem, previous_mask=cases.coins(problem.net, 0.2))
     rows = g.table()
     assert "regrown |g|/√n" in rows[0]
     assert {tuple(row) for row in rows} == {tuple(rows[0])}
@@ -262,7 +262,7 @@ def test_the_network_is_left_alone() -> None:
     state = {n: t.clone() for n, t in net.state_dict().items()}
     rng = torch.get_rng_state()
     seen: list[tuple[int, int]] = []
-    gradflow(problem, before=cases.coins(net, 0.5), progress=lambda *at: seen.append(at))
+    gradflow(problem, previous_mask=cases.coins(net, 0.5), progress=lambda *at: seen.append(at))
     assert all(torch.equal(t, state[n]) for n, t in net.state_dict().items())
     assert all(m.training for m in net.modules())
     assert all(p.grad is None and p.requires_grad for p in net.parameters())

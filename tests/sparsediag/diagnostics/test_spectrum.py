@@ -26,7 +26,7 @@ some_cases = pytest.mark.parametrize("name", ["tanh_mlp", "relu_cnn", "masked_cn
 
 @cache
 def _found(name: str) -> Spectrum:
-    return spectrum(cases.CASES[name](), top=5, tol=1e-10, max_products=400)
+    return spectrum(cases.CASES[name](), top=5, tol=1e-10, max_matvecs=400)
 
 
 def _dense(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def test_the_largest_eigenvalues(name: str) -> None:
 def test_the_other_ends(name: str, which: str) -> None:
     values, _ = _dense(name)
     order = np.argsort(values if which == "smallest" else -np.abs(values))
-    found = spectrum(cases.CASES[name](), top=4, which=which, tol=1e-9, max_products=400)
+    found = spectrum(cases.CASES[name](), top=4, which=which, tol=1e-9, max_matvecs=400)
     np.testing.assert_allclose(found.eigenvalues, values[order][:4], rtol=0, atol=1e-10)
 
 
@@ -116,7 +116,7 @@ def test_single_precision_agrees() -> None:
 
 
 def test_too_few_products_do_not_converge() -> None:
-    found = spectrum(cases.relu_cnn(), top=5, max_products=8)
+    found = spectrum(cases.relu_cnn(), top=5, max_matvecs=8)
     assert not found.converged
     assert found.residuals.max() > 1e-3
     assert found.products == 8
@@ -127,8 +127,8 @@ def test_too_few_products_do_not_converge() -> None:
 def test_fewer_products_than_pairs_are_no_success() -> None:
     net = nn.Linear(8, 1, bias=False).double()
     batches = [(4 * torch.eye(8).double(), torch.ones(8, 1).double())]
-    with pytest.raises(ValueError, match="max_products=2: need at least one for each of 5 pairs"):
-        spectrum(Problem(net, batches, loss=F.mse_loss), top=5, max_products=2)
+    with pytest.raises(ValueError, match="max_matvecs=2: need at least one for each of 5 pairs"):
+        spectrum(Problem(net, batches, loss=F.mse_loss), top=5, max_matvecs=2)
 
 
 def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,14 +204,14 @@ def test_the_picture_marks_each_pair() -> None:
 
 
 def test_the_picture_is_hollow_where_pairs_have_not_converged() -> None:
-    points, _, _ = spectrum(cases.relu_cnn(), max_products=8).plot().containers[0]
+    points, _, _ = spectrum(cases.relu_cnn(), max_matvecs=8).plot().containers[0]
     assert points.get_markerfacecolor() == "white"
 
 
-@pytest.mark.parametrize("options", [{}, {"density": True}, {"max_products": 6}])
+@pytest.mark.parametrize("options", [{}, {"density": True}, {"max_matvecs": 6}])
 def test_a_file_gives_the_same_spectrum_back(tmp_path: Path, options: dict[str, Any]) -> None:
     found = spectrum(cases.masked_cnn(), **options)
-    assert bool(found.doubts) == ("max_products" in options)
+    assert bool(found.doubts) == ("max_matvecs" in options)
     path = found.save(tmp_path / "spectrum.npz")
     for kind in (Spectrum, Result):
         back = kind.load(path)
@@ -250,7 +250,7 @@ def test_pyhessian_agrees(name: str) -> None:
     values, _ = _dense(name)
     expected = values[np.argsort(-np.abs(values))][:3]
     problem = cases.CASES[name]()
-    found = spectrum(problem, top=3, tol=1e-7, solver="pyhessian", max_products=2000)
+    found = spectrum(problem, top=3, tol=1e-7, solver="pyhessian", max_matvecs=2000)
     np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-4)
     assert found.residuals.max() < 1e-2
     assert found.products > 6
@@ -306,17 +306,20 @@ def test_more_pairs_than_weights_are_refused() -> None:
         ({"matrix": "hesian"}, "unknown matrix 'hesian'; did you mean 'hessian'?"),
         ({"norm": "filtr"}, "unknown norm 'filtr'; did you mean 'filter'?"),
         ({"mode": "taep"}, "unknown mode of products 'taep'; did you mean 'tape'?"),
-        ({"basis": 6}, "basis=6: need 7 vectors or more for top=5"),
-        ({"block": 0}, "block=0: need 1 direction a step or more"),
+        ({"max_basis": 6}, "max_basis=6: need 7 vectors or more for top=5"),
+        ({"block_size": 0}, "block_size=0: need 1 direction a step or more"),
         ({"memory": -1.0}, "memory=-1.0: need 0 GiB or more"),
         ({"params": "nonsense.*"}, "unknown trainable weight 'nonsense.*'"),
-        ({"density": True, "probes": 1}, "probes=1, steps=40: need 2 starts"),
-        ({"density": True, "steps": 0}, "probes=5, steps=0: need 2 starts and 1 step"),
+        ({"density": True, "num_probes": 1}, "num_probes=1, lanczos_steps=40: need 2 starts"),
+        (
+            {"density": True, "lanczos_steps": 0},
+            "num_probes=5, lanczos_steps=0: need 2 starts and 1 step",
+        ),
         ({"solver": "pyhessian", "which": "smallest"}, "PyHessian finds the largest magnitude"),
         ({"solver": "pyhessian", "which": "largst"}, "did you mean 'largest'"),
         ({"solver": "pyhessian", "matrix": "fisher"}, "PyHessian finds the largest magnitude"),
         ({"solver": "pyhessian", "norm": "filter"}, "PyHessian finds the largest magnitude"),
-        ({"solver": "pyhessian", "max_products": 0}, "max_products=0"),
+        ({"solver": "pyhessian", "max_matvecs": 0}, "max_matvecs=0"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
@@ -385,7 +388,7 @@ def test_products_that_are_not_the_same_twice_are_doubted(
         noise = torch.randn(len(product), generator=generator).to(product)
         return product + 1e-2 * product.norm() * noise / noise.norm()
 
-    options: dict[str, Any] = {"top": 2, "tol": 5e-3, "solver": solver, "max_products": 300}
+    options: dict[str, Any] = {"top": 2, "tol": 5e-3, "solver": solver, "max_matvecs": 300}
     if solver == "lanczos":
         assert spectrum(cases.tanh_mlp(), **options).converged
     monkeypatch.setattr(Curvature, "__call__", noisy)
@@ -433,7 +436,7 @@ def test_a_loss_that_is_no_mean_is_fine_over_even_batches() -> None:
 
 
 def test_the_remarks_give_the_verdict_first() -> None:
-    sound, poor = (spectrum(cases.relu_cnn(), max_products=n) for n in (None, 8))
+    sound, poor = (spectrum(cases.relu_cnn(), max_matvecs=n) for n in (None, 8))
     first = f"{sound.products} products and 5 to check them"
     assert sound.remarks()[0].startswith(f"converged: {first}")
     assert poor.remarks()[0].startswith("NOT converged: 8 products and 5 to check them")
@@ -449,7 +452,7 @@ def test_the_remarks_give_the_verdict_first() -> None:
 def test_blocks_of_directions_find_the_same(name: str, which: Any) -> None:
     values, _ = _dense(name)
     order = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}[which]
-    found = spectrum(cases.CASES[name](), top=3, which=which, block=2, tol=1e-8)
+    found = spectrum(cases.CASES[name](), top=3, which=which, block_size=2, tol=1e-8)
     assert found.converged
     np.testing.assert_allclose(found.eigenvalues, values[np.argsort(order)][:3], rtol=1e-10)
 
@@ -564,7 +567,7 @@ def test_the_filter_norm_scales_both_sides(name: str) -> None:
 
 @cache
 def _with_density(name: str) -> Spectrum:
-    return spectrum(cases.CASES[name](), top=3, density=True, probes=8)
+    return spectrum(cases.CASES[name](), top=3, density=True, num_probes=8)
 
 
 @pytest.mark.parametrize("name", ["tanh_mlp", "relu_cnn", "residual_net"])
@@ -715,11 +718,11 @@ def test_a_small_end_is_judged_by_the_size_of_the_whole() -> None:
 def test_pairs_whose_complement_nobody_probed_are_doubted() -> None:
     problem = cases.relu_cnn()
     least = next(n for n in range(5, 60) if _residuals_converge(problem, n))
-    found = spectrum(problem, top=1, tol=1e-3, max_products=least)
+    found = spectrum(problem, top=1, tol=1e-3, max_matvecs=least)
     assert any("probed" in doubt for doubt in found.doubts)
     assert not found.converged
 
 
 def _residuals_converge(problem: Problem, products: int) -> bool:
-    found = spectrum(problem, top=1, tol=1e-3, max_products=products)
+    found = spectrum(problem, top=1, tol=1e-3, max_matvecs=products)
     return bool((found.residuals <= 1e-3).all())

@@ -36,7 +36,7 @@ def test_the_interval_holds_the_trace_as_often_as_it_says(
 ) -> None:
     problem, true = cases.CASES[name](), _dense(name)
     options: dict[str, Any] = {"tol": tol, "sketch": sketch, "mode": "retained"}
-    found = [trace(problem, seed=seed, max_products=48, **options) for seed in range(100)]
+    found = [trace(problem, seed=seed, max_matvecs=48, **options) for seed in range(100)]
     assert sum(abs(f.trace - true) <= f.error for f in found) >= 90
     assert len({f.trace for f in found}) == 100
     stopped = [f for f in found if f.converged]
@@ -49,7 +49,7 @@ def test_the_interval_holds_the_trace_as_often_as_it_says(
 
 def test_hutchinson_is_the_mean_over_random_signs() -> None:
     true = _dense("tanh_mlp")
-    found = trace(cases.tanh_mlp(), sketch=0, tol=1e-9, max_products=300)
+    found = trace(cases.tanh_mlp(), sketch=0, tol=1e-9, max_matvecs=300)
     assert found.captured == 0
     assert len(found.samples) == found.products == 300
     assert found.trace == found.samples.mean()
@@ -103,7 +103,7 @@ def test_some_of_the_weights_and_the_dense_view() -> None:
     expected = sum(float(h) for n, h in zip(names, hessian, strict=True) if n.startswith("7."))
     assert part.trace == pytest.approx(expected, rel=1e-10)
 
-    whole = trace(problem, dense=True, sketch=200, max_products=500)
+    whole = trace(problem, dense=True, sketch=200, max_matvecs=500)
     open_net = problem.replace(mask=None)
     assert whole.trace == pytest.approx(float(cases.dense_hessian(open_net).trace()), rel=1e-10)
     assert whole.trace != pytest.approx(_dense("masked_cnn"), rel=0.01)
@@ -112,7 +112,7 @@ def test_some_of_the_weights_and_the_dense_view() -> None:
 @pytest.mark.parametrize("name", ["tanh_mlp", "linear_regression"])
 def test_the_trace_of_the_fisher_is_the_mean_squared_gradient(name: str) -> None:
     problem = cases.CASES[name]()
-    found = trace(problem, matrix="fisher", sketch=83, max_products=200)
+    found = trace(problem, matrix="fisher", sketch=83, max_matvecs=200)
     squares = []
     for x, y in problem.batches:
         for i in range(len(y)):
@@ -123,7 +123,7 @@ def test_the_trace_of_the_fisher_is_the_mean_squared_gradient(name: str) -> None
 
 def test_pyhessian_gives_its_samples() -> None:
     true = _dense("tanh_mlp")
-    found = trace(cases.tanh_mlp(), solver="pyhessian", tol=1e-9, max_products=150)
+    found = trace(cases.tanh_mlp(), solver="pyhessian", tol=1e-9, max_matvecs=150)
     assert len(found.samples) == found.products == 150
     assert found.captured == 0
     assert found.trace == pytest.approx(found.samples.mean())
@@ -140,7 +140,7 @@ def test_pyhessian_stops_before_its_error_is_small() -> None:
 
 
 def test_the_limit_of_products_ends_it() -> None:
-    found = trace(cases.relu_cnn(), tol=1e-6, max_products=33)
+    found = trace(cases.relu_cnn(), tol=1e-6, max_matvecs=33)
     assert found.products == 33
     assert len(found.samples) == 13
     assert not found.converged
@@ -203,8 +203,8 @@ def test_a_file_gives_the_same_trace_back(tmp_path: Path) -> None:
         ({"tol": 0.0}, "tol=0.0, sketch=10: need a positive tol, and 0 or more"),
         ({"tol": float("nan")}, "tol=nan, sketch=10: need a positive tol"),
         ({"sketch": -1}, "tol=0.02, sketch=-1: need a positive tol, and 0 or more"),
-        ({"max_products": 29}, "max_products=29: need 30 or more for sketch=10"),
-        ({"sketch": 0, "max_products": 9}, "max_products=9: need 10 or more for sketch=0"),
+        ({"max_matvecs": 29}, "max_matvecs=29: need 30 or more for sketch=10"),
+        ({"sketch": 0, "max_matvecs": 9}, "max_matvecs=9: need 10 or more for sketch=0"),
         ({"matrix": "fishr"}, "unknown matrix 'fishr'; did you mean 'fisher'?"),
         ({"mode": "taep"}, "unknown mode of products 'taep'; did you mean 'tape'?"),
         ({"memory": -1.0}, "memory=-1.0: need 0 GiB or more"),

@@ -20,7 +20,7 @@ from torch import nn
 from sparsediag import Checkpoint, Mask, Problem, activations, gradflow, landscape, signal, spectrum
 from sparsediag.diagnostics.report import classes, layers
 from sparsediag.diagnostics.report.charts import looks, told
-from sparsediag.diagnostics.report.measure import COSTS, Measured
+from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.nets import gather
 from sparsediag.diagnostics.report.report import report
 from sparsediag.diagnostics.report.summary import findings, provenance
@@ -194,9 +194,8 @@ def test_lines_through_depth_are_those_of_the_diagnostics(page: str, files: list
 
 def only(**found: Any) -> Measured:
     """A part of what is measured."""
-    rest: dict[str, Any] = {what: {} for what in COSTS}
-    joint: dict[str, Any] = {"nets": {}, "together": None, "compared": None, "failed": {}}
-    return Measured(**{**rest, **joint, **found})
+    nets = found.pop("nets", {})
+    return Measured(nets, found, None, None, {})
 
 
 def three(weight: torch.Tensor) -> Problem:

@@ -1,0 +1,157 @@
+"""The command of each diagnostic, built from its function: load, compute, write."""
+
+from __future__ import annotations
+
+import glob
+import inspect
+import typing
+from collections.abc import Callable
+from functools import partial
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from docstring_parser import parse
+
+from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.labels import short_labels
+from sparsediag.checkpoint.run_folder import checkpoints
+from sparsediag.cli import output
+from sparsediag.cli.options import SHARED, Options, option, problem_options, set_signature, typed
+from sparsediag.core.problem import Problem
+from sparsediag.diagnostics import DIAGNOSTICS, load_diagnostic
+from sparsediag.diagnostics.course import course
+from sparsediag.diagnostics.traits import import_sibling, traits_of
+from sparsediag.plotting import terminal
+
+Load = Callable[..., Problem]  # of a checkpoint, and its name if there are several
+OTHERS = "Further checkpoints, for a line or plane through two or three networks."
+COMPARE = option(
+    "compare", bool, "Compute each network by itself on common axes, and compare.", negative=""
+)
+
+
+def __getattr__(name: str) -> Callable[..., None]:
+    """Return the command of a diagnostic, built when it is asked for (PEP 562)."""
+    if name not in DIAGNOSTICS:
+        raise AttributeError(f"module 'sparsediag.cli.diagnose' has no attribute '{name}'")
+    traits = traits_of(load_diagnostic(name))
+
+    def command(checkpoint: Path, *others: Path, **given: Any) -> None:
+        run(name, [checkpoint, *others], given)
+
+    options = own_options(load_diagnostic(name))
+    if traits.compare:
+        options["compare"] = (COMPARE, False)
+    set_signature(command, options | SHARED, others=OTHERS if traits.several else None)
+    command.__name__ = name
+    return command
+
+
+def own_options(function: Callable[..., Any]) -> Options:
+    """Return the keywords of a diagnostic that can be typed, with the help of its docstring."""
+    explained = {p.arg_name: p.description for p in parse(function.__doc__ or "").params}
+    hints, hidden = typing.get_type_hints(function), traits_of(function).from_checkpoint
+    return {
+        key: (option(key, kind, explained.get(key), show=key not in hidden), parameter.default)
+        for key, parameter in inspect.signature(function).parameters.items()
+        if (kind := typed(hints[key]))
+    }
+
+
+def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
+    """Compute a diagnostic, write its files, and print its table or JSON.
+
+    Args:
+        name: The diagnostic.
+        files: Checkpoints, or the folder of a run.
+        options: Options that were typed, the shared ones included.
+    """
+    shared = {key: options.pop(key, default) for key, (_, default) in SHARED.items()}
+    compare = options.pop("compare", False)
+    problem = problem_options(shared)
+    notes: dict[str, None] = {}  # each line once
+
+    def load(checkpoint: Checkpoint, label: str = "") -> Problem:
+        prefix = f"{label}: " if label else ""
+        return checkpoint.problem(**problem, note=lambda line: notes.setdefault(prefix + line))
+
+    traits = traits_of(load_diagnostic(name))
+    exports = () if compare else traits.formats(len(files), **options)
+    formats = output.parse_formats(shared["formats"], exports=exports)
+    if shared["out"]:
+        output.check(shared["out"])
+    work, out = plan(name, files, load, options, compare=compare, problem=problem)
+    out = output.check(shared["out"] or out)
+    unfinished = out.with_name(f".{out.stem}.unfinished")
+    accepted = inspect.signature(work).parameters
+    if "resume" in accepted:
+        options["resume"] = unfinished
+    with terminal.progress_bar(name) as progress:
+        if "progress" in accepted:
+            options["progress"] = progress
+        result = work(**options)
+    written = [str(file) for file in output.write(result, out, formats=formats)]
+    for file in out.parent.glob(f"{glob.escape(unfinished.name)}*"):
+        file.unlink()
+    if shared["json"]:
+        extra = {"notes": list(notes)} if notes else {}
+        print(dumps({**result.json(), **extra, "files": written}))
+    else:
+        terminal.print_table(name, result.table())
+        print(*result.remarks(), *notes, "wrote " + " ".join(written), sep="\n")
+
+
+def plan(
+    name: str,
+    files: list[Path],
+    load: Load,
+    options: dict[str, Any],
+    *,
+    compare: bool,
+    problem: dict[str, Any],
+) -> tuple[Callable[..., Any], Path]:
+    """Return the function to call with the options, and the default result file.
+
+    Args:
+        name: The diagnostic.
+        files: Checkpoints, or the folder of a run.
+        load: Makes the problem of a checkpoint.
+        options: Options of the diagnostic; those that are used up here are removed.
+        compare: Compute several networks one by one and compare them.
+        problem: Options of `Checkpoint.problem`.
+
+    Raises:
+        ValueError: If the diagnostic cannot take a folder, so many networks, or an option with
+            them.
+    """
+    function, first = load_diagnostic(name), files[0]
+    traits, shard = traits_of(function), options.get("shard")
+    ending = f"-{shard.replace('/', 'of')}.npz" if shard else ".npz"
+    if compare:
+        if len(files) < 2 or shard:
+            raise ValueError("--compare needs two checkpoints or more, and no --shard")
+        named = dict(zip(short_labels(files), files, strict=True))
+        work = partial(import_sibling(traits.compare), named, load=load)
+        return work, first.with_name(f"{first.stem}-comparison.npz")
+    if first.is_dir():
+        out = first / f"{name}{ending}"
+        if len(files) > 1 or not traits.takes_run:
+            raise ValueError(f"{first} is a folder; {name} needs one checkpoint of it")
+        if traits.history:
+            return partial(course, first, name, load=load), out
+        if traits.run:
+            return partial(import_sibling(traits.run), first, load=load), out
+        files = checkpoints(first)
+        labels = [file.stem for file in files]
+    elif len(files) == 1:
+        checkpoint = Checkpoint.load(first)
+        extra = {k: read(checkpoint, **problem) for k, read in traits.from_checkpoint.items()}
+        work = partial(function, load(checkpoint), **extra)
+        return work, first.with_name(f"{first.stem}-{name}{ending}")
+    else:
+        out, labels = first.with_name(f"{first.stem}-between{ending}"), short_labels(files)
+    assert traits.several
+    pairs = zip(labels, files, strict=True)
+    problems = {label: load(Checkpoint.load(file), label) for label, file in pairs}
+    return partial(function, traits.several(problems, options, first.is_dir())), out

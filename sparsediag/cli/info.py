@@ -1,0 +1,82 @@
+"""The commands `info` and `join`, for files that are there already."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.labels import short_labels
+from sparsediag.cli import output
+from sparsediag.cli.options import CHECKPOINT, DEBUG, JSON
+from sparsediag.diagnostics.census import census
+from sparsediag.diagnostics.landscape import Landscape
+from sparsediag.plotting import terminal
+
+
+def info(
+    checkpoint: CHECKPOINT,
+    /,
+    *others: Annotated[Path, Parameter(help="Further checkpoints, to compare their masks.")],
+    out: Annotated[
+        Path | None,
+        Parameter(help="Result file for the statistics of the masks, .npz, with a picture, .png."),
+    ] = None,
+    json: JSON = False,
+    debug: DEBUG = False,
+) -> None:
+    """Show the contents of a checkpoint: the network, its mask layer by layer; compare masks."""
+    if out:
+        output.check(out)
+    files = [checkpoint, *others]
+    nets = dict(zip(short_labels(files), map(Checkpoint.load, files), strict=True))
+    masked = any(net.mask for net in nets.values())
+    if (others or out) and not masked and not all(net.model for net in nets.values()):
+        raise ValueError(f"there is no mask to count in {', '.join(map(str, files))}")
+    counted = census(nets) if others or out or masked else None
+    written = output.write(counted, out, formats=["png"]) if counted and out else []
+    about = {name: net.about() for name, net in nets.items()}
+    if json:
+        shown = about if others else next(iter(about.values()))
+        print(dumps({**shown, "census": counted and counted.json()}))
+        return
+    if not others:
+        (net,), (facts,) = nets.values(), about.values()
+        _print_checkpoint(checkpoint, net, facts)
+    if counted:
+        terminal.print_table("\nmask", counted.layers())
+        terminal.print_table("\ntotal", counted.table())
+        for remark in counted.remarks():
+            print(remark)
+    if written:
+        print("wrote " + " ".join(map(str, written)))
+
+
+def _print_checkpoint(file: Path, net: Checkpoint, about: dict[str, Any]) -> None:
+    """Print the facts about a network, or the tensors of a file that names no model."""
+    tensors = about.pop("tensors")
+    del about["layers"]
+    terminal.print_facts(str(file), about if net.model else net.made_by)
+    if not net.model:
+        rows = [{"tensor": n, "shape": " x ".join(map(str, s)), "type": t} for n, s, t in tensors]
+        terminal.print_table("\ntensors", rows)
+
+
+def join(
+    parts: Annotated[list[Path], Parameter(help="Results of `landscape --shard 1/n` to n/n.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Result file, .npz.")],
+    formats: Annotated[str, Parameter(help="Also write: png, pdf, svg, csv, vtk.")] = "png",
+    debug: DEBUG = False,
+) -> None:
+    """Join the shards of a landscape."""
+    output.check(out)
+    landscape = Landscape.join([Landscape.load(part) for part in parts])
+    kinds = output.parse_formats(formats, exports=list(landscape.exports()))
+    files = [str(file) for file in output.write(landscape, out, formats=kinds)]
+    terminal.print_table("landscape", landscape.table())
+    print(*landscape.remarks(), "wrote " + " ".join(files), sep="\n")
