@@ -1,7 +1,8 @@
-"""Blocks: the spectra of the Hessian's diagonal blocks, layer by layer or stage by stage."""
+"""Block-diagonal spectrum: eigenvalues of the Hessian's diagonal blocks, by layer or stage."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from glob import escape
@@ -12,9 +13,10 @@ import numpy as np
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.problem import Problem
+from sparsediag.core.progress import track
 from sparsediag.curvature.engines import Mode
 from sparsediag.curvature.lanczos import Which
-from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.result import Result, source, table_rows
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.diagnostics.traits import diagnostic
 
@@ -26,17 +28,19 @@ By = Literal["stage", "layer", "tensor"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Blocks(Result):
-    """Top eigenvalues of each block, the other weights held fixed.
+    """Top eigenvalues of each diagonal block: the curvature if only its weights move.
 
     Attributes:
-        names: Of the blocks that have live weights.
-        eigenvalues: Best first, (blocks, top); nan where a block has fewer weights.
+        names: The blocks that have live weights.
+        eigenvalues: The wanted end of the spectrum first, (blocks, top); NaN where a block has
+            fewer weights.
         residuals: |Hv - value v| / |value|, (blocks, top).
-        counts: Live weights of each block.
-        weight_norms: |w| of each; value times its square survives a change of scale.
-        converged: Whether nothing speaks against a block's pairs.
-        products: Of all blocks, those of the certificates included; one passes through the whole
-            net.
+        counts: Number of live weights of each block.
+        weight_norms: |w| of each block, (blocks,); value * |w|^2 does not change if a
+            scale-invariant block is rescaled.
+        converged: True for blocks whose pairs no check speaks against.
+        products: Number of products for all blocks, certificates included; each passes through the
+            whole network.
     """
 
     names: list[str]
@@ -48,43 +52,29 @@ class Blocks(Result):
     products: int
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row for each block."""
-        return [
+        """Return one row for each block, with its top eigenvalue."""
+        top = self.eigenvalues[:, 0]
+        return table_rows(
             {
-                "block": name,
-                "live": f"{count:,}",
-                "eigenvalue": f"{values[0]:.5g}",
-                "x |w|²": f"{values[0] * norm**2:.3g}",
-                "residual": f"{np.nanmax(residuals):.1e}",
-                "verdict": "converged" if ok else "NOT converged",
+                "block": (self.names, ""),
+                "live weights": (self.counts, ","),
+                "eigenvalue": (top, ".5g"),
+                "x |w|²": (top * self.weight_norms**2, ".3g"),
+                "residual": (np.nanmax(self.residuals, axis=1), ".1e"),
+                "verdict": (["converged" if ok else "NOT converged" for ok in self.converged], ""),
             }
-            for name, count, values, residuals, norm, ok in zip(
-                self.names,
-                self.counts,
-                self.eigenvalues,
-                self.residuals,
-                self.weight_norms,
-                self.converged,
-                strict=True,
-            )
-        ]
+        )
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """The top eigenvalue of each block."""
-        from sparsediag.plotting import style
+        """Draw the top eigenvalue of each block, a row a block; hollow if not converged."""
+        from sparsediag.plotting import layers, style
 
-        if ax is None:
-            with style.style():
-                ax = style.new_figure(height=0.8 + 0.16 * len(self.names)).add_subplot()
-        place = np.arange(len(self.names))
+        top, rows = self.eigenvalues[:, 0], np.arange(len(self.names))
+        ax = layers.draw(self.names, {}, ax)
         colours = [style.COLOURS[0] if ok else "white" for ok in self.converged]
-        ax.hlines(place, 0, self.eigenvalues[:, 0], color=style.COLOURS[4], linewidth=2)
-        ax.scatter(
-            self.eigenvalues[:, 0], place, c=colours, edgecolors=style.COLOURS[0], s=16, zorder=3
-        )
-        ax.set(xlabel="top eigenvalue", yticks=place)
-        ax.set_yticklabels(map(style.escape_dollars, self.names))
-        ax.invert_yaxis()
+        ax.hlines(rows, 0, top, color=style.COLOURS[4], linewidth=2)
+        ax.scatter(top, rows, c=colours, edgecolors=style.COLOURS[0], s=16, zorder=3)
+        ax.set_xlabel("top eigenvalue")
         return ax
 
 
@@ -103,24 +93,27 @@ def blocks(
     max_matvecs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Blocks:
-    """Top eigenvalues of the Hessian's block for every layer or stage (Sankar et al., AAAI 2021).
+    """Compute top eigenvalues of the Hessian's diagonal blocks (Sankar et al., AAAI 2021).
 
     Args:
         problem: The loss.
-        by: "stage" (as the net names its own, else its direct children), "layer" (a module with
+        by: "stage" (the network's own stages, else its direct children), "layer" (a module with
             weights) or "tensor".
-        top: Number of eigenvalues of each.
-        which: The algebraically largest or smallest, or the largest magnitude.
-        tol: Relative residual at which a pair has converged.
+        top: Number of eigenvalues of each block.
+        which: The algebraically largest or smallest ones, or those of largest magnitude.
+        tol: Relative residual |Hv - value v| / |value| at which a pair has converged.
         seed: Seed of the start vectors.
         matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
-        mode: How products are made; see `Curvature`.
+        mode: Engine of the products; see `Curvature`.
         memory: GiB kept between products.
-        max_matvecs: Stop after so many in each block.
-        progress: Called as `progress(blocks, all)`.
+        max_matvecs: Largest number of products for each block.
+        progress: Called as `progress(blocks done, all blocks)`.
+
+    Returns:
+        The eigenvalues, (blocks, top), and their residuals.
 
     Raises:
-        ValueError: If `by` is unknown.
+        ValueError: If an option is invalid.
 
     >>> import torch
     >>> from torch import nn
@@ -128,51 +121,38 @@ def blocks(
     >>> blocks(Problem(net, [(torch.eye(2), torch.ones(2, 1))], loss=nn.MSELoss())).names
     ['0', '1']
     """
-    options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress")}
     if by not in ("stage", "layer", "tensor"):
-        raise ValueError(unknown_name("part of a net", by, ("stage", "layer", "tensor")))
+        raise ValueError(unknown_name("part of a network", by, ("stage", "layer", "tensor")))
     if top < 1:
         raise ValueError(f"top={top}: need 1 eigenvalue or more")
+    options: dict[str, Any] = {"which": which, "tol": tol, "seed": seed, "matrix": matrix}
+    options |= {"mode": mode, "memory": memory, "max_matvecs": max_matvecs}
     live = problem.live.counts()
-    groups: dict[str, list[str]] = {}
+    groups = defaultdict[str, list[str]](list)
     for name in (n for n, count in live.items() if count):
-        groups.setdefault(_group(problem, name, by), []).append(name)
-    values, residuals = np.full((2, len(groups), top), np.nan)
-    norms, converged, products = [], [], 0
-    for i, members in enumerate(groups.values()):
+        groups[_block_of(problem, name, by)].append(name)
+    spectra = []
+    for members in track(list(groups.values()), progress):
         part = problem.view(params=",".join(map(escape, members)))
-        found = spectrum(
-            part,
-            top=min(top, part.size),
-            which=which,
-            tol=tol,
-            seed=seed,
-            matrix=matrix,
-            mode=mode,
-            memory=memory,
-            max_matvecs=max_matvecs,
-        )
-        values[i, : len(found.eigenvalues)] = found.eigenvalues
-        residuals[i, : len(found.residuals)] = found.residuals
-        norms.append(found.weight_norm)
-        converged.append(found.converged)
-        products += found.products + int(found.checks["products"])
-        if progress:
-            progress(i + 1, len(groups))
+        spectra.append(spectrum(part, top=min(top, part.size), **options))
+    values, residuals = np.full((2, len(groups), top), np.nan)
+    for i, s in enumerate(spectra):
+        values[i, : len(s.eigenvalues)] = s.eigenvalues
+        residuals[i, : len(s.residuals)] = s.residuals
     return Blocks(
         names=list(groups),
         eigenvalues=values,
         residuals=residuals,
         counts=[sum(live[n] for n in members) for members in groups.values()],
-        weight_norms=np.array(norms),
-        converged=converged,
-        products=products,
-        source=source(problem, **options),
+        weight_norms=np.array([s.weight_norm for s in spectra]),
+        converged=[s.converged for s in spectra],
+        products=sum(s.products + int(s.checks["products"]) for s in spectra),
+        source=source(problem, by=by, top=top, **options),
     )
 
 
-def _group(problem: Problem, name: str, by: By) -> str:
-    """The block that a weight belongs to."""
+def _block_of(problem: Problem, name: str, by: By) -> str:
+    """Return the block of a weight."""
     if by == "tensor":
         return name
     if by == "layer":

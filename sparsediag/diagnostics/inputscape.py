@@ -1,10 +1,9 @@
-"""Inputscape: the loss of single images on planes through their pixels (ToST, Fig 10)."""
+"""Input-space landscape: the loss of images on planes through their pixels (ToST, Fig 10)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.core.problem import Problem
+from sparsediag.core.progress import track
 from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice_differentiable
 from sparsediag.curvature.lanczos import eigenpairs
@@ -37,25 +37,25 @@ LABELS = {
     "random": ["random signs (1/255)", "orthogonal signs (1/255)"],
     "eigenvectors": ["eigenvector 1 (1/255)", "eigenvector 2 (1/255)"],
 }
-FOUND = 0.01  # residual, and asymmetry of the matrix, up to which eigenvectors count as found
+RELIABLE = 0.01  # largest relative residual, and asymmetry of the matrix, of an eigenvector
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inputscape(Result):
-    """The loss of each image at the points of a grid around it.
+    """The loss of each image on a grid of points around it.
 
     Attributes:
-        loss: At most `clamp`, (images, points, points); `loss[k, i, j]` is at `axes[0, i]`,
-            `axes[1, j]`. NaN where the net overflows.
-        axes: Steps along both directions, in 1/255 of a pixel's full scale, (2, points).
+        loss: The loss, at most `clamp`, (images, points, points); `loss[k, i, j]` is at
+            `axes[0, i]`, `axes[1, j]`. NaN where the network overflows.
+        axes: Steps along both directions in 1/255 of a pixel's full scale, (2, points).
         labels: Names of the two axes.
-        clamp: The highest loss that is told apart.
+        clamp: Larger losses are set to this.
         centre: The loss of each image itself, not clamped, (images,).
-        gradients: Norm of the gradient of that loss in the pixels, full scale 1, (images,).
-        slopes: Sum of the sizes of the same gradient, (images,): over 255, the first-order rise
-            of the loss from 0 to 1 along the gradient's sign.
-        eigenvalues: Of the Hessian in the pixels, full scale 1, (images, 2), NaN where rounding
-            hides them; (0, 2) where the axes are no eigenvectors.
+        gradients: Norm of its gradient in the pixels (full scale 1), (images,).
+        slopes: Sum of the absolute values of that gradient, (images,); divided by 255, it is the
+            first-order rise of the loss for one step along the gradient's sign.
+        eigenvalues: Of the Hessian in the pixels (full scale 1), (images, 2); NaN where rounding
+            errors hide them; (0, 2) if the axes are not eigenvectors.
     """
 
     loss: np.ndarray
@@ -69,35 +69,39 @@ class Inputscape(Result):
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean over the images, (points, points)."""
+        """Mean of the loss over the images, (points, points)."""
         return np.asarray(self.loss.mean(axis=0))
 
     def table(self) -> list[dict[str, Any]]:
-        """Return what the planes have in common, as means over the images."""
+        """Return means over the images."""
         rise = self.loss.mean(axis=(1, 2)) - np.minimum(self.centre, self.clamp)
-        reached = (self.loss >= self.clamp).any(axis=(1, 2))
-        return [
-            {"": "clean loss", "mean": f"{self.centre.mean():.4g}"},
-            {"": "mean rise", "mean": f"{rise.mean():.4g}"},
-            {"": "highest - lowest", "mean": f"{np.ptp(self.loss, axis=(1, 2)).mean():.4g}"},
-            {"": "gradient norm", "mean": f"{self.gradients.mean():.4g}"},
-            {"": "images that reach the clamp", "mean": f"{reached.mean():.0%}"},
-        ]
+        clamped = (self.loss >= self.clamp).any(axis=(1, 2))
+        means = {
+            "loss of the images": f"{self.centre.mean():.4g}",
+            "mean rise on the plane": f"{rise.mean():.4g}",
+            "highest - lowest loss": f"{np.ptp(self.loss, axis=(1, 2)).mean():.4g}",
+            "gradient norm": f"{self.gradients.mean():.4g}",
+            "images that reach the clamp": f"{clamped.mean():.0%}",
+        }
+        return [{"": name, "mean": value} for name, value in means.items()]
 
     def remarks(self) -> list[str]:
-        """Return what the means do not show, in lines for a terminal."""
+        """Return findings about images that the means hide."""
         n, asked = len(self.loss), self.source["options"]["count"]
-        cut = (self.loss >= self.clamp).mean(axis=(1, 2)) > 0.5
         found = {
-            f"are at the clamp ({self.clamp:g}) over more than half of the plane": cut,
-            "have no gradient, so its sign does not move them": self.gradients == 0,
-            "have eigenvectors that rounding hides": np.isnan(self.eigenvalues).any(axis=1),
+            f"are at the clamp ({self.clamp:g}) on more than half of the plane: reduce the span "
+            "or raise the clamp": (self.loss >= self.clamp).mean(axis=(1, 2)) > 0.5,
+            "have no gradient, so its sign does not move them: use random axes": self.gradients
+            == 0,
+            "have eigenvectors that rounding errors hide: use float64": np.isnan(
+                self.eigenvalues
+            ).any(axis=1),
         }
-        fewer = [f"{n} images: {asked} were asked, the problem has no more"] if n < asked else []
-        return fewer + [f"{k.sum()} of {n} images {what}" for what, k in found.items() if k.any()]
+        lines = [f"{n} of {asked} images: the problem has no more"] if n < asked else []
+        return lines + [f"{k.sum()} of {n} images {text}" for text, k in found.items() if k.any()]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Filled contours of the mean over the images, with the images as a cross."""
+        """Draw filled contours of the mean over the images, which are at the cross."""
         from sparsediag.plotting import style
 
         ax = ax or style.new_axes()
@@ -107,7 +111,7 @@ class Inputscape(Result):
         return ax
 
     def surface(self) -> Figure:
-        """The mean over the images as a surface to turn around (plotly)."""
+        """Return the mean over the images as an interactive surface (plotly)."""
         from sparsediag.plotting import style
 
         return style.plot_surface_3d(self.axes, self.mean, self.labels)
@@ -132,134 +136,145 @@ def inputscape(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Inputscape:
-    """The loss of each image at `image + a u + b v`, a and b in [-span, span] / 255 (ToST, Fig 10).
+    """Compute the loss of each image at `image + a u + b v`, |a|, |b| <= span / 255 (ToST, Fig 10).
 
     Args:
-        problem: The net, its loss and the images.
+        problem: The network, its loss and the images.
         axes: "gradient": u is the sign of the gradient of the image's loss, v random signs, the
-            same for every image and net. "random": both are such signs, v made orthogonal to u.
-            "eigenvectors": the top two of the Hessian of the image's loss in its pixels, as long as
-            such signs, uphill along +u and +v. In a net of ReLUs, linear in the pixels piece by
-            piece, the softmax alone bends the loss, and not where the net is sure of a class.
-        count: The first so many images of the problem.
-        points: Grid points along each direction; an odd number has the image as its centre.
-        span: How far to go each way, in 1/255 of the full scale of a pixel.
-        clamp: Losses above this count as this.
-        std: What the inputs were divided by, (C, 1, 1), in shares of full scale; None for 1.
-        seed: Seed of the random signs, and of the eigensolver.
-        progress: Called as `progress(points, all)`.
+            same for every image and network. "random": both are such signs, v made orthogonal to u.
+            "eigenvectors": the top two of the Hessian of the image's loss in its pixels, with the
+            norm of such signs, uphill along +u and +v. A ReLU network is piecewise linear in the
+            pixels, so only the softmax contributes curvature, little where a class is certain.
+        count: Number of images, the first of the problem.
+        points: Grid points along each direction; with an odd number the image is at the centre.
+        span: Largest step in each direction, in 1/255 of a pixel's full scale.
+        clamp: Larger losses are set to this.
+        std: Divisor of the inputs' normalisation, (C, 1, 1), full scale 1; None for 1.
+        seed: Seed of the random signs and of the eigensolver.
+        progress: Called as `progress(points done, all points)`.
+
+    Returns:
+        The loss, (images, points, points).
 
     Raises:
-        ValueError: If options cannot be, the inputs are no floating-point images of one shape, or
-            the loss is no mean over images that do not see each other.
+        ValueError: If an option is invalid, the inputs are not floating-point images of one shape,
+            or the loss is not a mean over independent images.
 
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
     >>> problem = Problem(net, [(torch.ones(5, 1, 2, 2), torch.arange(5) % 3)])
     >>> inputscape(problem, points=3).loss.shape
     (5, 3, 3)
     """
-    options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "std", "progress")}
-    axis = directions.grid_axis(points, span)
+    options = {"axes": axes, "count": count, "points": points, "span": span, "clamp": clamp}
+    steps = directions.grid_axis(points, span)
     if axes not in LABELS:
         raise ValueError(unknown_name("axes", axes, LABELS))
     if count < 1 or not clamp > 0:
         raise ValueError(f"count={count}, clamp={clamp}: need 1 image or more, a positive clamp")
-    looked = _Images(problem, count, std)
-    x, shape = looked.x, looked.x.shape[1:]
-    drawn = torch.randint(2, (2, shape.numel()), generator=stream("inputscape", seed))
-    signs = (2 * drawn - 1).to(x)
+    images = _Images(problem, count, std)
+    x, shape = images.x, images.x.shape[1:]
+    bits = torch.randint(2, (2, shape.numel()), generator=stream("inputscape", seed))
+    signs = (2 * bits - 1).to(x)
     u, v = (directions.orthogonalise(signs) if axes == "random" else signs).view(2, 1, *shape)
-    loss, values = np.empty((len(x), points, points)), np.zeros((0, 2))
+    loss, eigenvalues = np.empty((len(x), points, points)), np.zeros((0, 2))
     with problem.evaluation_mode():
-        centre, gradient = looked.losses(x), looked.gradient()
+        centre, gradient = images.losses(x), images.gradient()
         if axes == "gradient":
             u = gradient.sign()
         if axes == "eigenvectors":
-            pairs = [looked.eigenpairs(k, slope, seed) for k, slope in enumerate(gradient)]
-            values = np.stack([found for found, _ in pairs])
+            pairs = [images.eigenpairs(k, slope, seed) for k, slope in enumerate(gradient)]
+            eigenvalues = np.stack([values for values, _ in pairs])
             u, v = torch.stack([vectors for _, vectors in pairs], dim=1) * shape.numel() ** 0.5
-        u, v = u / looked.scale / 255, v / looked.scale / 255
-        for n, (i, j) in enumerate(product(range(points), repeat=2)):
-            loss[:, i, j] = looked.losses(x + float(axis[i]) * u + float(axis[j]) * v)
-            if progress:
-                progress(n + 1, points**2)
+        u, v = u / images.std / 255, v / images.std / 255
+        for i, j in track(list(np.ndindex(points, points)), progress):
+            loss[:, i, j] = images.losses(x + float(steps[i]) * u + float(steps[j]) * v)
     flat = gradient.flatten(1).double()
     return Inputscape(
         loss=np.minimum(loss, clamp),
-        axes=np.stack([axis, axis]),
+        axes=np.stack([steps, steps]),
         labels=[*LABELS[axes]],
         clamp=clamp,
         centre=centre,
         gradients=flat.norm(dim=1).cpu().numpy(),
         slopes=flat.abs().sum(dim=1).cpu().numpy(),
-        eigenvalues=values,
-        source=source(problem, **options, std=None if std is None else std.flatten().tolist()),
+        eigenvalues=eigenvalues,
+        source=source(
+            problem, **options, seed=seed, std=None if std is None else std.flatten().tolist()
+        ),
     )
 
 
 class _Images:
-    """The first images of a problem, each with its own loss; for use in the problem's modes."""
+    """The first images of a problem and their losses, in its evaluation mode."""
 
     def __init__(self, problem: Problem, count: int, std: Tensor | None) -> None:
         if not problem.separable:
             raise ValueError(
-                f"batch_norm='{problem.batch_norm}': images see each other, or the loss is no mean "
-                "over them; need 'eval', and a mean"
+                f"batch_norm='{problem.batch_norm}': the loss of an image depends on the others; "
+                "need 'eval' and a loss that is a mean over images"
             )
-        kept = rechunk(list(problem.batches), 1)[:count]
-        shapes = {tuple(getattr(x, "shape", ())[1:]) for x, _ in kept}
-        x, y = kept[0]
-        kind, plain = getattr(x, "dtype", type(x).__name__), isinstance(y, Tensor)
-        if len(shapes) > 1 or not plain or not getattr(x, "is_floating_point", bool)():
+        single = rechunk(list(problem.batches), 1)[:count]
+        shapes = {tuple(getattr(x, "shape", ())[1:]) for x, _ in single}
+        x, y = single[0]
+        floating = isinstance(x, Tensor) and x.is_floating_point()
+        if len(shapes) > 1 or not floating or not isinstance(y, Tensor):
+            kind = getattr(x, "dtype", type(x).__name__)
             raise ValueError(f"{kind} {sorted(shapes)}; need floating-point images of one shape")
-        self.x, self.y = (torch.cat(part).detach() for part in zip(*kept, strict=True))
+        self.x, self.y = (torch.cat(part).detach() for part in zip(*single, strict=True))
         shape, need = self.x.shape[1:], (*self.x.shape[1:-2], 1, 1)
         if std is not None and not (std.shape == need and bool((std > 0).all())):
             raise ValueError(f"std has shape {tuple(std.shape)}; need positive numbers, {need}")
-        self.scale = self.x.new_ones(()) if std is None else std.to(self.x)
+        self.std = self.x.new_ones(()) if std is None else std.to(self.x)
         self.problem, self.layout = problem, MemoryFormat.of(problem)
         self.weights = {
             n: self.layout.convert(w) for n, w in problem.split(problem.weights).items()
         }
         self.chunk = max(1, CHUNK.get(problem.device.type, 2**18) // shape.numel())
 
-    def chunks(self, x: Tensor) -> Iterable[Batch]:
-        return zip(x.split(self.chunk), self.y.split(self.chunk), strict=True)
-
-    def each(self, x: Tensor, y: Tensor) -> Tensor:
-        outputs = self.problem.forward(self.weights, self.layout.convert(x))
-        shape = tuple(getattr(outputs, "shape", ()))
-        if shape[:1] != (len(y),):
-            raise ValueError(f"outputs {shape} for {len(y)} images; need a tensor, a row for each")
-        rows = zip(outputs.split(1), y.split(1), strict=True)
-        return torch.stack([self.problem.reduce_loss(*row) for row in rows])
-
     def losses(self, x: Tensor) -> np.ndarray:
+        """Return the loss of each image, with pixels `x`."""
         with torch.inference_mode():
-            return torch.cat([self.each(*chunk) for chunk in self.chunks(x)]).double().cpu().numpy()
+            losses = [self._losses(*chunk) for chunk in self._chunks(x)]
+            return torch.cat(losses).double().cpu().numpy()
 
     def gradient(self) -> Tensor:
+        """Return the gradient of each image's loss in its pixels."""
         slopes: list[Tensor] = []
-        for x, y in self.chunks(self.x):
+        for x, y in self._chunks(self.x):
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
-                slopes += torch.autograd.grad(self.each(leaf, y).sum(), leaf)
-        return torch.cat(slopes) / self.scale
+                slopes += torch.autograd.grad(self._losses(leaf, y).sum(), leaf)
+        return torch.cat(slopes) / self.std
 
     def eigenpairs(self, k: int, slope: Tensor, seed: int) -> tuple[np.ndarray, Tensor]:
+        """Return the top two eigenpairs for image `k`; unreliable eigenvalues are NaN."""
         x, y = self.x[k : k + 1], self.y[k : k + 1]
         with twice_differentiable():
             hessian = DoubleBackward(
-                BatchLoss(lambda images: self.each(images[0], y), torch.sum, 1), [x]
+                BatchLoss(lambda images: self._losses(images[0], y), torch.sum, 1), [x]
             )
 
             def matvec(v: Tensor) -> Tensor:
-                return hessian.product([v.view_as(x) / self.scale])[0].div(self.scale).reshape(-1)
+                return hessian.product([v.view_as(x) / self.std])[0].div(self.std).reshape(-1)
 
             pairs = eigenpairs(matvec, x.reshape(-1), top=2, seed=seed)
         values, vectors = pairs.values, pairs.vectors
-        rest = pairs.products - torch.from_numpy(values).to(x)[:, None] * vectors
-        error = np.maximum(rest.norm(dim=1).cpu().numpy(), pairs.asymmetry * np.abs(values).max())
-        known = np.where(error <= FOUND * np.abs(values).max(), values, np.nan)
+        misses = pairs.products - torch.from_numpy(values).to(x)[:, None] * vectors
+        size = np.abs(values).max()
+        error = np.maximum(misses.norm(dim=1).cpu().numpy(), pairs.asymmetry * size)
         uphill = torch.where((vectors @ slope.reshape(-1))[:, None] < 0, -vectors, vectors)
-        return known, uphill.view(2, *x.shape[1:])
+        reliable = np.where(error <= RELIABLE * size, values, np.nan)
+        return reliable, uphill.view(2, *x.shape[1:])
+
+    def _chunks(self, x: Tensor) -> Iterable[Batch]:
+        return zip(x.split(self.chunk), self.y.split(self.chunk), strict=True)
+
+    def _losses(self, x: Tensor, y: Tensor) -> Tensor:
+        outputs = self.problem.forward(self.weights, self.layout.convert(x))
+        shape = tuple(getattr(outputs, "shape", ()))
+        if shape[:1] != (len(y),):
+            raise ValueError(
+                f"outputs {shape} for {len(y)} images; need a tensor with one row for each"
+            )
+        rows = zip(outputs.split(1), y.split(1), strict=True)
+        return torch.stack([self.problem.reduce_loss(*row) for row in rows])

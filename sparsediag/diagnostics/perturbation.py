@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from sparsediag.core.problem import Problem
-from sparsediag.diagnostics.result import Result, source
+from sparsediag.core.progress import track
+from sparsediag.diagnostics.result import Result, source, table_rows
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
 from sparsediag.diagnostics.traits import InReport, Traits, diagnostic
 from sparsediag.surfaces import directions
@@ -20,33 +21,36 @@ from sparsediag.surfaces.plane import plane_from_vectors
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-VALID = 0.1  # of |t g.v| + |t^2/2 v.Hv|: as far as the loss may be from the model
+VALID = 0.1  # error of the quadratic model up to which it is valid, of |t g.v| + |t^2/2 v.Hv|
 ROUNDING = 10  # rounding errors of a loss or a product that count as noise
-LADDER = 2.0 ** np.arange(-2, 7)  # steps of the second difference; at 1 its errors should balance
+LADDER = 2.0 ** np.arange(-2, 7)  # steps of the second difference, in units of a balanced one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Perturbation(Result):
-    """The loss at `weights + t v` for each eigenvector v.
+    """The loss L(w + t v) along each eigenvector v, and its quadratic model.
 
     Attributes:
         distance: t, the Euclidean distance from the weights, (points,).
-        loss: (top, points). NaN or infinity where it overflows.
-        accuracy: (top, points), NaN where the outputs are not a row of scores each.
-        quadratic: L + t g.v + t^2/2 v.Hv with L, g and H at the weights, (top, points).
-        curvature: v.Hv on this loss, (top,); the eigenvalue if v is an eigenvector of this loss.
+        loss: The loss, (top, points); NaN or infinite where it overflows.
+        accuracy: The accuracy, (top, points); NaN if the outputs are not class scores.
+        quadratic: The model L + t g.v + t^2/2 v.Hv, with L, g and H at the weights, (top, points).
+        curvature: v.Hv on this loss, (top,).
         centre: The loss at the weights.
-        also_loss: Another loss along the same vectors, (top, points); (0, 0) if none was asked for.
+        also_loss: Another loss along the same vectors, (top, points); (0, 0) without one.
         also_centre: That loss at the weights.
-        radius: Distance to the last point towards minus and plus up to which the model is valid,
-            (top, 2): the loss is finite and off it by at most 10 % of |t g.v| + |t^2/2 v.Hv|, or
-            by rounding. 0 if not at the first point, the end of the axis if everywhere.
-        second: (L(h) - 2 L(0) + L(-h)) / h^2 at that step of a ladder with the least error, (top,).
-        second_error: Twice its distances to those at the steps h/2 and 2h, and rounding, (top,).
-        expected: What it should be, (top,): the eigenvalue, or v.Hv if v comes from elsewhere.
-        reach: Half the width of the interval to which `expected` is certain, (top,).
-        eigenvalues: Of the eigenvectors on the loss that they were computed on, (top,).
-        weight_norm: |w| over the live weights, for distances relative to it.
+        radius: Distance up to which the model is valid towards -v and +v, (top, 2): up to there the
+            loss is finite, and differs from it by at most 10 % of |t g.v| + |t^2/2 v.Hv| or by
+            rounding. 0 if it fails at the first point, the end of the axis if it never does.
+        second: Second difference (L(h) - 2 L(0) + L(-h)) / h^2, (top,), at the step h of a ladder
+            where its error is least.
+        second_error: Error of `second`, (top,): twice its distance to the values at h/2 and 2h, and
+            rounding.
+        expected: Expected value of `second`, (top,): the eigenvalue, or v.Hv if the vectors are not
+            eigenvectors of this loss.
+        reach: Error of `expected`, (top,).
+        eigenvalues: Eigenvalues of the vectors on the loss that they were computed on, (top,).
+        weight_norm: |w| over the live weights, for relative distances.
     """
 
     distance: np.ndarray
@@ -67,65 +71,79 @@ class Perturbation(Result):
 
     @property
     def agrees(self) -> np.ndarray:
-        """Return whether |second - expected| <= second_error + reach, (top,)."""
+        """Return True where |second - expected| <= second_error + reach, (top,)."""
         return np.asarray(abs(self.second - self.expected) <= self.second_error + self.reach)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row for each eigenvector: curvature, rise of the loss, range of the model."""
-        return [
+        second = zip(self.second, self.second_error, strict=True)
+        low, high = self.distance[[0, -1]]
+        return table_rows(
             {
-                "eigenvector": str(i + 1),
-                "eigenvalue": f"{self.eigenvalues[i]:.6g}",
-                "curvature": f"{self.curvature[i]:.6g}",
-                "second difference": f"{self.second[i]:.6g} ± {self.second_error[i]:.1g}",
-                "agrees": "yes" if self.agrees[i] else "no",
-                f"rise at {self.distance[0]:g}": f"{self.loss[i, 0] - self.centre:.4g}",
-                f"rise at {self.distance[-1]:g}": f"{self.loss[i, -1] - self.centre:.4g}",
-                "valid to": f"{0 - minus:.3g} / +{plus:.3g}",
+                "eigenvector": (range(1, len(self.loss) + 1), ""),
+                "eigenvalue": (self.eigenvalues, ".6g"),
+                "curvature": (self.curvature, ".6g"),
+                "second difference": ([f"{d:.6g} ± {error:.1g}" for d, error in second], ""),
+                "agrees": (["yes" if agrees else "no" for agrees in self.agrees], ""),
+                f"rise at {low:g}": (self.loss[:, 0] - self.centre, ".4g"),
+                f"rise at {high:g}": (self.loss[:, -1] - self.centre, ".4g"),
+                "model valid to": ([f"{0 - m:.3g} / +{p:.3g}" for m, p in self.radius], ""),
             }
-            for i, (minus, plus) in enumerate(self.radius)
-        ]
+        )
 
     @property
     def findings(self) -> list[str]:
-        """Return the line about second differences that differ from the eigenvalues."""
-        return [line for line in self.remarks() if line.startswith("second differences differ")]
+        """Return eigenvectors along which the second difference and the Hessian disagree."""
+        differences = abs(self.second - self.expected)
+        lines = [f"{i + 1} by {differences[i]:.2g}" for i in np.flatnonzero(~self.agrees)]
+        if not lines:
+            return []
+        cause = "kinks of the loss within the step (ReLU, max pooling) do that"
+        if not (abs(self.curvature - self.expected) <= self.reach).all():
+            cause = "v.Hv differs too, so the eigenpairs are wrong: compute them on this loss"
+        of = self._expectation
+        return [f"second differences differ from {of} (eigenvector {', '.join(lines)}): {cause}"]
 
     def remarks(self) -> list[str]:
-        """Return lines about the second differences and the range of the quadratic model."""
-        name = "the eigenvalues" if np.array_equal(self.expected, self.eigenvalues) else "v.Hv"
-        off, blurred = abs(self.second - self.expected), VALID * abs(self.expected)
-        apart = [f"{i + 1} by {off[i]:.2g}" for i in np.flatnonzero(~self.agrees)]
-        vague = [str(i + 1) for i in np.flatnonzero(self.agrees & (self.second_error > blurred))]
+        """Return findings about the second differences and the range of the quadratic model."""
+        lines = self.findings or [f"second differences agree with {self._expectation}"]
+        vague = self.agrees & (self.second_error > VALID * abs(self.expected))
+        if vague.any():
+            numbers = ", ".join(str(i + 1) for i in np.flatnonzero(vague))
+            lines.append(
+                f"kinks or rounding blur the second difference (eigenvector {numbers}), so its "
+                "agreement says little"
+            )
         valid = [f"{i} from {0 - m:.3g} to {p:.3g}" for i, (m, p) in enumerate(self.radius, 1)]
-        wrong = ~(abs(self.curvature - self.expected) <= self.reach)
-        kinks = "kinks within the step (ReLU, max pooling) do that"
-        cause = "v.Hv does too: wrong eigenpairs" if wrong.any() else kinks
-        said = {
-            f"second differences agree with {name}": not apart,
-            f"second differences differ from {name}, eigenvector {', '.join(apart)}; "
-            f"{cause}": apart,
-            f"kinks or rounding blur the second difference, eigenvector {', '.join(vague)}": vague,
-            f"the quadratic model is valid to {VALID:.0%}, eigenvector {', '.join(valid)}": 1,
-        }
-        return [line for line, holds in said.items() if holds]
+        return [
+            *lines,
+            f"the quadratic model is valid to {VALID:.0%} (eigenvector {', '.join(valid)})",
+        ]
+
+    @property
+    def _expectation(self) -> str:
+        same = np.array_equal(self.expected, self.eigenvalues)
+        return "the eigenvalues" if same else "v.Hv"
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Loss along each eigenvector, the other loss dotted, the model dashed up to its ticks."""
+        """Draw the loss along each eigenvector; the other loss dotted; the model dashed.
+
+        Ticks on the model show the range in which it is valid.
+        """
         from sparsediag.plotting import style
 
         ax, t, norm = ax or style.new_axes(), self.distance, self.weight_norm
         for i, (loss, model) in enumerate(zip(self.loss, self.quadratic, strict=True)):
             colour = style.COLOURS[i % len(style.COLOURS)]
             ends = (1 + np.flatnonzero(np.isin(t[1:-1], self.radius[i] * [-1, 1]))).tolist()
-            hidden = "_" * (i < len(self.loss) - 1)
+            hidden = "_" * (i < len(self.loss) - 1)  # one entry of the legend for all vectors
             ax.plot(t, loss, c=colour, label=f"eigenvector {i + 1}")
-            label = f"{hidden}quadratic, valid to |"
+            label = f"{hidden}quadratic model, valid to |"
             ax.plot(t, model, "|--", c=colour, lw=0.8, ms=8, markevery=ends, label=label)
             if len(self.also_loss):
                 ax.plot(t, self.also_loss[i], ":", c=colour, label=f"{hidden}the other loss")
-        seen = np.array([self.centre, *self.loss.flat, *self.also_loss.flat])
-        low, high = seen[np.isfinite(seen)].min(), seen[np.isfinite(seen)].max()
+        losses = np.array([self.centre, *self.loss.flat, *self.also_loss.flat])
+        low, high = losses[np.isfinite(losses)].min(), losses[np.isfinite(losses)].max()
         pad = 0.05 * (high - low) or 1.0
         ax.set(xlabel="distance along the eigenvector", ylabel="loss", ylim=(low - pad, high + pad))
         with style.style():
@@ -159,22 +177,25 @@ def perturbation(
     also: Problem | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Perturbation:
-    """The loss along the Hessian's top eigenvectors (ToST, Figure 8), beside its quadratic model.
+    """Compute the loss along the Hessian's top eigenvectors, and its quadratic model (ToST, Fig 8).
 
     Args:
         problem: The loss.
         top: Number of eigenvectors.
         points: Points on each line.
-        span: Distance each way, in weight space.
-        relative: Take the span in units of |w|, the norm of the live weights.
+        span: Largest distance from the weights, towards -v and +v.
+        relative: Measure the span in units of |w|, the norm of the live weights.
         tol: Relative residual of the eigenvectors.
         seed: Seed of the eigensolver.
         along: Eigenvectors to follow instead, such as those of the training loss on the test loss.
-        also: Another loss of the same net to see along them, that on the test images, say.
-        progress: Called as `progress(points, all)`.
+        also: Another loss of the same network to compute along them, such as the test loss.
+        progress: Called as `progress(points done, all points)`.
+
+    Returns:
+        The loss and its model, (top, points) each, and the range in which they agree.
 
     Raises:
-        ValueError: If `along` or `also` has other live weights, or the options make no line.
+        ValueError: If `along` or `also` has other live weights, or an option is invalid.
 
     >>> from torch import nn
     >>> problem = Problem(nn.Linear(2, 1), [(torch.eye(2), torch.ones(2, 1))], loss=nn.MSELoss())
@@ -189,74 +210,84 @@ def perturbation(
         raise ValueError("relative=True: all live weights are 0; give the span as a distance")
     distance = directions.grid_axis(points, span) * (norm if relative else 1)
     if also and also.digests["weights"] != problem.digests["weights"]:
-        raise ValueError(f"also has {also.size} other live weights; use the problem's net and mask")
+        raise ValueError(
+            f"also has {also.size} other live weights; use the network and mask of the problem"
+        )
     pairs = along or spectrum(problem, top=top, tol=tol, seed=seed)
     if pairs.vectors.shape[1] != problem.size:
         raise ValueError(
             f"the eigenvectors have {pairs.vectors.shape[1]} coordinates, the problem has "
-            f"{problem.size} live weights; use the spectrum of the same net and mask"
+            f"{problem.size} live weights; use the spectrum of the same network and mask"
         )
     vectors = torch.from_numpy(pairs.vectors[:top]).to(problem.weights)
     units, labels = np.eye(len(vectors)), [f"eigenvector {i + 1}" for i in range(len(vectors))]
     lines = [plane_from_vectors(p, vectors.to(p.weights), labels) for p in (problem, also) if p]
-    sweeps = [LossEvaluator(line) for line in lines]
-    centre, *others = (sweep(0 * units[0])[0] for sweep in sweeps)
-    seen = np.empty((len(sweeps), 2, len(units), points))
-    places = list(np.ndindex(len(sweeps), len(units), points))
-    for count, (s, i, j) in enumerate(places, 1):
-        seen[s, :, i, j] = sweeps[s](distance[j] * units[i])
-        if progress:
-            progress(count, len(places))
+    evaluators = [LossEvaluator(line) for line in lines]
+    centre, *other_centre = (evaluate(0 * units[0])[0] for evaluate in evaluators)
+    values = np.empty((len(evaluators), 2, len(units), points))  # loss and accuracy
+    for s, i, j in track(list(np.ndindex(len(evaluators), len(units), points)), progress):
+        values[s, :, i, j] = evaluators[s](distance[j] * units[i])
+    loss, accuracy = values[0]
     products = torch.stack([problem.hvp(v) for v in vectors])
     slope = (vectors @ problem.gradient()).double().cpu().numpy()
     curvature = (vectors * products).sum(dim=1).double().cpu().numpy()
-    quadratic = centre + np.outer(slope, distance) + np.outer(curvature, distance**2 / 2)
-    expected, reach = curvature, ROUNDING * eps * products.norm(dim=1).double().cpu().numpy()
-    values, asked = pairs.eigenvalues[: len(units)], pairs.source["options"]
-    same = pairs.source["problem"] == problem.digest
-    if same and (asked["matrix"], asked["norm"]) == ("hessian", "none"):
-        expected, reach = values, np.diff(pairs.intervals[: len(units)])[:, 0] / 2
-    terms = np.outer(abs(slope), abs(distance)) + np.outer(abs(curvature), distance**2 / 2)
-    close = abs(seen[0, 0] - quadratic) <= np.maximum(VALID * terms, ROUNDING * eps * abs(centre))
+    terms = np.outer(slope, distance), np.outer(curvature, distance**2 / 2)
+    quadratic = centre + terms[0] + terms[1]
+    tolerance = np.maximum(VALID * (abs(terms[0]) + abs(terms[1])), ROUNDING * eps * abs(centre))
+    close = abs(loss - quadratic) <= tolerance
     sides = np.flatnonzero(distance < 0)[::-1], np.flatnonzero(distance > 0)
-    ends = [(close[:, s].cumprod(axis=1) * abs(distance[s])).max(axis=1) for s in sides]
-    second = [_second(sweeps[0], *of, norm, eps) for of in zip(units, curvature, strict=True)]
+    radius = [(close[:, s].cumprod(axis=1) * abs(distance[s])).max(axis=1) for s in sides]
+    expected, reach = curvature, ROUNDING * eps * products.norm(dim=1).double().cpu().numpy()
+    origin = pairs.source["options"]
+    if pairs.source["problem"] == problem.digest and (
+        (origin["matrix"], origin["norm"]) == ("hessian", "none")
+    ):
+        expected = pairs.eigenvalues[:top]
+        reach = np.diff(pairs.intervals[:top])[:, 0] / 2
+    second = [
+        _second_difference(evaluators[0], unit, curv, norm, eps)
+        for unit, curv in zip(units, curvature, strict=True)
+    ]
     options = {"top": top, "points": points, "span": span, "relative": relative}
     return Perturbation(
         distance=distance,
-        loss=seen[0, 0],
-        accuracy=seen[0, 1],
+        loss=loss,
+        accuracy=accuracy,
         quadratic=quadratic,
         curvature=curvature,
         centre=centre,
-        also_loss=seen[1, 0] if also else np.zeros((0, 0)),
-        also_centre=others[0] if also else None,
-        radius=np.stack(ends, axis=1),
+        also_loss=values[1, 0] if also else np.zeros((0, 0)),
+        also_centre=other_centre[0] if also else None,
+        radius=np.stack(radius, axis=1),
         second=np.array([value for value, _ in second]),
         second_error=np.array([error for _, error in second]),
         expected=expected,
         reach=reach,
-        eigenvalues=values,
+        eigenvalues=pairs.eigenvalues[:top],
         weight_norm=norm,
         source=source(problem, **options, also=also and also.digest)
         | {"spectrum": pairs.source, "residuals": pairs.residuals.tolist()},
     )
 
 
-def _second(
-    sweep: LossEvaluator, unit: np.ndarray, curvature: float, norm: float, eps: float
+def _second_difference(
+    evaluate: LossEvaluator, unit: np.ndarray, curvature: float, norm: float, eps: float
 ) -> tuple[float, float]:
-    """The second difference along a vector, and its error.
+    """Return the second difference of the loss along a vector, and its error.
 
-    Where the loss changes by L within a distance d, truncation, L''''h^2/12, and rounding,
-    4 eps L/h^2, balance at about h = eps^(1/4) d; d is sqrt(L/|v.Hv|), but at most |w|.
+    If the loss changes by L within a distance d, the errors of truncation, L'''' h^2 / 12, and of
+    rounding, 4 eps L / h^2, are equal at about h = eps^(1/4) d, with d = sqrt(L / |v.Hv|) or |w| if
+    that is smaller.
     """
-    centre = sweep(0 * unit)[0]
+    centre = evaluate(0 * unit)[0]
     d = abs(centre / curvature) ** 0.5 if centre and curvature else np.inf
     h = LADDER * eps**0.25 * min(d, norm or 1.0)
     with np.errstate(invalid="ignore"):
-        found = np.array([sweep(t * unit)[0] - 2 * centre + sweep(-t * unit)[0] for t in h]) / h**2
-        apart = abs(np.diff(found))
-        error = 2 * (apart[:-1] + apart[1:]) + 4 * eps * abs(centre) / h[1:-1] ** 2
+        second = (
+            np.array([evaluate(t * unit)[0] - 2 * centre + evaluate(-t * unit)[0] for t in h])
+            / h**2
+        )
+        change = abs(np.diff(second))
+        error = 2 * (change[:-1] + change[1:]) + 4 * eps * abs(centre) / h[1:-1] ** 2
     best = int(np.nan_to_num(error, nan=np.inf).argmin())
-    return float(found[1 + best]), float(error[best])
+    return float(second[1 + best]), float(error[best])

