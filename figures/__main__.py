@@ -1,4 +1,4 @@
-"""`python -m figures [--only tost/fig09a]`: train and measure what is missing, draw, tell."""
+"""`python -m figures tost/fig09a`: train and measure what is missing, draw, and report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from figures import cost, items, page
+from figures import cost, page, registry
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
 from sparsediag.core.errors import unknown_name
@@ -19,36 +19,38 @@ from training.executors import ENGINES, fitting
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draw the items; exit code 1 if one could not be made, 2 if the call cannot be understood."""
+    """Draw the items; return 1 if one could not be made, 2 if an argument is invalid."""
     parser = argparse.ArgumentParser(
         prog="python -m figures",
         description="Every figure and table of three papers, beside the papers' own numbers.",
         allow_abbrev=False,
     )
-    parser.add_argument("items", nargs="*", help="such as tost/fig09a, or a paper; all if none")
+    parser.add_argument("items", nargs="*", help="such as tost/fig09a, or a paper (default: all)")
     parser.add_argument("--only", nargs="+", default=[], help="the same", metavar="ITEM")
     parser.add_argument("--scale", default="laptop", help=f"one of {', '.join(SCALES)}")
-    parser.add_argument("--data", help="what stands for every data set: a name, or folder:PATH")
+    parser.add_argument("--data", help="replaces every data set: a name, or folder:PATH")
     parser.add_argument(
-        "--jobs", type=int, help="processes (default: one a core, and at most 4 on each GPU)"
+        "--jobs", type=int, help="processes (default: one per core, at most 4 on each GPU)"
     )
     parser.add_argument("--engine", default="local", help=f"one of {', '.join(ENGINES)}")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
-    parser.add_argument("--plan", action="store_true", help="list what is missing, do nothing")
-    parser.add_argument("--dry-run", action="store_true", help="count it and its hours, likewise")
+    parser.add_argument("--plan", action="store_true", help="only list what is missing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only count trainings and estimate GPU hours"
+    )
     options = parser.parse_args(argv)
     try:
-        return make(*_understood(options), options)
+        return make(*_validate(options), options)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command continues from here", file=sys.stderr)
         return 130
 
 
-def _understood(options: argparse.Namespace) -> tuple[list[str], Scale]:
-    """The items and the scale that are asked for."""
+def _validate(options: argparse.Namespace) -> tuple[list[str], Scale]:
+    """Check the options; return the wanted items and the scale."""
     if options.scale not in SCALES:
         raise ValueError(unknown_name("scale", options.scale, SCALES))
     if options.engine not in ENGINES:
@@ -59,51 +61,51 @@ def _understood(options: argparse.Namespace) -> tuple[list[str], Scale]:
         raise ValueError(f"--jobs {options.jobs}: need 1 or more")
     wanted: list[str] = []
     for word in [*options.items, *options.only]:
-        found = [name for name in items.names() if word in (name, name.partition("/")[0])]
-        if not found:
-            raise ValueError(unknown_name("figure", word, [*items.names(), *items.PAPERS]))
-        wanted += found
+        matching = [n for n in registry.names() if word in (n, n.partition("/")[0])]
+        if not matching:
+            raise ValueError(unknown_name("figure", word, [*registry.names(), *registry.PAPERS]))
+        wanted += matching
     scale = SCALES[options.scale]
-    if options.data and scale.whole:
+    if options.data and scale.is_paper:
         raise ValueError(f"--data {options.data}: scale 'paper' trains on the papers' own data")
     if options.data:
         if options.data not in DATASETS and not options.data.startswith("folder:"):
             raise ValueError(unknown_name("data", options.data, [*DATASETS, "folder:PATH"]))
         name = f"{scale.name}-{options.data.rstrip('/').rpartition('/')[2].removeprefix('folder:')}"
         scale = replace(scale, name=name, data=dict.fromkeys(scale.data, options.data))
-    return list(dict.fromkeys(wanted)) or items.at(scale), scale
+    return list(dict.fromkeys(wanted)) or registry.at_scale(scale), scale
 
 
 def make(wanted: Sequence[str], scale: Scale, options: argparse.Namespace) -> int:
-    """Do what is missing for the wanted items, and draw them."""
+    """Train and measure what is missing for the wanted items, and draw them."""
     out: Path = options.out
     if options.dry_run:
-        print(cost.told(wanted, scale))
+        print(cost.summary(wanted, scale))
         return 0
     todo = plan(wanted, scale, out)
     if options.plan:
         print(cost.listing(wanted, todo, scale, out))
         return 0
-    if scale.whole and todo.runs:
-        print(cost.told(wanted, scale))
-    errors = _done(todo, scale, options)
+    if scale.is_paper and todo.runs:
+        print(cost.summary(wanted, scale))
+    errors = _execute(todo, scale, options)
     for name, error in errors.items():
         print(f"{name} failed: {error}", file=sys.stderr)
-    failed = [name for name in wanted if not items.drawn(name, scale, out)]
-    lacking = [name for name in wanted if name not in failed and items.missing(name, scale, out)]
+    failed = [name for name in wanted if not registry.is_drawn(name, scale, out)]
+    incomplete = [n for n in wanted if n not in failed and registry.missing(n, scale, out)]
     for name in failed:
         print(f"{name} could not be drawn", file=sys.stderr)
-    for name in lacking:
-        print(f"{name} is drawn without what failed", file=sys.stderr)
-    if list(wanted) == items.at(scale):
+    for name in incomplete:
+        print(f"{name} is drawn without the measurements that failed", file=sys.stderr)
+    if list(wanted) == registry.at_scale(scale):
         page.write(scale, out)
-    fresh = len(set(todo.pictures) - set(failed))
-    print(f"{fresh} drawn, {len(wanted) - len(todo.pictures)} up to date, in {out / 'figures'}")
-    return 1 if failed or lacking or errors else 0
+    drawn = len(set(todo.pictures) - set(failed))
+    print(f"{drawn} drawn, {len(wanted) - len(todo.pictures)} up to date, in {out / 'figures'}")
+    return 1 if failed or incomplete or errors else 0
 
 
-def _done(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, BaseException]:
-    """Do all tasks under one bar; what went wrong, by task."""
+def _execute(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, BaseException]:
+    """Run all tasks with one progress bar; return the errors by task."""
     if not todo.work.tasks:
         return {}
     fetch(todo.runs.values())
@@ -116,10 +118,10 @@ def _done(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, Ba
             done=lambda name: bars.advance(bar, weights[name]),
         )
     for name in todo.pictures:  # those that lack a measurement
-        if f"draw {name}" not in errors and not items.drawn(name, scale, options.out):
+        if f"draw {name}" not in errors and not registry.is_drawn(name, scale, options.out):
             try:
-                items.draw(name, scale, options.out)
-            except Exception as error:  # one picture must not take the others with it
+                registry.draw(name, scale, options.out)
+            except Exception as error:  # the other pictures are still drawn
                 errors[f"draw {name}"] = error
     return errors
 

@@ -1,26 +1,27 @@
-"""Claims of the papers, and what measurements say of them, by one rule for all.
+"""Claims of the papers, and the rule that decides what the measurements say about them.
 
-A claim is put as a number, its margin, that is positive where it holds, with one value for each
-seed. Lottery tickets of all seeds come from one chain: their seeds differ in the order of the data
-alone, and intervals are for that ticket. A claim is
+A claim is measured by its margin, a number that is positive where the claim holds, with one value
+for each seed. The lottery tickets of all seeds have the same mask: their seeds differ only in the
+order of the data, and the intervals hold for that mask. A claim is
 
 - reproduced, if the whole 95 % interval of the margin is above 0;
 - not reproduced, if the whole interval is below 0, or below half of the paper's own number;
 - not testable at this scale, if the interval allows for both, if there are fewer than two seeds or
-  nothing was trained, or if the nets leave less room than half of what the paper found.
+  nothing was trained, or if the networks leave less room for improvement than half of the effect
+  in the paper.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from figures.estimate import Estimate
+from figures.measurement import Results
 
-Word = Literal["reproduced", "not reproduced", "not testable at this scale"]
-Results = Mapping[Any, Any]
+Outcome = Literal["reproduced", "not reproduced", "not testable at this scale"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Claim:
     """A claim of a paper.
 
     Attributes:
-        says: What it comes to here, in a sentence.
+        says: The claim as a measurable statement, in one sentence.
         quote: The paper's own words.
-        source: Where they stand, such as "section 4.1" or "caption".
-        margin: From the results of an item: a number a seed, positive where the claim holds.
-        unit: Of the margin.
+        source: Their place in the paper, such as "section 4.1" or "caption".
+        margin: Function of an item's results: one number per seed, positive where the claim holds.
+        unit: Unit of the margin.
         paper: The paper's own margin, if it gives one.
-        room: From the results: the largest margin that is possible, if there is one.
-        exact: The margins are computed, not measured: the least of them decides.
+        room: Function of the results: the largest margin that is possible, if it is bounded.
+        exact: The margins are computed, not measured: the smallest one decides.
     """
 
     says: str
@@ -48,35 +49,35 @@ class Claim:
     exact: bool = False
 
     def judge(self, results: Results) -> Verdict:
-        """Return what the results say of the claim."""
+        """Return what the results say about the claim."""
         values = [float(v) for v in self.margin(results) if math.isfinite(v)]
         if not values:
             return Verdict(None, "not testable at this scale", "not trained at this scale")
         if self.exact:
-            word: Word = "reproduced" if min(values) > 0 else "not reproduced"
-            return Verdict(Estimate(min(values)), word, "computed, not measured")
-        found = Estimate.of(values)
-        if found.count < 2:
-            return Verdict(found, "not testable at this scale", "one seed only")
-        low, high = found.mean - found.half, found.mean + found.half
+            outcome: Outcome = "reproduced" if min(values) > 0 else "not reproduced"
+            return Verdict(Estimate(min(values)), outcome, "computed, not measured")
+        margin = Estimate.of(values)
+        if margin.count < 2:
+            return Verdict(margin, "not testable at this scale", "one seed only")
+        low, high = margin.mean - margin.half, margin.mean + margin.half
         if low > 0:
-            return Verdict(found, "reproduced", "the interval is above 0")
+            return Verdict(margin, "reproduced", "the interval is above 0")
         expected = self.paper or 0.0
         room = self.room(results) if self.room else math.inf
         if room < expected / 2:
             why = f"only {room:.1f} {self.unit} of room"
-            return Verdict(found, "not testable at this scale", why)
+            return Verdict(margin, "not testable at this scale", why)
         if high < 0:
-            return Verdict(found, "not reproduced", "the interval is below 0")
+            return Verdict(margin, "not reproduced", "the interval is below 0")
         if high < expected / 2:
-            return Verdict(found, "not reproduced", "the interval is below half of the paper's")
-        return Verdict(found, "not testable at this scale", "the interval allows for both")
+            return Verdict(margin, "not reproduced", "the interval is below half of the paper's")
+        return Verdict(margin, "not testable at this scale", "the interval allows for both")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A margin as it was measured, what it says of its claim, and why."""
+    """The measured margin of a claim, the outcome, and the reason for it."""
 
     measured: Estimate | None
-    word: Word
+    outcome: Outcome
     why: str

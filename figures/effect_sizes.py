@@ -1,103 +1,129 @@
-"""Margins of claims about accuracies, a number a seed; labels are (kind, density, seed)."""
+"""Effect sizes: differences of accuracies, seed by seed, as margins of claims.
+
+Kinds and densities are those of the labels (kind, density, seed). A margin is a function of the
+results that returns one number per seed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from figures import accuracy
+from figures.measurement import Results
 
-Results = Mapping[Any, Any]
 Margin = Callable[[Results], list[float]]
-DEAD = 15.0  # percent; nets of ten classes that have learned nothing stay below
+CHANCE = 15.0  # percent; networks with ten classes that have learned nothing stay below
 
 
-def gain(kind: Any, over: Any, *densities: float, whole: bool = False) -> Margin:
-    """Return how much better one kind is than another: see `lead`."""
-    return lead(kind, (over,), *densities, whole=whole)
+def seed_differences(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
+    """Return first minus second for each seed that both have."""
+    return [float(first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())]
 
 
-def lead(kind: Any, others: Iterable[Any], *densities: float, whole: bool = False) -> Margin:
-    """Return how much better a kind is than the best of others.
+def mean_by_seed(values: Sequence[Mapping[int, float]]) -> list[float]:
+    """Return the mean of several values by seed, for each seed that all of them have."""
+    common = set.intersection(*map(set, values)) if values else set()
+    return [float(np.mean([value[seed] for value in values])) for seed in sorted(common)]
+
+
+def gain(kind: Any, baseline: Any, *densities: float, complete: bool = False) -> Margin:
+    """Return the margin of one kind over another: see `gain_over_best`."""
+    return gain_over_best(kind, (baseline,), *densities, complete=complete)
+
+
+def gain_over_best(
+    kind: Any, baselines: Iterable[Any], *densities: float, complete: bool = False
+) -> Margin:
+    """Return the margin of one kind over the best of several others.
 
     Args:
         kind: The kind.
-        others: The others; a density that lacks one of them does not count.
-        densities: The mean over these, as far as they were trained.
-        whole: Nothing, unless all of them were.
+        baselines: The others; a density that lacks one of them is left out.
+        densities: The margin is the mean over those of them that were trained.
+        complete: Return nothing unless all densities were trained.
     """
-    others = tuple(others)
+    baselines = tuple(baselines)
 
-    def leads(results: Results) -> list[float]:
-        at = []
+    def margin(results: Results) -> list[float]:
+        gains = []
         for density in densities:
-            own = accuracy.seeds(results, kind, density)
-            rivals = [accuracy.seeds(results, other, density) for other in others]
-            if own and all(rivals):
-                common = set(own).intersection(*rivals)
-                at.append({s: own[s] - max(rival[s] for rival in rivals) for s in common})
-        if not at or (whole and len(at) < len(densities)):
+            own = accuracy.by_seed(results, kind, density)
+            others = [accuracy.by_seed(results, other, density) for other in baselines]
+            if own and all(others):
+                common = set(own).intersection(*others)
+                gains.append({s: own[s] - max(other[s] for other in others) for s in common})
+        if complete and len(gains) < len(densities):
             return []
-        common = set.intersection(*map(set, at))
-        return [float(np.mean([found[s] for found in at])) for s in sorted(common)]
+        return mean_by_seed(gains)
 
-    return leads
+    return margin
 
 
-def joined(join: Callable[..., float], *margins: Callable[[Results], Iterable[float]]) -> Margin:
-    """A margin made of several, seed by seed; a seed that lacks one of them is left out."""
+def combine(
+    function: Callable[..., float], *margins: Callable[[Results], Iterable[float]]
+) -> Margin:
+    """Return the margin that a function computes from several, seed by seed.
 
-    def by_seed(results: Results) -> list[float]:
-        found = []
+    A seed that lacks one of them is left out.
+    """
+
+    def margin(results: Results) -> list[float]:
+        combined = []
         for seed in sorted({label[-1] for label in results}):
-            own = {label: rows for label, rows in results.items() if label[-1] == seed}
-            values = [value for margin in margins for value in margin(own)]
+            of_seed = {label: value for label, value in results.items() if label[-1] == seed}
+            values = [value for one in margins for value in one(of_seed)]
             if len(values) == len(margins):
-                found.append(float(join(*values)))
-        return found
+                combined.append(float(function(*values)))
+        return combined
 
-    return by_seed
-
-
-def less(one: float, other: float) -> float:
-    """By how much the first is larger."""
-    return one - other
+    return margin
 
 
-def mean(*values: float) -> float:
-    """The mean."""
-    return float(np.mean(values))
+def difference(first: Margin, second: Margin) -> Margin:
+    """Return the first margin minus the second."""
+    return combine(lambda a, b: a - b, first, second)
 
 
-def room(over: Any, *densities: float) -> Callable[[Results], float]:
-    """Return how much better than a kind a net can be at all: points that are missing to 100 %.
+def mean(*margins: Margin) -> Margin:
+    """Return the mean of several margins."""
+    return combine(lambda *values: float(np.mean(values)), *margins)
 
-    There is no room above nets that have learned nothing: what is compared may be dead too.
+
+def minimum(*margins: Margin) -> Margin:
+    """Return the smallest of several margins."""
+    return combine(lambda *values: min(values), *margins)
+
+
+def room(kind: Any, *densities: float) -> Callable[[Results], float]:
+    """Return the largest possible gain over a kind: its distance from 100 %, in points.
+
+    It is 0 for networks at chance: what they are compared with may have learned nothing either.
     """
 
-    def missing(results: Results) -> float:
-        found = [100 - v for d in densities for v in accuracy.seeds(results, over, d).values()]
-        missed = float(np.mean(found)) if found else 0.0
-        return missed if missed < 100 - DEAD else 0.0
+    def points(results: Results) -> float:
+        errors = [100 - a for d in densities for a in accuracy.by_seed(results, kind, d).values()]
+        error = float(np.mean(errors)) if errors else 0.0
+        return error if error < 100 - CHANCE else 0.0
 
-    return missing
+    return points
 
 
-def room_above(
-    kinds: Iterable[Any], others: Iterable[Any], density: float
+def room_above_best(
+    kinds: Iterable[Any], baselines: Iterable[Any], density: float
 ) -> Callable[[Results], float]:
-    """Points that are missing to 100 % above the best of others.
+    """Return the largest possible gain over the best of several kinds, in points.
 
-    There is no room where none of all that are compared is better than chance.
+    It is 0 if none of all that are compared is better than chance.
     """
-    others = tuple(others)
-    every = (*kinds, *others)
+    baselines = tuple(baselines)
+    compared = (*kinds, *baselines)
 
-    def missing(results: Results) -> float:
-        top = accuracy.best(results, every, density)
-        bar = accuracy.best(results, others, density)
-        return 100 - bar.mean if top and bar and top.mean > DEAD else 0.0
+    def points(results: Results) -> float:
+        top = accuracy.best_estimate(results, compared, density)
+        best = accuracy.best_estimate(results, baselines, density)
+        return 100 - best.mean if top and best and top.mean > CHANCE else 0.0
 
-    return missing
+    return points

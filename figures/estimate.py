@@ -1,4 +1,4 @@
-"""Estimate: the mean of a few trainings, and how far it may be off."""
+"""The mean of a few trainings with its confidence interval."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scipy.special import stdtrit
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % interval (Student's t).
+    """A mean and its 95 % confidence interval (Student's t).
 
     Attributes:
         mean: The mean.
-        half: Half the width of the interval; infinite where there is one value only.
+        half: Half the width of the interval; infinite for a single value.
         count: Number of values.
 
     >>> print(Estimate.of([1.0, 2.0, 3.0]))
@@ -29,24 +29,24 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Estimate:
-        """The mean of values that are independent of each other.
+        """Estimate the mean of independent values.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is no value.
         """
-        found = np.array(list(values), dtype=float)
-        if not len(found):
-            raise ValueError("no values: need one at least")
-        if len(found) == 1:
-            return cls(float(found[0]))
-        spread = found.std(ddof=1) / math.sqrt(len(found))
-        half = float(stdtrit(len(found) - 1, 0.975) * spread)
-        return cls(float(found.mean()), half, len(found))
+        sample = np.array(list(values), dtype=float)
+        if not len(sample):
+            raise ValueError("no values: need at least one")
+        if len(sample) == 1:
+            return cls(float(sample[0]))
+        standard_error = sample.std(ddof=1) / math.sqrt(len(sample))
+        half = float(stdtrit(len(sample) - 1, 0.975) * standard_error)
+        return cls(float(sample.mean()), half, len(sample))
 
-    def told(self, form: str = ".2f", between: str = " ± ") -> str:
-        """The mean, and half the interval where there is one."""
-        half = f"{between}{self.half:{form.lstrip('+')}}" if math.isfinite(self.half) else ""
+    def format(self, form: str = ".2f", separator: str = " ± ") -> str:
+        """Return the mean, with half the interval if there is one."""
+        half = f"{separator}{self.half:{form.lstrip('+')}}" if math.isfinite(self.half) else ""
         return f"{self.mean:{form}}{half}"
 
     def __str__(self) -> str:
-        return self.told()
+        return self.format()

@@ -1,4 +1,4 @@
-"""Plan: the trainings, measurements and pictures that are missing, and in which order."""
+"""The trainings, measurements and pictures that are missing, as tasks that depend on each other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from figures import items, store
-from figures.measurement import Need
+from figures import registry, store
+from figures.measurement import Measurement
 from figures.scales import Scale
 from training import dependencies
 from training.config import Run
@@ -18,10 +18,10 @@ from training.task_graph import Work
 
 @dataclass(frozen=True)
 class Plan:
-    """The tasks that some items need.
+    """The tasks that are needed for some items.
 
     Attributes:
-        work: Trainings, measurements and drawings, each after what it needs.
+        work: Trainings, measurements and drawings with their dependencies.
         runs: The trainings among them, by id.
         measurements: The measurements among them, by the name of the task.
         pictures: The items to draw.
@@ -29,48 +29,51 @@ class Plan:
 
     work: Work = field(default_factory=lambda: Work({}, {}))
     runs: dict[str, Run] = field(default_factory=dict)
-    measurements: dict[str, Need] = field(default_factory=dict)
+    measurements: dict[str, Measurement] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
 
 
 def plan(wanted: Sequence[str], scale: Scale, out: Path) -> Plan:
-    """Return what is missing for the wanted items."""
-    found = Plan()
+    """Return the tasks that are missing for the wanted items."""
+    todo = Plan()
     for name in wanted:
-        if items.missing(name, scale, out) or not items.drawn(name, scale, out):
-            needed = {_need(need, found, scale, out) for need in items.needs(name, scale).values()}
-            found.work.tasks[f"draw {name}"] = (items.draw, (name, scale, out))
-            found.work.after[f"draw {name}"] = needed - {""}
-            found.pictures.append(name)
-    return found
+        if registry.missing(name, scale, out) or not registry.is_drawn(name, scale, out):
+            before = {
+                _add(measurement, todo, scale, out)
+                for measurement in registry.measurements(name, scale).values()
+            }
+            todo.work.tasks[f"draw {name}"] = (registry.draw, (name, scale, out))
+            todo.work.after[f"draw {name}"] = before - {""}
+            todo.pictures.append(name)
+    return todo
+
+
+def _add(measurement: Measurement, todo: Plan, scale: Scale, out: Path) -> str:
+    """Add the tasks of a missing measurement; return the last task, or "" if none is missing."""
+    if store.exists(measurement, scale, out):
+        return ""
+    run = scale.adapt(measurement.run)
+    training_task = dependencies.plan(run, out, todo.work)
+    for stage in dependencies.stages(run):
+        if stage.id in todo.work.tasks:
+            todo.runs[stage.id] = stage
+            todo.work.tasks[stage.id] = (_fit, (stage, out))
+    if measurement.diagnostic == "history":
+        return training_task
+    file = store.path(measurement, scale, out)
+    name = f"{file.parent.name}/{file.stem}"
+    if name not in todo.work.tasks:
+        before = {training_task}
+        if measurement.along:
+            before.add(_add(measurement.along, todo, scale, out))
+        todo.work.tasks[name] = (store.measure, (measurement, scale, out))
+        todo.work.after[name] = before - {""}
+        todo.measurements[name] = measurement
+    return name
 
 
 def _fit(run: Run, out: Path) -> None:
-    """Train without a word of layers that a mask empties: the figures show what comes of it."""
+    """Train a run without the warning about layers that a mask empties: a figure shows them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="training")
         fit(run, out=out)
-
-
-def _need(need: Need, found: Plan, scale: Scale, out: Path) -> str:
-    """Add a measurement that is missing, and what it needs; its task, or "" if it is there."""
-    if store.there(need, scale, out):
-        return ""
-    run = scale.run(need.run)
-    trained = dependencies.plan(run, out, found.work)
-    for stage in dependencies.stages(run):
-        if stage.id in found.work.tasks:
-            found.runs[stage.id] = stage
-            found.work.tasks[stage.id] = (_fit, (stage, out))
-    if need.diagnostic == "history":
-        return trained
-    file = store.path(need, scale, out)
-    name = f"{file.parent.name}/{file.stem}"
-    if name not in found.work.tasks:
-        before = {trained}
-        if need.along:
-            before.add(_need(need.along, found, scale, out))
-        found.work.tasks[name] = (store.measure, (need, scale, out))
-        found.work.after[name] = before - {""}
-        found.measurements[name] = need
-    return name

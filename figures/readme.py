@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 
-from figures import items, verdicts
+from figures import registry, verdicts
 
-README = items.HERE / "README.md"
+README = registry.HERE / "README.md"
 
 
 def item_table() -> str:
     """Return a Markdown table of all figures and tables with their titles."""
     lines = ["| item | shows |", "| --- | --- |"]
-    for name in items.names():
-        title = inspect.cleandoc(items.item(name).__doc__ or "").partition("\n\n")[0]
-        lines.append(f"| [{name}]({name}.py) | {' '.join(title.split())} |")
+    lines += [
+        f"| [{name}]({name}.py) | {registry.about(name)[0].partition(': ')[2]} |"
+        for name in registry.names()
+    ]
+    return "\n".join(lines)
+
+
+def claim_table(record: verdicts.Record) -> str:
+    """Return a Markdown table of all claims and their verdicts."""
+    lines = ["| item | claim | paper | measured | verdict |", "| --- | --- | --- | --- | --- |"]
+    for row in record["claims"]:
+        measured = verdicts.measured_margin(row)
+        if "mean" in row and row["unit"] != "points":
+            measured += f" {row['unit']}"
+        cells = (row["item"], row["says"], verdicts.paper_margin(row), measured, row["verdict"])
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def update(text: str) -> str:
-    """Return the README with both tables made anew from the code and `measured/laptop.json`."""
-    found = json.loads((verdicts.MEASURED / "laptop.json").read_text())
-    claims = f"**{verdicts.tally(found['claims'])}** of {len(found['claims'])} claims."
-    claims += f"\n\n{verdicts.markdown(found)}"
-    for name, table in {"items": item_table(), "claims": claims}.items():
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)",
-            lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}",  # type: ignore[misc]
-            text,
-            flags=re.DOTALL,
-        )
+    """Return the text of the README with both tables as the code and `measured/` have them."""
+    record = json.loads((verdicts.MEASURED / "laptop.json").read_text())
+    claims = f"**{verdicts.count(record['claims'])}** of {len(record['claims'])} claims."
+    for name, content in {
+        "items": item_table(),
+        "claims": f"{claims}\n\n{claim_table(record)}",
+    }.items():
+        start, rest = text.split(f"<!-- {name} -->\n")
+        end = f"<!-- end of {name} -->"
+        text = f"{start}<!-- {name} -->\n\n{content}\n\n{end}{rest.partition(end)[2]}"
     return text
 
 

@@ -1,4 +1,4 @@
-"""Scales: what the trainings of the papers become here."""
+"""Scales: smaller trainings that replace those of the papers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import sparsediag
-from figures.measurement import Need
+from figures.measurement import Measurement
 from training.compute import Compute
 from training.config import Run
 from training.masks.lottery import Lottery
@@ -41,10 +41,10 @@ class StandIn(NamedTuple):
     """The network that replaces one of the papers.
 
     Attributes:
-        model: The net.
+        model: The network.
         epochs: Length of its training.
-        densities: Shares of its weights at which it is trained, beside 1 and the plain rounds of
-            the lottery that sparser nets need anyway.
+        densities: Densities at which it is trained, in addition to 1 and to the plain lottery
+            rounds that sparser networks need anyway.
     """
 
     model: Model
@@ -57,14 +57,16 @@ class Scale:
     """Size of the trainings and the measurements.
 
     Attributes:
-        data: What stands for each of the papers' data sets; those that are missing are left out.
-        nets: Likewise for their nets.
+        name: Name of the scale.
+        data: The papers' data sets -> those that replace them; others are left out. Empty for the
+            scale of the papers.
+        nets: The papers' networks -> those that replace them; others are left out.
         seeds: Trainings of each kind.
-        cut: Share of the weights that a round of the lottery cuts.
+        cut: Share of the weights that a lottery round prunes.
         points: Grid points of a landscape along each direction, and of a curve.
-        images: Images that a diagnostic sees.
-        probe: Images that the records during training see.
-        compute: How the arithmetic is done.
+        images: Images that a diagnostic uses.
+        probe: Images that the records during training use.
+        compute: Precision and memory layout.
     """
 
     name: str
@@ -81,42 +83,45 @@ class Scale:
         return hash(self.name)
 
     @property
-    def whole(self) -> bool:
+    def is_paper(self) -> bool:
         """Return whether the trainings are the papers' own."""
         return not self.data
 
-    def takes(self, run: Run) -> bool:
-        """Return whether this scale goes as far as a run of the papers."""
-        if self.whole:
+    def includes(self, run: Run) -> bool:
+        """Return whether a run of the papers has a counterpart at this scale."""
+        if self.is_paper:
             return True
         if not (run.data in self.data and run.model.name in self.nets and run.seed < self.seeds):
             return False
-        return run.mask.density in (1, *self.nets[run.model.name].densities) or self._rung(run)
+        densities = (1, *self.nets[run.model.name].densities)
+        return run.mask.density in densities or self._is_lottery_round(run)
 
-    def _rung(self, run: Run) -> bool:
+    def _is_lottery_round(self, run: Run) -> bool:
         """Return whether a run is a plain round of the lottery, which sparser ones need anyway."""
         mask = run.mask
         if not isinstance(mask, Lottery) or mask.prune_rate != self.cut:
             return False
-        whole = replace(mask, density=(1 - mask.prune_rate) ** (mask.rounds + 1))
-        return run == replace(run.plain(), mask=whole, on_disconnected=run.on_disconnected)
+        at_round = replace(mask, density=(1 - mask.prune_rate) ** (mask.rounds + 1))
+        return run == replace(run.plain(), mask=at_round, on_disconnected=run.on_disconnected)
 
     @cache  # noqa: B019  the few scales live as long as the process
-    def run(self, run: Run) -> Run:
-        """Return what becomes of a run of the papers.
+    def adapt(self, run: Run) -> Run:
+        """Return the run that replaces one of the papers.
 
         Raises:
-            KeyError: If the scale leaves out its data or its net.
+            KeyError: If the scale leaves out its data set or its network.
         """
-        if self.whole:
+        if self.is_paper:
             return run
-        paper, (model, epochs, _) = run.optim.epochs, self.nets[run.model.name]
+        paper_epochs, (model, epochs, _) = run.optim.epochs, self.nets[run.model.name]
         mask, tweaks = run.mask, dict(run.tweaks)
         if isinstance(mask, Lottery):
             mask = replace(mask, prune_rate=self.cut)
         if isinstance(rescale := tweaks.get("rescale"), Rescale):
-            tweaks["rescale"] = replace(rescale, steps=epochs)  # 180 of both in the paper
-        kept = tuple(early(c, paper, epochs) for c in run.record.checkpoint_epochs)
+            tweaks["rescale"] = replace(rescale, steps=epochs)  # the paper has 180 of both
+        checkpoints = tuple(
+            proportional(c, paper_epochs, epochs) for c in run.record.checkpoint_epochs
+        )
         return replace(
             run,
             data=self.data[run.data],
@@ -126,56 +131,60 @@ class Scale:
             rewind=run.rewind and max(1, epoch_at(run.rewind, epochs)) / epochs,
             optim=replace(run.optim, epochs=epochs),
             tweaks=tweaks,
-            record=replace(run.record, checkpoint_epochs=kept, probe_samples=self.probe),
+            record=replace(run.record, checkpoint_epochs=checkpoints, probe_samples=self.probe),
             compute=self.compute,
         )
 
     def title(self, run: Run) -> str:
-        """Net and data set as they are trained here."""
-        return named(self.run(run))
+        """Return the network and the data set that replace those of a run of the papers."""
+        return network_and_data(self.adapt(run))
 
-    def options(self, need: Need) -> dict[str, Any]:
-        """Options of the diagnostic at this scale."""
-        gridded = need.diagnostic in ("landscape", "perturbation", "inputscape")
-        return ({"points": self.points} if gridded else {}) | dict(need.options)
+    def options(self, measurement: Measurement) -> dict[str, Any]:
+        """Return the options of the diagnostic at this scale."""
+        has_grid = measurement.diagnostic in ("landscape", "perturbation", "inputscape")
+        return ({"points": self.points} if has_grid else {}) | dict(measurement.options)
 
-    def kept(self, need: Need) -> str:
-        """The name of the checkpoint that is measured."""
-        if need.when == "best":
+    def checkpoint_name(self, measurement: Measurement) -> str:
+        """Return the file name of the checkpoint that is measured."""
+        if measurement.when == "best":
             return "best.pt"
-        paper = need.run.optim.epochs
-        return f"epoch-{early(5, paper, self.run(need.run).optim.epochs):03}.pt"
+        run = measurement.run
+        return f"epoch-{proportional(5, run.optim.epochs, self.adapt(run).optim.epochs):03}.pt"
 
-    def key(self, need: Need) -> str:
-        """Content of a result: everything that decides it, in ten hex digits."""
-        run = self.run(need.run).id
-        if need.diagnostic == "history":
+    def key(self, measurement: Measurement) -> str:
+        """Return a hash of all that decides a result, in ten hex digits."""
+        run = self.adapt(measurement.run).id
+        if measurement.diagnostic == "history":
             return run
-        content = f"{sparsediag.__version__} {run} {self.images} {need.diagnostic} "
-        content += f"{need.split} {need.when} {sorted(self.options(need).items())}"
-        if need.along:
-            content += self.key(need.along)
+        content = f"{sparsediag.__version__} {run} {self.images} {measurement.diagnostic} "
+        content += f"{measurement.split} {measurement.when} "
+        content += f"{sorted(self.options(measurement).items())}"
+        if measurement.along:
+            content += self.key(measurement.along)
         return hashlib.sha256(content.encode()).hexdigest()[:10]
 
 
-def named(run: Run) -> str:
-    """Net and data set of a run, as the papers write them."""
+def network_and_data(run: Run) -> str:
+    """Return network and data set of a run, as the papers write them."""
     width = f" of width {run.model.width}" if run.model.width else ""
     return f"{NETS.get(run.model.name, run.model.name)}{width}, {DATA.get(run.data, run.data)}"
 
 
-def early(epoch: int, paper: int, epochs: int) -> int:
-    """Return what an early epoch of the papers is in a shorter training."""
-    return max(1, round(epoch * epochs / paper))
+def proportional(epoch: int, paper_epochs: int, epochs: int) -> int:
+    """Return the epoch of a shorter training that corresponds to one of the papers."""
+    return max(1, round(epoch * epochs / paper_epochs))
 
 
 def rounds(*numbers: int) -> set[float]:
-    """Shares of the weights that are left after rounds of the lottery, a fifth each."""
+    """Return the densities after rounds of the lottery that prune a fifth each."""
     return {Lottery(0.8**k).density for k in numbers}
 
 
 DIGITS = dict.fromkeys(("mnist", "cifar10", "cifar100", "tinyimagenet"), "digits")
-TICKETS = frozenset(rounds(11, 16))  # 91 and 97 % sparse, the forerunner's sparse end
+TICKETS = frozenset(
+    rounds(11, 16)
+)  # 91 and 97 % sparsity, the sparsest networks of the earlier paper
+SMOKE = frozenset({0.1} | rounds(11))
 CHANNELS_LAST = Compute(layout="channels_last")
 RESNET, VGG = Model("resnet18", 8), Model("vgg16_bn", 8)
 SCALES = {
@@ -185,14 +194,12 @@ SCALES = {
             "smoke",
             data=DIGITS,
             nets={
-                name: StandIn(model, 2, frozenset({0.1} | rounds(11)))
-                for name, model in {
-                    **dict.fromkeys(
-                        ("resnet18", "resnet32", "resnet34", "resnet50"), Model("resnet10", 2)
-                    ),
-                    **dict.fromkeys(("vgg16", "vgg16_bn"), Model("vgg16_bn", 2)),
-                    "mlp": Model("mlp"),
-                }.items()
+                "mlp": StandIn(Model("mlp"), 2, SMOKE),
+                **dict.fromkeys(("vgg16", "vgg16_bn"), StandIn(Model("vgg16_bn", 2), 2, SMOKE)),
+                **dict.fromkeys(
+                    ("resnet18", "resnet32", "resnet34", "resnet50"),
+                    StandIn(Model("resnet10", 2), 2, SMOKE),
+                ),
             },
             seeds=1,
             cut=0.95,
@@ -208,7 +215,9 @@ SCALES = {
                 "resnet32": StandIn(RESNET, 10, frozenset({0.05, 0.02})),
                 "resnet34": StandIn(RESNET, 10, TICKETS),
                 "resnet50": StandIn(RESNET, 10, frozenset({0.05})),
-                "vgg16": StandIn(VGG, 8, frozenset({0.1, 0.01})),  # without norm it needs longer
+                "vgg16": StandIn(
+                    VGG, 8, frozenset({0.1, 0.01})
+                ),  # trains slowly without batch norm
                 "vgg16_bn": StandIn(VGG, 8, TICKETS),
                 "mobilenet": StandIn(Model("mobilenet", 4), 12, TICKETS),
                 "mlp": StandIn(Model("mlp"), 16, frozenset({0.1, 0.032, 0.01})),

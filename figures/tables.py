@@ -1,19 +1,19 @@
-"""Table: rows of a paper's table with what was measured beside them, in four forms."""
+"""Tables of a paper's numbers beside the measured ones, as text and as a picture."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from textwrap import fill
 
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from figures.estimate import Estimate
+from sparsediag.core import html
 from sparsediag.plotting import style
 
 EMPTY = "\N{EN DASH}"
@@ -25,10 +25,10 @@ class Table:
     """A table; an empty cell is None.
 
     Attributes:
-        title: What the numbers are, with their unit.
-        heads: A head for each column.
-        rows: Cells; the first of a row says what it is about.
-        form: How numbers are written.
+        title: Meaning of the numbers, with their unit.
+        heads: Head of each column.
+        rows: Cells; the first one of a row is its name.
+        form: Format of the numbers.
     """
 
     title: str
@@ -36,56 +36,75 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     form: str = ".2f"
 
-    def _text(self, cell: Cell, *, empty: str = EMPTY, between: str = " ± ") -> str:
+    @classmethod
+    def paper_and_here(
+        cls,
+        title: str,
+        head: str,
+        columns: Iterable[str],
+        rows: Iterable[tuple[str, Sequence[Cell], Sequence[Cell]]],
+        form: str = ".2f",
+    ) -> Table:
+        """Return a table that has two cells for each column: the paper's number and ours.
+
+        Args:
+            title: Title of the table.
+            head: Head of the first column.
+            columns: Heads of the other columns.
+            rows: For each row its name, the paper's numbers and ours.
+            form: Format of the numbers.
+        """
+        heads = (f"{column}, {source}" for column in columns for source in ("paper", "here"))
+        cells = (
+            (name, *(cell for pair in zip(paper, here, strict=True) for cell in pair))
+            for name, paper, here in rows
+        )
+        return cls(title, (head, *heads), tuple(cells), form)
+
+    def _text(self, cell: Cell, *, empty: str = EMPTY, separator: str = " ± ") -> str:
         if cell is None:
             return empty
         if isinstance(cell, Estimate):
-            return cell.told(self.form, between)
+            return cell.format(self.form, separator)
         return cell if isinstance(cell, str) else f"{cell:{self.form}}"
 
     def markdown(self) -> str:
-        """The table for a page of text."""
+        """Return the table as Markdown."""
         lines = [self.heads, ("---",) * len(self.heads)]
         lines += [tuple(self._text(cell) for cell in row) for row in self.rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def html(self) -> str:
-        """The table for a page that is read aloud too."""
-        first, *others = self.heads
-        head = f'<th scope="col">{escape(first)}</th>'
-        head += "".join(f'<th scope="col" class=n>{escape(h)}</th>' for h in others)
-        body = "".join(
-            f'<tr><th scope="row">{escape(self._text(name))}</th>'
-            + "".join(f"<td class=n>{escape(self._text(cell))}</td>" for cell in rest)
-            + "</tr>"
-            for name, *rest in self.rows
-        )
-        return f"<table><caption>{escape(self.title)}</caption><tr>{head}</tr>{body}</table>"
+        """Return the table as HTML."""
+        texts = [[self._text(cell) for cell in row] for row in self.rows]
+        rows = [dict(zip(self.heads, row, strict=True)) for row in texts]
+        return html.table(rows, caption=self.title)
 
     def latex(self) -> str:
-        """The table for a paper; it needs the package booktabs."""
+        """Return the table as LaTeX for the package booktabs."""
         lines = [r"\begin{tabular}{l" + "r" * (len(self.heads) - 1) + "}", r"\toprule"]
-        lines += [_line(self.heads), r"\midrule"]
-        lines += [_line([self._text(c, between=r" $\pm$ ") for c in row]) for row in self.rows]
+        lines += [_latex_row(self.heads), r"\midrule"]
+        lines += [
+            _latex_row([self._text(c, separator=r" $\pm$ ") for c in row]) for row in self.rows
+        ]
         lines += [r"\bottomrule", r"\end{tabular}"]
         return "\n".join(lines)
 
     def csv(self) -> str:
-        """The table for a program: a mean and half its interval in two columns, in full."""
-        spread = [
-            any(isinstance(row[i], Estimate) for row in self.rows) for i in range(len(self.heads))
-        ]
+        """Return the table as CSV in full precision: mean and half interval in two columns."""
+        columns: list[list[Cell]] = []
+        for head, *cells in zip(self.heads, *self.rows, strict=True):
+            estimates = [cell if isinstance(cell, Estimate) else None for cell in cells]
+            columns.append([head, *(c.mean if isinstance(c, Estimate) else c for c in cells)])
+            if any(estimates):
+                halves = [e.half if e and math.isfinite(e.half) else None for e in estimates]
+                columns.append([f"{head} ±", *halves])
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        heads = zip(self.heads, spread, strict=True)
-        writer.writerow([h for head, both in heads for h in (head, f"{head} ±")[: 1 + both]])
-        for row in self.rows:
-            cells = zip(row, spread, strict=True)
-            writer.writerow([value for cell, both in cells for value in _values(cell, both)])
+        csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
         return text.getvalue()
 
     def figure(self) -> Figure:
-        """The table as a picture, with light lines between the rows."""
+        """Return the table as a picture."""
         cells = [[self._text(cell, empty="") for cell in row] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(self.heads, *cells, strict=True)]
         fig = style.new_figure(
@@ -112,13 +131,6 @@ class Table:
         return fig
 
 
-def _line(cells: Sequence[str]) -> str:
+def _latex_row(cells: Sequence[str]) -> str:
     safe = [c.replace("&", r"\&").replace("%", r"\%").replace(EMPTY, "--") for c in cells]
     return " & ".join(safe) + r" \\"
-
-
-def _values(cell: Cell, both: bool) -> tuple[object, ...]:
-    if isinstance(cell, Estimate):
-        return cell.mean, cell.half if math.isfinite(cell.half) else ""
-    value = "" if cell is None else cell
-    return (value, "") if both else (value,)

@@ -1,4 +1,4 @@
-"""Findings: what the measurements of a scale say of every claim, as one small file."""
+"""The verdict on every claim at a scale, as one small JSON file."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from typing import Any
 import torch
 
 import sparsediag
-from figures import items
+from figures import registry
 from figures.claims import Claim
 from figures.scales import Scale
 from figures.tables import EMPTY
 from sparsediag.core.atomic import atomic_write
 
-MEASURED = Path(__file__).parent / "measured"  # of scales that take longer, or of other machines
-Found = dict[str, Any]
+MEASURED = Path(__file__).parent / "measured"  # verdicts of slower scales or other machines
+Record = dict[str, Any]
 
 
-def findings(scale: Scale, out: Path) -> Found:
-    """Every claim with its verdict, and what it was measured on."""
+def judge_all(scale: Scale, out: Path) -> Record:
+    """Return every claim with its verdict, and the machine that measured it."""
     claims = []
-    for name in items.names():
-        module = items.item(name)
-        results = items.results(name, scale, out) if module.CLAIMS else {}
-        claims += [_row(name, claim, results) for claim in module.CLAIMS]
+    for name in registry.names():
+        if of_item := registry.claims(name):
+            results = registry.results(name, scale, out)
+            claims += [_record(name, claim, results) for claim in of_item]
     return {"scale": scale.name, **machine(), "claims": claims}
 
 
-def _row(name: str, claim: Claim, results: Mapping[Any, Any]) -> Found:
+def _record(name: str, claim: Claim, results: Mapping[Any, Any]) -> Record:
     verdict = claim.judge(results)
-    row: Found = {
+    record: Record = {
         "item": name,
         "says": claim.says,
         "quote": claim.quote,
         "source": claim.source,
         "unit": claim.unit,
         "paper": claim.paper,
-        "verdict": verdict.word,
+        "verdict": verdict.outcome,
         "why": verdict.why,
     }
-    if found := verdict.measured:
-        half = round(found.half, 4) if math.isfinite(found.half) else None
-        row |= {"mean": round(found.mean, 4), "half": half, "count": found.count}
-    return row
+    if margin := verdict.measured:
+        half = round(margin.half, 4) if math.isfinite(margin.half) else None
+        record |= {"mean": round(margin.mean, 4), "half": half, "count": margin.count}
+    return record
 
 
-def machine() -> Found:
-    """Hardware and versions."""
+def machine() -> Record:
+    """Return hardware and versions."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -68,61 +68,45 @@ def machine() -> Found:
     }
 
 
-def save(found: Found, path: Path) -> None:
-    """Write findings, a claim a line."""
-    claims = ",\n".join(json.dumps(row, ensure_ascii=False) for row in found["claims"])
-    head = json.dumps({k: v for k, v in found.items() if k != "claims"}, ensure_ascii=False)
+def save(record: Record, path: Path) -> None:
+    """Write all verdicts as JSON, one claim per line."""
+    claims = ",\n".join(json.dumps(row, ensure_ascii=False) for row in record["claims"])
+    head = json.dumps({k: v for k, v in record.items() if k != "claims"}, ensure_ascii=False)
     with atomic_write(path) as draft:
         draft.write_text(f'{head[:-1]}, "claims": [\n{claims}\n]}}\n')
 
 
-def elsewhere(scale: Scale) -> list[Found]:
-    """The findings that came with the project, but for those of this scale."""
-    found = [json.loads(file.read_text()) for file in sorted(MEASURED.glob("*.json"))]
-    return [other for other in found if other["scale"] != scale.name]
+def of_other_scales(scale: Scale) -> list[Record]:
+    """Return the stored verdicts of all scales but this one."""
+    records = [json.loads(file.read_text()) for file in sorted(MEASURED.glob("*.json"))]
+    return [record for record in records if record["scale"] != scale.name]
 
 
-def told(row: Found) -> str:
-    """The margin of a claim as it was measured."""
+def count(claims: Sequence[Record]) -> str:
+    """Return the number of claims with each verdict."""
+    counts = Counter(row["verdict"] for row in claims)
+    return ", ".join(f"{number} {word}" for word, number in sorted(counts.items(), reverse=True))
+
+
+def measured_margin(row: Record) -> str:
+    """Return the measured margin of a claim with its interval."""
     if "mean" not in row:
         return EMPTY
     half = "" if row["half"] is None else f" ± {_short(row['half'])}"
-    return f"{_short(row['mean'], sign=True)}{half}"
+    return f"{_short(row['mean'], '+')}{half}"
 
 
-def difference(row: Found) -> str:
-    """Measured minus the paper's."""
+def paper_margin(row: Record) -> str:
+    """Return the margin that the paper gives."""
+    return EMPTY if row["paper"] is None else _short(row["paper"], "+")
+
+
+def difference(row: Record) -> str:
+    """Return the measured margin minus the paper's."""
     if "mean" not in row or row["paper"] is None:
         return EMPTY
-    return _short(row["mean"] - row["paper"], sign=True)
+    return _short(row["mean"] - row["paper"], "+")
 
 
-def _short(value: float, sign: bool = False) -> str:
-    return (
-        f"{value:{'+' if sign else ''}.2f}"
-        if abs(value) < 100
-        else f"{value:{'+' if sign else ''}.3g}"
-    )
-
-
-def paper(row: Found) -> str:
-    """The margin that the paper gives."""
-    return EMPTY if row["paper"] is None else _short(row["paper"], sign=True)
-
-
-def tally(claims: Sequence[Found]) -> str:
-    """Return how many claims have each verdict."""
-    counts = Counter(row["verdict"] for row in claims)
-    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items(), reverse=True))
-
-
-def markdown(found: Found) -> str:
-    """The claims as a table, for a README."""
-    lines = ["| item | claim | paper | measured | verdict |", "| --- | --- | --- | --- | --- |"]
-    for row in found["claims"]:
-        unit = "" if row["unit"] == "points" else f" {row['unit']}"
-        measured = f"{told(row)}{unit if 'mean' in row else ''}"
-        lines.append(
-            f"| {row['item']} | {row['says']} | {paper(row)} | {measured} | {row['verdict']} |"
-        )
-    return "\n".join(lines)
+def _short(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.2f}" if abs(value) < 100 else f"{value:{sign}.3g}"

@@ -1,55 +1,48 @@
 """Lottery, Figure 4: the tweaks of the architecture (AT) and of the training (TRT) together.
 
-Test accuracy of ResNet-18 on CIFAR-100 over rounds 1 to 16 of a fifth each: a) against plain
-tickets, b) against plain tickets that are rewound to epoch 33 of 180. The paper's claim: AT helps
-most at high sparsity and TRT at low, and together they keep winning up to 91 %.
+Test accuracy of ResNet-18 on CIFAR-100 over rounds 1 to 16 of a fifth each: a) compared with plain
+tickets, b) compared with plain tickets that are rewound to epoch 33 of 180. The paper's claim: AT
+helps most at high sparsity and TRT at low sparsity, and together they win up to 91 %.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from figures import accuracy, effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders
-from figures.lottery._runs import LEVELS, run
-from figures.measurement import Need
+from figures.lottery import panels
+from figures.lottery.runs import LEVELS, REWOUND, all_levels, rewound_levels, run
+from figures.measurement import Results, history_grid
 from figures.scales import Scale
 from sparsediag.plotting import style
 
-SEEDS = 1
-REWOUND = "vanilla, rewound"
+PLAIN_REWOUND = "vanilla" + REWOUND
+TWEAKS = ("AT", "TRT", "AT+TRT")
 PANELS = {
-    "a) tweaks alone and together": ("vanilla", "AT", "TRT", "AT+TRT"),
-    "b) tweaks against rewinding": ("AT+TRT", REWOUND),
+    "a) tweaks alone and together": ("vanilla", *TWEAKS),
+    "b) tweaks against rewinding": ("AT+TRT", PLAIN_REWOUND),
 }
-NEEDS = {
-    (kind, density, seed): Need(run(kind, density, seed))
-    for kind in ("vanilla", "AT", "TRT", "AT+TRT")
-    for density in (1, *LEVELS.values())
-    for seed in range(3)
-} | {
-    (REWOUND, density, seed): Need(run("vanilla", density, seed, rewound=True))
-    for density in LEVELS.values()
-    for seed in range(3)
-}
+MEASUREMENTS = (
+    all_levels(("vanilla", *TWEAKS))
+    | history_grid(run, TWEAKS, (1,))
+    | rewound_levels(("vanilla",))
+)
 PAPER = {"AT": 4.08, "AT+TRT": 4.93}  # points over vanilla at 97 %; sections 4.2 and 4.4
 LOW = [LEVELS[k] for k in range(1, 6)]  # 20 to 67 %, where plain tickets win
 HIGH = [LEVELS[k] for k in range(11, 17)]  # 91 to 97 %
-CLOSE = 1.0  # points within which two nets count as comparable
+CLOSE = 1.0  # points within which two networks count as comparable
 
 
-def _only_tweaked_win(results: _ladders.Results) -> list[float]:
-    """By how much tickets win with the tweaks, and lose without: the less of both, by seed."""
-    dense = accuracy.seeds(results, "vanilla", 1)
-    plain = accuracy.seeds(results, "vanilla", LEVELS[11])
-    tweaked = accuracy.seeds(results, "AT+TRT", LEVELS[11])
-    spread = float(np.std(list(dense.values()), ddof=1)) if len(dense) > 1 else 0.0
+def only_tweaked_win(results: Results) -> list[float]:
+    """Return by how much tickets win with the tweaks or miss it without: the smaller, by seed."""
+    dense = accuracy.by_seed(results, "vanilla", 1)
+    plain = accuracy.by_seed(results, "vanilla", LEVELS[11])
+    tweaked = accuracy.by_seed(results, "AT+TRT", LEVELS[11])
+    deviation = float(np.std(list(dense.values()), ddof=1)) if len(dense) > 1 else 0.0
     return [
-        min(tweaked[s] - dense[s] + spread, dense[s] - spread - plain[s])
+        min(tweaked[s] - (dense[s] - deviation), (dense[s] - deviation) - plain[s])
         for s in sorted(dense.keys() & plain.keys() & tweaked.keys())
     ]
 
@@ -79,48 +72,47 @@ CLAIMS = (
         )
     ),
     Claim(
-        says="At 91 % sparsity tickets win with AT+TRT, and do not without",
+        says="At 91 % sparsity, tickets win with AT+TRT and do not win without",
         quote="AT + TRT technique allow tickets identified at sparsity as high as 91% to be "
         '"winning tickets", in comparison to 67% for the vanilla-LTH',
         source="section 4.4",
-        margin=_only_tweaked_win,
+        margin=only_tweaked_win,
     ),
     Claim(
-        says="AT is better than TRT at 91 to 97 % sparsity, by more than at 20 to 67 %",
+        says="AT is better than TRT at 91 to 97 % sparsity, and by more than at 20 to 67 %",
         quote="AT techniques provide significant improvements at high sparsity levels, TRT "
         "techniques provide significant improvements at low sparsity level",
         source="section 4.4",
-        margin=effect_sizes.joined(
+        margin=effect_sizes.combine(
             lambda high, low: min(high, high - low),
             effect_sizes.gain("AT", "TRT", *HIGH),
-            effect_sizes.gain("AT", "TRT", *LOW, whole=True),
+            effect_sizes.gain("AT", "TRT", *LOW, complete=True),
         ),
     ),
     Claim(
-        says="At 20 to 67 % sparsity AT+TRT is better than rewinding",
+        says="At 20 to 67 % sparsity, AT+TRT is better than rewinding",
         quote="At sparsity lower than it, AT + TRT generally outperforms weight rewinding",
         source="section 4.4",
-        margin=effect_sizes.gain("AT+TRT", REWOUND, *LOW, whole=True),
+        margin=effect_sizes.gain("AT+TRT", PLAIN_REWOUND, *LOW, complete=True),
     ),
     Claim(
-        says=f"At 97 % sparsity AT+TRT is not more than {CLOSE:.0f} point below rewinding",
+        says=f"At 97 % sparsity, AT+TRT is at most {CLOSE:.0f} point worse than rewinding",
         quote="at some higher sparsity (74% - 89%, and 97%), AT + TRT can still perform "
         "comparably with rewinding",
         source="section 4.4",
-        margin=effect_sizes.joined(
-            lambda gain: gain + CLOSE, effect_sizes.gain("AT+TRT", REWOUND, LEVELS[16])
+        margin=effect_sizes.combine(
+            lambda gain: gain + CLOSE, effect_sizes.gain("AT+TRT", PLAIN_REWOUND, LEVELS[16])
         ),
     ),
 )
 
 
-def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
-    """Panels a and b; dashed lines are dense nets with and without the tweaks."""
+def draw(results: Results, scale: Scale) -> Figure:
+    """Draw panels a and b; dashed lines are dense networks with and without the tweaks."""
     fig = style.new_figure(style.PAGE, 2.7)
     for ax, (title, kinds) in zip(fig.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
         dense = kinds if "vanilla" in kinds else ("vanilla",)
-        shown = {kind: kind for kind in kinds}
-        _ladders.panel(ax, results, shown, title=title, dense=dense)
+        panels.panel(ax, results, kinds, title=title, dense=dense)
     fig.axes[1].set_ylabel("")
-    _ladders.legend(fig)
+    panels.legend(fig)
     return fig

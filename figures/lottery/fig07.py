@@ -1,31 +1,22 @@
 """Lottery, Figure 7: all tweaks together (AT+TRT) on TinyImageNet.
 
-Test accuracy of ResNet-18 over rounds 1 to 16 of a fifth each; the paper does not name the net of
-this figure, so it is the one of its other figures. Its claim: the tweaks help here as on CIFAR.
+Test accuracy of ResNet-18 over rounds 1 to 16 of a fifth each; the paper does not name the network
+of this figure, so it is that of its other figures. Its claim: the tweaks help here as on CIFAR.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from figures import effect_sizes
 from figures.claims import Claim
-from figures.lottery import _ladders
-from figures.lottery._runs import LEVELS, run
-from figures.measurement import Need
+from figures.lottery import panels
+from figures.lottery.runs import LEVELS, all_levels, run
+from figures.measurement import Results
 from figures.scales import Scale
-from sparsediag.plotting import style
 
-SEEDS = 1
 KINDS = ("vanilla", "AT+TRT")
-NEEDS = {
-    (kind, density, seed): Need(run(kind, density, seed, data="tinyimagenet"))
-    for kind in KINDS
-    for density in (*((1,) if kind == "vanilla" else ()), *LEVELS.values())
-    for seed in range(3)
-}
+MEASUREMENTS = all_levels(KINDS, data="tinyimagenet")
 CLAIMS = (
     Claim(
         says="AT+TRT improves lottery tickets on TinyImageNet, on average over sparsities",
@@ -36,11 +27,6 @@ CLAIMS = (
 )
 
 
-def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
-    """Two curves, and the dense net as a dashed line."""
-    fig = style.new_figure(style.COLUMN, 2.6)
-    title = scale.title(run(data="tinyimagenet"))
-    kinds = {kind: kind for kind in KINDS}
-    _ladders.panel(fig.add_subplot(), results, kinds, title=title, dense=("vanilla",))
-    _ladders.legend(fig)
-    return fig
+def draw(results: Results, scale: Scale) -> Figure:
+    """Draw two curves, and the dense network as a dashed line."""
+    return panels.single_panel(results, KINDS, title=scale.title(run(data="tinyimagenet")))

@@ -1,9 +1,9 @@
 """Lottery, Table A1: activation sparsity after each stage, with ReLU and with Swish.
 
 Share of activations with |a| <= 0.01 on the test set, after the last block of each stage, at seven
-sparsities of the weights; the paper has no numbers for 91 %. The paper's claims: ReLU makes more
-activations zero in deeper layers, Swish fewer than 1 % anywhere. (The paper's own numbers for ReLU
-fall in layers 2 to 4 as the weights get sparser.)
+sparsities of the weights; the paper has no numbers for 91 %. The paper's claims: with ReLU, more
+activations are zero in deeper layers; with Swish, fewer than 1 % in any layer. (The paper's own
+numbers for ReLU fall in layers 2 to 4 as the weights get sparser.)
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 
 from figures.accuracy import sparsity
-from figures.claims import Claim, Results
+from figures.claims import Claim
 from figures.estimate import Estimate
-from figures.lottery._runs import LEVELS, run
-from figures.measurement import Need
+from figures.lottery.runs import LEVELS, run
+from figures.measurement import Measurement, Results, by_seed
 from figures.scales import Scale
 from figures.tables import Cell, Table
 
-SEEDS = 1
-LAYERS = range(1, 5)
-# per cent, layers 1 to 4, by round of the lottery; the forerunner, Table A1
+# percent, layers 1 to 4, by round of the lottery; Table A1
 PAPER = {
     "ReLU": {
         1: (28.93, 49.23, 62.36, 65.50),
@@ -43,26 +41,25 @@ PAPER = {
 }
 ROUNDS = (1, 2, 5, 6, 11, 15, 16)
 KINDS = {"ReLU": "vanilla", "Swish": "Swish"}
-NEEDS = {
-    (name, LEVELS[k], seed): Need(run(kind, LEVELS[k], seed), "activations", split="test")
+MEASUREMENTS = {
+    (name, LEVELS[k], seed): Measurement(run(kind, LEVELS[k], seed), "activations", split="test")
     for name, kind in KINDS.items()
     for k in ROUNDS
     for seed in range(3)
 }
 
 
-def shares(result: Any) -> np.ndarray:
-    """Small activations after each stage, in per cent."""
-    small: np.ndarray = result.small[np.asarray(result.stage_last)]
-    return 100 * small
+def small_shares(activations: Any) -> np.ndarray:
+    """Return the share of small activations after each stage, in percent."""
+    return 100 * np.asarray(activations.small[np.asarray(activations.stage_last)])
 
 
-def by_seed(results: Results, name: str) -> list[np.ndarray]:
-    """Shares of each seed, (densities, layers), at the densities that all its seeds have."""
-    found = {(d, s): shares(result) for (of, d, s), result in results.items() if of == name}
-    seeds = sorted({s for _, s in found})
-    densities = sorted(d for d in {d for d, _ in found} if all((d, s) in found for s in seeds))
-    return [np.array([found[d, s] for d in densities]) for s in seeds if densities]
+def shares_by_seed(results: Results, name: str) -> list[np.ndarray]:
+    """Return the shares of each seed, (densities, layers), at densities that all seeds have."""
+    shares = {(d, s): small_shares(result) for (of, d, s), result in results.items() if of == name}
+    seeds = sorted({seed for _, seed in shares})
+    densities = sorted({d for d, _ in shares if all((d, seed) in shares for seed in seeds)})
+    return [np.array([shares[d, seed] for d in densities]) for seed in seeds if densities]
 
 
 CLAIMS = (
@@ -71,7 +68,8 @@ CLAIMS = (
         quote="Activation sparsity of the network increases with the depth for ReLU activation",
         source="section A1.1",
         margin=lambda results: [
-            float((found[:, -1] - found[:, 0]).mean()) for found in by_seed(results, "ReLU")
+            float((shares[:, -1] - shares[:, 0]).mean())
+            for shares in shares_by_seed(results, "ReLU")
         ],
         paper=float(np.mean([row[-1] - row[0] for row in PAPER["ReLU"].values()])),
     ),
@@ -80,29 +78,23 @@ CLAIMS = (
         quote="When ReLU is replaced with smooth activation (Swish), the activation sparsity of "
         "the network drops below 1%",
         source="section A1.1",
-        margin=lambda results: [1 - float(found.max()) for found in by_seed(results, "Swish")],
+        margin=lambda results: [
+            1 - float(shares.max()) for shares in shares_by_seed(results, "Swish")
+        ],
         paper=1 - max(max(row) for row in PAPER["Swish"].values()),
     ),
 )
 
 
 def table(results: Results, scale: Scale) -> Table:
-    """A row a sparsity and activation; the paper's share and ours for each layer."""
-    rows: list[tuple[Cell, ...]] = []
+    """Return a row for each sparsity and activation; the paper's share and ours by layer."""
+    rows: list[tuple[str, tuple[Cell, ...], tuple[Cell, ...]]] = []
     for k in ROUNDS:
         for name in KINDS:
-            seeds = [
-                shares(result)
-                for (of, density, _), result in results.items()
-                if of == name and density == LEVELS[k]
-            ]
-            if seeds:
-                cells: list[Cell] = []
-                for layer in LAYERS:
-                    paper = PAPER[name].get(k)
-                    cells.append(paper[layer - 1] if paper else None)
-                    cells.append(Estimate.of(float(found[layer - 1]) for found in seeds))
-                rows.append((f"{sparsity(LEVELS[k])} %, {name}", *cells))
-    heads = [f"{layer}, {who}" for layer in LAYERS for who in ("paper", "here")]
+            shares = [small_shares(r) for r in by_seed(results, name, LEVELS[k]).values()]
+            if shares:
+                here = tuple(Estimate.of(of_layer) for of_layer in zip(*shares, strict=True))
+                paper = PAPER[name].get(k, (None,) * 4)
+                rows.append((f"{sparsity(LEVELS[k])} %, {name}", paper, here))
     title = "share of activations with |a| ≤ 0.01 after layers 1 to 4 (%)"
-    return Table(title, ("sparsity", *heads), tuple(rows))
+    return Table.paper_and_here(title, "sparsity", map(str, range(1, 5)), rows)

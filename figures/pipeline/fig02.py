@@ -1,24 +1,22 @@
-"""Pipeline, Figure 2: VGG-16 on CIFAR-10, pruned to a tenth of its weights and far below.
+"""Pipeline, Figure 2: VGG-16 on CIFAR-10, pruned to 10 % of its weights and far below.
 
-Test accuracy over density, as in Table 2; dashed lines are baselines, the dotted one is what the
-paper does not have, and the grey line is chance. The paper's claims: its methods do better than the
-baselines, by learned masks most; ToST's tweaks after the cut help barely.
+Test accuracy over density, as in Table 2; dashed lines are baselines, the dotted one is a training
+that the paper does not have, and the grey line is chance. The paper's claims: its methods are
+better than the baselines, and learned masks help most; ToST's tweaks after pruning barely help.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from figures import effect_sizes
 from figures.claims import Claim
-from figures.pipeline import _rows, table2
-from figures.pipeline._runs import run
+from figures.measurement import Results
+from figures.pipeline import accuracies, table2
+from figures.pipeline.runs import run
 from figures.scales import Scale
 
-SEEDS = table2.SEEDS
-NEEDS = table2.NEEDS
+MEASUREMENTS = table2.MEASUREMENTS
 CLAIMS = (
     Claim(
         says="At 0.1 % of the weights, a learned mask is better than ZerO",
@@ -26,28 +24,27 @@ CLAIMS = (
         source="caption",
         margin=effect_sizes.gain("+ Mask", "+ ZerO", 0.001),
         paper=45.7 - 27.6,
-        room=effect_sizes.room_above(["+ Mask"], ["+ ZerO"], 0.001),
+        room=effect_sizes.room_above_best(["+ Mask"], ["+ ZerO"], 0.001),
     ),
     Claim(
-        says="At 1 % of the weights, ToST after the cut adds to each way of pruning on average",
+        says="At 1 % of the weights, ToST after pruning helps, on average over the ways of pruning",
         quote="the addition of the post-pruning training optimizations seems to help when applied, "
         "but very barely",
         source="caption",
-        margin=effect_sizes.joined(
-            effect_sizes.mean,
+        margin=effect_sizes.mean(
             effect_sizes.gain("+ ToST", "vanilla", 0.01),
             effect_sizes.gain("+ ZerO, ToST", "+ ZerO", 0.01),
             effect_sizes.gain("+ Mask, ToST", "+ Mask", 0.01),
         ),
         paper=(0.0 + 1.0 + 2.0) / 3,
-        room=effect_sizes.room_above(
+        room=effect_sizes.room_above_best(
             ["+ ToST", "+ ZerO, ToST", "+ Mask, ToST"], ["vanilla", "+ ZerO", "+ Mask"], 0.01
         ),
     ),
 )
 
 
-def draw(results: dict[tuple[str, float, int], Any], scale: Scale) -> Figure:
-    """The paper's accuracies, and ours beside them."""
+def draw(results: Results, scale: Scale) -> Figure:
+    """Draw the paper's accuracies, and ours beside them."""
     title = f"here: {scale.title(run('vanilla', 0.1, net='vgg16'))}"
-    return _rows.draw(results, table2.PAPER, table2.DENSITIES, title=title, chance=10.0)
+    return accuracies.draw(results, table2.PAPER, table2.DENSITIES, title=title, chance=10.0)

@@ -1,27 +1,25 @@
-"""Pipeline, Table 2: VGG-16 on CIFAR-10, pruned to a tenth of its weights and far below.
+"""Pipeline, Table 2: VGG-16 on CIFAR-10, pruned to 10 % of its weights and far below.
 
-Test accuracy by how the net is pruned and trained on. The paper's claims: ZerO initialisation or
-learned masks before the cut keep a net alive where plain magnitudes do not; ToST's tweaks after
-the cut add little; all together do worse. Training-free is the best of four masks at the
-initialisation, with SynFlow in one step; rows of their own tell them apart, and SynFlow in 100
+Test accuracy by pruning method and later training. The paper's claims: with ZerO initialisation or
+learned masks before pruning, networks still learn at densities where plain magnitude pruning fails;
+ToST's tweaks after pruning help little; all together are worse. Training-free is the best of four
+masks at initialisation, with SynFlow in one step. Extra rows show these four, and SynFlow with 100
 steps. Vanilla and the rows with a plus train twice.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from figures import effect_sizes
 from figures.claims import Claim
-from figures.pipeline import _rows
-from figures.pipeline._runs import MANY_STEPS
+from figures.measurement import Results
+from figures.pipeline import accuracies
+from figures.pipeline.runs import MANY_STEPS
 from figures.scales import Scale
 from figures.tables import Table
 
-SEEDS = 1
 DENSITIES = (0.1, 0.032, 0.01, 0.0032, 0.001)
-PAPER = {  # per cent; Dogariu, Table 2
-    _rows.BEST: (87.3, 77.7, 75.8, 55.2, 39.7),
+PAPER = {  # percent; Dogariu, Table 2
+    accuracies.BEST: (87.3, 77.7, 75.8, 55.2, 39.7),
     "vanilla": (87.1, 34.0, 10.0, 10.0, 10.0),
     "RigL": (86.5, 82.4, 64.2, 44.7, 29.5),
     "+ ZerO": (87.1, 86.7, 82.1, 57.4, 27.6),
@@ -31,49 +29,48 @@ PAPER = {  # per cent; Dogariu, Table 2
     "+ Mask, ToST": (87.1, 86.0, 83.1, 60.1, 42.2),
     "+ All": (86.8, 86.2, 72.4, 39.6, 22.8),
 }
-NEEDS = _rows.needs(PAPER, DENSITIES, (MANY_STEPS,), net="vgg16")
+MEASUREMENTS = accuracies.measurements(PAPER, DENSITIES, (MANY_STEPS,), net="vgg16")
 CLAIMS = (
     Claim(
         says="At 1 % of the weights, a learned mask with ToST beats every baseline",
         quote="Our combined methodology appears to beat the well-established previous methods and "
         "also a fairly new state of the art in very sparse settings",
         source="section 5",
-        margin=effect_sizes.lead("+ Mask, ToST", _rows.BASELINES, 0.01),
+        margin=effect_sizes.gain_over_best("+ Mask, ToST", accuracies.BASELINES, 0.01),
         paper=83.1 - 75.8,
-        room=effect_sizes.room_above(["+ Mask, ToST"], _rows.BASELINES, 0.01),
+        room=effect_sizes.room_above_best(["+ Mask, ToST"], accuracies.BASELINES, 0.01),
     ),
     Claim(
-        says="At 1 % of the weights, ZerO and learned masks each do more for the net than ToST",
+        says="At 1 % of the weights, ZerO and learned masks each help more than ToST",
         quote="the ZerO initialization and learned masks seem to have the largest effects on "
         "pruned accuracy",
         source="caption",
-        margin=effect_sizes.joined(
-            min, *(effect_sizes.lead(kind, ("+ ToST",), 0.01) for kind in ("+ ZerO", "+ Mask"))
+        margin=effect_sizes.minimum(
+            *(effect_sizes.gain_over_best(kind, ("+ ToST",), 0.01) for kind in ("+ ZerO", "+ Mask"))
         ),
         paper=81.1 - 10.0,
-        room=effect_sizes.room_above(["+ ZerO", "+ Mask"], ["+ ToST"], 0.01),
+        room=effect_sizes.room_above_best(["+ ZerO", "+ Mask"], ["+ ToST"], 0.01),
     ),
     Claim(
-        says="At 1 % of the weights, all together do worse than ToST with ZerO or with a mask",
+        says="At 1 % of the weights, all together are worse than ToST with ZerO or with a mask",
         quote="the ZerO initialization is combined with the learnable mask do not combine in a way "
         "that improves final performance",
         source="section 5",
-        margin=effect_sizes.joined(
-            min,
+        margin=effect_sizes.minimum(
             *(effect_sizes.gain(kind, "+ All", 0.01) for kind in ("+ ZerO, ToST", "+ Mask, ToST")),
         ),
         paper=83.1 - 72.4,
-        room=effect_sizes.room_above(["+ ZerO, ToST", "+ Mask, ToST"], ["+ All"], 0.01),
+        room=effect_sizes.room_above_best(["+ ZerO, ToST", "+ Mask, ToST"], ["+ All"], 0.01),
     ),
     Claim(
-        says="At 1 % of the weights, SNIP's is the best of the masks at the initialisation",
+        says="At 1 % of the weights, SNIP is the best of the masks at initialisation",
         quote="max{random, SNIP, GraSP, SynFlow} for each experiment (it was usually SNIP)",
         source="section 4.2",
-        margin=effect_sizes.lead("SNIP", ("Random", "GraSP", "SynFlow, 1 step"), 0.01),
+        margin=effect_sizes.gain_over_best("SNIP", ("Random", "GraSP", "SynFlow, 1 step"), 0.01),
     ),
 )
 
 
-def table(results: dict[tuple[str, float, int], Any], scale: Scale) -> Table:
-    """A row a training; the paper's accuracy and ours at each density."""
-    return _rows.table(results, PAPER, DENSITIES)
+def table(results: Results, scale: Scale) -> Table:
+    """Return a row for each training, with the paper's accuracy and ours at each density."""
+    return accuracies.table(results, PAPER, DENSITIES)

@@ -1,7 +1,7 @@
-"""ToST, Figure 1: the toolkit, and when each of its tweaks acts. A schematic.
+"""ToST, Figure 1: the toolkit, and when each of its tweaks is active. A schematic.
 
-Any mask is trained with four tweaks, and what is left is a plain sparse net. The masks, the tweaks
-and their course over the 180 epochs are read from the code that trains.
+Networks with any mask are trained with four tweaks, and the result is a plain sparse network. The
+masks, the tweaks and their schedules over the 180 epochs are read from the training code.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.claims import Claim, Results
-from figures.measurement import Need
+from figures.measurement import Results
 from figures.scales import Scale
-from figures.tost._runs import KINDS, SINGLE, run
+from figures.tost.runs import KINDS, SINGLE, run
 from sparsediag.plotting import style
 from training.masks import METHODS
 from training.schedule import epoch_at
@@ -22,19 +21,16 @@ from training.tweaks.ghosts import GhostNeurons, GhostSkips
 from training.tweaks.rescale import Rescale
 from training.tweaks.smoothing import Smoothing
 
-NEEDS: dict[str, Need] = {}
-CLAIMS: tuple[Claim, ...] = ()
-
 OPTIM = run().optim
 EPOCHS = OPTIM.epochs
 TOST = grouped(["tost"])
-LANES = {  # by the paper's names
+LANES = {  # the paper's names -> tweaks
     kind: TWEAKS[name](**TOST[name]) for kind in SINGLE for name in KINDS[kind] if name in TOST
 }
 
 
-def course(tweak: Tweak) -> tuple[str, list[float]]:
-    """Return the name of a tweak's strength and its value in every epoch, if it has any."""
+def schedule(tweak: Tweak) -> tuple[str, list[float]]:
+    """Return a tweak's label and its strength in every epoch; LRsI acts before the first one."""
     if isinstance(tweak, GhostSkips):
         return "gate \N{GREEK SMALL LETTER ALPHA}", [tweak.gate(e, EPOCHS) for e in range(EPOCHS)]
     if isinstance(tweak, GhostNeurons):
@@ -43,32 +39,32 @@ def course(tweak: Tweak) -> tuple[str, list[float]]:
         return "label smoothing", [tweak.strength(epoch, EPOCHS) for epoch in range(EPOCHS)]
     if isinstance(tweak, Rescale):
         return f"{tweak.steps} steps, once", []
-    raise ValueError(f"{type(tweak).__name__}: no lane for it")
+    raise ValueError(f"{type(tweak).__name__}: Figure 1 has no lane for this tweak")
 
 
 def boxes() -> dict[str, str]:
-    """The stations of a mask, with what happens there."""
+    """Return head and text of each box, from the mask to the plain network."""
     masks = [name for name in METHODS if name not in ("dense", "file")]
     half = len(masks) // 2
-    plain = max(tweak.over(EPOCHS) for tweak in LANES.values())
+    end = max(tweak.over(EPOCHS) for tweak in LANES.values())
     return {
         "any mask": f"{', '.join(masks[:half])},\n{', '.join(masks[half:])}, a file",
-        "first weights": "under the mask,\nscaled by LRsI",
+        "initial weights": "with the mask,\nscaled by LRsI",
         "sparse training": "with skips (GSk), soft neurons\n(GSw), smooth labels (LS)",
-        "plain sparse net": f"after {plain} epochs: ReLU,\nno skips but its own",
+        "plain sparse network": f"after {end} epochs: ReLU,\nits own skips only",
     }
 
 
 def draw(results: Results, scale: Scale) -> Figure:
-    """The way of a mask on top, a lane for each tweak and for the learning rate below."""
+    """Draw the steps on top; below, a lane for each tweak and one for the learning rate."""
     fig = style.new_figure(style.PAGE, 3.5)
     grid = fig.add_gridspec(2, 1, height_ratios=(1, 4))
     top, bottom = fig.add_subfigure(grid[0]), fig.add_subfigure(grid[1])
-    _way(top.add_subplot())
+    _boxes(top.add_subplot())
     lanes = np.ravel(bottom.subplots(1 + len(LANES), 1, sharex=True))
     edges = np.arange(EPOCHS + 1)
     for ax, (kind, tweak) in zip(lanes, LANES.items(), strict=False):
-        label, values = course(tweak)
+        label, values = schedule(tweak)
         colour = style.COLOUR_OF[kind]
         if values:
             ax.stairs(values, edges, color=colour, fill=True, alpha=0.35)
@@ -90,8 +86,8 @@ def draw(results: Results, scale: Scale) -> Figure:
     return fig
 
 
-def _way(ax: Axes) -> None:
-    """Boxes from the mask to the net that is left."""
+def _boxes(ax: Axes) -> None:
+    """Draw the boxes from left to right, with arrows between them."""
     ax.axis("off")
     ax.set(xlim=(-0.002, 1), ylim=(0, 1))
     edges = (0.0, 0.29, 0.47, 0.75, 1.0)

@@ -1,9 +1,10 @@
-"""ToST, Figure 2: the top Hessian eigenvalue while a plain sparse net trains.
+"""ToST, Figure 2: the top Hessian eigenvalue during the training of a plain sparse network.
 
-ResNet-18 on CIFAR-100, a lottery ticket of 90 % sparsity. The paper's claim: sparse training
-follows a highly chaotic trajectory. It gives no measure of that, and no dense net beside it. Here
-it is put as turns: a series that keeps its course never turns, a random walk does in half of its
-epochs, independent numbers in two thirds.
+ResNet-18 on CIFAR-100, a lottery ticket with 90 % sparsity. The paper's claim: sparse training
+follows a highly chaotic trajectory. The paper defines no measure of that and shows no dense network
+for comparison. Here the measure is how often the eigenvalue turns, from rising to falling or back:
+a monotonic series never turns, a random walk turns in half of the epochs, independent values in two
+thirds.
 """
 
 from __future__ import annotations
@@ -12,34 +13,32 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from figures.claims import Claim
+from figures.histories import before_first_drop, eigenvalue, log10
+from figures.measurement import Results, by_seed
 from figures.scales import Scale
-from figures.tost import _trajectory
-from figures.tost._trajectory import Results, Row
+from figures.tost import trajectories
 from sparsediag.plotting import style
 
-NEEDS = {label: need for label, need in _trajectory.NEEDS.items() if label[0] == "base"}
-
-
-def eigenvalue(row: Row) -> float:
-    """The top eigenvalue after an epoch."""
-    return float(row["eigenvalue"])
+MEASUREMENTS = {k: m for k, m in trajectories.MEASUREMENTS.items() if k[0] == "base"}
 
 
 def turns(results: Results) -> list[float]:
-    """Share of epochs before the first drop at which the eigenvalue turns, less 1/2; one a seed."""
-    found = []
-    for rows in _trajectory.of(results, "base").values():
-        calm = rows[: min(_trajectory.drops(rows), default=len(rows))]
-        steps = np.diff(_trajectory.logs(calm, eigenvalue))
+    """Return the share of epochs at which the eigenvalue turns, minus 1/2, for each seed.
+
+    Only epochs before the first drop of the learning rate count.
+    """
+    shares = []
+    for history in by_seed(results, "base", trajectories.DENSITY).values():
+        steps = np.diff(log10(before_first_drop(history), eigenvalue))
         if len(steps) > 1:
-            found.append(float(np.mean(steps[1:] * steps[:-1] < 0)) - 0.5)
-    return found
+            shares.append(float(np.mean(steps[1:] * steps[:-1] < 0)) - 0.5)
+    return shares
 
 
 CLAIMS = (
     Claim(
-        says="Before the first drop of the learning rate the top eigenvalue of a plain sparse net "
-        "turns more often than a random walk",
+        says="Before the first drop of the learning rate, the top eigenvalue of a plain sparse "
+        "network turns more often than a random walk",
         quote="sparse training follows a highly chaotic optimization trajectory",
         source="section 2.2",
         margin=turns,
@@ -49,13 +48,13 @@ CLAIMS = (
 
 
 def draw(results: Results, scale: Scale) -> Figure:
-    """Top eigenvalue over epochs; dotted lines are the drops of the learning rate."""
+    """Draw the top eigenvalue over epochs; dotted lines are the drops of the learning rate."""
     fig = style.new_figure(style.COLUMN, 2.1)
     ax = fig.add_subplot()
-    _trajectory.plot(ax, results, eigenvalue, "base")
+    trajectories.plot(ax, results, eigenvalue, "base")
     ax.set(xlabel="epoch", ylabel="top Hessian eigenvalue")
-    swings = [_trajectory.swing(rows, eigenvalue) for rows in results.values()]
-    if np.isfinite(swings).any():
-        factor = 10 ** float(np.nanmean(swings))
+    steps = [trajectories.mean_step(history, eigenvalue) for history in results.values()]
+    if np.isfinite(steps).any():
+        factor = 10 ** float(np.nanmean(steps))
         ax.set_title(f"before the first drop: {factor:.2f} x from epoch to epoch")
     return fig

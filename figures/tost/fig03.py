@@ -1,7 +1,7 @@
 """ToST, Figure 3: ReLU and Swish (parametric Swish with beta = 1), and their derivatives.
 
-The paper's point: the gradient of ReLU jumps at zero and is zero below it, that of Swish is
-smooth and lets small negative inputs through.
+The paper's point: the derivative of ReLU jumps at zero and is zero below it; that of Swish is
+smooth, and small negative inputs have a gradient.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from figures.claims import Claim, Results
-from figures.measurement import Need
+from figures.claims import Claim
+from figures.measurement import Results
 from figures.scales import Scale
 from sparsediag.models import GhostReLU
 from sparsediag.plotting import style
 
-NEEDS: dict[str, Need] = {}
 STRENGTHS = {"ReLU": 0.0, "Swish": 1.0}
 
 
 def activation(strength: float, at: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The activation and its derivative, from the layer that nets are built with."""
+    """Return the activation and its derivative, computed by the layer that is trained."""
     layer = GhostReLU()
     layer.fade(strength)
     x = torch.as_tensor(at, dtype=torch.float64).requires_grad_()
@@ -33,23 +32,23 @@ def activation(strength: float, at: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jumps(results: Results) -> list[float]:
-    """Return how much more ReLU's derivative changes than Swish's over a small step across zero."""
-    sizes = {}
+    """Return how much more ReLU's derivative changes than Swish's over steps across zero."""
+    jump = {}
     for name, strength in STRENGTHS.items():
         ends = [activation(strength, [-h, h])[1] for h in np.geomspace(1e-3, 1, 7) / 2]
-        sizes[name] = [right - left for left, right in ends]
-    return [float(a - b) for a, b in zip(sizes["ReLU"], sizes["Swish"], strict=True)]
+        jump[name] = [right - left for left, right in ends]
+    return [float(a - b) for a, b in zip(jump["ReLU"], jump["Swish"], strict=True)]
 
 
 def leaks(results: Results) -> list[float]:
-    """Return how much more gradient Swish passes than ReLU, at inputs from -1 to -0.1."""
+    """Return how much larger |derivative| is for Swish than for ReLU, at inputs from -1 to -0.1."""
     slopes = {name: activation(s, np.linspace(-1, -0.1, 10))[1] for name, s in STRENGTHS.items()}
     return [float(gap) for gap in np.abs(slopes["Swish"]) - np.abs(slopes["ReLU"])]
 
 
 CLAIMS = (
     Claim(
-        says="The derivative of ReLU jumps at zero, that of Swish does not",
+        says="The derivative of ReLU jumps at zero; that of Swish does not",
         quote="the gradient of ReLU changes suddenly around zero",
         source="section 2.2",
         margin=jumps,
@@ -57,7 +56,7 @@ CLAIMS = (
         exact=True,
     ),
     Claim(
-        says="Swish lets the gradient of small negative inputs through, ReLU does not",
+        says="The gradient at small negative inputs is not zero for Swish; for ReLU it is",
         quote="The non-monotonic property allows for the gradient of small negative inputs",
         source="section 2.2",
         margin=leaks,
@@ -68,7 +67,7 @@ CLAIMS = (
 
 
 def draw(results: Results, scale: Scale) -> Figure:
-    """Activation on the left, derivative on the right."""
+    """Draw the activation on the left and its derivative on the right."""
     fig = style.new_figure(style.COLUMN, 1.9)
     left, right = fig.subplots(1, 2)
     x = np.linspace(-5, 5, 401)

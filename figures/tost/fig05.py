@@ -1,7 +1,7 @@
 """ToST, Figure 5: parametric Swish, x sigmoid(beta x), for growing beta.
 
-The paper's claim: it turns into ReLU as beta grows. At beta = 0 it is x / 2, not the identity that
-the paper's text names. From 1 on, the betas are those that GSw passes through in training.
+The paper's claim: it becomes ReLU as beta grows. At beta = 0 it is x / 2, not the identity as the
+paper's text says. From 1 on, the betas are among those that GSw takes during training.
 """
 
 from __future__ import annotations
@@ -12,41 +12,40 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from figures.claims import Claim, Results
-from figures.measurement import Need
+from figures.claims import Claim
+from figures.measurement import Results
 from figures.scales import Scale
 from figures.tost.fig03 import activation
 from sparsediag.plotting import style
 from training.tweaks.ghosts import GhostNeurons
 
-NEEDS: dict[str, Need] = {}
 BETAS = (0.0, 1.0, 1.5, 2.5, 5.0, GhostNeurons().last_beta, np.inf)
 
 
 def swish(beta: float, x: np.ndarray) -> np.ndarray:
-    """Parametric Swish, by the layer that nets are built with where that goes: beta 1 or more."""
+    """Return parametric Swish, from beta = 1 on as computed by the layer that is trained."""
     return activation(1 / beta, x)[0] if beta >= 1 else x / (1 + np.exp(-beta * x))
 
 
-def nearer(results: Results) -> list[float]:
-    """By what factor, log10, the largest distance to ReLU shrinks from each beta to the next."""
+def convergence(results: Results) -> list[float]:
+    """Return log10 of the factor by which the largest distance to ReLU falls with each beta."""
     x = np.linspace(-5, 5, 1001)
     gaps = [np.abs(swish(beta, x) - swish(np.inf, x)).max() for beta in BETAS[1:-1]]
     return [float(np.log10(a / b)) for a, b in pairwise(gaps)]
 
 
-def off_identity(results: Results) -> list[float]:
-    """Return how far beta = 0 is from the identity beyond rounding, relative to x, with a minus."""
+def identity_error(results: Results) -> list[float]:
+    """Return minus the relative distance of beta = 0 from the identity, up to rounding."""
     x = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
     return [float(gap) for gap in 1e-6 - np.abs(swish(0, x) / x - 1)]
 
 
 CLAIMS = (
     Claim(
-        says="Parametric Swish comes nearer to ReLU with each larger beta",
+        says="Parametric Swish approaches ReLU as beta grows",
         quote="we gradually increase the β value of GSw, leading to be alike ReLU",
         source="section 2.2",
-        margin=nearer,
+        margin=convergence,
         unit="ratio (log10)",
         exact=True,
     ),
@@ -54,7 +53,7 @@ CLAIMS = (
         says="At beta = 0 parametric Swish is the identity",
         quote="PSwish transitions from identity function for β = 0, to ReLU for β = ∞",
         source="section 2.2",
-        margin=off_identity,
+        margin=identity_error,
         unit="relative distance",
         exact=True,
     ),
@@ -62,7 +61,7 @@ CLAIMS = (
 
 
 def draw(results: Results, scale: Scale) -> Figure:
-    """Draw a curve for each beta, from light to dark; beta = 0 is dotted."""
+    """Draw a curve for each beta, from light to dark; the one for beta = 0 is dotted."""
     fig = style.new_figure(style.COLUMN, 2.4)
     ax = fig.add_subplot()
     x = np.linspace(-3, 2.5, 401)

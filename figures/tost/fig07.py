@@ -1,48 +1,55 @@
-"""ToST, Figure 7: lottery tickets of VGG-16 and MobileNet, trained plainly and with ToST.
+"""ToST, Figure 7: lottery tickets of VGG-16 and MobileNet, trained with and without ToST.
 
 Test accuracy over sparsity, rounds 1 to 16 of a fifth each. The paper's claims: ToST helps at all
-sparsities, and the more the sparser the net.
+sparsities, and the more the sparser the network.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from matplotlib.figure import Figure
 
-from figures import accuracy, effect_sizes
+from figures import accuracy_plots, effect_sizes
+from figures.accuracy_plots import Look
 from figures.claims import Claim
-from figures.lottery import _runs
-from figures.lottery._runs import LEVELS
-from figures.measurement import Need
+from figures.lottery import runs as lottery_runs
+from figures.lottery.runs import LEVELS
+from figures.measurement import Measurement, Results
 from figures.scales import Scale
-from figures.tost._runs import run
+from figures.tost.runs import run
 from sparsediag.plotting import style
 
 SEEDS = 1
 CELLS = [(net, data) for net in ("vgg16_bn", "mobilenet") for data in ("cifar10", "cifar100")]
-NEEDS = {
-    ((net, data, kind), density, seed): Need(trained)
+MEASUREMENTS = {
+    ((net, data, kind), density, seed): Measurement(training)
     for net, data in CELLS
     for density in LEVELS.values()
     for seed in range(3)
-    for kind, trained in {
-        "LTH": _runs.run(density=density, seed=seed, net=net, data=data),
+    for kind, training in {
+        "LTH": lottery_runs.run(density=density, seed=seed, net=net, data=data),
         "ToST": run("ToST", density, seed, net=net, data=data),
     }.items()
 }
-KINDS = {"LTH": style.COLOUR_OF["sparse"], "ToST": style.COLOUR_OF["ToST"]}
+LOOKS = {"LTH": Look(style.COLOUR_OF["sparse"], "o"), "ToST": Look(style.COLOUR_OF["ToST"], "s")}
 
 
-def over_cells(*densities: float) -> effect_sizes.Margin:
-    """Return what ToST adds, the mean over nets and data sets, a number a seed."""
+def cells(results: Results, *kinds: str) -> list[tuple[str, str]]:
+    """Return the networks and data sets of which any of these kinds was trained."""
+    trained = {kind for kind, _, _ in results}
+    return [cell for cell in CELLS if any((*cell, kind) in trained for kind in kinds)]
 
-    def gains(results: effect_sizes.Results) -> list[float]:
-        there = [cell for cell in CELLS if any(of == (*cell, "ToST") for of, _, _ in results)]
-        own = [effect_sizes.gain((*cell, "ToST"), (*cell, "LTH"), *densities) for cell in there]
-        return effect_sizes.joined(effect_sizes.mean, *own)(results) if own else []
 
-    return gains
+def mean_gain(*densities: float) -> effect_sizes.Margin:
+    """Return the gain of ToST, the mean over networks and data sets, by seed."""
+
+    def margin(results: Results) -> list[float]:
+        gains = [
+            effect_sizes.gain((*cell, "ToST"), (*cell, "LTH"), *densities)
+            for cell in cells(results, "ToST")
+        ]
+        return effect_sizes.mean(*gains)(results) if gains else []
+
+    return margin
 
 
 CLAIMS = (
@@ -51,28 +58,27 @@ CLAIMS = (
         quote="our proposed tweaks help significantly in improving the performance of sparse "
         "tickets across all sparsities",
         source="section 4.1",
-        margin=over_cells(*LEVELS.values()),
+        margin=mean_gain(*LEVELS.values()),
     ),
     Claim(
         says="ToST helps more at 97 % sparsity than at 91 %",
         quote="the performance benefits of our tweaks increases significantly with increase in "
         "the sparsity level",
         source="section 4.1",
-        margin=effect_sizes.joined(
-            effect_sizes.less, over_cells(LEVELS[16]), over_cells(LEVELS[11])
-        ),
+        margin=effect_sizes.difference(mean_gain(LEVELS[16]), mean_gain(LEVELS[11])),
     ),
 )
 
 
-def draw(results: dict[Any, Any], scale: Scale) -> Figure:
-    """A panel a net and data set."""
-    cells = [cell for cell in CELLS if any(of[:2] == cell for of, _, _ in results)]
-    fig = style.new_figure(max(style.COLUMN, style.PAGE * len(cells) / 4), 2.2)
-    for i, (net, data) in enumerate(cells):
-        ax = fig.add_subplot(1, len(cells), i + 1)
-        kinds = {(net, data, kind): (kind, colour) for kind, colour in KINDS.items()}
-        accuracy.ladder(ax, results, kinds, inches=fig.get_figwidth() / len(cells) - 0.6)
+def draw(results: Results, scale: Scale) -> Figure:
+    """Draw a panel for each network and data set."""
+    trained = cells(results, *LOOKS)
+    fig = style.new_figure(max(style.COLUMN, style.PAGE * len(trained) / 4), 2.2)
+    for i, (net, data) in enumerate(trained):
+        ax = fig.add_subplot(1, len(trained), i + 1)
+        curves = {(net, data, kind): (kind, look) for kind, look in LOOKS.items()}
+        inches = fig.get_figwidth() / len(trained) - 0.6
+        accuracy_plots.plot(ax, results, curves, inches=inches)
         ax.set_title(scale.title(run(net=net, data=data)).replace(" of ", "\nof "))
         if i:
             ax.set_ylabel("")

@@ -1,10 +1,10 @@
-"""ToST, Figure 9b: average gradient flow of the live weights along training.
+"""ToST, Figure 9b: average gradient flow of the live weights during training.
 
-ResNet-18 on CIFAR-100, a lottery ticket of 90 % sparsity. The paper's claim: ToST makes for a
-healthier gradient flow, which is taken here as more of it. The gradient is that of the plain
-cross-entropy after each epoch. LRsI changes the length of the weights, and under batch norm by that
-alone the flow; so below, it is multiplied by that length. A net that fits its data less well has
-more gradient left, too, and label smoothing makes for that.
+ResNet-18 on CIFAR-100, a lottery ticket with 90 % sparsity. The paper's claim: ToST gives a
+healthier gradient flow, which is understood here as a larger one. The gradient is that of the plain
+cross-entropy after each epoch. LRsI changes the norm of the weights, and with batch norm that alone
+changes the gradient. So the lower panel shows the gradient flow times the norm. A network that fits
+its data less well also has larger gradients, and label smoothing has that effect.
 """
 
 from __future__ import annotations
@@ -12,43 +12,43 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from figures.claims import Claim
+from figures.histories import Row
+from figures.measurement import Results
 from figures.scales import Scale
-from figures.tost import _trajectory
-from figures.tost._trajectory import Results, Row
+from figures.tost import trajectories
 
-NEEDS = _trajectory.NEEDS
+MEASUREMENTS = trajectories.MEASUREMENTS
 QUOTE = "ToST facilitates healthier gradient flow during the training of sparse neural networks"
 
 
 def flow(row: Row) -> float:
-    """Gradient norm on the live weights of a layer, mean over layers."""
+    """Return the gradient norm on the live weights of a layer, its mean over layers."""
     return float(row["gradient_flow"])
 
 
-def scaled(row: Row) -> float:
-    """The gradient flow times the length of the weights."""
+def scaled_flow(row: Row) -> float:
+    """Return the gradient flow times the norm of the weights."""
     return flow(row) * float(row["weight_norm"])
 
 
 CLAIMS = (
     Claim(
-        says="ToST increases the gradient flow along training",
+        says="ToST increases the gradient flow during training",
         quote=QUOTE,
         source="section 4.4",
-        margin=lambda results: _trajectory.below(results, flow, "base", "ToST"),
+        margin=trajectories.log_ratio(flow, "ToST", "base"),
         unit="ratio (log10)",
     ),
     Claim(
-        says="ToST increases the gradient flow beyond what the length of the weights does: times "
-        "their norm",
+        says="ToST increases the gradient flow times the norm of the weights",
         quote=QUOTE,
         source="section 4.4",
-        margin=lambda results: _trajectory.below(results, scaled, "base", "ToST"),
+        margin=trajectories.log_ratio(scaled_flow, "ToST", "base"),
         unit="ratio (log10)",
     ),
 )
 
 
 def draw(results: Results, scale: Scale) -> Figure:
-    """Both trajectories, raw and scaled; dotted lines are the drops of the learning rate."""
-    return _trajectory.compared(results, {"gradient flow |g|": flow, "|g| |w|": scaled})
+    """Draw the gradient flow, alone and scaled; dotted lines are the drops of the rate."""
+    return trajectories.compare(results, {"gradient flow |g|": flow, "|g| |w|": scaled_flow})

@@ -1,34 +1,32 @@
-"""ToST, Table 2: ToST with five kinds of masks, on two nets and two data sets.
+"""ToST, Table 2: ToST with five kinds of masks, on two networks and two data sets.
 
-Test accuracy of nets at 90, 95 and 98 % sparsity, trained plainly and with ToST. The paper's
-claims: ToST helps whatever the mask, a random one most; of the masks, lottery tickets are best.
-SynFlow cuts in 100 steps; a row of its own tells what a single step costs.
+Test accuracy of networks with 90, 95 and 98 % sparsity, trained with and without ToST. The paper's
+claims: ToST helps whatever the mask, and random masks most; of the masks, lottery tickets are best.
+SynFlow prunes in 100 steps; an extra row shows what a single step costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from figures import accuracy, effect_sizes
+from figures import effect_sizes
+from figures.accuracy import estimate, sparsity_column, trained_densities
 from figures.claims import Claim
-from figures.estimate import Estimate
-from figures.measurement import Need
+from figures.measurement import Measurement, Results
 from figures.scales import Scale
-from figures.tables import Table
-from figures.tost._runs import MASKS, run
+from figures.tables import Cell, Table
+from figures.tost.runs import MASKS, run
 from training.masks.synflow import Synflow
 
 DENSITIES = (0.1, 0.05, 0.02)
-BLOCKS = {  # the first is the one that a smaller scale takes, where one net stands for all
+BLOCKS = {  # smaller scales take the first one, since one network and data set replaces all
     ("resnet32", "cifar100"): "ResNet-32, CIFAR-100",
     ("resnet32", "cifar10"): "ResNet-32, CIFAR-10",
     ("resnet50", "cifar100"): "ResNet-50, CIFAR-100",
     ("resnet50", "cifar10"): "ResNet-50, CIFAR-10",
 }
 FIRST = ("resnet32", "cifar100")
-# per cent at 90, 95 and 98 % sparsity, plain and with ToST; ToST, Table 2
+# percent at 90, 95 and 98 % sparsity, without and with ToST; ToST, Table 2
 PAPER = {
     FIRST: {
         "Random": ((63.13, 64.55, 19.83), (65.19, 64.61, 33.98)),
@@ -59,19 +57,18 @@ PAPER = {
         "LTH": ((93.69, 93.18, 92.79), (94.37, 94.01, 92.94)),
     },
 }
-DENSE = dict(zip(BLOCKS, (74.64, 94.80, 74.91, 94.90), strict=True))  # likewise
+DENSE = dict(zip(BLOCKS, (74.64, 94.80, 74.91, 94.90), strict=True))  # also from Table 2
 ONE_STEP = "SynFlow, 1 step"
-NEEDS = {
-    ((*block, mask, kind), density, seed): Need(
+MEASUREMENTS = {
+    ((*block, mask, kind), density, seed): Measurement(
         run(kind, density, seed, mask=mask, net=block[0], data=block[1])
     )
     for block in BLOCKS
     for mask, density in [("dense", 1.0), *((m, d) for m in MASKS for d in DENSITIES)]
     for kind in (("base",) if mask == "dense" else ("base", "ToST"))
     for seed in range(3)
-}
-NEEDS |= {
-    ((*block, ONE_STEP, "base"), 0.02, seed): Need(
+} | {
+    ((*block, ONE_STEP, "base"), 0.02, seed): Measurement(
         replace(
             run("base", 0.02, seed, mask="SynFlow", net=block[0], data=block[1]),
             mask=Synflow(0.02, steps=1),
@@ -83,11 +80,11 @@ NEEDS |= {
     for seed in range(3)
 }
 ROWS = ("Random", "SNIP", "GraSP", "SynFlow", ONE_STEP, "LTH")
-PRUNED = [(*FIRST, mask, "base") for mask in MASKS if mask != "LTH"]
+OTHERS = [(*FIRST, mask, "base") for mask in MASKS if mask != "LTH"]
 CLAIMS = (
     *(
         Claim(
-            says=f"ToST improves {named} at 98 % sparsity (ResNet-32, CIFAR-100)",
+            says=f"ToST improves {description} at 98 % sparsity (ResNet-32, CIFAR-100)",
             quote="sparse mask trained with ToST stays stable in performing significantly better "
             "across all pruning methods, datasets, and network architectures",
             source="section 3.2",
@@ -95,43 +92,43 @@ CLAIMS = (
             paper=PAPER[FIRST][mask][1][-1] - PAPER[FIRST][mask][0][-1],
             room=effect_sizes.room((*FIRST, mask, "base"), 0.02),
         )
-        for mask, named in {
+        for mask, description in {
             "Random": "random masks",
-            "SNIP": "SNIP's masks",
-            "GraSP": "GraSP's masks",
-            "SynFlow": "SynFlow's masks",
+            "SNIP": "SNIP masks",
+            "GraSP": "GraSP masks",
+            "SynFlow": "SynFlow masks",
             "LTH": "lottery tickets",
         }.items()
     ),
     Claim(
-        says="Trained plainly at 98 %, lottery tickets are better than all other masks",
+        says="Trained without ToST at 98 %, lottery tickets are better than all other masks",
         quote="among all the pruning methods, sparse masks obtainned by LTH (Frankle & Carbin, "
         "2018) perform the best at high sparsity",
         source="section 3.2",
-        margin=effect_sizes.lead((*FIRST, "LTH", "base"), PRUNED, 0.02),
+        margin=effect_sizes.gain_over_best((*FIRST, "LTH", "base"), OTHERS, 0.02),
         paper=69.02 - 58.73,
-        room=effect_sizes.room_above([(*FIRST, "LTH", "base")], PRUNED, 0.02),
+        room=effect_sizes.room_above_best([(*FIRST, "LTH", "base")], OTHERS, 0.02),
     ),
 )
 
 
-def table(results: Mapping[Any, Any], scale: Scale) -> Table:
-    """A block a net and data set, headed by its dense net; a row a mask, plain and with ToST."""
-    shares = [d for d in DENSITIES if any(d == density for _, density, _ in results)]
-    heads = [f"{told}, {who}" for told in ("dense", *(f"{accuracy.sparsity(d)} %" for d in shares))
-             for who in ("paper", "here")]  # fmt: skip
-    rows: list[tuple[str | float | Estimate | None, ...]] = []
-    for block, named in BLOCKS.items():
+def table(results: Results, scale: Scale) -> Table:
+    """Return a block of rows for each network and data set, which begins with its dense network."""
+    densities = trained_densities(results, DENSITIES)
+    blank: list[Cell] = [None] * len(densities)
+    rows: list[tuple[str, list[Cell], list[Cell]]] = []
+    for block, name in BLOCKS.items():
         if not any(kind[:2] == block for kind, _, _ in results):
             continue
-        whole = accuracy.estimate(results, (*block, "dense", "base"), 1)
-        rows.append((named, DENSE[block], whole, *[None] * (2 * len(shares))))
+        dense = estimate(results, (*block, "dense", "base"), 1)
+        rows.append((name, [DENSE[block], *blank], [dense, *blank]))
         for mask in ROWS:
             for i, kind in enumerate(("base", "ToST")):
-                here = [accuracy.estimate(results, (*block, mask, kind), d) for d in shares]
-                paper = [PAPER[block][mask][i][DENSITIES.index(d)] if mask in MASKS else None
-                         for d in shares]  # fmt: skip
+                here = [estimate(results, (*block, mask, kind), d) for d in densities]
+                paper = blank
+                if mask in MASKS:
+                    paper = [PAPER[block][mask][i][DENSITIES.index(d)] for d in densities]
                 if mask in MASKS or any(here):
-                    cells = [cell for pair in zip(paper, here, strict=True) for cell in pair]
-                    rows.append((mask + " + ToST" * i, None, None, *cells))
-    return Table("test accuracy (%) by mask and sparsity", ("mask", *heads), tuple(rows))
+                    rows.append((mask + " + ToST" * i, [None, *paper], [None, *here]))
+    columns = ["dense", *map(sparsity_column, densities)]
+    return Table.paper_and_here("test accuracy (%) by mask and sparsity", "mask", columns, rows)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from figures import accuracy, effect_sizes
+from figures import accuracy, accuracy_plots, effect_sizes
+from figures.accuracy_plots import Look
 from figures.claims import Claim
 from figures.estimate import Estimate
 from figures.tables import Table
@@ -53,14 +54,14 @@ def claim(values: list[float], paper: float | None = None, room: float | None = 
 )
 def test_the_rule(given: Claim, word: str, why: str) -> None:
     verdict = given.judge({})
-    assert verdict.word.startswith(word)
+    assert verdict.outcome.startswith(word)
     assert why in verdict.why
 
 
 def test_what_is_computed_needs_no_seeds() -> None:
     for least, word in ((0.1, "reproduced"), (-0.1, "not reproduced")):
         exact = Claim("says", "quote", "source", lambda _, v=least: [1.0, v], exact=True)
-        assert exact.judge({}).word == word
+        assert exact.judge({}).outcome == word
         assert exact.judge({}).measured == Estimate(least)
 
 
@@ -95,7 +96,7 @@ def test_a_table_as_markdown_latex_and_csv() -> None:
 def test_a_table_as_html_names_its_rows_and_columns() -> None:
     text = TABLE.html()
     assert text.count('<th scope="col"') == 3
-    assert '<th scope="row">a</th><td class=n>71.12</td><td class=n>71.00 ± 2.48</td>' in text
+    assert '<th scope="row">a</th><td class="n">71.12</td><td class="n">71.00 ± 2.48</td>' in text
     assert "kind &amp; so on" in text
 
 
@@ -136,12 +137,13 @@ def test_gains_are_by_seed_and_room_is_what_is_missing() -> None:
     assert accuracy.estimate(RESULTS, "plain", 0.02) is None
 
 
-def test_a_ladder_has_means_intervals_and_the_dense_line() -> None:
+def test_a_plot_over_sparsity_has_means_intervals_and_the_dense_line() -> None:
     ax = style.new_axes()
-    accuracy.ladder(
-        ax, RESULTS, {"plain": ("Plain", "black"), "tweaked": ("T", "red")}, dense=["plain"]
-    )
+    curves = {"plain": ("Plain", Look("black")), "tweaked": ("T", Look("red", "s", ":"))}
+    accuracy_plots.plot(ax, RESULTS, curves)
+    accuracy_plots.plot_dense(ax, RESULTS, "plain", "black")
     plain, tweaked = ax.containers
+    assert tweaked.lines[0].get_markerfacecolor() == "white"
     np.testing.assert_allclose(plain.lines[0].get_ydata(), [91])
     np.testing.assert_allclose(sorted(tweaked.lines[0].get_ydata()), [50, 94.5])
     assert [line.get_ydata()[0] for line in ax.get_lines() if line.get_linestyle() == "--"] == [95]

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from figures import __main__, cost, items, page, store, verdicts
-from figures.lottery import fig05, fig09
-from figures.measurement import Need
+from figures import __main__, cost, page, readme, registry, store, verdicts
+from figures.lottery import fig05
+from figures.measurement import Measurement
 from figures.plan import plan
 from figures.scales import SCALES
 from figures.tost import fig08, table1, table4
-from figures.tost._runs import run
+from figures.tost.runs import run
 from training.config import Run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -44,7 +44,7 @@ def pictures(out: Path) -> dict[str, int]:
 
 
 def test_the_items_are_those_of_the_papers() -> None:
-    assert list(items.names()) == ITEMS
+    assert list(registry.names()) == ITEMS
     assert len(ITEMS) == 34  # 33 of the papers, one of them in two parts
 
 
@@ -56,9 +56,9 @@ def test_every_item_is_drawn_as_pdf_and_png(drawn: Path, name: str) -> None:
         assert image.width >= 600
         assert len(np.unique(np.asarray(image.convert("L")))) > 10
         caption = image.info["Description"]
-    module = items.item(name)
+    module = registry.module(name)
     assert module.__doc__.strip() in caption
-    assert ("scale smoke" in caption) == bool(module.NEEDS)
+    assert ("scale smoke" in caption) == bool(registry.measurements(name))
     if hasattr(module, "table"):
         markdown, latex, rows = (
             stem.with_suffix(f".{f}").read_text() for f in ("md", "tex", "csv")
@@ -70,17 +70,17 @@ def test_every_item_is_drawn_as_pdf_and_png(drawn: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_every_item_says_what_the_paper_claims(name: str) -> None:
-    module = items.item(name)
+    module = registry.module(name)
     paper, number = name.split("/")
     title = {"tost": "ToST", "lottery": "Lottery", "pipeline": "Pipeline"}[paper]
     kind = "Table" if number.startswith("table") else "Figure"
     digits = number.removeprefix("table").removeprefix("fig").lstrip("0")
     assert module.__doc__.startswith(f"{title}, {kind} {digits.replace('a1', 'A1')}")
-    for claim in module.CLAIMS:
+    for claim in registry.claims(name):
         assert claim.says
         assert claim.source
         assert len(claim.quote.split()) <= 40
-        assert claim.judge({}).measured is None or not module.NEEDS
+        assert claim.judge({}).measured is None or not registry.measurements(name)
 
 
 def test_a_second_call_does_no_work(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,11 +118,17 @@ def test_a_lost_picture_is_drawn_again_without_training(drawn: Path) -> None:
 
 def test_the_same_training_serves_several_items() -> None:
     plain = run("base", 0.1)
-    assert fig08.NEEDS["curve", "base", 0].run == plain == table4.NEEDS["base", 0.1, 0].run
-    assert SMOKE.key(Need(plain, "activations")) != SMOKE.key(
-        Need(plain, "activations", split="test")
+    assert (
+        fig08.MEASUREMENTS["curve", "base", 0].run
+        == plain
+        == table4.MEASUREMENTS["base", 0.1, 0].run
     )
-    assert SMOKE.key(fig08.NEEDS["curve", "GSk", 0]) != SMOKE.key(fig08.NEEDS["curve", "GSw", 0])
+    assert SMOKE.key(Measurement(plain, "activations")) != SMOKE.key(
+        Measurement(plain, "activations", split="test")
+    )
+    assert SMOKE.key(fig08.MEASUREMENTS["curve", "GSk", 0]) != SMOKE.key(
+        fig08.MEASUREMENTS["curve", "GSw", 0]
+    )
 
 
 def test_the_ladder_serves_all_figures() -> None:
@@ -177,7 +183,7 @@ def test_killed_half_way_it_goes_on(tmp_path: Path) -> None:
 def test_a_failed_training_is_reported_and_the_rest_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    swish = SMOKE.run(table1.NEEDS["Swish", 0].run)
+    swish = SMOKE.adapt(table1.MEASUREMENTS["Swish", 0].run)
     folder = tmp_path / "runs" / swish.id
     folder.mkdir(parents=True)
     (folder / "last.pt").write_text("not a checkpoint")
@@ -187,7 +193,7 @@ def test_a_failed_training_is_reported_and_the_rest_goes_on(
     shown = capsys.readouterr()
     assert f"{swish.id} failed" in shown.err
     assert "not a torch checkpoint" in shown.err
-    assert "tost/table1 is drawn without what failed" in shown.err
+    assert "tost/table1 is drawn without the measurements that failed" in shown.err
     assert "2 drawn" in shown.out
     with Image.open(tmp_path / "figures/tost/table1.png") as image:
         assert "1 of 3 measurements are missing" in image.info["Description"]
@@ -201,13 +207,13 @@ def test_a_failed_training_is_reported_and_the_rest_goes_on(
 
 def test_the_paper_scale_changes_nothing() -> None:
     for name in ITEMS:
-        for need in items.needs(name, PAPER).values():
-            assert PAPER.run(need.run) == need.run
+        for need in registry.measurements(name, PAPER).values():
+            assert PAPER.adapt(need.run) == need.run
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "hour"])
 def test_a_smaller_scale_keeps_the_proportions(scale: str) -> None:
-    here = SCALES[scale].run(run("ToST"))
+    here = SCALES[scale].adapt(run("ToST"))
     assert here.optim.lr_milestones == Run().optim.lr_milestones
     assert here.tweaks["ghost_skips"] == run("ToST").tweaks["ghost_skips"]
     assert here.tweaks["rescale"].steps == here.optim.epochs
@@ -215,27 +221,29 @@ def test_a_smaller_scale_keeps_the_proportions(scale: str) -> None:
 
 
 def test_early_is_the_papers_fifth_epoch() -> None:
-    need = fig05.NEEDS["LS"] if "LS" in fig05.NEEDS else fig05.NEEDS["LS", 0]
-    assert LAPTOP.kept(need) == "epoch-001.pt"
-    assert PAPER.kept(need) == "epoch-005.pt"
-    assert SMOKE.run(need.run).record.checkpoint_epochs == (1,)
+    need = fig05.MEASUREMENTS["LS", 0]
+    assert LAPTOP.checkpoint_name(need) == "epoch-001.pt"
+    assert PAPER.checkpoint_name(need) == "epoch-005.pt"
+    assert SMOKE.adapt(need.run).record.checkpoint_epochs == (1,)
     assert SMOKE.key(need) != SMOKE.key(replace(need, when="best"))
 
 
 def test_labels_that_come_to_the_same_run_are_one() -> None:
-    tweaked = [of for of, _, _ in items.needs("lottery/fig06", LAPTOP) if of[2] == "AT+TRT"]
+    tweaked = [
+        of for of, _, _ in registry.measurements("lottery/fig06", LAPTOP) if of[2] == "AT+TRT"
+    ]
     assert {data for _, data, _ in tweaked} == {"cifar10"}
     assert {net for net, _, _ in tweaked} == {"vgg16_bn", "resnet18", "mobilenet"}
-    assert len({of[:2] for of, _, _ in items.needs("lottery/fig06", PAPER)}) == 8
+    assert len({of[:2] for of, _, _ in registry.measurements("lottery/fig06", PAPER)}) == 8
 
 
 def test_other_data_can_stand_for_all() -> None:
     scale = replace(SCALES["hour"], data=dict.fromkeys(SCALES["hour"].data, "folder:/pictures"))
-    assert scale.run(run()).data == "folder:/pictures"
+    assert scale.adapt(run()).data == "folder:/pictures"
 
 
 def test_results_are_kept_apart_by_scale(tmp_path: Path) -> None:
-    need = Need(run(), "landscape")
+    need = Measurement(run(), "landscape")
     small, large = (store.path(need, scale, tmp_path) for scale in (SMOKE, LAPTOP))
     assert small != large
 
@@ -286,7 +294,7 @@ def test_the_page_has_every_item_and_claim_and_needs_no_network(drawn: Path) -> 
     tables = [name for name in ITEMS if "table" in name]
     assert text.count("data:image/png;base64,") == len(ITEMS) - len(tables)
     assert text.count("<caption>") == len(tables)
-    assert text.count("<q>") == sum(len(items.item(name).CLAIMS) for name in ITEMS)
+    assert text.count("<q>") == sum(len(registry.claims(name)) for name in ITEMS)
     assert not re.search(r'(src|href)="https?:', text)
     links = set(re.findall(r'href="([^"#]+)"', text))
     assert len(links) > 100
@@ -301,18 +309,18 @@ def test_the_page_shows_what_was_measured_elsewhere(
     other = {"scale": "hour", "hardware": "a GPU", "versions": "torch", "claims": [claim]}
     verdicts.save(other, tmp_path / "hour.json")
     monkeypatch.setattr(verdicts, "MEASURED", tmp_path)
-    text = page.html(found, verdicts.elsewhere(SMOKE), SMOKE, drawn, "stamp")
+    text = page.html(found, verdicts.of_other_scales(SMOKE), SMOKE, drawn, "stamp")
     assert "+12.34 ± 1.00" in text
     assert "a GPU" in text
 
 
 def test_claims_are_kept_a_line_each(drawn: Path) -> None:
     lines = (drawn / "figures/claims.json").read_text().splitlines()
-    claims = [claim for name in ITEMS for claim in items.item(name).CLAIMS]
+    claims = [claim for name in ITEMS for claim in registry.claims(name)]
     assert len(lines) == len(claims) + 2
     found = json.loads("\n".join(lines))
     assert found["scale"] == "smoke"
-    table = verdicts.markdown(found).splitlines()
+    table = readme.claim_table(found).splitlines()
     assert len(table) == len(claims) + 2
     assert {line.count("|") for line in table} == {6}
 
@@ -327,4 +335,3 @@ def test_a_plan_is_in_order(tmp_path: Path) -> None:
 def test_distillation_stands_on_the_dense_net() -> None:
     runs = cost.trainings("lottery/fig09", PAPER).values()
     assert any(not one.tweaks and one.mask.density == 1 for one in runs)
-    assert fig09.SEEDS == 1

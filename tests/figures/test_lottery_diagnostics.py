@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from figures.histories import before_first_drop
+from figures.loss_surfaces import log_distance, mean_rise
 from figures.lottery import fig02, fig03, fig05, fig10, fig11, figa12, tablea1
-from figures.lottery._runs import LEVELS
+from figures.lottery.runs import LEVELS
 from figures.scales import SCALES
 from sparsediag import models
 
@@ -69,7 +71,7 @@ MADE: dict[Any, Callable[[Any], Any]] = {
 
 
 def made(module: Any) -> dict[Any, Any]:
-    return {label: MADE[module](label) for label in module.NEEDS}
+    return {label: MADE[module](label) for label in module.MEASUREMENTS}
 
 
 def drawn(module: Any, results: dict[Any, Any]) -> Any:
@@ -96,12 +98,12 @@ def test_it_copes_with_what_is_missing(module: Any) -> None:
         for claim in module.CLAIMS:
             claim.judge(part)
     for claim in module.CLAIMS:
-        assert claim.judge({}).word == "not testable at this scale"
+        assert claim.judge({}).outcome == "not testable at this scale"
 
 
 @pytest.mark.parametrize("module", MADE, ids=lambda module: module.__name__)
 def test_its_trainings_are_those_of_the_papers_figure_1(module: Any) -> None:
-    for need in module.NEEDS.values():
+    for need in module.MEASUREMENTS.values():
         assert (need.run.model.name, need.run.data) == ("resnet18", "cifar100")
         assert bool(need.run.record.eigenvalue_every) == (module is figa12)
         assert need.run.mask.density in LEVELS.values()
@@ -109,8 +111,8 @@ def test_its_trainings_are_those_of_the_papers_figure_1(module: Any) -> None:
 
 def test_figure_2_has_a_mean_over_seeds_and_hollow_marks_for_dead_weights() -> None:
     results = {
-        label: curvature(10.0 ** (1 + label[2]) * (2 if label[3] == "dense" else 1))
-        for label in fig02.NEEDS
+        label: curvature(10.0 ** (1 + label[3]) * (2 if label[2] == "dense" else 1))
+        for label in fig02.MEASUREMENTS
     }
     left, right = fig02.draw(results, LAPTOP).axes
     marks = [one for one in left.get_lines() if one.get_marker() in "osD"]
@@ -127,7 +129,7 @@ def test_figure_2_has_a_mean_over_seeds_and_hollow_marks_for_dead_weights() -> N
 def test_figure_2_counts_powers_of_ten_with_and_without_the_norm() -> None:
     results = {
         label: curvature(100 if label[0] == "ReLU" else 10, 1 if label[0] == "ReLU" else 10)
-        for label in fig02.NEEDS
+        for label in fig02.MEASUREMENTS
     }
     swish, mish, scaled, _ = margins(fig02, results)
     np.testing.assert_allclose(swish, [1, 1, 1])
@@ -136,17 +138,17 @@ def test_figure_2_counts_powers_of_ten_with_and_without_the_norm() -> None:
 
 
 def test_figure_2_leaves_out_what_has_no_logarithm() -> None:
-    results = made(fig02) | {("Swish", MIDDLE, 0, "live"): curvature(-1.0)}
+    results = made(fig02) | {("Swish", MIDDLE, "live", 0): curvature(-1.0)}
     assert fig02.CLAIMS[0].judge(results).measured.count == 2
 
 
 def test_figure_3_follows_the_signal_through_the_block() -> None:
-    steps = fig03.steps(fig03.net().get_submodule("layer1.1"))
-    assert [step.name for step in steps] == [
+    steps = fig03.boxes(fig03.build_net().get_submodule("layer1.1"))
+    assert [step.text for step in steps] == [
         "input", "3x3 conv", "batch norm", "+", "ReLU", "3x3 conv", "batch norm", "+", "+", "ReLU",
         "output",
     ]  # fmt: skip
-    sums = [(steps[s.source].name, s.side, s.new) for s in steps if s.name == "+"]
+    sums = [(steps[s.source].text, s.on_skip, s.is_new) for s in steps if s.text == "+"]
     assert sums == [
         ("input", "batch norm", True),
         ("ReLU", "batch norm", True),
@@ -155,15 +157,15 @@ def test_figure_3_follows_the_signal_through_the_block() -> None:
 
 
 def test_figure_3_tells_how_shapes_are_fitted() -> None:
-    steps = fig03.steps(fig03.net().get_submodule("layer2.0"))
-    sides = [step.side.split("\n") for step in steps if step.name == "+"]
+    steps = fig03.boxes(fig03.build_net().get_submodule("layer2.0"))
+    sides = [step.on_skip.split("\n") for step in steps if step.text == "+"]
     assert sides[0] == ["pool 2x2", "pad 64 → 128", "batch norm"]
     assert sides[2] == ["1x1 conv, /2", "batch norm"]
 
 
 def test_figure_3_draws_no_skip_where_there_is_none() -> None:
     block = models.build("resnet18", width=2).get_submodule("layer1.1")
-    assert [step.new for step in fig03.steps(block) if step.name == "+"] == [False]
+    assert [step.is_new for step in fig03.boxes(block) if step.text == "+"] == [False]
     fig = fig03.draw({}, LAPTOP)
     assert "16 new skips" in fig.get_suptitle()
     for ax in fig.axes:
@@ -184,7 +186,7 @@ def test_figure_5_tells_the_factor_to_the_plain_net_and_that_of_chance() -> None
 
 def test_figure_5_compares_with_label_smoothing_seed_by_seed() -> None:
     heights = {"vanilla": 1.0, "skip": 0.01, "LS": 10.0, "LRsI": 1.0}
-    results = {label: plane(heights[label[0]]) for label in fig05.NEEDS}
+    results = {label: plane(heights[label[0]]) for label in fig05.MEASUREMENTS}
     skip, rescaled = margins(fig05, results)
     np.testing.assert_allclose(skip, [1, 1, 1])
     np.testing.assert_allclose(rescaled, [-1, -1, -1])
@@ -194,13 +196,13 @@ def test_figure_5_compares_with_label_smoothing_seed_by_seed() -> None:
 
 def test_a_point_that_overflows_is_left_out_of_the_distance() -> None:
     loss = np.array([1.0, np.inf, np.nan, 100.0])
-    assert fig05.apart(loss, np.ones(4)) == pytest.approx(1.0)
+    assert log_distance(loss, np.ones(4)) == pytest.approx(1.0)
 
 
 def test_figure_10_draws_the_mean_change_and_the_range() -> None:
-    results = {label: line(2 + (1 + label[1]) * X**2, 2.0) for label in fig10.NEEDS}
+    results = {label: line(2 + (1 + label[1]) * X**2, 2.0) for label in fig10.MEASUREMENTS}
     (ax,) = fig10.draw(results, LAPTOP).axes
-    assert set(curves(ax)) == set(fig10.KINDS)
+    assert set(curves(ax)) == set(fig10.LOOKS)
     for curve in curves(ax).values():
         np.testing.assert_allclose(curve.get_ydata(), 2 * X**2)
     assert len(ax.collections) == 2
@@ -210,7 +212,9 @@ def test_figure_10_draws_the_mean_change_and_the_range() -> None:
 
 def test_figure_10_counts_the_mean_rise() -> None:
     steep = {"vanilla": 4.0, "AT+TRT": 1.0, "skip": 6.0}
-    results = {label: line(1 + steep.get(label[0], 4.0) * X**2, 1.0) for label in fig10.NEEDS}
+    results = {
+        label: line(1 + steep.get(label[0], 4.0) * X**2, 1.0) for label in fig10.MEASUREMENTS
+    }
     both, skip, *rest = margins(fig10, results)
     np.testing.assert_allclose(both, [1.5] * 3)
     np.testing.assert_allclose(skip, [-1] * 3)
@@ -218,10 +222,10 @@ def test_figure_10_counts_the_mean_rise() -> None:
 
 
 def test_figure_11_counts_the_rise_of_the_clamped_loss() -> None:
-    assert fig11.rise(images(3.0, 8.0, centre=1.0)) == pytest.approx(4.5)
-    assert fig11.rise(images(8.0, centre=20.0)) == 0
+    assert mean_rise(images(3.0, 8.0, centre=1.0)) == pytest.approx(4.5)
+    assert mean_rise(images(8.0, centre=20.0)) == 0
     heights = {"vanilla": 4.0, "LRsI": 3.0, "skip": 5.0, "LS": 2.0}
-    results = {label: images(heights[label[0]]) for label in fig11.NEEDS}
+    results = {label: images(heights[label[0]]) for label in fig11.MEASUREMENTS}
     rescaled, skip, smooth, most = margins(fig11, results)
     assert (rescaled, skip, smooth) == ([1] * 3, [-1] * 3, [2] * 3)
     np.testing.assert_allclose(most, np.log10(2) - np.log10(4 / 3))
@@ -275,13 +279,14 @@ def test_figure_a12_compares_phases_seed_by_seed() -> None:
 
 def test_figure_a12_without_a_drop_takes_the_whole_training() -> None:
     rows = [{"lr": 0.1}] * 40
-    assert (figa12.initial(rows), figa12.final(rows)) == (slice(0, 40), slice(0, 40))
-    assert figa12.first(rows) == slice(0, 2)
+    assert before_first_drop(rows) == figa12.after_last_drop(rows) == rows
+    assert figa12.first_twentieth(rows) == rows[:2]
 
 
 def test_table_a1_has_the_papers_numbers_beside_ours() -> None:
     results = {
-        label: zeros(*(np.array([0.1, 0.2, 0.3, 0.4]) + 0.01 * label[2])) for label in tablea1.NEEDS
+        label: zeros(*(np.array([0.1, 0.2, 0.3, 0.4]) + 0.01 * label[2]))
+        for label in tablea1.MEASUREMENTS
     }
     table = tablea1.table(results, LAPTOP)
     rows = {row[0]: row[1:] for row in table.rows}
@@ -303,5 +308,5 @@ def test_table_a1_takes_the_sparsities_that_all_seeds_have() -> None:
     depth, swish = margins(tablea1, results)
     np.testing.assert_allclose(depth, [40] * 3)
     np.testing.assert_allclose(swish, [-1] * 3)
-    assert tablea1.CLAIMS[1].judge(results).word == "not reproduced"
+    assert tablea1.CLAIMS[1].judge(results).outcome == "not reproduced"
     assert tablea1.CLAIMS[1].paper == pytest.approx(0.61)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from figures import accuracy, effect_sizes
+from figures.effect_sizes import gain_over_best
 from figures.estimate import Estimate
-from figures.items import needs
-from figures.pipeline import _rows, fig01, fig02
+from figures.pipeline import accuracies, fig01, fig02
 from figures.pipeline import table1 as pipeline1
 from figures.pipeline import table2 as pipeline2
-from figures.pipeline._runs import MANY_STEPS, NO_SIZE, run
+from figures.pipeline.runs import MANY_STEPS, NO_SIZE, TRAINING_FREE, run
+from figures.registry import measurements
 from figures.scales import SCALES
 from figures.tables import Table
 from figures.tost import table1, table2, table3, table5
@@ -34,7 +35,7 @@ def history(percent: float) -> list[dict[str, Any]]:
 def as_printed(item: Any) -> dict[Any, Any]:
     """Three seeds, a point apart, around the paper's own numbers; baselines where it has none."""
     results = {}
-    for kind, density, seed in item.NEEDS:
+    for kind, density, seed in item.MEASUREMENTS:
         if item is table2:
             *block, mask, how = kind
             if mask == "dense":
@@ -49,7 +50,7 @@ def as_printed(item: Any) -> dict[Any, Any]:
         else:
             table = pipeline1 if item in (pipeline1, fig01) else pipeline2
             at = table.DENSITIES.index(density)
-            row = {"SNIP": _rows.BEST, NO_SIZE: "+ ZerO"}.get(kind, kind)
+            row = {"SNIP": accuracies.BEST, NO_SIZE: "+ ZerO"}.get(kind, kind)
             mean = table.PAPER.get(row, (9.0,) * 5)[at] + (kind == NO_SIZE)
         results[kind, density, seed] = history(mean + seed - 1)
     return results
@@ -81,14 +82,16 @@ def pairs(row: tuple[Any, ...]) -> list[tuple[Any, float | None]]:
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.__name__)
 def test_an_item_copes_with_whatever_is_there(item: Any) -> None:
-    whole = {key: activations(0.1) for key in item.NEEDS} if item is table1 else as_printed(item)
+    whole = (
+        {key: activations(0.1) for key in item.MEASUREMENTS} if item is table1 else as_printed(item)
+    )
     some = list(whole.items())
     for kept in (some[:1], some[-1:], some[::7], some[1::2]):
         drawn(item, dict(kept))
         for claim in item.CLAIMS:
             claim.judge(dict(kept))
     for scale in SCALES.values():
-        there = {label: whole[label] for label in needs(name(item), scale)}
+        there = {label: whole[label] for label in measurements(name(item), scale)}
         if there:
             drawn(item, there)
         for claim in item.CLAIMS:
@@ -107,19 +110,19 @@ def test_the_papers_own_numbers_give_its_margins(item: Any) -> None:
         assert found is not None
         if claim.paper is not None:
             assert found.mean == pytest.approx(claim.paper, abs=1e-6)
-        assert claim.judge(results).word == "reproduced"
+        assert claim.judge(results).outcome == "reproduced"
 
 
 @pytest.mark.parametrize("item", ACCURACIES, ids=lambda item: item.__name__)
 def test_no_claim_holds_where_all_nets_are_alike(item: Any) -> None:
-    results = {key: history(50.0 + key[-1]) for key in item.NEEDS}
+    results = {key: history(50.0 + key[-1]) for key in item.MEASUREMENTS}
     for claim in item.CLAIMS:
         found = claim.judge(results).measured
         assert found is not None
         if "is within" in claim.says:
             continue
         assert found.mean == pytest.approx(0)
-        assert claim.judge(results).word != "reproduced"
+        assert claim.judge(results).outcome != "reproduced"
 
 
 @pytest.mark.parametrize("item", ACCURACIES, ids=lambda item: item.__name__)
@@ -132,12 +135,12 @@ def test_the_opposite_is_no_reproduction(item: Any) -> None:
         if "is within" not in claim.says:
             assert all(margin < 0 for margin in claim.margin(turned)), claim.says
     if item is pipeline1:
-        better = {key: history(60.0 + (key[0] == "+ ZerO, Mask")) for key in item.NEEDS}
+        better = {key: history(60.0 + (key[0] == "+ ZerO, Mask")) for key in item.MEASUREMENTS}
         assert list(item.CLAIMS[2].margin(better)) == pytest.approx([-1] * 3)
 
 
 def test_table_1_takes_the_last_blocks_of_each_seed() -> None:
-    results = {(label, seed): activations(0.01 * seed) for label, seed in table1.NEEDS}
+    results = {(label, seed): activations(0.01 * seed) for label, seed in table1.MEASUREMENTS}
     found = rows(table1.table(results, LAPTOP))
     assert pairs(found["ReLU"]) == list(zip(table1.PAPER["ReLU"], (11, 21, 31, 41), strict=True))
     assert pairs(found["Mish, exactly 0"]) == [(None, v) for v in (5.5, 10.5, 15.5, 20.5)]
@@ -148,7 +151,7 @@ def test_table_1_compares_relu_with_each_of_the_others() -> None:
     shift = {"ReLU": 0.3, "Swish": 0.0, "Mish": 0.4}
     results = {
         (label, seed): activations(shift[label] + 0.01 * seed * (label == "ReLU"))
-        for label, seed in table1.NEEDS
+        for label, seed in table1.MEASUREMENTS
     }
     swish, mish = table1.CLAIMS
     assert list(swish.margin(results)) == pytest.approx([30, 31, 32])
@@ -169,7 +172,7 @@ def test_table_2_has_a_block_a_net_and_data_set_headed_by_the_dense_net() -> Non
 
 
 def test_table_2_leaves_out_what_a_smaller_scale_does_not_train() -> None:
-    wanted = needs("tost/table2", LAPTOP)
+    wanted = measurements("tost/table2", LAPTOP)
     assert {kind[:2] for kind, _, _ in wanted} == {FIRST}
     found = table2.table({label: history(50) for label in wanted}, LAPTOP)
     assert [row[0] for row in found.rows].count("SNIP") == 1
@@ -179,14 +182,14 @@ def test_table_2_leaves_out_what_a_smaller_scale_does_not_train() -> None:
 
 
 def test_the_single_step_is_the_only_difference_of_its_row() -> None:
-    one = table2.NEEDS[((*FIRST, table2.ONE_STEP, "base"), 0.02, 1)].run
-    many = table2.NEEDS[((*FIRST, "SynFlow", "base"), 0.02, 1)].run
+    one = table2.MEASUREMENTS[((*FIRST, table2.ONE_STEP, "base"), 0.02, 1)].run
+    many = table2.MEASUREMENTS[((*FIRST, "SynFlow", "base"), 0.02, 1)].run
     assert one.mask == Synflow(0.02, steps=1)
     assert many.mask == Synflow(0.02, steps=100)
     assert (one.on_disconnected, one.model, one.seed) == ("warn", many.model, many.seed)
-    assert {(kind[0], kind[3], d) for kind, d, _ in table2.NEEDS if kind[2] == table2.ONE_STEP} == {
-        ("resnet32", "base", 0.02)
-    }
+    assert {
+        (kind[0], kind[3], d) for kind, d, _ in table2.MEASUREMENTS if kind[2] == table2.ONE_STEP
+    } == {("resnet32", "base", 0.02)}
 
 
 def test_table_3_has_the_papers_columns() -> None:
@@ -205,37 +208,37 @@ def test_training_free_is_the_best_by_its_mean() -> None:
     results = {("SNIP", 0.1, seed): history(60 + seed) for seed in range(3)}
     results |= {("Random", 0.1, seed): history(value) for seed, value in enumerate((90, 10, 10))}
     results |= {(MANY_STEPS, 0.1, 0): history(99)}
-    found = _rows.estimate(results, _rows.BEST, 0.1)
+    found = accuracies.estimate(results, accuracies.BEST, 0.1)
     assert found == accuracy.estimate(results, "SNIP", 0.1)
-    assert effect_sizes.lead("SNIP", ["Random"], 0.1)(results) == pytest.approx([-30, 51, 52])
+    assert gain_over_best("SNIP", ["Random"], 0.1)(results) == pytest.approx([-30, 51, 52])
 
 
 def test_a_lead_is_over_the_best_of_the_others_in_each_seed() -> None:
     values = {"a": (50, 60), "b": (40, 70), "c": (45, 10)}
     results = {(k, d, s): history(v) for k, row in values.items() for s, v in enumerate(row)
                for d in (0.1, 0.01)}  # fmt: skip
-    assert effect_sizes.lead("a", "bc", 0.1)(results) == pytest.approx([5, -10])
-    assert effect_sizes.lead("a", "b", 0.1, 0.01, 0.5)(results) == pytest.approx([10, -10])
-    assert effect_sizes.lead("a", "b", 0.1, 0.01, 0.5, whole=True)(results) == []
-    assert effect_sizes.lead("a", "bx", 0.1)(results) == []
-    assert effect_sizes.lead("a", "x", 0.1)(results) == []
-    assert effect_sizes.room_above("a", "bc", 0.1)(results) == pytest.approx(45)
+    assert gain_over_best("a", "bc", 0.1)(results) == pytest.approx([5, -10])
+    assert gain_over_best("a", "b", 0.1, 0.01, 0.5)(results) == pytest.approx([10, -10])
+    assert gain_over_best("a", "b", 0.1, 0.01, 0.5, complete=True)(results) == []
+    assert gain_over_best("a", "bx", 0.1)(results) == []
+    assert gain_over_best("a", "x", 0.1)(results) == []
+    assert effect_sizes.room_above_best("a", "bc", 0.1)(results) == pytest.approx(45)
     del results["b", 0.1, 0]
-    assert effect_sizes.lead("a", "bc", 0.1)(results) == pytest.approx([-10])
-    both = effect_sizes.joined(
-        min, effect_sizes.lead("a", "b", 0.1), effect_sizes.lead("a", "c", 0.1)
-    )
+    assert gain_over_best("a", "bc", 0.1)(results) == pytest.approx([-10])
+    both = effect_sizes.minimum(gain_over_best("a", "b", 0.1), gain_over_best("a", "c", 0.1))
     assert both(results) == pytest.approx([-10])
 
 
 def test_nets_that_learn_nothing_test_no_claim_of_the_pipeline() -> None:
     for item in (pipeline1, pipeline2, fig01, fig02):
-        dead = {key: history(9.0 + 0.1 * key[-1] * key[0].startswith("+")) for key in item.NEEDS}
+        dead = {
+            key: history(9.0 + 0.1 * key[-1] * key[0].startswith("+")) for key in item.MEASUREMENTS
+        }
         for claim in item.CLAIMS:
             if claim.paper is not None:
-                assert claim.judge(dead).word == "not testable at this scale", claim.says
+                assert claim.judge(dead).outcome == "not testable at this scale", claim.says
     dead |= {("RigL", 0.01, seed): history(60.0) for seed in range(3)}
-    assert effect_sizes.room_above(["+ Mask"], ["RigL"], 0.01)(dead) == pytest.approx(40)
+    assert effect_sizes.room_above_best(["+ Mask"], ["RigL"], 0.01)(dead) == pytest.approx(40)
 
 
 def test_a_pipeline_table_gives_densities_as_compressions_too() -> None:
@@ -244,7 +247,7 @@ def test_a_pipeline_table_gives_densities_as_compressions_too() -> None:
     assert found.rows[0][1::2] == ("1", "1.5", "2", "2.5")
     assert [row[0] for row in found.rows[1:7]] == list(pipeline1.PAPER)
     assert pairs(rows(found)["+ ZerO, Mask"]) == [(v, v) for v in (97.2, 87.8, 89.0, 65.0)]
-    assert pairs(rows(found)[_rows.BEST]) == [(v, v) for v in (97.3, 93.2, 57.0, 11.4)]
+    assert pairs(rows(found)[accuracies.BEST]) == [(v, v) for v in (97.3, 93.2, 57.0, 11.4)]
     assert pairs(rows(found)[NO_SIZE]) == [(None, v) for v in (98.2, None, 67.2, None)]
 
 
@@ -254,7 +257,7 @@ def test_the_pipeline_at_the_papers_scale_is_its_trainings_and_eight_more() -> N
     found = [trainings(f"pipeline/{name}", PAPER) for name in ("table1", "table2")]
     assert list(map(len, found)) == [40 + 5, 64 + 3]
     for fig, tab in ((fig01, pipeline1), (fig02, pipeline2)):
-        assert fig.NEEDS is tab.NEEDS
+        assert fig.MEASUREMENTS is tab.MEASUREMENTS
 
 
 def test_the_runs_of_the_pipeline_are_the_papers() -> None:
@@ -267,7 +270,7 @@ def test_the_runs_of_the_pipeline_are_the_papers() -> None:
     free, pressed = run(NO_SIZE, 0.1), run("+ ZerO, Mask", 0.1)
     assert (free.mask.lambda_l1, pressed.mask.lambda_l1) == (0.0, 1e-5)
     assert free.mask.lambda_binary == pressed.mask.lambda_binary
-    assert {run(kind, 0.1).on_disconnected for kind in _rows.FREE} == {"warn"}
+    assert {run(kind, 0.1).on_disconnected for kind in TRAINING_FREE} == {"warn"}
 
 
 @pytest.mark.parametrize(("fig", "table"), [(fig01, pipeline1), (fig02, pipeline2)])
@@ -277,9 +280,9 @@ def test_a_pipeline_figure_draws_the_paper_beside_ours(fig: Any, table: Any) -> 
     assert list(lines[0]) == list(table.PAPER)
     for row, numbers in table.PAPER.items():
         for found in lines:
-            np.testing.assert_allclose(np.array(found[row].get_ydata(), float), numbers)
+            np.testing.assert_allclose(found[row].get_ydata(), numbers)
             np.testing.assert_allclose(np.array(found[row].get_xdata(), float), table.DENSITIES)
-            dashed = row in (_rows.BEST, "vanilla", "RigL")
+            dashed = row in (accuracies.BEST, "vanilla", "RigL")
             assert (found[row].get_linestyle() == "--") == dashed
     assert MANY_STEPS in lines[1]
     assert theirs.get_title() == "the paper"

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from figures import items, store
-from figures.measurement import Need
+from figures import registry, store
+from figures.measurement import Measurement
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
 from sparsediag.diagnostics.result import Result
@@ -40,11 +40,11 @@ def measurements(settings: Settings) -> Measurements:
         yield "trainings", no_data
         return
     scale = scale_of(settings)
-    todo = plan(items.at(scale), scale, settings.out)
+    todo = plan(registry.at_scale(scale), scale, settings.out)
     known = {row["run"] for file in (KEPT, settings.out / "kept.jsonl") for row in read(file)}
     missing = [run for run in todo.runs.values() if key(run) not in known]
     yield "kept from earlier calls", lambda: {"trainings": len(known)}
-    measured = {scale.run(need.run).id for need in todo.measurements.values()}
+    measured = {scale.adapt(need.run).id for need in todo.measurements.values()}
     missing.sort(key=lambda run: len(stages(run)))
     if settings.dry:  # a training, and one with something to measure
         missing = missing[:1] + [run for run in missing[1:] if run.id in measured][:1]
@@ -105,9 +105,9 @@ def _fit(run: Run, settings: Settings) -> None:
             fit(run, out=settings.out, device=str(settings.device), on_epoch=watch)
 
 
-def _needs(run: Run, todo: Plan, scale: Scale) -> Iterator[tuple[str, Need]]:
+def _needs(run: Run, todo: Plan, scale: Scale) -> Iterator[tuple[str, Measurement]]:
     """Yield the measurements of a run that figures need, spectra first."""
-    found = [(n, need) for n, need in todo.measurements.items() if scale.run(need.run) == run]
+    found = [(n, need) for n, need in todo.measurements.items() if scale.adapt(need.run) == run]
     yield from sorted(found, key=lambda pair: pair[1].along is not None)
 
 

@@ -11,10 +11,8 @@ from training.masks import METHODS
 from training.masks.dense import Dense
 from training.tweaks import TWEAKS, Tweak
 
-Options = dict[str, Any]
-
-# by the paper's names
-KINDS: dict[str, dict[str, Options]] = {
+# the paper's names for tweaks -> their options
+KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {},
     "GSk": {"ghost_skips": {}},
     "GSw": {"ghost_neurons": {}},
@@ -37,9 +35,7 @@ MASKS = {
     "SynFlow": "synflow",
     "LTH": "lottery",
 }
-
-
-recipe = cache(Run.load)
+load_recipe = cache(Run.load)
 
 
 def run(
@@ -52,24 +48,32 @@ def run(
     data: str = "cifar100",
     activation: Any = "relu",
 ) -> Run:
-    """A training of ResNet-18 on CIFAR-100 from a lottery ticket, or what else is asked for.
+    """Return a training; the default is ResNet-18 on CIFAR-100 from a lottery ticket.
 
-    Lottery tickets are those of one chain: their seeds differ in the order of the data. The plain
-    net and ToST record eigenvalues and gradient flow at the paper's 90 %.
+    The lottery tickets of all seeds have the same mask: the seeds differ in the order of the data.
+    At the paper's 90 % sparsity the plain network and ToST record eigenvalues and gradient flow.
+
+    Args:
+        kind: One of `KINDS`.
+        density: Share of the weights that remain; 1 for the dense network.
+        seed: Seed.
+        mask: One of `MASKS`.
+        net: The network.
+        data: The data set.
+        activation: The activation function.
     """
-    paper = recipe(f"tost_{net}_{data}")
-    lottery = mask == "LTH" and density < 1
-    method = METHODS[MASKS[mask]](density=density) if density < 1 else Dense()
-    watched = (mask, density, net, data) == ("LTH", 0.1, "resnet18", "cifar100")
-    recorded = watched and kind in ("base", "ToST") and activation == "relu"
+    paper = load_recipe(f"tost_{net}_{data}")
+    is_ticket = mask == "LTH" and density < 1
+    default = (mask, density, net, data) == ("LTH", 0.1, "resnet18", "cifar100")
+    recorded = default and kind in ("base", "ToST") and activation == "relu"
     tweaks: dict[str, Tweak] = {name: TWEAKS[name](**o) for name, o in KINDS[kind].items()}
     return replace(
         paper,
-        on_disconnected="warn" if density < 1 else "error",  # a net cut through stays at chance
+        on_disconnected="warn" if density < 1 else "error",  # else it stays at chance
         seed=seed,
-        mask_seed=0 if lottery and seed else None,
+        mask_seed=0 if is_ticket and seed else None,
         model=replace(paper.model, activation=activation),
-        mask=method,
+        mask=METHODS[MASKS[mask]](density=density) if density < 1 else Dense(),
         tweaks=tweaks,
         record=Record(gradient_flow=recorded, eigenvalue_every=int(recorded)),
     )
