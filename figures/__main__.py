@@ -14,8 +14,8 @@ from figures.scales import SCALES, Scale
 from sparsediag.core.errors import unknown_name
 from sparsediag.data.datasets import DATASETS
 from sparsediag.plotting import terminal
-from training.dependencies import fetch
-from training.executors import ENGINES, fitting
+from training.executors import ENGINES, max_jobs
+from training.progress import download_data
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def _validate(options: argparse.Namespace) -> tuple[list[str], Scale]:
     if options.engine not in ENGINES:
         raise ValueError(unknown_name("engine", options.engine, ENGINES))
     if options.jobs is None:
-        options.jobs = fitting()
+        options.jobs = max_jobs()
     if options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs}: need 1 or more")
     wanted: list[str] = []
@@ -108,11 +108,11 @@ def _execute(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str,
     """Run all tasks with one progress bar; return the errors by task."""
     if not todo.work.tasks:
         return {}
-    fetch(todo.runs.values())
+    download_data(todo.runs.values())
     weights = {name: cost.weight(name, todo) for name in todo.work.tasks}
     with terminal.progress_bars() as bars:
         bar = bars.add_task(f"{scale.name} figures", total=round(sum(weights.values())))
-        errors = todo.work.do(
+        errors = todo.work.run(
             jobs=options.jobs,
             engine=options.engine,
             done=lambda name: bars.advance(bar, weights[name]),

@@ -16,9 +16,8 @@ from figures.plan import Plan
 from figures.scales import Scale
 from sparsediag import models
 from sparsediag.data.datasets import DATASETS
-from training.config import Run
-from training.dependencies import stages
-from training.model import Model
+from training.config import Model, Run
+from training.dependencies import with_prerequisites
 
 # Operations per second that a GPU is assumed to sustain in training: a ResNet-18 with 1.1 GFLOP per
 # image at 10 s per epoch of CIFAR. A guess for planning; measure yours with one training.
@@ -73,7 +72,7 @@ def trainings(name: str, scale: Scale) -> dict[str, Run]:
     return {
         stage.id: stage
         for measurement in registry.measurements(name, scale).values()
-        for stage in stages(scale.adapt(measurement.run))
+        for stage in with_prerequisites(scale.adapt(measurement.run))
     }
 
 

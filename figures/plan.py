@@ -10,10 +10,11 @@ from pathlib import Path
 from figures import registry, store
 from figures.measurement import Measurement
 from figures.scales import Scale
-from training import dependencies
 from training.config import Run
+from training.dependencies import with_prerequisites
 from training.loop import fit
-from training.task_graph import Work
+from training.progress import add_trainings
+from training.task_graph import TaskGraph
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Plan:
         pictures: The items to draw.
     """
 
-    work: Work = field(default_factory=lambda: Work({}, {}))
+    work: TaskGraph = field(default_factory=lambda: TaskGraph({}, {}))
     runs: dict[str, Run] = field(default_factory=dict)
     measurements: dict[str, Measurement] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
@@ -53,8 +54,8 @@ def _add(measurement: Measurement, todo: Plan, scale: Scale, out: Path) -> str:
     if store.exists(measurement, scale, out):
         return ""
     run = scale.adapt(measurement.run)
-    training_task = dependencies.plan(run, out, todo.work)
-    for stage in dependencies.stages(run):
+    training_task = add_trainings(todo.work, run, out)
+    for stage in with_prerequisites(run):
         if stage.id in todo.work.tasks:
             todo.runs[stage.id] = stage
             todo.work.tasks[stage.id] = (_fit, (stage, out))

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import sparsediag
 from figures.measurement import Measurement
 from training.compute import Compute
-from training.config import Run
+from training.config import Model, Run
 from training.masks.lottery import Lottery
-from training.model import Model
-from training.schedule import epoch_at
+from training.optim import epoch_at
 from training.tweaks.rescale import Rescale
 
 NETS = {

@@ -15,9 +15,9 @@ USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--ou
 
   RUN            a run file (TOML), or the name of a recipe
   --KEY VALUE    any key of the run file, dotted: --seed 3 --optim.lr 0.05 --mask.density 0.02
-  --seeds N      N runs, from N seeds that follow one another
-  --jobs N       that many at a time; they share the cores, or the GPU (default: 1)
-  --out FOLDER   where to write runs/<id>/ (default: out)
+  --seeds N      train N runs with consecutive seeds
+  --jobs N       runs at a time; they share the cores, or the GPU (default: 1)
+  --out FOLDER   write to runs/<id>/ in this folder (default: out)
   --device NAME  auto, cpu, cuda or cuda:N (default: auto)
   --debug        show the traceback of an error
 
@@ -25,31 +25,31 @@ USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--ou
 """
 
 
-def changes(words: list[str]) -> dict[str, Any]:
-    """`--a.b 1 --c=x` as dotted keys and values; a value is TOML where it can be, else a string.
+def parse_changes(words: list[str]) -> dict[str, Any]:
+    """Return `--a.b 1 --c=x` as dotted keys and values, which are TOML if possible, else strings.
 
-    >>> changes(["--optim.lr", "0.05", "--data=mnist"])
+    >>> parse_changes(["--optim.lr", "0.05", "--data=mnist"])
     {'optim.lr': 0.05, 'data': 'mnist'}
     """
-    found = {}
+    changes: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
         if not word.startswith("--"):
             raise ValueError(f"'{word}': need --KEY VALUE after the run file")
         key, equals, value = word[2:].partition("=")
-        if not equals:
-            value = next(rest, "")
-            if not value:
-                raise ValueError(f"--{key} needs a value")
+        value = value if equals else next(rest, "")
+        if not (equals or value):
+            raise ValueError(f"--{key} needs a value")
         try:
-            found[key] = tomllib.loads(f"value = {value}")["value"]
+            changes[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            found[key] = value
-    return found
+            changes[key] = value
+    return changes
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train one run, or one from each of some seeds; prints the paths of their best checkpoints."""
+    """Train a run, for one or several seeds, and print the paths of the best checkpoints."""
+    # argparse, since the keys of a run file are not known before it is read
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("run", nargs="?")
     parser.add_argument("-h", "--help", action="store_true")
@@ -68,20 +68,20 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if options.help else 2
     try:
         from training.config import Run
-        from training.progress import together
+        from training.progress import fit_all
         from training.setup import finished
 
         if rest and words.index(rest[0]) < words.index(options.run):
             raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")
         if min(options.seeds, options.jobs) < 1:
             raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: need 1 or more")
-        run = Run.load(options.run, changes(rest))
+        run = Run.load(options.run, parse_changes(rest))
         runs = [replace(run, seed=run.seed + i) for i in range(options.seeds)]
-        errors = together(runs, out=options.out, device=options.device, jobs=options.jobs)
+        errors = fit_all(runs, out=options.out, device=options.device, jobs=options.jobs)
         for run in runs:
-            best = options.out / "runs" / run.id / "best.pt"
-            if finished(best.parent):
-                print(best)
+            folder = options.out / "runs" / run.id
+            if finished(folder):
+                print(folder / "best.pt")
         for name, error in errors.items():
             if options.debug:
                 raise error
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
 
 

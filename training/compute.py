@@ -19,8 +19,8 @@ Forward = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
-    """Inside, the same numbers come out each time, on a GPU too."""
+def deterministic_cudnn() -> Iterator[None]:
+    """Inside, cuDNN gives the same numbers each time."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -32,18 +32,18 @@ def repeatable() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Compute:
-    """The ways of a training's forward pass.
+    """How the forward pass of a training is computed.
 
-    Weights, their gradients, the optimiser, what is measured and a teacher are float32 numbers.
+    Weights, gradients, the optimiser, metrics and the teacher of a distillation are float32.
 
     Attributes:
-        precision: "float32" means it, on a GPU too. "tf32" lets a GPU round the factors of products
+        precision: "float32" is exact on a GPU too. "tf32" lets a GPU round the factors of products
             to ten bits, which is fast; elsewhere it is float32. "bf16" computes the forward pass
             and its derivative under autocast, and other products in TF32.
-        layout: How images and convolutions lie in memory; "auto" is channels_last on a GPU. On a
+        layout: Memory format of images and convolutions; "auto" is channels_last on a GPU. On a
             CPU a network that torch cannot train that way stays contiguous, with a warning.
-        compile: Through `torch.compile`. The outputs of one batch must be those of the net as it
-            is, up to rounding, before the first step is made with it.
+        compile: Use `torch.compile`. Before the first step the outputs for one batch are compared
+            with those of the network itself.
     """
 
     precision: Literal["float32", "tf32", "bf16"] = "float32"
@@ -51,65 +51,65 @@ class Compute:
     compile: bool = False
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        """Return the block in which the precision of float32 products is the one asked for."""
+        """Return a context in which float32 products have the precision asked for."""
         return full_precision(tf32=self.precision != "float32")
 
-    def place(self, net: nn.Module, device: torch.device) -> None:
-        """Lay the weights of `net` out in memory, in place."""
-        asked = self.layout == "channels_last"
-        if device.type == "cpu" and asked and not may_train_channels_last(net):
+    def set_memory_format(self, net: nn.Module, device: torch.device) -> None:
+        """Set the memory format of the weights of `net`, in place."""
+        memory_format = self._memory_format(net, device)
+        if memory_format is torch.channels_last:
+            net.to(memory_format=memory_format)
+        elif self.layout == "channels_last":
             warnings.warn(
                 "compute.layout: a 1x1 convolution with a stride and few channels would crash with "
                 "channels last on a CPU, so the network stays contiguous",
                 stacklevel=2,
             )
-        if self._format(net, device) is torch.channels_last:
-            net.to(memory_format=torch.channels_last)
 
-    def forward(self, net: nn.Module, sample: Tensor) -> Forward:
-        """The way from a batch of images to float32 outputs.
+    def build_forward(self, net: nn.Module, sample: Tensor) -> Forward:
+        """Return the function from a batch of images to float32 outputs.
 
         Args:
             net: In any mode, which is left as it is.
-            sample: A batch to compare on.
+            sample: A batch to compare the compiled network on.
 
         Raises:
-            ConfigError: If the net cannot be compiled, or its outputs are not the net's.
+            ConfigError: If the network cannot be compiled, or its outputs differ then.
         """
-        layout = self._format(net, sample.device)
-        eager = self._forward(net, sample.device, layout)
+        eager = self._forward(net, net, sample.device)
         if not self.compile:
             return eager
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from within the compiler
-            compiled = self._forward(torch.compile(net), sample.device, layout)
+            compiled = self._forward(torch.compile(net), net, sample.device)
             try:
                 with deterministic_eval(net), torch.no_grad():
-                    expected, came = eager(sample), compiled(sample)
+                    expected, outputs = eager(sample), compiled(sample)
             except RuntimeError as error:
-                why = " ".join(str(error).split())[:200]
-                raise ConfigError(f"compute.compile: the net cannot be compiled: {why}") from error
-        rough = 1e-2 if self.precision == "bf16" else 1e-4
-        off = float((came - expected).norm() / expected.norm().clamp_min(1e-30))
-        if not off <= rough:
+                reason = " ".join(str(error).split())[:200]
+                message = f"compute.compile: the net cannot be compiled: {reason}"
+                raise ConfigError(message) from error
+        tolerance = 1e-2 if self.precision == "bf16" else 1e-4
+        difference = float((outputs - expected).norm() / expected.norm().clamp_min(1e-30))
+        if not difference <= tolerance:
             raise ConfigError(
-                f"compute.compile: the compiled net's outputs are off by {off:.1e} on this device; "
-                "leave compile at false"
+                f"compute.compile: the compiled net's outputs are off by {difference:.1e} on this "
+                "device; leave compile at false"
             )
         return compiled
 
     def _forward(
-        self, net: Callable[[Tensor], Tensor], device: torch.device, layout: torch.memory_format
+        self, function: Callable[[Tensor], Tensor], net: nn.Module, device: torch.device
     ) -> Forward:
-        half = self.precision == "bf16"
+        half, memory_format = self.precision == "bf16", self._memory_format(net, device)
 
         def forward(x: Tensor) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                return net(x.contiguous(memory_format=layout)).float()
+                return function(x.contiguous(memory_format=memory_format)).float()
 
         return forward
 
-    def _format(self, net: nn.Module, device: torch.device) -> torch.memory_format:
+    def _memory_format(self, net: nn.Module, device: torch.device) -> torch.memory_format:
         if device.type == "cpu":
             fast = self.layout == "channels_last" and may_train_channels_last(net)
         else:

@@ -1,4 +1,4 @@
-"""Run: a training, fully described; read from TOML, with an identity that says what it is."""
+"""Run: the full description of a training, read from TOML, with an id made from its content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,26 +16,43 @@ from sparsediag.core.errors import ConfigError, unknown_name
 from training.compute import Compute
 from training.masks import METHODS, Method
 from training.masks.dense import Dense
-from training.model import Model
-from training.old_keys import renamed, with_first_names
-from training.optim import Optim
+from training.old_keys import FIRST_DEFAULTS, renamed, with_first_names
+from training.optim import Optim, epoch_at
 from training.prerequisite import Prerequisite
-from training.schedule import epoch_at
-from training.tables import changed, fill, toml
+from training.tables import differences, from_table, to_toml
 from training.tweaks import GROUPS, TWEAKS, Tweak, grouped
 
 RECIPES = Path(__file__).parent / "runs"
 
 
 @dataclass(frozen=True)
+class Model:
+    """The network. `options` holds what only some networks take, such as shortcut = "A"."""
+
+    name: str = "resnet18"
+    width: int | None = None
+    activation: Literal["relu", "swish", "mish"] = "relu"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width {self.width}: need 1 or more")
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the keywords for `models.build`."""
+        width = {} if self.width is None else {"width": self.width}
+        return {"activation": self.activation, **width, **self.options}
+
+
+@dataclass(frozen=True)
 class Record:
-    """Options: what to keep beside the last and the best checkpoint.
+    """What to keep beside the last and the best checkpoint.
 
     Attributes:
         checkpoint_epochs: Numbers of finished epochs after which to keep an extra checkpoint.
         gradient_flow: Measure the gradient flow in the steps of every epoch, and after it.
         eigenvalue_every: Measure the top Hessian eigenvalue every so many epochs; 0 is never.
-        probe_samples: Training images, without augmentation, for what is measured after an epoch.
+        probe_samples: Number of training images, without augmentation, to measure these on.
     """
 
     checkpoint_epochs: tuple[int, ...] = ()
@@ -52,7 +69,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Run:
-    """A training, fully described.
+    """The full description of a training.
 
     Attributes:
         data: Name of a data set, or folder:PATH.
@@ -62,16 +79,16 @@ class Run:
         augment: Random crops and flips; "auto" for colour images only.
         init: First weights: PyTorch's, or ZerO's (see `training.zero_init`).
         rewind: Share of an earlier training, the dense one for most masks, from whose end the
-            weights come: 0 is their initialisation, 0.18 the papers' rewinding, 1 no way back.
-        resume_schedule: Go on in the schedule from where the weights were rewound to.
+            weights come: 0 is their initialisation, 0.18 the papers' rewinding, 1 its last weights.
+        resume_schedule: Continue the schedule from where the weights were rewound to.
         on_disconnected: "error" or "warn" if no path through the mask is left.
-        model: The net.
+        model: The network.
         mask: The pruning method.
         optim: The optimiser and its schedule.
         tweaks: Name -> tweak. In a run file also a list, with names of groups: tost, at, trt,
             at+trt.
         record: What to keep.
-        compute: How the arithmetic is done.
+        compute: Precision, memory format and compilation.
     """
 
     data: str = "cifar10"
@@ -92,38 +109,48 @@ class Run:
     def __post_init__(self) -> None:
         if "ghost_neurons" in self.tweaks and self.model.activation != "relu":
             raise ConfigError(
-                f"activation '{self.model.activation}' is for good, and ghost_neurons fade into "
+                f"activation '{self.model.activation}' is permanent, and ghost_neurons fade into "
                 "relu; use one or the other"
             )
-        first = epoch_at(self.rewind, self.optim.epochs) if 0 <= self.rewind <= 1 else 0
+        epochs = self.optim.epochs
+        first = self._first_epoch if 0 <= self.rewind <= 1 else 0
         if self.rewind and not first:
             raise ConfigError(
-                f"rewind = {self.rewind}: need 0, or a share of {self.optim.epochs} epochs up to 1 "
-                "that is an epoch at least"
+                f"rewind = {self.rewind}: need 0, or a share of {epochs} epochs up to 1 that is "
+                "at least an epoch"
             )
-        if self.resume_schedule and not 0 < first < self.optim.epochs:
+        if self.resume_schedule and not 0 < first < epochs:
             raise ConfigError(
-                f"resume_schedule with rewind = {self.rewind} of {self.optim.epochs} epochs: need "
-                "a share between 0 and 1 that leaves an epoch on both sides"
+                f"resume_schedule with rewind = {self.rewind} of {epochs} epochs: need a share "
+                "between 0 and 1 that leaves an epoch on both sides"
             )
         for epoch in self.record.checkpoint_epochs:
-            if not 1 <= epoch <= self.optim.epochs:
+            if not 1 <= epoch <= epochs:
                 raise ConfigError(
-                    f"record.checkpoint_epochs: there is no epoch {epoch} in a run of "
-                    f"{self.optim.epochs} epochs"
+                    f"record.checkpoint_epochs: there is no epoch {epoch} in a run of {epochs}"
                 )
+
+    def __hash__(self) -> int:
+        return hash((self.data, self.seed, self.model.name, self.mask, *self.tweaks))
 
     @property
     def init_seed(self) -> int:
         """Seed of the initialisation and of the mask."""
         return self.seed if self.mask_seed is None else self.mask_seed
 
+    @property
+    def _first_epoch(self) -> int:
+        """Number of epochs that the first weights were trained for."""
+        return epoch_at(self.rewind, self.optim.epochs)
+
+    # prerequisites: the runs that must be finished first
+
     def plain(self) -> Run:
-        """The same training of the dense net from its initialisation, without tweaks, instruments
-        or soft activation; with the checkpoint that this run is rewound to.
-        """  # noqa: D205
-        epoch = epoch_at(self.rewind, self.optim.epochs)
-        kept = (epoch,) if 0 < epoch < self.optim.epochs else ()
+        """Return the training of the dense network with relu, from its initialisation, no tweaks.
+
+        It keeps the checkpoint that this run is rewound to.
+        """
+        epoch = self._first_epoch
         return Run(
             data=self.data,
             seed=self.init_seed,
@@ -131,24 +158,20 @@ class Run:
             init=self.init,
             model=replace(self.model, activation="relu"),
             optim=self.optim,
-            record=Record(checkpoint_epochs=kept),
+            record=Record(checkpoint_epochs=(epoch,) if 0 < epoch < self.optim.epochs else ()),
             compute=self.compute,
         )
 
     def prerequisite(self, needed: Prerequisite) -> Run:
         """Return the run that a method or a tweak of this one needs."""
-        start = (
-            self if needed.keeps_checkpoint else replace(self, rewind=0.0, resume_schedule=False)
-        )
-        run = start.plain()
+        base = self if needed.keeps_checkpoint else replace(self, rewind=0.0, resume_schedule=False)
+        run = base.plain()
         if needed.mask is not None:
             reaction = self.on_disconnected if needed.mask.density < 1 else run.on_disconnected
             run = replace(run, mask=needed.mask, on_disconnected=reaction)
-        return (
-            replace(run, rewind=self.rewind, resume_schedule=self.resume_schedule)
-            if needed.rewound
-            else run
-        )
+        if needed.rewound:
+            run = replace(run, rewind=self.rewind, resume_schedule=self.resume_schedule)
+        return run
 
     def before(self) -> tuple[Run, ...]:
         """Return the runs to finish first: for the mask, for the weights and for the tweaks."""
@@ -158,27 +181,29 @@ class Run:
         return tuple({run.id: run for run in map(self.prerequisite, needed)}.values())
 
     def rewound(self) -> tuple[Run, str]:
-        """The run whose weights this one starts from, and the name of their file."""
-        origin = self.prerequisite(self.mask.origin(self.rewind))
-        epoch = epoch_at(self.rewind, origin.optim.epochs)
-        return origin, "last.pt" if epoch == origin.optim.epochs else f"epoch-{epoch:03}.pt"
+        """Return the run whose weights this one starts from, and the name of their file."""
+        epoch = self._first_epoch
+        file = "last.pt" if epoch == self.optim.epochs else f"epoch-{epoch:03}.pt"
+        return self.prerequisite(self.mask.origin(self.rewind)), file
+
+    # tables, files and the id
 
     def table(self) -> dict[str, Any]:
-        """All fields as plain types; `Run.of(run.table()) == run`."""
+        """Return all fields as plain types; `Run.of(run.table()) == run`."""
         method = next(name for name, kind in METHODS.items() if type(self.mask) is kind)
         return asdict(self) | {"mask": {"method": method, **asdict(self.mask)}}
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Run:
-        """The run that a table describes; every key must be known.
+        """Return the run that a table describes.
 
         Raises:
-            ConfigError: If a key is unknown or a value cannot be.
+            ConfigError: If a key is unknown or a value is invalid.
         """
         table = renamed(table)
-        if str(table.get("mask", "")).startswith("file:"):
-            table["mask"] = {"method": "file", "path": table["mask"].removeprefix("file:")}
         mask, tweaks = table.pop("mask", {}), table.pop("tweaks", {})
+        if str(mask).startswith("file:"):
+            mask = {"method": "file", "path": mask.removeprefix("file:")}
         if not isinstance(mask, Mapping):
             raise ConfigError(
                 f"mask = {mask!r}: need a table, such as [mask] method = 'random', or 'file:PATH'"
@@ -188,81 +213,85 @@ class Run:
         if not isinstance(tweaks, Mapping):
             raise ConfigError(f"tweaks = {tweaks!r}: need a list of names, or a table of each")
         method = str(mask.get("method", "dense"))
-        mask = {key: value for key, value in mask.items() if key != "method"}
         if method not in METHODS:
             raise ConfigError(unknown_name("mask.method", method, METHODS))
-        tweaks = {
-            k: v for n, t in tweaks.items() for k, v in (grouped([n]) if not t else {n: t}).items()
-        }
-        for name in tweaks:
+        mask = {key: value for key, value in mask.items() if key != "method"}
+        options: dict[str, Any] = {}
+        for name, given in tweaks.items():
+            options |= {name: given} if given else grouped([name])
+        for name in options:
             if name in GROUPS:
                 raise ConfigError(
                     f"the group '{name}' has no options; give them to {', '.join(GROUPS[name])}"
                 )
             if name not in TWEAKS:
                 raise ConfigError(unknown_name("tweak", name, [*TWEAKS, *GROUPS]))
-        run: Run = fill(cls, table)
+        run: Run = from_table(cls, table)
         return replace(
             run,
-            mask=fill(METHODS[method], mask, "mask."),
-            tweaks={name: fill(TWEAKS[name], t, f"tweaks.{name}.") for name, t in tweaks.items()},
+            mask=from_table(METHODS[method], mask, "mask."),
+            tweaks={n: from_table(TWEAKS[n], t, f"tweaks.{n}.") for n, t in options.items()},
         )
 
     @classmethod
     def load(cls, path: str | Path, changes: Mapping[str, Any] | None = None) -> Run:
-        """Read a TOML file, or the recipe of that name; `changes` maps dotted keys to values.
+        """Read a TOML file, or the recipe of that name.
+
+        Args:
+            path: The file, or the name of a recipe.
+            changes: Values by dotted keys, such as "optim.lr", that replace those in the file.
 
         Raises:
             FileNotFoundError: If there is neither a file nor a recipe.
-            ConfigError: If it is not TOML, a key is unknown, or a value cannot be.
+            ConfigError: If it is not TOML, a key is unknown, or a value is invalid.
         """
         path = Path(path)
         recipe = RECIPES / f"{path.name}.toml"
         if not path.suffix and recipe.exists():
             path = recipe
         if not path.is_file():
-            known = sorted(p.stem for p in RECIPES.glob("*.toml"))
-            near = difflib.get_close_matches(path.stem, known, n=1)
+            names = sorted(p.stem for p in RECIPES.glob("*.toml"))
+            near = difflib.get_close_matches(path.stem, names, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else "."
-            raise FileNotFoundError(f"{path}: no such file{hint} Recipes: {', '.join(known)}.")
+            raise FileNotFoundError(f"{path}: no such file{hint} Recipes: {', '.join(names)}.")
         try:
             table = renamed(tomllib.loads(path.read_text()))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not TOML: {error}") from None
         for key, value in renamed(changes or {}).items():
             *parents, last = key.split(".")
-            place = table
+            inner = table
             for parent in parents:
-                if isinstance(place.get(parent), list):  # tweaks = ["smoothing"]
-                    place[parent] = grouped(place[parent])
-                place = place.setdefault(parent, {})
-                if not isinstance(place, dict):
+                if isinstance(inner.get(parent), list):  # tweaks = ["smoothing"]
+                    inner[parent] = grouped(inner[parent])
+                inner = inner.setdefault(parent, {})
+                if not isinstance(inner, dict):
                     raise ConfigError(f"'{parent}' in '{key}' is a value, not a table")
-            place[last] = value
+            inner[last] = value
         return cls.of(table)
 
     def toml(self) -> str:
-        """The run as TOML, every field spelled out; `python -m training` runs it again."""
-        return toml(self.table())
-
-    def __hash__(self) -> int:
-        return hash((self.data, self.seed, self.model.name, self.mask, *self.tweaks))
+        """Return the run as TOML with every field, for `python -m training`."""
+        return to_toml(self.table())
 
     @cached_property
     def id(self) -> str:
-        """Short words and a hash of what differs from the defaults.
+        """Name of the run: model, method, density, seed, and a hash of what is not the default.
 
-        A field that is added later, at its default, changes no identity; a default that changes
-        does (see `Tweak.first`).
+        A field that is added later, at its default, changes no id.
         """
         run = Run.of(self.table())  # 1 and 1.0, a list and a tuple are the same
         method = run.table()["mask"]["method"]
         mask_seed = None if run.mask_seed == run.seed else run.mask_seed
-        table = changed(replace(run, mask=Dense(), tweaks={}, mask_seed=mask_seed), Run())
-        table["mask"] = {"method": method, **changed(run.mask)}
-        table["tweaks"] = {name: changed(t, type(t).first()) for name, t in run.tweaks.items()}
-        digest = hashlib.sha256(
-            json.dumps(with_first_names(table), sort_keys=True).encode()
-        ).hexdigest()[:10]
-        kept = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
-        return f"{self.model.name}-{method}{kept}-s{self.seed}-{digest}"
+        plain = replace(run, mask=Dense(), tweaks={}, mask_seed=mask_seed)
+        table = differences(asdict(plain), asdict(Run()))
+        defaults = {f.name: f.default for f in fields(run.mask)}
+        table["mask"] = {"method": method, **differences(asdict(run.mask), defaults)}
+        table["tweaks"] = {
+            name: differences(asdict(tweak), asdict(type(tweak)()) | FIRST_DEFAULTS.get(name, {}))
+            for name, tweak in run.tweaks.items()
+        }
+        text = json.dumps(with_first_names(table), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        density = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
+        return f"{self.model.name}-{method}{density}-s{self.seed}-{digest}"

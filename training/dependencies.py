@@ -1,36 +1,28 @@
-"""The runs that a run depends on, and which of them are still to be trained."""
+"""The runs that a run depends on, and their checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
-from sparsediag.data import datasets
+from sparsediag.checkpoint.checkpoint import Checkpoint
 from training.config import Run
-from training.loop import fit
-from training.setup import finished
-from training.task_graph import Work
+from training.prerequisite import Prerequisite
 
 
-def stages(run: Run) -> list[Run]:
-    """The runs that a run needs, first to last, and the run itself."""
-    needed = [stage for earlier in run.before() for stage in stages(earlier)]
-    return list({stage.id: stage for stage in [*needed, run]}.values())
+def with_prerequisites(run: Run) -> list[Run]:
+    """Return the runs that a run needs, in the order of training, and the run itself."""
+    runs = [needed for earlier in run.before() for needed in with_prerequisites(earlier)]
+    return list({needed.id: needed for needed in [*runs, run]}.values())
 
 
-def fetch(runs: Iterable[Run]) -> None:
-    """Read the data of runs once, where it has to be downloaded; what is wrong, a run will say."""
-    for name in {run.data for run in runs}:
-        with suppress(ValueError, OSError):
-            datasets.load(name)
+def load_trained(run: Run, needed: Iterable[Prerequisite], out: Path) -> list[Checkpoint]:
+    """Load the last checkpoints of finished runs that a run needs."""
+    ids = [run.prerequisite(one).id for one in needed]
+    return [Checkpoint.load(out / "runs" / name / "last.pt") for name in ids]
 
 
-def plan(run: Run, out: Path, work: Work, *, device: str = "auto") -> str:
-    """Add a run that is not finished to the work, and those it needs; its task, or "" if it is."""
-    if run.id not in work.tasks and not finished(out / "runs" / run.id):
-        needed = {plan(before, out, work, device=device) for before in run.before()}
-        work.after[run.id] = needed - {""}
-        work.tasks[run.id] = (partial(fit, run, out=out, device=device), ())
-    return run.id if run.id in work.tasks else ""
+def load_rewind_origin(run: Run, out: Path) -> Checkpoint:
+    """Load the checkpoint whose weights a rewound run starts from."""
+    origin, file = run.rewound()
+    return Checkpoint.load(out / "runs" / origin.id / file)

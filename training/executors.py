@@ -17,17 +17,17 @@ import torch
 from sparsediag.core.device import select_device
 from sparsediag.core.process import configure_process, describe_exit
 
-JOBS_A_GPU = 4  # each process has a CUDA context of its own, some 0.5 GB
+JOBS_PER_GPU = 4  # each process has a CUDA context of its own, some 0.5 GB
 
 
-def cores() -> int:
+def num_cores() -> int:
     """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def fitting(device: str = "auto") -> int:
+def max_jobs(device: str = "auto") -> int:
     """Return how many tasks to do at a time: one a core, but not more than the GPUs have room for.
 
     Args:
@@ -35,12 +35,12 @@ def fitting(device: str = "auto") -> int:
     """
     where = select_device(device)
     if where.type == "cpu":
-        return cores()
+        return num_cores()
     gpus = torch.cuda.device_count() if where.index is None else 1
-    return min(cores(), JOBS_A_GPU * gpus)
+    return min(num_cores(), JOBS_PER_GPU * gpus)
 
 
-class Local(ProcessPoolExecutor):
+class LocalProcesses(ProcessPoolExecutor):
     """Processes that share the cores of this machine, and take its GPUs in turn.
 
     Args:
@@ -53,7 +53,7 @@ class Local(ProcessPoolExecutor):
         where = select_device(device)
         context = multiprocessing.get_context("spawn")
         turn = context.Value("i", 0)
-        super().__init__(jobs, context, _alone, (jobs, os.getpid(), turn, where))
+        super().__init__(jobs, context, _start_worker, (jobs, os.getpid(), turn, where))
         self._started: set[BaseProcess] = set()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -62,7 +62,7 @@ class Local(ProcessPoolExecutor):
         self._started |= set((self._processes or {}).values())
         return future
 
-    def cause_of_death(self) -> str:
+    def describe_exit(self) -> str:
         """Return what ended the first process that died."""
         return describe_exit(self._started)
 
@@ -74,13 +74,13 @@ class Local(ProcessPoolExecutor):
                 process.terminate()
 
 
-def _alone(jobs: int, parent: int, turn: Any, device: torch.device) -> None:
+def _start_worker(jobs: int, parent: int, turn: Any, device: torch.device) -> None:
     """A worker takes its share of the cores, and ends when whoever started it is gone."""
     configure_process()
-    torch.set_num_threads(max(1, cores() // jobs))
+    torch.set_num_threads(max(1, num_cores() // jobs))
     with turn.get_lock():
         place, turn.value = turn.value, turn.value + 1
-    _take(device, place)
+    _select_gpu(device, place)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -90,14 +90,14 @@ def _alone(jobs: int, parent: int, turn: Any, device: torch.device) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _take(device: torch.device, place: int) -> None:
+def _select_gpu(device: torch.device, place: int) -> None:
     """Make a GPU the current one of this process: the one that is named, or each in turn."""
     if device.type == "cuda":
         named = device.index is not None
         torch.cuda.set_device(device.index if named else place % torch.cuda.device_count())
 
 
-class Here(Executor):
+class InProcess(Executor):
     """This process itself, for one task at a time: none has to be started."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -112,7 +112,7 @@ class Here(Executor):
 
 def local(jobs: int, device: str = "auto") -> Executor:
     """Return an executor that runs `jobs` tasks at a time on this machine."""
-    return Local(jobs, device) if jobs > 1 else Here()
+    return LocalProcesses(jobs, device) if jobs > 1 else InProcess()
 
 
 class Ray(Executor):
@@ -138,7 +138,7 @@ class Ray(Executor):
         share: dict[str, float] = {"num_cpus": max(1, int(there.get("CPU", 1)) // jobs)}
         if device != "cpu" and (gpus := there.get("GPU", 0)):
             share["num_gpus"] = min(1.0, gpus / jobs)
-        self._task = ray.remote(**share)(_tried)
+        self._task = ray.remote(**share)(_result_or_error)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Start a task; its error comes back as it was raised."""
@@ -156,7 +156,9 @@ class Ray(Executor):
         return future
 
 
-def _tried(fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+def _result_or_error(
+    fn: Callable[..., Any], args: Any, kwargs: Any
+) -> tuple[Any, Exception | None]:
     try:
         return fn(*args, **kwargs), None
     except Exception as error:

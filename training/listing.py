@@ -1,4 +1,4 @@
-"""List everything that a run file can name, with a line each."""
+"""List everything that a run file can name, with one line for each."""
 
 from __future__ import annotations
 
@@ -13,36 +13,30 @@ from training.tweaks import GROUPS, TWEAKS
 
 
 def catalogue() -> str:
-    """Recipes, masks, tweaks, nets and data."""
+    """Return the lists of recipes, masks, tweaks, networks and data sets."""
     recipes = {p.stem: p.read_text().partition("\n")[0][2:] for p in RECIPES.glob("*.toml")}
-    groups = {name: ", ".join(parts) for name, parts in GROUPS.items()}
     data = {
         name: f"{source.classes} classes, {'grey' if len(source.moments) == 1 else 'colour'}"
         for name, source in DATASETS.items()
     }
-    return "\n\n".join(
-        [
-            _list("Recipes", dict(sorted(recipes.items()))),
-            _list("Masks (mask.method)", {n: _first(kind) for n, kind in METHODS.items()}),
-            _list("Tweaks (tweaks)", {n: _first(kind) for n, kind in TWEAKS.items()}),
-            _list("Groups of tweaks", groups),
-            _list("Nets (model.name)", _nets()),
-            _list("Data (data)", data | {"folder:PATH": "class folders of images"}),
-        ]
-    )
-
-
-def _nets() -> dict[str, str]:
-    """The nets of each file, and what the file says."""
-    found: dict[str, list[str]] = {}
+    networks: dict[str, list[str]] = {}  # by module
     for name, build in MODELS.items():
-        module = getattr(build, "func", build).__module__
-        found.setdefault(module, []).append(name)
-    return {", ".join(names): _first(sys.modules[module]) for module, names in found.items()}
+        networks.setdefault(getattr(build, "func", build).__module__, []).append(name)
+    lists = {
+        "Recipes": dict(sorted(recipes.items())),
+        "Masks (mask.method)": {n: _first_line(kind) for n, kind in METHODS.items()},
+        "Tweaks (tweaks)": {n: _first_line(kind) for n, kind in TWEAKS.items()},
+        "Groups of tweaks": {name: ", ".join(parts) for name, parts in GROUPS.items()},
+        "Networks (model.name)": {
+            ", ".join(names): _first_line(sys.modules[module]) for module, names in networks.items()
+        },
+        "Data (data)": data | {"folder:PATH": "class folders of images"},
+    }
+    return "\n\n".join(_list(title, rows) for title, rows in lists.items())
 
 
-def _first(of: object) -> str:
-    return (inspect.getdoc(of) or "").partition("\n")[0]
+def _first_line(documented: object) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
 def _list(title: str, rows: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The training loop: a run goes in, its checkpoints come out; it resumes where it stopped."""
+"""The training loop: a run goes in, its checkpoints come out; it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -11,28 +11,34 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import select_device
 from sparsediag.data import datasets
-from sparsediag.data.datasets import Data
-from training.captured import Captured
-from training.compute import repeatable
+from training.captured import CapturedStep
+from training.compute import deterministic_cudnn
 from training.config import Run
-from training.loader import load, picks
-from training.metrics import Flow, Row, costs, evaluate, ghosts, instruments, sparsity
-from training.schedule import epoch_at
+from training.loader import epoch_indices, load_batch
+from training.metrics import (
+    GradientFlow,
+    Row,
+    epoch_costs,
+    evaluate,
+    ghost_metrics,
+    probe_metrics,
+    sparsity_metrics,
+)
+from training.optim import epoch_at
 from training.setup import finished, load_partial, start
 from training.step import Step
 from training.tweaks import Objective, cross_entropy
 
-SAVE_EVERY = 10.0  # seconds between two checkpoints to go on from
+SAVE_EVERY = 10.0  # seconds between two checkpoints to resume from
 
 
 class Diverged(ValueError):
-    """The loss is no longer a number."""
+    """The loss is not finite any more."""
 
 
 def fit(
@@ -45,19 +51,19 @@ def fit(
     """Train, and return the path of the checkpoint with the best validation accuracy.
 
     Everything is written to `out/runs/<id>/`: `best.pt`, `last.pt`, the checkpoints that the run
-    asks for, `history.jsonl` with one line an epoch, `costs.jsonl` with times and memory,
-    `run.toml`, and at the end an empty file `finished`. A finished run is not trained again; an
-    interrupted one goes on from its last saved epoch, and ends with the same files (but for the
-    costs) on a CPU, since all randomness of an epoch comes from the seed and the epoch.
+    asks for, `history.jsonl` with a line per epoch, `costs.jsonl` with times and memory,
+    `run.toml`, and at the end an empty file `finished`. A finished run is not trained again. An
+    interrupted run resumes after its last saved epoch; on a CPU it ends with the same files, except
+    for the costs, since the randomness of an epoch depends only on the seed and the epoch.
 
     Args:
-        run: What to train.
-        out: Where to write.
+        run: The run to train; runs that it depends on are trained first.
+        out: Output folder.
         device: auto, cpu, cuda or cuda:N.
         on_epoch: Called after every epoch with its row of the history and its costs.
 
     Raises:
-        ValueError: If the run cannot be, or its loss stops being a number (`Diverged`).
+        ValueError: If the run is invalid, or its loss is not finite any more (`Diverged`).
 
     >>> import tempfile
     >>> run = Run.load("digits", {"optim.epochs": 1, "mask.method": "random", "model.width": 2})
@@ -70,152 +76,168 @@ def fit(
         return folder / "best.pt"
     for earlier in run.before():
         fit(earlier, out=out, device=device)
-    with run.compute.arithmetic(), repeatable():
-        return _fit(run, out=out, folder=folder, where=select_device(device), on_epoch=on_epoch)
-
-
-def _fit(
-    run: Run,
-    *,
-    out: Path,
-    folder: Path,
-    where: torch.device,
-    on_epoch: Callable[[Row], None] | None,
-) -> Path:
-    data = datasets.load(run.data, device=where)
-    kept = load_partial(run, folder)
-    begun = start(run, data, out=out, device=where, kept=kept)
-    net, history = begun.net, begun.history
-    run.compute.place(net, where)
-    probe = data.batches("train", images=run.record.probe_samples)
-    epochs = run.optim.epochs
-    steps_an_epoch = math.ceil(len(data.train) / run.optim.batch_size)
-    optimiser = run.optim.build(net)
-    keeper = run.mask.keeper(
-        net,
-        begun.mask,
-        optimiser,
-        steps=epochs * steps_an_epoch,
-        seed=run.seed,
-        taken=len(history) * steps_an_epoch,
-    )
-    # the best epoch is sought where every run is at a lower rate and no ghost is left
-    first_drop = epoch_at(min(run.optim.lr_milestones, default=0), epochs)
-    plain_from = max([t.over(epochs) for t in run.tweaks.values()], default=0)
-    choose_from = min(max(first_drop, plain_from), epochs - 1)
-
-    def checkpoint(resume: Row | None = None) -> Checkpoint:
-        return Checkpoint.of(
-            net,
-            mask=keeper.mask,
-            model=run.model.name,
-            options=begun.options,
-            data=run.data,
-            run=json.loads(json.dumps(run.table())),
-            step=len(history) * steps_an_epoch,
-            steps=epochs * steps_an_epoch,
-            history=history,
-            resume=resume,
-        )
-
-    if kept and kept.resume is None:  # it was stopped between its last file and its mark
-        _finish(folder, net, data, kept)
-        return folder / "best.pt"
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "run.toml") as draft:
-        draft.write_text(run.toml())
-    best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
-    if kept and kept.resume:
-        run.optim.resume(optimiser, kept.resume["optimiser"])
-        keeper.load(kept.resume["keeper"])
-        best = tuple(kept.resume["best"])
-
-    forward = run.compute.forward(net, probe[0][0][: run.optim.batch_size])
-    flow = Flow(net, keeper.mask) if run.record.gradient_flow else None
-    step = Step(partial(load, data), forward, keeper, flow)
-    captured = Captured.on(where, step, compiled=run.compute.compile)
-    saved = time.monotonic()
-    for epoch in range(len(history), epochs):
-        began = time.perf_counter()
-        loss: Objective = cross_entropy
-        for name, tweak in run.tweaks.items():
-            tweak.update(net, epoch, epochs)
-            loss = tweak.loss(loss, epoch, epochs, begun.kept[name])
-        for group in optimiser.param_groups:
-            group["lr"] = run.optim.rate(epoch)
-        phases = [tweak.phase(epoch, epochs) for tweak in run.tweaks.values()]
-        train_loss, train_accuracy, fine = captured.epoch(
-            picks(run, data, epoch), loss, key=(run.optim.rate(epoch), *phases)
-        )
-        speed = len(data.train) / (time.perf_counter() - began)
-        with keeper.inference_weights():
-            val_loss, val_accuracy = evaluate(net, data, data.validation)
-            if not math.isfinite(train_loss + val_loss):
-                last_good = folder / "last.pt"
-                what = (
-                    f"the validation loss is {val_loss} after epoch {epoch}"
-                    if math.isfinite(train_loss)
-                    else f"the training loss is {train_loss} in epoch {epoch} from step {fine} on"
-                )
-                raise Diverged(
-                    f"{what}, at learning rate {run.optim.rate(epoch):g}; lower optim.lr. Last "
-                    f"good checkpoint: {last_good if last_good.exists() else 'none yet'}"
-                )
-            history.append(
-                {
-                    "epoch": epoch,
-                    "lr": run.optim.rate(epoch),
-                    "train_loss": train_loss,
-                    "train_accuracy": train_accuracy,
-                    "val_loss": val_loss,
-                    "val_accuracy": val_accuracy,
-                    **ghosts(net),
-                    **sparsity(net),
-                    **(flow.row(step.steps) if flow else {}),
-                    **instruments(run.record, net, keeper.mask, probe, epoch),
-                }
-            )
-            better = epoch >= choose_from and (val_accuracy, -val_loss) > best
-            if better:
-                best = (val_accuracy, -val_loss)
-                checkpoint().save(folder / "best.pt")
-            if epoch + 1 in run.record.checkpoint_epochs:
-                checkpoint().save(folder / f"epoch-{epoch + 1:03}.pt")
-            if better or time.monotonic() - saved > SAVE_EVERY:  # never behind the best file
-                resume = {
-                    "optimiser": optimiser.state_dict(),
-                    "best": best,
-                    "keeper": keeper.state(),
-                }
-                checkpoint(resume).save(folder / "last.pt")
-                saved = time.monotonic()
-            _write(history, folder)
-            cost = costs(epoch, speed, time.perf_counter() - began, where)
-            with (folder / "costs.jsonl").open("a") as file:
-                file.write(json.dumps(cost) + "\n")
+    with run.compute.arithmetic(), deterministic_cudnn():
+        training = Training(run, out=out, device=select_device(device))
+        for epoch in range(len(training.history), run.optim.epochs):
+            row = training.train_epoch(epoch)
             if on_epoch:
-                on_epoch(history[-1] | cost)
-
-    with keeper.inference_weights():
-        _finish(folder, net, data, checkpoint())
+                on_epoch(row)
+        training.finish()
     return folder / "best.pt"
 
 
-def _finish(folder: Path, net: nn.Module, data: Data, last: Checkpoint) -> None:
-    """Test accuracy of the last and of the best epoch; the mark of a finished run comes last."""
-    best = Checkpoint.load(folder / "best.pt")
-    steps_an_epoch = last.step // len(last.history)
-    for kept in (last, best):
-        net.load_state_dict(kept.weights)
-        row = last.history[kept.step // steps_an_epoch - 1]
-        row["test_loss"], row["test_accuracy"] = evaluate(net, data, data.test)
-    row["best"] = True
-    last.save(folder / "last.pt")
-    replace(best, history=last.history).save(folder / "best.pt")
-    _write(last.history, folder)
-    (folder / "finished").touch()
+class Training:
+    """A training in progress: prepared, then trained epoch by epoch, then finished.
 
+    Args:
+        run: The run; those that it depends on must be finished.
+        out: Output folder.
+        device: Device of the network and the data.
 
-def _write(history: list[Row], folder: Path) -> None:
-    with atomic_write(folder / "history.jsonl") as draft:
-        draft.write_text("".join(json.dumps(row) + "\n" for row in history))
+    Attributes:
+        history: A row for every epoch that has been trained.
+    """
+
+    def __init__(self, run: Run, *, out: Path, device: torch.device) -> None:
+        self.run, self.device, self.folder = run, device, out / "runs" / run.id
+        self.data = datasets.load(run.data, device=device)
+        self.partial = load_partial(run, self.folder)
+        self.start = start(run, self.data, out=out, device=device, partial=self.partial)
+        self.net, self.history = self.start.net, self.start.history
+        run.compute.set_memory_format(self.net, device)
+        self.steps_per_epoch = math.ceil(len(self.data.train) / run.optim.batch_size)
+        self.optimiser = run.optim.build(self.net)
+        self.keeper = run.mask.keeper(
+            self.net,
+            self.start.mask,
+            self.optimiser,
+            steps=run.optim.epochs * self.steps_per_epoch,
+            seed=run.seed,
+            taken=len(self.history) * self.steps_per_epoch,
+        )
+        self.best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
+        if self.partial and self.partial.resume:
+            run.optim.resume(self.optimiser, self.partial.resume["optimiser"])
+            self.keeper.load_state_dict(self.partial.resume["keeper"])
+            self.best = tuple(self.partial.resume["best"])
+        self.probe = self.data.batches("train", images=run.record.probe_samples)
+        forward = run.compute.build_forward(self.net, self.probe[0][0][: run.optim.batch_size])
+        flow = GradientFlow(self.net, self.keeper.mask) if run.record.gradient_flow else None
+        self.step = Step(partial(load_batch, self.data), forward, self.keeper, flow)
+        self.captured = CapturedStep.on(device, self.step, compiled=run.compute.compile)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.folder / "run.toml") as draft:
+            draft.write_text(run.toml())
+        self.last_save = time.monotonic()
+
+    def train_epoch(self, epoch: int) -> Row:
+        """Train for an epoch, measure, and save; return its row of the history and its costs."""
+        start, run = time.perf_counter(), self.run
+        rate, epochs = run.optim.rate(epoch), run.optim.epochs
+        loss: Objective = cross_entropy
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        for name, tweak in run.tweaks.items():
+            tweak.update(self.net, epoch, epochs)
+            loss = tweak.loss(loss, epoch, epochs, self.start.tweak_states[name])
+        key = (rate, *(tweak.phase(epoch, epochs) for tweak in run.tweaks.values()))
+        indices = epoch_indices(run, self.data, epoch)
+        train_loss, train_accuracy, finite = self.captured.epoch(indices, loss, key=key)
+        speed = len(self.data.train) / (time.perf_counter() - start)
+        with self.keeper.inference_weights():
+            val_loss, val_accuracy = evaluate(self.net, self.data, self.data.validation)
+            self._check_finite(epoch, train_loss, val_loss, finite)
+            row = {
+                "epoch": epoch,
+                "lr": rate,
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "val_loss": val_loss,
+                "val_accuracy": val_accuracy,
+                **ghost_metrics(self.net),
+                **sparsity_metrics(self.net),
+                **(self.step.flow.row(self.step.steps) if self.step.flow else {}),
+                **probe_metrics(run.record, self.net, self.keeper.mask, self.probe, epoch),
+            }
+            self.history.append(row)
+            self._save(epoch)
+        costs = epoch_costs(epoch, speed, time.perf_counter() - start, self.device)
+        with (self.folder / "costs.jsonl").open("a") as file:
+            file.write(json.dumps(costs) + "\n")
+        return row | costs
+
+    def finish(self) -> None:
+        """Measure the test accuracy of the last and the best epoch, and mark the run finished."""
+        if self.partial and self.partial.resume is None:  # interrupted just before the mark
+            last = self.partial
+        else:
+            with self.keeper.inference_weights():
+                last = self._checkpoint()
+        best = Checkpoint.load(self.folder / "best.pt")
+        for checkpoint in (last, best):
+            self.net.load_state_dict(checkpoint.weights)
+            row = last.history[checkpoint.step // self.steps_per_epoch - 1]
+            row["test_loss"], row["test_accuracy"] = evaluate(self.net, self.data, self.data.test)
+        row["best"] = True
+        last.save(self.folder / "last.pt")
+        replace(best, history=last.history).save(self.folder / "best.pt")
+        self._write_history(last.history)
+        (self.folder / "finished").touch()
+
+    def _check_finite(self, epoch: int, train_loss: float, val_loss: float, steps: int) -> None:
+        """Raise `Diverged` if a loss is not finite; `steps` steps had a finite loss."""
+        if math.isfinite(train_loss + val_loss):
+            return
+        finding = f"the validation loss is {val_loss} after epoch {epoch}"
+        if not math.isfinite(train_loss):
+            finding = f"the training loss is {train_loss} in epoch {epoch} from step {steps} on"
+        last_good = self.folder / "last.pt"
+        raise Diverged(
+            f"{finding}, at learning rate {self.run.optim.rate(epoch):g}; lower optim.lr. Last "
+            f"good checkpoint: {last_good if last_good.exists() else 'none yet'}"
+        )
+
+    def _save(self, epoch: int) -> None:
+        """Write the history, and the checkpoints that are due after an epoch."""
+        row = self.history[-1]
+        score = (row["val_accuracy"], -row["val_loss"])
+        better = epoch >= self._first_candidate() and score > self.best
+        if better:
+            self.best = score
+            self._checkpoint().save(self.folder / "best.pt")
+        if epoch + 1 in self.run.record.checkpoint_epochs:
+            self._checkpoint().save(self.folder / f"epoch-{epoch + 1:03}.pt")
+        if better or time.monotonic() - self.last_save > SAVE_EVERY:  # never behind best.pt
+            resume = {
+                "optimiser": self.optimiser.state_dict(),
+                "best": self.best,
+                "keeper": self.keeper.state_dict(),
+            }
+            self._checkpoint(resume).save(self.folder / "last.pt")
+            self.last_save = time.monotonic()
+        self._write_history(self.history)
+
+    def _first_candidate(self) -> int:
+        """Return the first epoch that may be the best: at a lower rate, and without ghosts."""
+        epochs = self.run.optim.epochs
+        first_drop = epoch_at(min(self.run.optim.lr_milestones, default=0), epochs)
+        plain_from = max([t.over(epochs) for t in self.run.tweaks.values()], default=0)
+        return min(max(first_drop, plain_from), epochs - 1)
+
+    def _checkpoint(self, resume: Row | None = None) -> Checkpoint:
+        return Checkpoint.of(
+            self.net,
+            mask=self.keeper.mask,
+            model=self.run.model.name,
+            options=self.start.options,
+            data=self.run.data,
+            run=json.loads(json.dumps(self.run.table())),
+            step=len(self.history) * self.steps_per_epoch,
+            steps=self.run.optim.epochs * self.steps_per_epoch,
+            history=self.history,
+            resume=resume,
+        )
+
+    def _write_history(self, history: list[Row]) -> None:
+        with atomic_write(self.folder / "history.jsonl") as draft:
+            draft.write_text("".join(json.dumps(row) + "\n" for row in history))

@@ -1,9 +1,7 @@
-"""Metrics of a network while it trains; always the plain cross-entropy."""
+"""Metrics of a network while it trains; the loss is always the plain cross-entropy."""
 
 from __future__ import annotations
 
-import math
-import resource
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -22,12 +20,11 @@ from sparsediag.models import Ghost
 from training.config import Record
 
 Row = dict[str, Any]
-RSS_UNITS = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MB
 
 
 @torch.no_grad()
 def evaluate(net: nn.Module, data: Data, images: Images, chunk: int = 1000) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in evaluation mode."""
+    """Return the mean cross-entropy and the accuracy, in evaluation mode."""
     net.eval()
     total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
     for pixels, labels in zip(images.pixels.split(chunk), images.labels.split(chunk), strict=True):
@@ -37,31 +34,17 @@ def evaluate(net: nn.Module, data: Data, images: Images, chunk: int = 1000) -> t
     return float(total) / len(images), float(correct) / len(images)
 
 
-def ghosts(net: nn.Module) -> Row:
-    """The largest strength of a ghost in the net, 0 for the plain net; weights that they add."""
-    found = [m for m in net.modules() if isinstance(m, Ghost)]
+def ghost_metrics(net: nn.Module) -> Row:
+    """Return the largest strength of a ghost, 0 for the plain network, and their weights."""
+    ghosts = [module for module in net.modules() if isinstance(module, Ghost)]
     return {
-        "ghosts": max((m.strength for m in found), default=0.0),
-        "ghost_weights": sum(p.numel() for m in found for p in m.parameters()),
+        "ghosts": max((ghost.strength for ghost in ghosts), default=0.0),
+        "ghost_weights": sum(p.numel() for ghost in ghosts for p in ghost.parameters()),
     }
 
 
-def costs(epoch: int, speed: float, seconds: float, device: torch.device) -> Row:
-    """Return the cost of an epoch: images a second, seconds, peak memory in MB."""
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / RSS_UNITS
-    return {
-        "epoch": epoch,
-        "images_per_second": speed,
-        "seconds": seconds,
-        "peak_memory_mb": peak,
-    }
-
-
-def sparsity(net: nn.Module) -> Row:
-    """Share of exact zeros among the weights that a mask can cover, and among all."""
+def sparsity_metrics(net: nn.Module) -> Row:
+    """Return the share of exact zeros among the prunable weights, and among all."""
     weights = dict(net.named_parameters())
 
     def zeros(tensors: Iterable[Tensor]) -> float:
@@ -74,10 +57,57 @@ def sparsity(net: nn.Module) -> Row:
     }
 
 
-class Flow:
-    """Gradient flow in the steps of an epoch, from the very gradients that the optimiser takes.
+def probe_metrics(
+    record: Record,
+    net: nn.Module,
+    mask: Mask | None,
+    probe: list[tuple[Tensor, Tensor]],
+    epoch: int,
+) -> Row:
+    """Return the gradient flow (batch statistics) and the top eigenvalue (running statistics)."""
+    row: Row = {}
+    if record.gradient_flow:
+        flow = gradflow(Problem(net, probe, mask=mask, batch_norm="train"))
+        row |= {"gradient_flow": flow.mean, "gradient_flow_per_weight": flow.mean_per_weight}
+    if record.eigenvalue_every and epoch % record.eigenvalue_every == 0:
+        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2)
+        row |= {
+            "eigenvalue": float(top.eigenvalues[0]),
+            "eigenvalue_residual": float(top.residuals[0]),
+            "weight_norm": sum(float(p.detach().square().sum()) for p in net.parameters()) ** 0.5,
+        }
+    return row
 
-    The two means over layers are those of `gradflow`, here also the means over steps.
+
+def epoch_costs(epoch: int, speed: float, seconds: float, device: torch.device) -> Row:
+    """Return the costs of an epoch: images per second, seconds, peak memory in MB."""
+    return {
+        "epoch": epoch,
+        "images_per_second": speed,
+        "seconds": seconds,
+        "peak_memory_mb": _peak_memory(device),
+    }
+
+
+def _peak_memory(device: torch.device) -> float | None:
+    """Return the peak memory in MB: of the GPU, or of this process (None on Windows)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class GradientFlow:
+    """Gradient flow averaged over the steps of an epoch, from the gradients of the optimiser.
+
+    Its two means over layers are those of `gradflow`.
+
+    Attributes:
+        total: Sum over steps of each layer's gradient norm, (layers,).
     """
 
     def __init__(self, net: nn.Module, mask: Mask | None) -> None:
@@ -87,44 +117,21 @@ class Flow:
         self.begin(mask)
 
     def begin(self, mask: Mask | None) -> None:
-        """Begin an epoch."""
+        """Start an epoch with this mask."""
         self.total.zero_()
         sizes = {n: w.numel() for n, w in zip(self.names, self.weights, strict=True)}
         alive = {n: int(m.sum()) for n, m in mask.items()} if mask else sizes
         self.alive = self.total.new_tensor([max(1, alive[n]) for n in self.names])
 
     def add(self) -> None:
-        """Count the gradients that are there."""
+        """Add the current gradients."""
         norms = torch._foreach_norm([g for w in self.weights if (g := w.grad) is not None])
         self.total += torch.stack(norms)
 
     def row(self, steps: int) -> Row:
-        """Return what the history says of it, after so many steps."""
+        """Return the entries of the history after that many steps."""
         flow = self.total / steps
         return {
             "training_flow": float(flow.mean()),
             "training_flow_per_weight": float((flow / self.alive.sqrt()).mean()),
         }
-
-
-def instruments(
-    record: Record,
-    net: nn.Module,
-    mask: Mask | None,
-    probe: list[tuple[Tensor, Tensor]],
-    epoch: int,
-) -> Row:
-    """Gradient flow (batch statistics) and top eigenvalue (running ones), when asked for."""
-    row: Row = {}
-    if record.gradient_flow:
-        flow = gradflow(Problem(net, probe, mask=mask, batch_norm="train"))
-        row |= {"gradient_flow": flow.mean, "gradient_flow_per_weight": flow.mean_per_weight}
-    if record.eigenvalue_every and epoch % record.eigenvalue_every == 0:
-        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2)
-        squared = sum(float(p.detach().square().sum()) for p in net.parameters())
-        row |= {
-            "eigenvalue": float(top.eigenvalues[0]),
-            "eigenvalue_residual": float(top.residuals[0]),
-            "weight_norm": math.sqrt(squared),
-        }
-    return row

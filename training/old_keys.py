@@ -1,4 +1,8 @@
-"""First names of keys and values of run files: still accepted, and what run ids are hashed with."""
+"""First names of keys and values of run files.
+
+Files, command lines and checkpoints with them are still read, and run ids are hashed with them and
+with the first defaults, so that a finished run keeps its folder.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,10 @@ VALUES = {
     ("on_disconnected", "refuse"): "error",
     ("on_disconnected", "train"): "warn",
     ("init", "zero"): "zero_hadamard",
+}
+FIRST_DEFAULTS: dict[str, dict[str, Any]] = {  # of tweaks, where they are others today
+    "ghost_skips": {"kind": "identity_bn", "schedule": "linear"},
+    "rescale": {"ghosts": True},
 }
 FIRST_KEYS = {new: old for old, new in KEYS.items()}
 FIRST_VALUES = {(key, new): old for (key, old), new in VALUES.items()}

@@ -1,60 +1,80 @@
-"""Progress of a training: a bar with the time left, and the numbers of each epoch."""
+"""Train one or several runs and what they depend on, with progress bars."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
 
+from sparsediag.data import datasets
 from sparsediag.plotting import terminal
 from training.config import Run
-from training.dependencies import fetch, plan, stages
+from training.dependencies import with_prerequisites
 from training.loop import fit
 from training.metrics import Row
-from training.task_graph import Work
+from training.setup import finished
+from training.task_graph import TaskGraph
 
 
-def watched(run: Run, *, out: Path, device: str = "auto") -> Path:
-    """`fit`, with a bar on stderr for this run and for each that must be finished before it."""
+def fit_with_progress(run: Run, *, out: Path, device: str = "auto") -> Path:
+    """`fit`, with a bar on stderr for this run and for each that it depends on."""
     with terminal.progress_bars() as bars:
-        for stage in stages(run):
-            path = _one(stage, bars=bars, out=out, device=device)
+        for needed in with_prerequisites(run):
+            path = _fit_with_bar(needed, bars=bars, out=out, device=device)
     return path
 
 
-def together(
+def fit_all(
     runs: Sequence[Run], *, out: Path, device: str = "auto", jobs: int = 1
 ) -> dict[str, BaseException]:
     """`fit` for several runs, `jobs` at a time, each in a process with its share of the cores.
 
-    They share the device and the runs that they need. With one job, as `watched` shows each.
+    They share the device and the runs that they depend on. With one job, every epoch is shown.
 
     Returns:
-        What was wrong, by the id of the run that failed; a run that needed it is not trained. All
+        The errors, by the id of the run that failed. Runs that depend on it are not trained; all
         others are finished.
 
     Raises:
         ValueError: If a process died.
     """
-    errors: dict[str, BaseException] = {}
     if jobs == 1:
+        errors: dict[str, BaseException] = {}
         for run in runs:
             try:
-                watched(run, out=out, device=device)
+                fit_with_progress(run, out=out, device=device)
             except (ValueError, OSError) as error:
                 errors[run.id] = error
         return errors
-    fetch(runs)
-    work = Work({}, {})
+    download_data(runs)
+    graph = TaskGraph({}, {})
     for run in runs:
-        plan(run, out, work, device=device)
+        add_trainings(graph, run, out, device=device)
     with terminal.progress_bars() as bars:
-        task = bars.add_task("trainings", total=len(work.tasks))
-        return work.do(jobs=jobs, device=device, done=lambda _: bars.advance(task))
+        task = bars.add_task("trainings", total=len(graph.tasks))
+        return graph.run(jobs=jobs, device=device, done=lambda _: bars.advance(task))
 
 
-def _one(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
+def download_data(runs: Iterable[Run]) -> None:
+    """Download the data of all runs that is missing; `fit` reports what cannot be loaded."""
+    for name in {run.data for run in runs}:
+        with suppress(ValueError, OSError):
+            datasets.load(name)
+
+
+def add_trainings(graph: TaskGraph, run: Run, out: Path, *, device: str = "auto") -> str:
+    """Add a run and those it depends on to the graph; return its task, or "" if it is finished."""
+    if run.id not in graph.tasks and not finished(out / "runs" / run.id):
+        needed = {add_trainings(graph, before, out, device=device) for before in run.before()}
+        graph.after[run.id] = needed - {""}
+        graph.tasks[run.id] = (partial(fit, run, out=out, device=device), ())
+    return run.id if run.id in graph.tasks else ""
+
+
+def _fit_with_bar(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
     task = bars.add_task(run.id, total=run.optim.epochs)
 
     def show(row: Row) -> None:

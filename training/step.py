@@ -1,4 +1,4 @@
-"""A step of training on one batch, all of it on the device."""
+"""A training step on one batch, computed on the device."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from torch import Tensor
 
 from training.compute import Forward
 from training.keeper import MaskedOptimizer
-from training.metrics import Flow
+from training.metrics import GradientFlow
 from training.tweaks import Objective, cross_entropy
 
 
 class Step:
-    """A step of training that never waits for the device: sums stay there.
+    """A training step that never waits for the device: sums stay there.
 
     Args:
-        load: From what picks a batch to its images and labels; see `training.loader`.
-        forward: From images to outputs.
+        load: Function from the arguments of a batch to its images and labels; see
+            `training.loader.load_batch`.
+        forward: Function from images to outputs.
         keeper: The optimiser under its mask.
-        flow: What counts the gradients of every step, if any.
+        flow: The gradient flow to update in every step, if any.
 
     Attributes:
-        sums: Of the epoch so far: losses and hits over the images, and steps until the first loss
-            that is not finite; (3,) in float64.
+        sums: Sums over the epoch so far, (3,) in float64: losses and correct predictions over
+            images, and the number of steps before the first loss that is not finite.
         images: Number of images of the epoch so far.
         steps: Number of steps of the epoch so far.
     """
@@ -34,7 +35,7 @@ class Step:
         load: Callable[..., tuple[Tensor, Tensor]],
         forward: Forward,
         keeper: MaskedOptimizer,
-        flow: Flow | None = None,
+        flow: GradientFlow | None = None,
     ) -> None:
         self.load, self.forward, self.keeper, self.flow = load, forward, keeper, flow
         self.loss: Objective = cross_entropy
@@ -43,31 +44,31 @@ class Step:
         self.images = self.steps = 0
 
     def begin(self, loss: Objective) -> None:
-        """Begin an epoch with this loss."""
+        """Start an epoch with this loss."""
         self.loss, self.images, self.steps = loss, 0, 0
         self.sums.zero_()
         if self.flow:
             self.flow.begin(self.keeper.mask)
 
-    def __call__(self, *pick: Tensor) -> None:
+    def __call__(self, *indices: Tensor) -> None:
         """Train on one batch."""
-        self.compute(*pick)
-        self.count(len(pick[0]))
+        self.compute(*indices)
+        self.count(len(indices[0]))
 
-    def compute(self, *pick: Tensor) -> None:
-        """Do the part of a step that the device does."""
-        x, labels = self.load(*pick)
+    def compute(self, *indices: Tensor) -> None:
+        """Do the part of a step that the device computes."""
+        x, labels = self.load(*indices)
         self.keeper.sample_gates()
         outputs = self.forward(x)
-        value = self.loss(outputs, labels, x)
+        loss = self.loss(outputs, labels, x)
         self.keeper.optimiser.zero_grad()
-        value.backward()
+        loss.backward()
         self.keeper.update()
         if self.flow:
             self.flow.add()
-        total, correct, fine = self.sums.unbind()
-        total += value.detach() * len(labels)
-        fine += total.isfinite()
+        total, correct, finite = self.sums.unbind()
+        total += loss.detach() * len(labels)
+        finite += total.isfinite()
         correct += (outputs.detach().argmax(1) == labels).sum()
 
     def count(self, images: int) -> None:
@@ -79,12 +80,12 @@ class Step:
         """Return every tensor that `compute` writes into and that outlives it."""
         net, optimiser = self.keeper.net, self.keeper.optimiser
         states = [s for state in optimiser.state.values() for s in state.values()]
-        kept = [self.sums] if self.flow is None else [self.sums, self.flow.total]
-        tensors = [*net.parameters(), *net.buffers(), *states, *kept]
+        sums = [self.sums] if self.flow is None else [self.sums, self.flow.total]
+        tensors = [*net.parameters(), *net.buffers(), *states, *sums]
         return [t.detach() for t in tensors if isinstance(t, Tensor)]
 
     def end(self) -> tuple[float, float, int]:
-        """End an epoch: check the dead weights; return mean loss, accuracy and the finite steps."""
+        """End an epoch: check the dead weights; return mean loss, accuracy and finite steps."""
         self.keeper.assert_masked()
-        total, correct, fine = self.sums.tolist()
-        return total / self.images, correct / self.images, int(fine)
+        total, correct, finite = self.sums.tolist()
+        return total / self.images, correct / self.images, int(finite)

@@ -7,119 +7,107 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal
 
 from sparsediag.core.errors import ConfigError, unknown_name
 
 
-def changed(value: Any, default: Any = None) -> dict[str, Any]:
-    """Return the fields that differ between two dataclasses, as a nested table.
-
-    Args:
-        value: A dataclass.
-        default: Another one (default: the fields' own defaults).
-    """
-    defaults = {f.name: f.default for f in fields(value)} if default is None else asdict(default)
-    return _changed(asdict(value), defaults)
-
-
-def _changed(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    different = {}
+def differences(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a nested table that differ from those of another."""
+    result = {}
     for key, value in table.items():
         default = defaults.get(key)
         if isinstance(value, Mapping) and isinstance(default, Mapping):
-            if inner := _changed(value, default):
-                different[key] = inner
+            if inner := differences(value, default):
+                result[key] = inner
         elif value != default:
-            different[key] = value
-    return different
+            result[key] = value
+    return result
 
 
-def toml(table: Mapping[str, Any]) -> str:
-    """The table as TOML; None is left out."""
-    return "\n".join(_lines(table, "")) + "\n"
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Return a nested table as TOML; None is left out."""
+    return "\n".join(_toml_lines(table, "")) + "\n"
 
 
-def _lines(table: Mapping[str, Any], name: str) -> list[str]:
+def _toml_lines(table: Mapping[str, Any], name: str) -> list[str]:
     lines = [f"[{name}]"] if name else []
     inner = {k: v for k, v in table.items() if isinstance(v, Mapping)}
     lines += [
-        f"{_key(k)} = {_text(v)}" for k, v in table.items() if k not in inner and v is not None
+        f"{_toml_key(k)} = {_toml_value(v)}"
+        for k, v in table.items()
+        if k not in inner and v is not None
     ]
     for key, value in inner.items():
-        lines += ["", *_lines(value, f"{name}.{_key(key)}" if name else _key(key))]
+        lines += ["", *_toml_lines(value, f"{name}.{_toml_key(key)}" if name else _toml_key(key))]
     return lines
 
 
-def _text(value: Any) -> str:
+def _toml_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _text(name)
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml_value(name)
 
 
-def fill(cls: type[Any], table: Any, where: str = "") -> Any:
-    """A dataclass from a table, nested dataclasses included.
+def from_table(cls: type[Any], table: Any, prefix: str = "") -> Any:
+    """Return a dataclass filled from a table, nested dataclasses included.
 
     Args:
         cls: A dataclass whose fields all have defaults.
-        table: Field -> value; what is left out keeps its default.
-        where: Prefix of the keys in error messages.
+        table: Field -> value; missing fields keep their defaults.
+        prefix: Prefix of the keys in error messages.
 
     Raises:
         ConfigError: If a key is unknown or a value has the wrong type.
     """
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{where.rstrip('.')} = {table!r}: need a table of options")
-    hints = _hints(typing.cast("Any", cls))
-    known = [f.name for f in fields(cls)]
+        raise ConfigError(f"{prefix.rstrip('.')} = {table!r}: need a table of options")
+    hints = _type_hints(typing.cast("Any", cls))
+    names = [f.name for f in fields(cls)]
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in known:
-            raise ConfigError(unknown_name("key", where + key, [where + name for name in known]))
+        if key not in names:
+            raise ConfigError(unknown_name("key", prefix + key, [prefix + name for name in names]))
         if is_dataclass(hints[key]):
-            values[key] = fill(typing.cast("type[Any]", hints[key]), value, f"{where}{key}.")
+            values[key] = from_table(typing.cast("type[Any]", hints[key]), value, f"{prefix}{key}.")
         else:
-            values[key] = _value(hints[key], value, where + key)
+            values[key] = _checked(hints[key], value, prefix + key)
     try:
         return cls(**values)
     except ValueError as error:
-        raise ConfigError(f"{where}{error}") from None
+        raise ConfigError(f"{prefix}{error}") from None
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
+def _type_hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type that a field asks for, or a ConfigError."""
+def _checked(hint: Any, value: Any, key: str) -> Any:
+    """Return a value as the type of its field, or raise a ConfigError."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(unknown_name(where, str(value), [str(a) for a in args]))
+            raise ConfigError(unknown_name(key, str(value), [str(a) for a in args]))
         return value
     if origin is types.UnionType:
-        return None if value is None else _value(args[0], value, where)
+        return None if value is None else _checked(args[0], value, key)
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_value(args[0], item, where) for item in value)
+        return tuple(_checked(args[0], item, key) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     expected = origin or hint
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         need = {"tuple": "list", "dict": "table"}.get(expected.__name__, expected.__name__)
-        raise ConfigError(f"{where} = {value!r}: need {need}")
-    if expected is dict and not _plain(value):
-        raise ConfigError(f"{where} = {value!r}: need numbers, words, lists and tables only")
+        raise ConfigError(f"{key} = {value!r}: need {need}")
+    if expected is dict:
+        try:
+            json.dumps(value)
+        except TypeError:  # a date
+            message = f"{key} = {value!r}: need numbers, words, lists and tables only"
+            raise ConfigError(message) from None
     return value
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(_plain(v) for v in value.values())
-    if isinstance(value, list | tuple):
-        return all(_plain(v) for v in value)
-    return isinstance(value, int | float | str)

@@ -7,19 +7,19 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
-from training.executors import ENGINES, Local
+from training.executors import ENGINES, LocalProcesses
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
-class Work:
-    """Named tasks, and for each the names of those that must be done before it."""
+class TaskGraph:
+    """Named tasks (function and arguments), and for each the names of the tasks it waits for."""
 
     tasks: dict[str, Task]
     after: dict[str, set[str]]
 
-    def do(
+    def run(
         self,
         *,
         jobs: int,
@@ -27,14 +27,14 @@ class Work:
         engine: str = "local",
         device: str = "auto",
     ) -> dict[str, BaseException]:
-        """Do all tasks, `jobs` at a time; returns the errors by name.
+        """Run all tasks, `jobs` at a time, and return the errors by name.
 
-        A task whose forerunner failed is left out, and is not among the errors.
+        A task that waits for a failed one is left out, and is not among the errors.
 
         Args:
             jobs: Tasks at a time.
-            done: Told each task that has ended.
-            engine: What runs them: see `training.executors`.
+            done: Called with the name of each task that has ended.
+            engine: Key of `training.executors.ENGINES`.
             device: Where they compute: auto, cpu, cuda or cuda:N.
 
         Raises:
@@ -47,16 +47,15 @@ class Work:
             return errors
         with ENGINES[engine](min(jobs, len(waiting)), device) as pool:
             try:
-                while waiting or running:
+                while True:
                     ready = [n for n in waiting if self.after.get(n, set()) <= finished]
                     for name in ready[: jobs - len(running)]:
                         function, args = waiting.pop(name)
                         running[pool.submit(function, *args)] = name
                     if not running:
-                        break
+                        return errors
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        name = running.pop(future)
-                        error = future.exception()
+                        name, error = running.pop(future), future.exception()
                         if isinstance(error, BrokenExecutor):
                             raise error
                         if error:
@@ -65,9 +64,8 @@ class Work:
                             finished.add(name)
                         done(name)
             except BrokenExecutor as error:
-                cause = pool.cause_of_death() if isinstance(pool, Local) else str(error)
+                cause = pool.describe_exit() if isinstance(pool, LocalProcesses) else str(error)
                 raise ValueError(f"one of {jobs} processes died: {cause}") from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return errors

@@ -15,7 +15,7 @@ from figures.scales import Scale
 from figures.tost.runs import KINDS, SINGLE, run
 from sparsediag.plotting import style
 from training.masks import METHODS
-from training.schedule import epoch_at
+from training.optim import epoch_at
 from training.tweaks import TWEAKS, Tweak, grouped
 from training.tweaks.ghosts import GhostNeurons, GhostSkips
 from training.tweaks.rescale import Rescale

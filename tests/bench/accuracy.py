@@ -13,11 +13,11 @@ from scipy import stats
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import ConfigError
 from training.config import Run
-from training.dependencies import stages
-from training.executors import cores
+from training.dependencies import with_prerequisites
+from training.executors import num_cores
 from training.loop import Diverged
-from training.progress import together
-from training.setup import Collapsed
+from training.progress import fit_all
+from training.setup import Disconnected
 
 OUT = Path("out/bench")
 RESNET: dict[str, Any] = {
@@ -29,7 +29,7 @@ RESNET: dict[str, Any] = {
 
 def train(runs: Sequence[Run], device: torch.device) -> dict[str, BaseException]:
     """Train what is missing; the errors by the run's id."""
-    return together(runs, out=OUT, device=str(device), jobs=cores())
+    return fit_all(runs, out=OUT, device=str(device), jobs=num_cores())
 
 
 def accuracy(run: Run) -> float:
@@ -40,9 +40,11 @@ def accuracy(run: Run) -> float:
 
 def shown(runs: Sequence[Run], errors: dict[str, BaseException]) -> str:
     """Mean over seeds and half the width of its 95 % interval (Student), or what went wrong."""
-    wrong = [errors[stage.id] for run in runs for stage in stages(run) if stage.id in errors]
+    wrong = [
+        errors[stage.id] for run in runs for stage in with_prerequisites(run) if stage.id in errors
+    ]
     if wrong:
-        said = {Collapsed: "collapsed", Diverged: "diverged", ConfigError: "starts dead"}
+        said = {Disconnected: "collapsed", Diverged: "diverged", ConfigError: "starts dead"}
         return next((word for kind, word in said.items() if isinstance(wrong[0], kind)), "failed")
     found = np.array([accuracy(run) for run in runs])
     half = stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))

@@ -15,10 +15,10 @@ from torchvision import transforms
 import sparsediag as sd
 from sparsediag.data.datasets import Data, Images
 from tests.bench.timing import Rows, clock, table
-from training.captured import Captured
+from training.captured import CapturedStep
 from training.config import Run
-from training.loader import load, picks
-from training.setup import build
+from training.loader import epoch_indices, load_batch
+from training.setup import build_net
 from training.step import Step
 from training.tweaks import cross_entropy
 
@@ -47,9 +47,9 @@ def ours(name: str, data: Data, *, density: float, tweaks: list[str]) -> Epoch:
         {"model": {"name": name}, "mask": mask, "tweaks": tweaks, "optim": {"batch_size": BATCH}}
     )
     device = data.train.labels.device
-    net, _ = build(run, data, device)
-    run.compute.place(net, device)
-    forward = run.compute.forward(net, data.normalise(data.train.pixels[:8]))
+    net, _ = build_net(run, data, device)
+    run.compute.set_memory_format(net, device)
+    forward = run.compute.build_forward(net, data.normalise(data.train.pixels[:8]))
     problem = sd.Problem(net, data.batches(images=8))
     found = run.mask.start(problem, (), seed=0) if density < 1 else None
     keeper = run.mask.keeper(net, found, run.optim.build(net), steps=1, seed=0)
@@ -57,9 +57,9 @@ def ours(name: str, data: Data, *, density: float, tweaks: list[str]) -> Epoch:
     for tweak in run.tweaks.values():
         tweak.update(net, 0, run.optim.epochs)
         loss = tweak.loss(loss, 0, run.optim.epochs)
-    step = Step(partial(load, data), forward, keeper)
-    captured = Captured.on(device, step, compiled=False)
-    return lambda: captured.epoch(picks(run, data, 0), loss, key=0)
+    step = Step(partial(load_batch, data), forward, keeper)
+    captured = CapturedStep.on(device, step, compiled=False)
+    return lambda: captured.epoch(epoch_indices(run, data, 0), loss, key=0)
 
 
 def bare(name: str, data: Data) -> Epoch:

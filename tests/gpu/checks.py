@@ -22,9 +22,9 @@ from sparsediag.models import SKIPS
 from tests.gpu import diagnostics
 from tests.gpu.settings import Measurements, Row, Settings, Skip, check
 from training.config import Run
-from training.dependencies import stages
+from training.dependencies import with_prerequisites
 from training.loop import fit
-from training.progress import together
+from training.progress import fit_all
 from training.setup import start
 
 FILES = ("best.pt", "last.pt", "history.jsonl")
@@ -109,7 +109,7 @@ def resumed(run: Run, settings: Settings, straight: Path) -> Row:
             raise Skip(f"refused: {refusal}") from None
         raise
     with tempfile.TemporaryDirectory(dir=settings.out) as folder:
-        for earlier in stages(run)[:-1]:
+        for earlier in with_prerequisites(run)[:-1]:
             shutil.copytree(straight / "runs" / earlier.id, Path(folder, "runs", earlier.id))
         _halfway(run, Path(folder), device)
         other = fit(run, out=Path(folder), device=device).parent
@@ -203,7 +203,7 @@ def two_jobs(settings: Settings, straight: Path) -> Row:
     """Train two runs at once in two processes; the files must be those of one at a time."""
     runs = [run_of(settings, MASKS[name]) for name in ("random", "snip")]
     with tempfile.TemporaryDirectory(dir=settings.out) as folder:
-        errors = together(runs, out=Path(folder), device=str(settings.device), jobs=2)
+        errors = fit_all(runs, out=Path(folder), device=str(settings.device), jobs=2)
         for error in errors.values():
             raise error
         names = [Path("runs", run.id, file) for run in runs for file in FILES]

@@ -24,7 +24,7 @@ from figures.scales import SCALES, Scale
 from sparsediag.diagnostics.result import Result
 from tests.gpu.settings import Measurements, Row, Settings, Skip
 from training.config import Run
-from training.dependencies import stages
+from training.dependencies import with_prerequisites
 from training.loop import fit
 from training.setup import finished
 
@@ -45,7 +45,7 @@ def measurements(settings: Settings) -> Measurements:
     missing = [run for run in todo.runs.values() if key(run) not in known]
     yield "kept from earlier calls", lambda: {"trainings": len(known)}
     measured = {scale.adapt(need.run).id for need in todo.measurements.values()}
-    missing.sort(key=lambda run: len(stages(run)))
+    missing.sort(key=lambda run: len(with_prerequisites(run)))
     if settings.dry:  # a training, and one with something to measure
         missing = missing[:1] + [run for run in missing[1:] if run.id in measured][:1]
     for run in missing:
@@ -68,7 +68,7 @@ def trained(run: Run, todo: Plan, scale: Scale, settings: Settings) -> Row:
     """Train the prerequisites of a run and the run, measure it, and keep the results."""
     start = time.perf_counter()
     try:
-        for stage in stages(run):
+        for stage in with_prerequisites(run):
             _fit(stage, settings)
     except OutOfTime:
         return {"status": "cut", "note": "out of time after some epochs"}

@@ -213,7 +213,7 @@ def steps(book: Book, out: Path) -> None:
 
 def _steps(book: Book, name: str, out: Path, change: Table) -> None:
     """Train without replays; the row has the waits and copies between steps, by place."""
-    captured.EAGER = 10**9
+    captured.WARMUP_STEPS = 10**9
     seen: list[Ledger] = []
     hook = register_optimizer_step_post_hook(lambda *_: seen.append(deepcopy(book.ledger)))
     with book.row(name) as row:

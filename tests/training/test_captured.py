@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from training.captured import EAGER, Captured, Work
+from training.captured import WARMUP_STEPS, CapturedStep, Work
 from training.config import Run
 from training.loop import fit
 from training.step import Step
@@ -37,15 +37,17 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def _replaying(monkeypatch: pytest.MonkeyPatch, record: Callable[[Work], Work]) -> list[Captured]:
+def _replaying(
+    monkeypatch: pytest.MonkeyPatch, record: Callable[[Work], Work]
+) -> list[CapturedStep]:
     """Let trainings record their steps by `record`; return what they record with."""
-    made: list[Captured] = []
+    made: list[CapturedStep] = []
 
-    def on(device: torch.device, step: Step, *, compiled: bool) -> Captured:
-        made.append(Captured(step, record))
+    def on(device: torch.device, step: Step, *, compiled: bool) -> CapturedStep:
+        made.append(CapturedStep(step, record))
         return made[-1]
 
-    monkeypatch.setattr("training.loop.Captured.on", on)
+    monkeypatch.setattr("training.loop.CapturedStep.on", on)
     return made
 
 
@@ -71,7 +73,7 @@ def test_a_training_by_replays_ends_with_the_bytes_of_an_eager_one(
 
     _replaying(monkeypatch, record)
     assert _bytes(run, tmp_path / "replayed") == expected
-    assert len(replays) >= 4 * 6 - EAGER  # less smaller batches and moves of a mask
+    assert len(replays) >= 4 * 6 - WARMUP_STEPS  # less smaller batches and moves of a mask
 
 
 def test_a_step_is_recorded_anew_when_its_constants_change(
@@ -119,9 +121,9 @@ def test_a_step_that_cannot_be_recorded_says_why() -> None:
     step = Step(lambda *pick: (pick[0], pick[0]), net, keeper)
     for compiled, why in ((False, "every step draws new gates"), (True, "is compiled")):
         with pytest.warns(UserWarning, match=why):
-            captured = Captured.on(torch.device("cuda"), step, compiled=compiled)
+            captured = CapturedStep.on(torch.device("cuda"), step, compiled=compiled)
         assert captured.given_up
-    assert Captured.on(torch.device("cpu"), step, compiled=True).given_up  # without a word
+    assert CapturedStep.on(torch.device("cpu"), step, compiled=True).given_up  # without a word
 
 
 @pytest.mark.parametrize("name", TWEAKS)

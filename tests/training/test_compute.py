@@ -37,8 +37,8 @@ def _net(name: str = "resnet18") -> nn.Module:
 def _gradient(compute: Compute, name: str) -> tuple[Tensor, list[Tensor]]:
     """Outputs, and the gradient of their sum of squares."""
     net, x = _net(name), torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    compute.place(net, CPU)
-    outputs = compute.forward(net, x)(x)
+    compute.set_memory_format(net, CPU)
+    outputs = compute.build_forward(net, x)(x)
     return outputs, list(torch.autograd.grad(outputs.square().sum(), list(net.parameters())))
 
 
@@ -65,12 +65,12 @@ def test_a_narrow_network_stays_contiguous_on_a_cpu() -> None:
     """A strided 1x1 convolution of few channels crashes with channels last; see test_layout."""
     net, compute = models.build("resnet18", width=4), Compute(layout="channels_last")
     with pytest.warns(UserWarning, match="stays contiguous"):
-        compute.place(net, CPU)
+        compute.set_memory_format(net, CPU)
     assert all(w.is_contiguous() for w in net.parameters())
     seen = []
     net.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous()))
     x = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
-    compute.forward(net, x)(x)
+    compute.build_forward(net, x)(x)
     assert seen == [True]
 
 
@@ -89,7 +89,7 @@ def test_float32_means_float32_and_tf32_is_asked_for(precision: Any) -> None:
 def test_a_compiled_net_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda net: lambda x: net(x) * 1.01)
     with pytest.raises(ConfigError, match=r"^compute.compile: the compiled net's outputs are off"):
-        Compute(compile=True).forward(_net(), torch.randn(2, 3, 8, 8))
+        Compute(compile=True).build_forward(_net(), torch.randn(2, 3, 8, 8))
 
 
 def test_a_compiled_net_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_compiled_net_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_mask_lies_in_memory_as_the_weights_do() -> None:
     net = _net()
-    Compute(layout="channels_last").place(net, CPU)
+    Compute(layout="channels_last").set_memory_format(net, CPU)
     mask = Mask.top({n: torch.rand(net.get_parameter(n).shape) for n in prunable(net)}, 0.5)
     keeper = MaskedOptimizer(net, mask, torch.optim.SGD(net.parameters(), lr=0.1))
     for weight, alive in zip(keeper.weights, keeper.alive, strict=True):

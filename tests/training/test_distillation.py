@@ -213,7 +213,7 @@ def test_the_teacher_of_a_run_is_its_trained_net(tmp_path: Path) -> None:
     run = run_of(["distillation"])
     dense = last(run.plain(), tmp_path)
     begun = start(run, datasets.load("digits"), out=tmp_path, device=torch.device("cpu"))
-    state = begun.kept["distillation"].state_dict()
+    state = begun.tweak_states["distillation"].state_dict()
     assert all(torch.equal(t, dense.weights[n]) for n, t in state.items())
     assert any(not torch.equal(t, dense.weights[n]) for n, t in begun.net.state_dict().items())
 

@@ -13,8 +13,8 @@ import torch
 from sparsediag.core.device import select_device
 from sparsediag.core.process import describe_exit
 from training import executors
-from training.executors import ENGINES, cores, fitting
-from training.task_graph import Work
+from training.executors import ENGINES, max_jobs, num_cores
+from training.task_graph import TaskGraph
 
 
 @pytest.mark.parametrize(("engine", "jobs"), [("local", 1), *((name, 2) for name in ENGINES)])
@@ -26,9 +26,9 @@ def test_every_engine_keeps_the_order_and_brings_errors_back(
     a, b, c = (tmp_path / name for name in "abc")
     tasks = {"c": (os.rename, (b, c)), "b": (os.rename, (a, b)), "a": (Path.touch, (a,))}
     tasks |= {"bad": (int, ("no number",)), "after bad": (Path.touch, (a,))}
-    work = Work(tasks, {"c": {"b"}, "b": {"a"}, "after bad": {"bad"}})
+    work = TaskGraph(tasks, {"c": {"b"}, "b": {"a"}, "after bad": {"bad"}})
     told: list[str] = []
-    errors = work.do(jobs=jobs, engine=engine, done=told.append)
+    errors = work.run(jobs=jobs, engine=engine, done=told.append)
     assert list(tmp_path.iterdir()) == [c]
     assert sorted(told) == ["a", "b", "bad", "c"]
     assert list(errors) == ["bad"]
@@ -38,7 +38,7 @@ def test_every_engine_keeps_the_order_and_brings_errors_back(
 
 def test_a_single_task_needs_no_other_process() -> None:
     seen: list[int] = []
-    assert not Work({"a": (lambda: seen.append(os.getpid()), ())}, {}).do(jobs=4, done=str)
+    assert not TaskGraph({"a": (lambda: seen.append(os.getpid()), ())}, {}).run(jobs=4, done=str)
     assert seen == [os.getpid()]
 
 
@@ -46,9 +46,9 @@ def test_an_interruption_ends_the_work_at_once(tmp_path: Path) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    work = Work({"a": (interrupt, ()), "b": (Path.touch, (tmp_path / "b",))}, {})
+    work = TaskGraph({"a": (interrupt, ()), "b": (Path.touch, (tmp_path / "b",))}, {})
     with pytest.raises(KeyboardInterrupt):
-        work.do(jobs=1, done=str)
+        work.run(jobs=1, done=str)
     assert not list(tmp_path.iterdir())
 
 
@@ -61,7 +61,7 @@ def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatc
 def test_a_device_that_is_not_there_starts_no_process() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="CUDA was asked for"):
-            Work({"a": (str, ()), "b": (str, ())}, {}).do(jobs=2, done=str, device="cuda")
+            TaskGraph({"a": (str, ()), "b": (str, ())}, {}).run(jobs=2, done=str, device="cuda")
 
 
 def _gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
@@ -78,8 +78,8 @@ def test_processes_take_gpus_in_turn_or_the_one_that_is_named(
 ) -> None:
     taken = _gpus(monkeypatch, 2)
     for place in range(3):
-        executors._take(select_device("auto"), place)
-    executors._take(select_device("cuda:1"), 0)
+        executors._select_gpu(select_device("auto"), place)
+    executors._select_gpu(select_device("cuda:1"), 0)
     assert taken == [0, 1, 0, 1]
 
 
@@ -89,11 +89,11 @@ def test_a_process_of_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPa
 
     for name in ("is_available", "device_count", "current_device", "set_device", "init"):
         monkeypatch.setattr(torch.cuda, name, refuse)
-    executors._take(select_device("cpu"), 0)
-    assert fitting("cpu") == cores()
+    executors._select_gpu(select_device("cpu"), 0)
+    assert max_jobs("cpu") == num_cores()
     told: list[str] = []
-    work = Work({"a": (str, ()), "b": (str, ())}, {})
-    assert not work.do(jobs=2, device="cpu", done=told.append)
+    work = TaskGraph({"a": (str, ()), "b": (str, ())}, {})
+    assert not work.run(jobs=2, device="cpu", done=told.append)
     assert sorted(told) == ["a", "b"]
 
 
@@ -106,14 +106,16 @@ def test_as_many_jobs_as_fit_the_device(
 ) -> None:
     _gpus(monkeypatch, gpus)
     for there in (64, 2):
-        monkeypatch.setattr(executors, "cores", lambda there=there: there)
-        assert fitting(device) == min(most, there)
+        monkeypatch.setattr(executors, "num_cores", lambda there=there: there)
+        assert max_jobs(device) == min(most, there)
 
 
 def test_a_crash_of_a_process_is_told() -> None:
-    work = Work({"a": (signal.raise_signal, (signal.SIGSEGV,)), "b": (os.getpid, ())}, {"b": {"a"}})
+    work = TaskGraph(
+        {"a": (signal.raise_signal, (signal.SIGSEGV,)), "b": (os.getpid, ())}, {"b": {"a"}}
+    )
     with pytest.raises(ValueError, match="SIGSEGV"):
-        work.do(jobs=2, done=str)
+        work.run(jobs=2, done=str)
 
 
 @pytest.mark.parametrize(

@@ -310,9 +310,9 @@ def test_a_state_brings_back_the_gates() -> None:
     for t in range(3):
         step(net, gates, t)
     with gates.inference_weights():
-        state = gates.state()
+        state = gates.state_dict()
     other = gates_of(net_of(1), size=0.1)
-    other.load(state)
+    other.load_state_dict(state)
     assert other.taken == 3
     assert torch.equal(flat(other.gated), flat(gates.gated))
     assert torch.equal(flat(other.chances.values()), flat(gates.chances.values()))

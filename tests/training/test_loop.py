@@ -27,8 +27,8 @@ from sparsediag.data import datasets
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.models import Ghost
-from training.augment import crop_flip
 from training.config import Run
+from training.loader import crop_flip
 from training.loop import Diverged, fit
 from training.metrics import Row, evaluate
 from training.optim import Optim

@@ -14,11 +14,11 @@ import training
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
-from training.__main__ import changes, main
+from training.__main__ import main, parse_changes
 from training.config import RECIPES, Run
-from training.executors import cores
+from training.executors import num_cores
 from training.masks import METHODS
-from training.progress import watched
+from training.progress import fit_with_progress
 from training.tweaks import TWEAKS
 
 TINY = """
@@ -68,7 +68,7 @@ def test_without_a_run_there_is_help_and_an_error_code(capsys: Capture) -> None:
     ],
 )
 def test_flags_are_dotted_keys_and_toml_values(words: str, found: dict[str, object]) -> None:
-    assert changes(words.split()) == found
+    assert parse_changes(words.split()) == found
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_flags_are_dotted_keys_and_toml_values(words: str, found: dict[str, obje
 )
 def test_flags_without_a_key_or_a_value(words: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        changes(words)
+        parse_changes(words)
 
 
 def test_the_last_line_on_stdout_is_the_checkpoint(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_runs_that_a_mask_needs_are_shown_first(monkeypatch: pytest.MonkeyPa
     runs: list[Run] = []
     monkeypatch.setattr("training.progress.fit", lambda run, **_: runs.append(run) or run.id)
     run = Run.load("digits")
-    assert watched(run, out=Path("out")) == run.id
+    assert fit_with_progress(run, out=Path("out")) == run.id
     assert runs == [run.plain(), run]
 
 
@@ -196,7 +196,7 @@ def test_an_interruption_says_how_to_go_on(
 
     monkeypatch.setattr("training.progress.fit", stop)
     assert _main(tiny, out=tmp_path) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err.splitlines()[-1]
+    assert "same command again to resume" in capsys.readouterr().err.splitlines()[-1]
 
 
 # several runs
@@ -207,7 +207,7 @@ def test_seeds_side_by_side_are_the_runs_one_by_one_but_for_one_that_fails(
 ) -> None:
     words = (tiny, "--seed", "3", "--seeds", "3", "--mask.method", "magnitude")
     words += ("--mask.density", "0.5")
-    run = Run.load(tiny, changes([*words[1:3], *words[5:]]))
+    run = Run.load(tiny, parse_changes([*words[1:3], *words[5:]]))
     bad = replace(run, seed=4).id
     threads = torch.get_num_threads()
     found: list[list[Path]] = []
@@ -215,7 +215,7 @@ def test_seeds_side_by_side_are_the_runs_one_by_one_but_for_one_that_fails(
         broken = tmp_path / jobs / "runs" / bad / "last.pt"
         broken.parent.mkdir(parents=True)
         broken.write_text("not a checkpoint")
-        torch.set_num_threads(max(1, cores() // 2))  # as each of two has
+        torch.set_num_threads(max(1, num_cores() // 2))  # as each of two has
         try:
             assert _main(*words, "--jobs", jobs, out=tmp_path / jobs) == 2
         finally:

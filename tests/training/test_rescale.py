@@ -444,7 +444,7 @@ def last(run: Run, out: Path, **options: Any) -> Checkpoint:
 
 def test_a_run_starts_from_the_scaled_weights(tmp_path: Path) -> None:
     plain, scaled = (begin(run_of(tweaks), tmp_path) for tweaks in ([], ["rescale"]))
-    scales = scaled.kept["rescale"]
+    scales = scaled.tweak_states["rescale"]
     assert scaled.mask == plain.mask
     assert len(scales) == 12
     assert all(abs(s - 1) > 1e-3 for s in scales.values())

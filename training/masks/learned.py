@@ -154,12 +154,12 @@ class Gates(MaskedOptimizer):
             with torch.no_grad():
                 self._set(self.theta)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         chances = [m.detach() for m in self.chances.values()]
         return {"taken": self.taken, "theta": self.theta, "chances": chances}
 
     @torch.no_grad()
-    def load(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.taken = state["taken"]
         self._set(state["theta"])
         for m, kept in zip(self.chances.values(), state["chances"], strict=True):

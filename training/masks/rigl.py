@@ -116,17 +116,17 @@ class Mover(MaskedOptimizer):
             self.mask_gradients()
         else:
             super().update()
-        self.change(moved(self.mask, weights, scores, share))
+        self.set_mask(moved(self.mask, weights, scores, share))
         self.check()
 
     def count(self) -> None:
         self.taken += 1
         super().count()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"taken": self.taken}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.taken = state["taken"]
 
 

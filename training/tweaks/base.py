@@ -46,11 +46,6 @@ class TrainingContext:
 class Tweak:
     """Base class of tweaks: fields are options in a run file, under `[tweaks.NAME]`."""
 
-    @classmethod
-    def first(cls) -> Tweak:
-        """Return the first defaults, from which identities of runs are computed."""
-        return cls()
-
     def options(self) -> dict[str, Any]:
         """Options that the net is built with."""
         return {}

@@ -11,7 +11,7 @@ from torch import nn
 from sparsediag.core.errors import unknown_name
 from sparsediag.models import SKIPS, GhostReLU, GhostSkip
 from sparsediag.models.ghost import Site
-from training.schedule import epoch_at
+from training.optim import epoch_at
 from training.tweaks.base import Tweak
 
 
@@ -98,10 +98,6 @@ class GhostSkips(Tweak):
         if self.site not in get_args(Site):
             raise ValueError(unknown_name("site", self.site, get_args(Site)))
         _check(self.until, self.schedule, ("linear", "cosine", "cubic", "step", "none"))
-
-    @classmethod
-    def first(cls) -> GhostSkips:
-        return cls(kind="identity_bn", schedule="linear")
 
     def options(self) -> dict[str, Any]:
         return {"skips": self.kind + ("@block_output" if self.site == "block_output" else "")}

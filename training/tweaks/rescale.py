@@ -55,10 +55,6 @@ class Rescale(Tweak):
         if not 0 <= self.min_scale < 1:
             raise ValueError(f"min_scale = {self.min_scale}: need a scale in [0, 1)")
 
-    @classmethod
-    def first(cls) -> Rescale:
-        return cls(ghosts=True)
-
     def phase(self, epoch: int, epochs: int) -> None:
         """Only the first weights are scaled."""
 

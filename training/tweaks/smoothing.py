@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from training.schedule import epoch_at
+from training.optim import epoch_at
 from training.tweaks.base import Objective, Tweak
 
 
