@@ -32,7 +32,7 @@ def deterministic_cudnn() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Compute:
-    """How the forward pass of a training is computed.
+    """Options of the forward pass of a training.
 
     Weights, gradients, the optimiser, metrics and the teacher of a distillation are float32.
 

@@ -46,7 +46,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Record:
-    """What to keep beside the last and the best checkpoint.
+    """Options: checkpoints and metrics to keep beside the last and the best checkpoint.
 
     Attributes:
         checkpoint_epochs: Numbers of finished epochs after which to keep an extra checkpoint.

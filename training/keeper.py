@@ -84,7 +84,7 @@ class MaskedOptimizer:
 
     @property
     def repeats(self) -> bool:
-        """Whether the next step computes the same on the device as the steps around it."""
+        """Return whether the next step computes the same on the device as the steps around it."""
         return not self.why_eager
 
     @contextmanager
