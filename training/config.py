@@ -16,7 +16,7 @@ from sparsediag.core.errors import ConfigError, unknown_name
 from training.compute import Compute
 from training.masks import METHODS, Method
 from training.masks.dense import Dense
-from training.old_keys import FIRST_DEFAULTS, renamed, with_first_names
+from training.old_keys import FIRST_DEFAULTS, FIRST_KEYS, FIRST_VALUES, renamed
 from training.optim import Optim, epoch_at
 from training.prerequisite import Prerequisite
 from training.tables import differences, from_table, to_toml
@@ -291,7 +291,8 @@ class Run:
             name: differences(asdict(tweak), asdict(type(tweak)()) | FIRST_DEFAULTS.get(name, {}))
             for name, tweak in run.tweaks.items()
         }
-        text = json.dumps(with_first_names(table), sort_keys=True)
+        table = renamed(table, FIRST_KEYS, FIRST_VALUES)
+        text = json.dumps(table, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         density = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
         return f"{self.model.name}-{method}{density}-s{self.seed}-{digest}"

@@ -21,18 +21,14 @@ JOBS_PER_GPU = 4  # each process has a CUDA context of its own, some 0.5 GB
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def max_jobs(device: str = "auto") -> int:
-    """Return how many tasks to do at a time: one a core, but not more than the GPUs have room for.
-
-    Args:
-        device: auto, cpu, cuda or cuda:N.
-    """
+    """Return how many tasks to run at a time: one per core, at most `JOBS_PER_GPU` per GPU."""
     where = select_device(device)
     if where.type == "cpu":
         return num_cores()
@@ -41,7 +37,7 @@ def max_jobs(device: str = "auto") -> int:
 
 
 class LocalProcesses(ProcessPoolExecutor):
-    """Processes that share the cores of this machine, and take its GPUs in turn.
+    """Processes that share the cores of this machine, and its GPUs in turn.
 
     Args:
         jobs: Number of processes.
@@ -63,11 +59,11 @@ class LocalProcesses(ProcessPoolExecutor):
         return future
 
     def describe_exit(self) -> str:
-        """Return what ended the first process that died."""
+        """Return the cause of death of the first process that died."""
         return describe_exit(self._started)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """With `cancel_futures`, what runs is stopped too: it goes on from its files next time."""
+        """Stop running tasks too if `cancel_futures`: they resume from their files next time."""
         super().shutdown(wait and not cancel_futures, cancel_futures=cancel_futures)
         if cancel_futures:
             for process in self._started:
@@ -75,7 +71,7 @@ class LocalProcesses(ProcessPoolExecutor):
 
 
 def _start_worker(jobs: int, parent: int, turn: Any, device: torch.device) -> None:
-    """A worker takes its share of the cores, and ends when whoever started it is gone."""
+    """Set up a process for its share of the cores; it ends when its parent has ended."""
     configure_process()
     torch.set_num_threads(max(1, num_cores() // jobs))
     with turn.get_lock():
@@ -91,17 +87,17 @@ def _start_worker(jobs: int, parent: int, turn: Any, device: torch.device) -> No
 
 
 def _select_gpu(device: torch.device, place: int) -> None:
-    """Make a GPU the current one of this process: the one that is named, or each in turn."""
+    """Make a GPU the current one of this process: the named one, or the next in turn."""
     if device.type == "cuda":
         named = device.index is not None
         torch.cuda.set_device(device.index if named else place % torch.cuda.device_count())
 
 
 class InProcess(Executor):
-    """This process itself, for one task at a time: none has to be started."""
+    """Run tasks in this process, one at a time."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Do a task; its error comes back with the future."""
+        """Run a task; the future holds its result or its error."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -134,17 +130,17 @@ class Ray(Executor):
         except ImportError:
             raise ValueError("engine 'ray' needs ray: pip install 'sparsediag[ray]'") from None
         ray.init(ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
-        there = ray.cluster_resources()
-        share: dict[str, float] = {"num_cpus": max(1, int(there.get("CPU", 1)) // jobs)}
-        if device != "cpu" and (gpus := there.get("GPU", 0)):
+        cluster = ray.cluster_resources()
+        share: dict[str, float] = {"num_cpus": max(1, int(cluster.get("CPU", 1)) // jobs)}
+        if device != "cpu" and (gpus := cluster.get("GPU", 0)):
             share["num_gpus"] = min(1.0, gpus / jobs)
         self._task = ray.remote(**share)(_result_or_error)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Start a task; its error comes back as it was raised."""
+        """Start a task; the future holds its result or its error, as it was raised."""
         future: Future[Any] = Future()
 
-        def settled(done: Future[Any]) -> None:
+        def forward_result(done: Future[Any]) -> None:
             lost = done.exception()
             value, error = (None, lost) if lost else done.result()
             if error:
@@ -152,7 +148,7 @@ class Ray(Executor):
             else:
                 future.set_result(value)
 
-        self._task.remote(fn, args, kwargs).future().add_done_callback(settled)
+        self._task.remote(fn, args, kwargs).future().add_done_callback(forward_result)
         return future
 
 

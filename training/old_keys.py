@@ -31,20 +31,31 @@ KEYS = {
     "tweaks.distillation.share": "tweaks.distillation.alpha",
 }
 VALUES = {
-    ("on_disconnected", "refuse"): "error",
-    ("on_disconnected", "train"): "warn",
+    ("collapse", "refuse"): "error",
+    ("collapse", "train"): "warn",
     ("init", "zero"): "zero_hadamard",
 }
-FIRST_DEFAULTS: dict[str, dict[str, Any]] = {  # of tweaks, where they are others today
+FIRST_DEFAULTS: dict[str, dict[str, Any]] = {  # of tweaks, where today's are others
     "ghost_skips": {"kind": "identity_bn", "schedule": "linear"},
     "rescale": {"ghosts": True},
 }
 FIRST_KEYS = {new: old for old, new in KEYS.items()}
-FIRST_VALUES = {(key, new): old for (key, old), new in VALUES.items()}
+FIRST_VALUES = {(KEYS.get(key, key), new): old for (key, old), new in VALUES.items()}
 
 
-def renamed(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a table of a run, or of changes by dotted keys, with the new keys and values.
+def renamed(
+    table: Mapping[str, Any],
+    keys: Mapping[str, str] = KEYS,
+    values: Mapping[tuple[str, Any], str] = VALUES,
+    prefix: str = "",
+) -> dict[str, Any]:
+    """Return a nested table of a run, or changes by dotted keys, with other keys and values.
+
+    Args:
+        table: The table.
+        keys: Dotted key -> dotted key; old -> new by default.
+        values: (Dotted key, value) -> value, likewise.
+        prefix: Where the table is in the run, such as "optim.".
 
     Raises:
         ConfigError: If it has both an old key and its new one.
@@ -54,26 +65,13 @@ def renamed(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     result = {}
     for key, value in table.items():
-        name = KEYS.get(prefix + key, prefix + key)
-        new = name.removeprefix(prefix)
+        dotted = prefix + key
+        new = keys.get(dotted, dotted).removeprefix(prefix)
         if new != key and new in table:
-            raise ConfigError(f"{prefix}{key} is the old name of {name}; give one of the two")
+            raise ConfigError(f"{dotted} is the old name of {keys[dotted]}; give one of the two")
         if isinstance(value, Mapping):
-            value = renamed(value, f"{name}.")
+            value = renamed(value, keys, values, f"{dotted}.")
         elif isinstance(value, str):
-            value = VALUES.get((name, value), value)
+            value = values.get((dotted, value), value)
         result[new] = value
-    return result
-
-
-def with_first_names(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a table of a run with the first keys and values: the inverse of `renamed`."""
-    result = {}
-    for key, value in table.items():
-        name = prefix + key
-        if isinstance(value, Mapping):
-            value = with_first_names(value, f"{name}.")
-        elif isinstance(value, str):
-            value = FIRST_VALUES.get((name, value), value)
-        result[FIRST_KEYS.get(name, name).removeprefix(prefix)] = value
     return result

@@ -111,24 +111,3 @@ def test_the_mask_lies_in_memory_as_the_weights_do() -> None:
     keeper = MaskedOptimizer(net, mask, torch.optim.SGD(net.parameters(), lr=0.1))
     for weight, alive in zip(keeper.weights, keeper.alive, strict=True):
         assert alive.stride() == weight.stride()
-
-
-@pytest.mark.parametrize("change", [{"layout": "channels_last"}, {"precision": "bf16"}], ids=str)
-def test_a_run_goes_on_to_the_same_bytes(
-    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("training.loop.SAVE_EVERY", 0)
-    run = Run.of(TABLE | {"compute": change, "tweaks": ["ghost_skips"]})
-
-    def stop(row: Any) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(run, out=tmp_path / "cut", device="cpu", on_epoch=stop)
-    one, other = (fit(run, out=tmp_path / name, device="cpu").parent for name in ("cut", "whole"))
-    for name in ("best.pt", "last.pt", "history.jsonl"):
-        assert (one / name).read_bytes() == (other / name).read_bytes()
-    last = Checkpoint.load(one / "last.pt")
-    assert all(t.is_contiguous() for t in last.weights.values())
-    assert last.mask is not None
-    assert all(not last.weights[name][~m].any() for name, m in last.mask.items())

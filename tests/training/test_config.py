@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsediag.core.errors import ConfigError
-from training.compute import Compute
 from training.config import RECIPES, Model, Record, Run
 from training.masks import METHODS
 from training.masks.file import File
@@ -72,144 +71,38 @@ MASK_OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"path": "other.pt", "zeros": True},
 }
 
-names = st.text("abcxyz_0123456789", min_size=1, max_size=6)
 words = st.text(st.characters(max_codepoint=0xD7FF), max_size=8)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 positive = st.floats(0, 1e30, exclude_min=True)
 shares = st.floats(0, 1, exclude_min=True, exclude_max=True)
-counts = st.integers(1, 10**6)
 values = st.one_of(st.booleans(), st.integers(), finite, words, st.lists(st.integers(), max_size=3))
-masks = st.one_of(
-    st.just(METHODS["dense"]()),
-    st.builds(File, path=words.filter(bool), zeros=st.booleans()),
-    *(st.builds(kind, shares) for name, kind in METHODS.items() if name not in ("dense", "file")),
+runs = st.builds(
+    Run,
+    data=words,
+    seed=st.integers(-(2**62), 2**62),
+    mask_seed=st.none() | st.integers(),
+    rewind=st.sampled_from([0.0, 0.5, 1.0]),
+    model=st.builds(Model, words, st.none() | st.just(4), options=st.dictionaries(words, values)),
+    mask=st.one_of(
+        st.builds(File, path=words.filter(bool), zeros=st.booleans()),
+        *(st.builds(METHODS[name], shares) for name in METHODS if name not in ("dense", "file")),
+    ),
+    optim=st.builds(
+        Optim,
+        lr=positive,
+        momentum=shares,
+        epochs=st.integers(2, 10**6),
+        lr_milestones=st.lists(shares, max_size=3).map(tuple),
+    ),
+    tweaks=st.fixed_dictionaries(
+        {},
+        optional={
+            "smoothing": st.builds(Smoothing, shares, shares),
+            "ghost_neurons": st.builds(GhostNeurons, st.floats(1, 100), shares),
+        },
+    ),
+    record=st.builds(Record, st.just(()) | st.just((1,)), gradient_flow=st.booleans()),
 )
-tweaks = st.fixed_dictionaries(
-    {},
-    optional={
-        "smoothing": st.builds(Smoothing, shares, shares),
-        "ghost_neurons": st.builds(GhostNeurons, st.floats(1, 100), shares),
-    },
-)
-models = st.builds(
-    Model,
-    name=words,
-    width=st.none() | counts,
-    activation=st.sampled_from(["relu", "swish", "mish"]),
-    options=st.dictionaries(names, values, max_size=3),
-)
-optims = st.builds(
-    Optim,
-    name=st.sampled_from(["sgd", "adam"]),
-    lr=positive,
-    momentum=shares,
-    weight_decay=positive,
-    epochs=counts,
-    batch_size=counts,
-    lr_milestones=st.lists(shares, max_size=3).map(tuple),
-    lr_gamma=positive,
-)
-records = st.builds(
-    Record,
-    checkpoint_epochs=st.just(()) | st.just((1,)),
-    gradient_flow=st.booleans(),
-    eigenvalue_every=counts,
-    probe_samples=counts,
-)
-
-
-def _possible(table: dict[str, Any]) -> bool:
-    ghosts, epochs = "ghost_neurons" in table["tweaks"], table["optim"].epochs
-    back = round(table["rewind"] * epochs)
-    if table["resume_schedule"] and not 0 < back < epochs:
-        return False
-    if table["rewind"] and not back:
-        return False
-    return table["model"].activation == "relu" or not ghosts
-
-
-runs = (
-    st.fixed_dictionaries(
-        {
-            "data": words,
-            "seed": st.integers(-(2**62), 2**62),
-            "augment": st.sampled_from(["auto", "crop_flip", "none"]),
-            "init": st.sampled_from(
-                ["default", "zero_hadamard", "zero_widening", "zero_narrowing"]
-            ),
-            "rewind": st.just(0.0) | st.just(1.0) | shares,
-            "resume_schedule": st.booleans(),
-            "on_disconnected": st.sampled_from(["error", "warn"]),
-            "model": models,
-            "mask": masks,
-            "optim": optims,
-            "tweaks": tweaks,
-            "record": records,
-            "compute": st.builds(Compute),
-        }
-    )
-    .filter(_possible)
-    .map(lambda r: Run(**r))
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("optim.momentum = -1", "optim.momentum = -1.0: need a number in [0, 1)"),
-        ("optim.weight_decay = -1", "optim.weight_decay = -1.0: need 0 or more"),
-        ("optim.lr_gamma = -1", "optim.lr_gamma = -1.0: need a positive number"),
-        ("optim.lr_milestones = 0.5", "optim.lr_milestones = 0.5: need list"),
-        ("record.probe_samples = 0", "record.probe_samples = 0: need 1 or more"),
-        ("record.eigenvalue_every = -1", "record.eigenvalue_every = -1: need 0 (never) or more"),
-        (
-            "record.checkpoint_epochs = [0]",
-            "record.checkpoint_epochs: there is no epoch 0 in a run of 180",
-        ),
-        (
-            "record.checkpoint_epochs = [181]",
-            "record.checkpoint_epochs: there is no epoch 181 in a run",
-        ),
-        ("tweaks.ghost_neurons.last_beta = inf", "last_beta inf: need a finite number"),
-        ("model.options.foo = 1979-05-27", "need numbers, words, lists and tables only"),
-        ("rewind = -0.1", "rewind = -0.1: need 0, or a share of 180 epochs up to 1"),
-        ("rewind = 1.1", "rewind = 1.1: need 0, or a share of 180 epochs up to 1"),
-        ("rewind = nan", "rewind = nan: need 0, or a share of 180 epochs up to 1"),
-        ("rewind = 0.002", "rewind = 0.002: need 0, or a share of 180 epochs up to 1"),
-        ("resume_schedule = true", "resume_schedule with rewind = 0.0 of"),
-        ("resume_schedule = true\nrewind = 1.0", "resume_schedule with rewind = 1.0 of"),
-        ("mask = {method = 'file'}", "mask.path: need the file of a mask"),
-        ("mask = {method = 'file', path = 'm.pt', density = 0.1}", "mask.density 0.1: the file"),
-        ("mask = 'file:'", "mask.path: need the file of a mask"),
-        ("mask = {method = 'random', scope = 'erdos'}", "unknown mask.scope 'erdos'"),
-        (
-            "mask = {method = 'lottery', prune_rate = 1}",
-            "mask.prune_rate = 1.0: need a share between 0 and 1",
-        ),
-        ("mask = {method = 'grasp', temperature = 0}", "mask.temperature 0.0: need a positive"),
-        ("mask = {method = 'synflow', steps = 0}", "mask.steps = 0: need 1 or more"),
-        (
-            "mask = {method = 'rigl', update_interval = 0}",
-            "mask.update_interval = 0: need 1 step or more",
-        ),
-        ("mask = {method = 'set', end = 2}", "mask.end = 2.0: need a share from 0 to 1"),
-        (
-            "mask = {method = 'learned', lambda_binary = -1}",
-            "mask.lambda_binary = -1.0: need 0 or more",
-        ),
-        ("mask = {method = 'learned', lambda_l1 = nan}", "mask.lambda_l1 = nan: need 0 or more"),
-    ],
-)
-def test_a_value_that_would_fail_late_is_refused_at_once(
-    text: str, message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        Run.load(_written(tmp_path, text))
-
-
-def test_a_soft_activation_for_good_has_no_ghosts() -> None:
-    with pytest.raises(ConfigError, match=r"'mish' .* ghost_neurons"):
-        Run.of({"model": {"activation": "mish"}, "tweaks": ["ghost_neurons"]})
 
 
 @dataclass(frozen=True)
@@ -288,83 +181,92 @@ def test_fill_is_strict(table: dict[str, Any], message: str) -> None:
         from_table(Outer, table, "at.")
 
 
-# what a run file may not say
+# invalid run files
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        # keys
         ("optim.lrr = 1", "unknown key 'optim.lrr'; did you mean 'optim.lr'?"),
         ("sed = 1", "unknown key 'sed'; did you mean 'seed'?"),
         ("mask = {method = 'random', densty = 1}", "'mask.densty'; did you mean 'mask.density'?"),
+        ("tweaks.smoothing.alfa = 1", "did you mean 'tweaks.smoothing.alpha'?"),
+        # names
         ("mask.method = 'randm'", "unknown mask.method 'randm'; did you mean 'random'?"),
         ("tweaks = ['smothing']", "unknown tweak 'smothing'; did you mean 'smoothing'?"),
-        ("tweaks.smoothing.alfa = 1", "did you mean 'tweaks.smoothing.alpha'?"),
-        ("tweaks.smoothing = 1", "tweaks.smoothing = 1: need a table"),
-        ("model = 'resnet18'", "model = 'resnet18': need a table"),
         ("model.activation = 'rely'", "'rely'; did you mean 'relu'?"),
         ("optim.name = 'sdg'", "'sdg'; did you mean 'sgd'?"),
         ("augment = 'yes'", "unknown augment 'yes'. Known: auto, crop_flip, none."),
         ("init = 'zero_hadmard'", "unknown init 'zero_hadmard'; did you mean 'zero_hadamard'?"),
         ("on_disconnected = 'wran'", "unknown on_disconnected 'wran'; did you mean 'warn'?"),
-        ("rewind = 'end'", "rewind = 'end': need float"),
-        ("resume_schedule = 1", "resume_schedule = 1: need bool"),
-        ("data = 3", "data = 3: need str"),
-        ("seed = true", "seed = True: need int"),
-        ("optim.lr = 'fast'", "optim.lr = 'fast': need float"),
-        ("optim.epochs = 1.5", "optim.epochs = 1.5: need int"),
-        ("record.gradient_flow = 1", "record.gradient_flow = 1: need bool"),
-        ("mask = {method = 'random', density = 1.5}", "mask.density 1.5: need a number in (0, 1]"),
-        ("mask = {method = 'random', density = 0}", "For 90 % sparsity write density = 0.1"),
-        ("mask.density = -0.1", "mask.density -0.1: need"),
-        ("optim.lr_milestones = [1.5]", "optim.lr_milestones: 1.5 is no fraction"),
-        ("optim.lr_milestones = [0.5, 0]", "optim.lr_milestones: 0.0 is no fraction"),
-        ("optim.lr = 0", "optim.lr = 0.0: need a positive number"),
-        ("optim.lr = nan", "optim.lr = nan: need a positive number"),
-        ("optim.epochs = 0", "optim.epochs = 0: need a positive number"),
-        ("optim.batch_size = -1", "optim.batch_size = -1: need a positive number"),
-        ("tweaks.smoothing.alpha = 1", "tweaks.smoothing.alpha 1.0: need a number in [0, 1)"),
-        (
-            "tweaks.smoothing.decay_until = 2",
-            "tweaks.smoothing.decay_until 2.0: need a share of the training",
-        ),
-        ("seed: 3", "run.toml is not TOML"),
-    ],
-)
-def test_a_run_file_is_read_strictly(text: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        Run.load(_written(tmp_path, text))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+        ("mask = {method = 'random', scope = 'erdos'}", "unknown mask.scope 'erdos'"),
+        ("tweaks.ghost_skips.kind = 'identity_nb'", "tweaks.ghost_skips.kind"),
+        # types
+        ("tweaks.smoothing = 1", "tweaks.smoothing = 1: need a table"),
+        ("model = 'resnet18'", "model = 'resnet18': need a table"),
         ("mask = 'random'", "mask = 'random': need a table"),
         ("mask = 3", "mask = 3: need a table"),
         ("mask.method = 3", "mask.method"),
         ("tweaks = 'smoothing'", "tweaks = 'smoothing': need"),
         ("tweaks = 3", "tweaks = 3: need"),
         ("tweaks = [3]", "tweak"),
+        ("rewind = 'end'", "rewind = 'end': need float"),
+        ("resume_schedule = 1", "resume_schedule = 1: need bool"),
+        ("data = 3", "data = 3: need str"),
+        ("seed = true", "seed = True: need int"),
+        ("optim.epochs = 1.5", "optim.epochs = 1.5: need int"),
+        ("optim.lr_milestones = 0.5", "optim.lr_milestones = 0.5: need list"),
+        ("model.options.foo = 1979-05-27", "need numbers, words, lists and tables only"),
+        ("seed: 3", "run.toml is not TOML"),
+        # numbers
+        ("optim.lr = 0", "optim.lr = 0.0: need a positive number"),
+        ("optim.lr = nan", "optim.lr = nan: need a positive number"),
+        ("optim.epochs = 0", "optim.epochs = 0: need a positive number"),
+        ("optim.batch_size = -1", "optim.batch_size = -1: need a positive number"),
+        ("optim.momentum = -1", "optim.momentum = -1.0: need a number in [0, 1)"),
+        ("optim.weight_decay = -1", "optim.weight_decay = -1.0: need 0 or more"),
+        ("optim.lr_gamma = -1", "optim.lr_gamma = -1.0: need a positive number"),
+        ("optim.lr_milestones = [1.5]", "optim.lr_milestones: 1.5 is no fraction"),
+        ("optim.lr_milestones = [0.5, 0]", "optim.lr_milestones: 0.0 is no fraction"),
+        ("model.width = 0", "model.width"),
+        ("record.probe_samples = 0", "record.probe_samples = 0: need 1 or more"),
+        ("record.eigenvalue_every = -1", "record.eigenvalue_every = -1: need 0 (never) or more"),
+        ("record.checkpoint_epochs = [0]", "record.checkpoint_epochs: there is no epoch 0"),
+        ("record.checkpoint_epochs = [181]", "no epoch 181 in a run of 180"),
+        ("rewind = -0.1", "rewind = -0.1: need 0, or a share of 180 epochs up to 1"),
+        ("rewind = 1.1", "rewind = 1.1: need"),
+        ("rewind = nan", "rewind = nan: need"),
+        ("rewind = 0.002", "rewind = 0.002: need"),
+        ("rewind = 0.25\noptim.epochs = 2", "rewind = 0.25: need 0, or a share of 2 epochs"),
+        ("resume_schedule = true", "resume_schedule with rewind = 0.0 of"),
+        ("resume_schedule = true\nrewind = 1.0", "resume_schedule with rewind = 1.0 of"),
+        ("resume_schedule = true\nrewind = 0.999", "resume_schedule with rewind = 0.999 of 180"),
+        # options of masks and tweaks
+        ("mask = {method = 'random', density = 1.5}", "mask.density 1.5: need a number in (0, 1]"),
+        ("mask = {method = 'random', density = 0}", "For 90 % sparsity write density = 0.1"),
+        ("mask.density = -0.1", "mask.density -0.1: need"),
+        ("mask = {method = 'file'}", "mask.path: need the file of a mask"),
+        ("mask = 'file:'", "mask.path: need the file of a mask"),
+        ("mask = {method = 'file', path = 'm.pt', density = 0.1}", "mask.density 0.1: the file"),
+        ("mask = {method = 'lottery', prune_rate = 1}", "mask.prune_rate = 1.0: need"),
+        ("mask = {method = 'grasp', temperature = 0}", "mask.temperature 0.0: need a positive"),
+        ("mask = {method = 'synflow', steps = 0}", "mask.steps = 0: need 1 or more"),
+        ("mask = {method = 'rigl', update_interval = 0}", "mask.update_interval = 0: need 1"),
+        ("mask = {method = 'set', end = 2}", "mask.end = 2.0: need a share from 0 to 1"),
+        ("mask = {method = 'learned', lambda_binary = -1}", "mask.lambda_binary = -1.0: need 0"),
+        ("mask = {method = 'learned', lambda_l1 = nan}", "mask.lambda_l1 = nan: need 0 or more"),
+        ("tweaks.smoothing.alpha = 1", "tweaks.smoothing.alpha 1.0: need a number in [0, 1)"),
+        ("tweaks.smoothing.decay_until = 2", "tweaks.smoothing.decay_until 2.0: need a share"),
+        ("tweaks.ghost_neurons.last_beta = inf", "last_beta inf: need a finite number"),
+        ("tweaks.ghost_neurons.last_beta = 0.5", "tweaks.ghost_neurons.last_beta"),
+        ("tweaks.ghost_neurons.until = 1.0", "tweaks.ghost_neurons.until"),
+        ("tweaks.ghost_skips.until = 2.0", "tweaks.ghost_skips.until"),
+        ("model.activation = 'mish'\ntweaks = ['ghost_neurons']", "'mish'"),
     ],
 )
-def test_mask_and_tweaks_of_a_wrong_type_are_named(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_run_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        Run.load(_written(tmp_path, text))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "tweaks.ghost_neurons.until = 1.0",
-        "tweaks.ghost_skips.until = 2.0",
-        "tweaks.ghost_neurons.last_beta = 0",
-        "tweaks.ghost_neurons.last_beta = 0.5",
-        "tweaks.ghost_skips.kind = 'identity_nb'",
-        "model.width = 0",
-    ],
-)
-def test_options_are_checked_before_any_training(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=re.escape(text.split(" = ")[0])):
         Run.load(_written(tmp_path, text))
 
 
@@ -396,10 +298,6 @@ def test_every_recipe_loads_by_its_name(path: Path) -> None:
     assert Run.load(path) != Run()
 
 
-def test_an_empty_file_is_the_default_run(tmp_path: Path) -> None:
-    assert Run.load(_written(tmp_path, "")) == Run()
-
-
 def test_changes_reach_every_depth(tmp_path: Path) -> None:
     path = _written(tmp_path, 'mask.method = "random"\n[optim]\nlr = 0.5\nepochs = 7')
     run = Run.load(path, {"seed": 3, "optim.lr": 0.05, "mask.density": 0.02, "model.width": 4})
@@ -408,17 +306,17 @@ def test_changes_reach_every_depth(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tweaks = ['smoothing']", "tweaks.smoothing.alpha = 0.3", "[tweaks.smoothing]"]
+    "text",
+    [
+        "tweaks = ['smoothing', 'ghost_skips']",
+        "tweaks = {smoothing = {alpha = 0.3}, ghost_skips = {}}",
+    ],
 )
 def test_changes_reach_the_options_of_a_tweak(text: str, tmp_path: Path) -> None:
-    run = Run.load(_written(tmp_path, text), {"tweaks.smoothing.alpha": 0.2})
-    assert run.tweaks == {"smoothing": Smoothing(0.2)}
-
-
-def test_a_change_of_one_tweak_keeps_the_others(tmp_path: Path) -> None:
-    path = _written(tmp_path, "tweaks = ['ghost_skips', 'smoothing']")
-    run = Run.load(path, {"tweaks.smoothing.alpha": 0.2})
-    assert run == Run.of({"tweaks": {"ghost_skips": {}, "smoothing": {"alpha": 0.2}}})
+    change = {"tweaks.smoothing.alpha": 0.2}
+    assert Run.load(_written(tmp_path, ""), change).tweaks == {"smoothing": Smoothing(0.2)}
+    run = Run.load(_written(tmp_path, text), change)
+    assert run == Run.of({"tweaks": {"smoothing": {"alpha": 0.2}, "ghost_skips": {}}})
 
 
 def test_a_change_below_a_value_is_refused(tmp_path: Path) -> None:
@@ -436,10 +334,12 @@ def test_tweaks_as_a_list_or_as_tables() -> None:
     assert {name: type(Run.of({"mask": mask}).mask) for name, mask in masks.items()} == METHODS
 
 
-def test_the_file_of_a_mask_has_a_short_form() -> None:
+def test_the_file_of_a_mask_has_a_short_form(tmp_path: Path) -> None:
     run = Run.of({"mask": "file:a/b.pt"})
     assert run.mask == File(path="a/b.pt")
     assert run == Run.of({"mask": {"method": "file", "path": "a/b.pt"}})
+    assert run == Run.load(_written(tmp_path, "mask = 'file:a/b.pt'"))
+    assert run.mask == Run.load("digits", {"mask": "file:a/b.pt"}).mask
 
 
 def test_of_leaves_the_table_as_it_was() -> None:
@@ -471,21 +371,6 @@ def test_any_text_comes_back_from_toml(run: Run, tmp_path: Path) -> None:
 # identity
 
 
-@pytest.mark.parametrize(
-    ("run", "known"),
-    [
-        (Run(), "resnet18-dense-s0-3904c19a4c"),
-        (Run.load("digits"), "resnet18-magnitude-d0.05-s0-9a9e2af6fa"),
-        (Run.load("pipeline_mlp_mnist"), "mlp-learned-d0.1-s0-3f8932e5d2"),
-        (Run.load("pipeline_digits"), "mlp-learned-d0.1-s0-d887eb4a3d"),
-        (Run.load("pipeline_vgg16_cifar10"), "vgg16-learned-d0.1-s0-45ec9b60f2"),
-    ],
-    ids=["default", "digits", "pipeline", "pipeline digits", "pipeline vgg"],
-)
-def test_identities_never_change(run: Run, known: str) -> None:
-    assert run.id == known
-
-
 def test_a_default_that_changed_has_another_identity() -> None:
     now = Run.of({"tweaks": ["ghost_skips", "rescale"]})
     options = {"ghost_skips": {"kind": "identity_bn", "schedule": "linear"}}
@@ -515,11 +400,6 @@ def test_every_option_of_a_mask_matters_to_the_identity(method: str, key: str) -
     assert other.id != Run.of({"mask": mask}).id
 
 
-def test_every_method_has_an_identity_of_its_own() -> None:
-    runs = [Run.of({"mask": {"method": name, **MASK_NEEDS.get(name, {})}}) for name in METHODS]
-    assert len({run.id for run in runs}) == len(METHODS)
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -534,28 +414,6 @@ def test_every_method_has_an_identity_of_its_own() -> None:
 def test_every_option_of_a_tweak_matters_to_the_identity(key: str, value: Any) -> None:
     plain = Run.of({"tweaks": [key.split(".")[0]]})
     assert Run.of({"tweaks": _nested(key, value)}).id != plain.id
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "digits",
-        "tost_resnet18_cifar100",
-        "pipeline_mlp_mnist",
-        "pipeline_digits",
-        "pipeline_vgg16_cifar10",
-    ],
-)
-def test_a_default_spelled_out_does_not_change_the_identity(name: str, tmp_path: Path) -> None:
-    run = Run.load(name)
-    assert Run.load(_written(tmp_path, run.toml())).id == run.id
-    spelled = {
-        "optim.lr_gamma": 0.1,
-        "record.probe_samples": 384,
-        "on_disconnected": "error",
-        "resume_schedule": False,
-    }
-    assert Run.load(name, spelled).id == run.id
 
 
 @pytest.mark.parametrize(

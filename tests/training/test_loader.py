@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -86,6 +88,23 @@ def test_crops_are_drawn_batch_by_batch_behind_the_order(batch: int) -> None:
         turned = torch.where(flips[..., None, None] > 0, crops.flip(-1), crops)
         assert torch.equal(x, data.normalise(turned))
         assert torch.equal(y, data.train.labels[chosen])
+
+
+def test_images_are_cropped_if_asked_or_in_colour() -> None:
+    grey = datasets.load("digits")
+    for data, auto in ((grey, 1), (replace(grey, channels=3), 2)):
+        for augment, tensors in {"none": 1, "crop_flip": 2, "auto": auto}.items():
+            run = Run.of({"data": "digits", "augment": augment})
+            assert len(next(epoch_indices(run, data, 0))) == tensors
+
+
+def test_every_epoch_and_seed_has_another_order() -> None:
+    data, orders = datasets.load("digits"), set()
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        batches = epoch_indices(Run(data="digits", seed=seed), data, epoch)
+        orders.add(tuple(torch.cat([order for (order,) in batches]).tolist()))
+    assert all(sorted(order) == list(range(1170)) for order in orders)
+    assert len(orders) == 4
 
 
 @pytest.mark.gpu

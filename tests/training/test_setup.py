@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def mask_of(net: nn.Module, density: float = 0.5) -> Mask:
     return Mask.top({n: torch.rand_like(net.get_parameter(n)) for n in prunable(net)}, density)
 
 
-def assert_begins_at(start: State, origin: State, mask: Mask) -> None:
+def assert_begins_at(start: State, origin: State, mask: Mapping[str, Tensor]) -> None:
     """Live weights and all buffers as they were, dead weights exactly 0."""
     assert start.keys() == origin.keys()
     for name, t in origin.items():
@@ -102,22 +103,15 @@ def test_no_way_back_needs_no_second_dense_run(tmp_path: Path, starts: list[Stat
     assert folders(tmp_path) == {run.id, run.plain().id}
 
 
-def test_a_mask_drawn_at_the_start_is_rewound_too(tmp_path: Path, starts: list[State]) -> None:
-    run = run_of({"method": "random", "density": 0.5}, rewind=0.5)
-    assert [r.mask.density for r in run.before()] == [1.0]
+@pytest.mark.parametrize("method", ["dense", "random"])
+def test_a_run_without_a_trained_mask_is_rewound_too(
+    method: str, tmp_path: Path, starts: list[State]
+) -> None:
+    run = run_of({"method": method}, rewind=0.5)
     end = file_of(run, tmp_path)
     dense, name = run.rewound()
-    assert end.mask is not None
-    assert_begins_at(starts[-1], file_of(dense, tmp_path, name).weights, end.mask)
-
-
-def test_a_dense_run_is_rewound_without_a_mask(tmp_path: Path, starts: list[State]) -> None:
-    run = run_of(rewind=0.5)
-    end = file_of(run, tmp_path)
-    dense, name = run.rewound()
-    origin = file_of(dense, tmp_path, name).weights
-    assert end.mask is None
-    assert all(torch.equal(t, starts[-1][key]) for key, t in origin.items())
+    assert run.before() == (dense,)
+    assert_begins_at(starts[-1], file_of(dense, tmp_path, name).weights, end.mask or {})
 
 
 def test_the_rounds_of_a_lottery_are_not_rewound_with_it() -> None:
@@ -130,13 +124,6 @@ def test_the_rounds_of_a_lottery_are_not_rewound_with_it() -> None:
     assert run.rewound()[0] == replace(run.plain(), record=run.rewound()[0].record)
 
 
-def test_the_rounds_of_a_lottery_are_rewound_where_they_are_told_to() -> None:
-    run = run_of({"method": "lottery", "density": 0.64, "rewound": True}, rewind=0.5)
-    (first,) = map(run.prerequisite, run.mask.before())
-    assert first.rewind == 0.5
-    assert first.rewound() == run.rewound()
-
-
 @pytest.mark.parametrize("rewound", [False, True])
 def test_a_lottery_starts_where_it_is_rewound_to(
     rewound: bool, tmp_path: Path, starts: list[State]
@@ -145,6 +132,7 @@ def test_a_lottery_starts_where_it_is_rewound_to(
     run = run_of(mask, rewind=0.5, optim={"epochs": 2})
     end = file_of(run, tmp_path)
     (first,) = map(run.prerequisite, run.mask.before())
+    assert first.rewind == (0.5 if rewound else 0.0)
     earlier = file_of(first, tmp_path)
     assert end.mask is not None
     assert earlier.mask is not None
@@ -181,12 +169,6 @@ def test_what_a_tweak_adds_begins_as_it_always_does(tmp_path: Path, starts: list
     assert_begins_at({key: starts[-1][key] for key in origin}, origin, end.mask)
 
 
-def test_a_soft_activation_is_rewound_to_the_plain_run(tmp_path: Path) -> None:
-    run = run_of(magnitude(), PERCEPTRON | {"activation": "swish"}, rewind=0.5)
-    assert run.rewound()[0].model.activation == "relu"
-    assert len(file_of(run, tmp_path).history) == 4
-
-
 # going on
 
 
@@ -220,50 +202,6 @@ def test_with_every_weight_alive_and_nothing_reset_but_momentum_it_is_the_dense_
     assert all(torch.equal(t, end.weights[name]) for name, t in dense.weights.items())
 
 
-def test_an_interrupted_run_that_goes_on_ends_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("training.loop.SAVE_EVERY", 0.0)
-    run = run_of(magnitude(), rewind=0.25, resume_schedule=True)
-
-    def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    whole = file_of(run, tmp_path / "whole")
-    for earlier in run.before():
-        fit(earlier, out=tmp_path / "cut", device="cpu")
-    with pytest.raises(KeyboardInterrupt):
-        fit(run, out=tmp_path / "cut", device="cpu", on_epoch=stop)
-    cut = file_of(run, tmp_path / "cut")
-    assert len(cut.history) == 4
-    assert all(torch.equal(t, cut.weights[name]) for name, t in whole.weights.items())
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ({"rewind": 0.001, "optim": {"epochs": 2}}, "rewind = 0.001: need 0, or a share of 2 epoc"),
-        ({"rewind": 1.5}, "rewind = 1.5: need 0, or a share of 4 epochs up to 1"),
-        ({"rewind": -0.1}, "rewind = -0.1: need 0, or a share"),
-        ({"rewind": float("nan")}, "rewind = nan: need 0, or a share"),
-        (
-            {"rewind": 0.25, "optim": {"epochs": 2}},
-            "rewind = 0.25: need 0, or a share of 2 epochs up to 1",
-        ),
-        (
-            {"resume_schedule": True, "rewind": 0.9, "optim": {"epochs": 2}},
-            "resume_schedule with rewind = 0.9 of 2 epochs",
-        ),
-        ({"resume_schedule": True}, "resume_schedule with rewind = 0.0 of"),
-        ({"resume_schedule": True, "rewind": 1.0}, "resume_schedule with rewind = 1.0 of"),
-    ],
-)
-def test_a_way_back_that_cannot_be_is_refused(table: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        run_of(**table)
-
-
 # masks that let nothing through
 
 SEVERED = {"method": "synflow", "density": 0.02, "steps": 1}
@@ -277,11 +215,6 @@ def test_a_mask_without_a_path_is_refused_before_anything_is_written(tmp_path: P
     assert "on_disconnected = 'warn'" in str(refused.value)
     assert isinstance(refused.value, ConfigError)
     assert not list(tmp_path.iterdir())
-
-
-def test_more_steps_leave_a_path(tmp_path: Path) -> None:
-    run = run_of(SEVERED | {"density": 0.1, "steps": 100}, optim={"epochs": 1})
-    assert finished(fit(run, out=tmp_path, device="cpu").parent)
 
 
 def test_only_the_run_itself_is_refused(tmp_path: Path) -> None:
@@ -342,18 +275,6 @@ def test_an_emptied_branch_is_warned_of(tmp_path: Path, monkeypatch: pytest.Monk
 # masks of others
 
 
-def test_a_file_in_the_place_of_a_table(tmp_path: Path) -> None:
-    run = run_of("file:mask.pt")
-    assert run == run_of({"method": "file", "path": "mask.pt"})
-    assert Run.load("digits", {"mask": "file:mask.pt"}).mask == run.mask
-    assert Run.of(run.table()) == run
-    (tmp_path / "run.toml").write_text(run.toml())
-    assert Run.load(tmp_path / "run.toml") == run
-    (tmp_path / "run.toml").write_text('mask = "file:mask.pt"')
-    assert Run.load(tmp_path / "run.toml").mask == run.mask
-    assert run.before() == ()
-
-
 def pruned(net: nn.Module, path: Path) -> Mask:
     """Save the state that `torch.nn.utils.prune` leaves, and return its mask."""
     layers = {name: net.get_submodule(name.removesuffix(".weight")) for name in prunable(net)}
@@ -384,21 +305,19 @@ def test_a_run_begins_with_the_mask_in_a_file(kind: str, tmp_path: Path) -> None
     assert_begins_at(begun.net.state_dict(), net_of().state_dict(), mask)
 
 
-def test_zeros_are_dead_only_where_it_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sparse", "zeros", "hint"),
+    [(True, False, "; its weights hold zeros: zeros = true"), (False, True, "")],
+)
+def test_zeros_are_dead_only_where_it_is_said(
+    sparse: bool, zeros: bool, hint: str, tmp_path: Path
+) -> None:
     net, path = net_of(), tmp_path / "net.pt"
-    mask_of(net).apply_(net)
+    if sparse:
+        mask_of(net).apply_(net)
     torch.save(net.state_dict(), path)
-    message = f"{path} holds no mask; its weights hold zeros: zeros = true"
-    with pytest.raises(CheckpointError, match=re.escape(message)):
-        begin(run_of(f"file:{path}"), tmp_path)
-
-
-def test_a_file_without_zeros_holds_no_mask(tmp_path: Path) -> None:
-    path = tmp_path / "net.pt"
-    torch.save(net_of().state_dict(), path)
-    table = {"method": "file", "path": str(path), "zeros": True}
-    with pytest.raises(CheckpointError, match=re.escape(f"{path} holds no mask") + "$"):
-        begin(run_of(table), tmp_path)
+    with pytest.raises(CheckpointError, match=re.escape(f"{path} holds no mask{hint}") + "$"):
+        begin(run_of({"method": "file", "path": str(path), "zeros": zeros}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -418,22 +337,6 @@ def test_a_mask_of_another_net_is_refused(
     assert str(refused.value).startswith(f"{path} does not fit the net: ")
 
 
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ({"method": "file"}, "mask.path: need the file of a mask"),
-        ("file:", "mask.path: need the file of a mask"),
-        (
-            {"method": "file", "path": "mask.pt", "density": 0.5},
-            "mask.density 0.5: the file says it; leave it out",
-        ),
-    ],
-)
-def test_a_file_without_a_path_or_with_a_density_is_refused(table: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        run_of(table)
-
-
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=re.escape("nowhere.pt: no such file")):
         begin(run_of(f"file:{tmp_path / 'nowhere.pt'}"), tmp_path)
@@ -448,25 +351,14 @@ def test_a_rewound_run_takes_the_mask_of_a_file(tmp_path: Path) -> None:
     assert_begins_at(begin(run, tmp_path).net.state_dict(), origin, mask)
 
 
-def test_a_run_is_trained_under_the_mask_of_a_file(tmp_path: Path) -> None:
-    mask = Mask({"layers.1.fc.weight": torch.eye(12, dtype=torch.bool)})
-    mask_file.save(mask, tmp_path / "mask.pt")
-    run = run_of(f"file:{tmp_path / 'mask.pt'}")
-    assert run.id != run_of("file:other.pt").id
-    kept = Checkpoint.load(fit(run, out=tmp_path, device="cpu").with_name("last.pt"))
-    assert kept.mask == mask
-    assert not kept.weights["layers.1.fc.weight"][~mask["layers.1.fc.weight"]].any()
-
-
 @pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "random"])
 def test_a_mask_is_that_of_the_plain_net_whatever_the_tweaks(method: str, tmp_path: Path) -> None:
-    masks = []
-    for tweaks in ([], ["ghost_neurons", "ghost_skips"]):
-        model = {"name": "resnet20", "width": 4}
-        run = run_of({"method": method, "density": 0.3}, model, tweaks=tweaks)
-        data = datasets.load("digits")
-        masks.append(start(run, data, out=tmp_path, device=torch.device("cpu")).mask)
-    assert masks[0] == masks[1]
+    mask = {"method": method, "density": 0.3}
+    one, other = (
+        begin(run_of(mask, CONVOLUTIONS, tweaks=tweaks), tmp_path).mask
+        for tweaks in ([], ["ghost_neurons", "ghost_skips"])
+    )
+    assert one == other
 
 
 def test_a_moving_mask_counts_the_steps_that_lie_behind_it(tmp_path: Path) -> None:
