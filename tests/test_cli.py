@@ -378,7 +378,7 @@ def stop(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, after: int) -
 
     value, calls = LossEvaluator.__call__, count()
 
-    def breaking(self: LossEvaluator, place: Any) -> tuple[float, float]:
+    def breaking(self: LossEvaluator, place: Any, **options: Any) -> tuple[float, float]:
         if next(calls) == after:
             raise error
         return value(self, place)

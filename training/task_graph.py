@@ -7,7 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
-from training.executors import ENGINES, LocalProcesses
+from sparsediag.core.workers import WorkerPool
+from training.executors import ENGINES
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -64,7 +65,7 @@ class TaskGraph:
                             finished.add(name)
                         done(name)
             except BrokenExecutor as error:
-                cause = pool.describe_exit() if isinstance(pool, LocalProcesses) else str(error)
+                cause = pool.describe_exit() if isinstance(pool, WorkerPool) else str(error)
                 raise ValueError(f"one of {jobs} processes died: {cause}") from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

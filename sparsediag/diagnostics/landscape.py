@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-NO_MATTER = ("problem", "shard", "jobs", "expected", "resume", "progress")  # to the values
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Landscape(Result):
     """The loss at the points of a grid.
@@ -283,32 +280,55 @@ def landscape(
     >>> landscape(problem, points=3).loss.shape
     (3, 3)
     """
-    options = {k: v for k, v in dict(locals()).items() if k not in NO_MATTER}
-    on = problem
-    if isinstance(on, Problem):
-        on = plane(on, axes, dims=dims, norm=norm, vectors=include_1d, lines=lines, seed=seed)
+    options = {
+        "points": points,
+        "span": span,
+        "dims": dims,
+        "axes": axes,
+        "norm": norm,
+        "include_1d": include_1d,
+        "orthogonal": orthogonal,
+        "lines": lines,
+        "seed": seed,
+        "statistics": statistics,
+        "precision": precision,
+        "adaptive": adaptive,
+        "tol": tol,
+    }
+    if isinstance(problem, Problem):
+        on = plane(problem, axes, dims=dims, norm=norm, vectors=include_1d, lines=lines, seed=seed)
+    else:
+        on = problem
     on = on.orthogonal() if orthogonal else on
     statistics = statistics or ("estimate" if on.stops else "fixed")
-    ends, grid = on.grid(points, span)
-    options["directions"] = fingerprint(str(ends.tolist()), [on.directions])
-    exact, passed = LossEvaluator(on, statistics=statistics), on.project_stops()
-    before: dict[str, Any] = {
-        "centre": exact(np.zeros(len(on.directions)))[0],
-        "curvature": on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan),
-        "heights": np.array([exact(place)[0] for place in passed["places"]]),
-        "doubts": checks.check_plane(on, exact, expected=expected),
-    }
-    how: dict[str, Any] = {"shard": shard, "jobs": jobs, "resume": resume, "progress": progress}
-    how |= {"statistics": statistics, "precision": precision}
-    found = evaluate_grid(on, grid, adaptive=adaptive, tol=tol, **how)
+    coordinates, grid = on.grid(points, span)
+    evaluator = LossEvaluator(on, statistics=statistics, precision=precision)
+    stops = on.project_stops()
+    curvature = on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan)
+    doubts = checks.check_plane(evaluator, expected=expected)
+    heights = [evaluator(place, precision="float32")[0] for place in stops["places"]]
+    values = evaluate_grid(
+        evaluator,
+        grid,
+        adaptive=adaptive,
+        tol=tol,
+        shard=shard,
+        jobs=jobs,
+        resume=resume,
+        progress=progress,
+    )
+    directions = fingerprint(str(coordinates.tolist()), [on.directions])
     return Landscape(
-        **vars(found),
-        **before,
-        **passed,
-        axes=ends,
+        **vars(values),
+        **stops,
+        axes=coordinates,
         labels=on.labels,
         unit=on.unit,
         gram=on.gram,
         lengths=on.directions.norm(dim=1).cpu().numpy(),
-        source=source(on.problem, **options, labels=on.labels),
+        centre=evaluator.centre_loss,
+        curvature=curvature,
+        heights=np.array(heights),
+        doubts=doubts,
+        source=source(on.problem, **options, directions=directions, labels=on.labels),
     )

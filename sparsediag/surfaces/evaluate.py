@@ -1,12 +1,13 @@
-"""Loss and accuracy of a network at many places, at the cost of a forward pass each.
+"""Loss and accuracy of a network at many points of a plane, for a forward pass each.
 
-The weights of all places are written into one buffer, each time from the centre, so nothing drifts
-and nothing of the caller's is touched.
+The weights of all points are written into one buffer, each time from the centre, so rounding errors
+do not add up and the weights of the caller's network stay as they are.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -16,25 +17,28 @@ from torch import Tensor
 from sparsediag.core.batches import Batch, max_chunk, num_samples, rechunk, select_samples
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import recalibrating_batch_norm
-from sparsediag.core.losses import num_correct
+from sparsediag.core.losses import logits, num_correct
 from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.surfaces.plane import Plane
 
-NORMS = torch.nn.modules.batchnorm._BatchNorm
+BATCH_NORMS = torch.nn.modules.batchnorm._BatchNorm
 Statistics = Literal["fixed", "estimate"]
 Precision = Literal["float32", "bfloat16"]
-CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**22}  # numbers of input at a time
-FEWEST = 64  # samples at a time, for batch norm's statistics
+CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**22}  # input numbers in a chunk
+MIN_SAMPLES = 64  # in a chunk, to estimate the statistics of batch norm
 
 
 class LossEvaluator:
-    """`evaluator(place)` is the mean loss and the accuracy at `weights + place . directions`.
+    """`evaluator(point)` returns the mean loss and the accuracy at `weights + point . directions`.
 
     Args:
         plane: The centre and the directions.
-        statistics: "fixed": batch norm's running statistics; "estimate": measured anew at every
-            place on the same samples, as is due between two nets.
-        precision: "bfloat16" computes the net in it, and the loss in float32.
+        statistics: "fixed": the running statistics of batch norm; "estimate": estimated at every
+            point from the same samples, as is needed between two networks.
+        precision: "bfloat16" computes the network in it, and the loss in float32.
+
+    Raises:
+        ValueError: If an option is unknown, or bfloat16 is asked for weights in float64.
 
     >>> from sparsediag import Problem, plane
     >>> net = torch.nn.Linear(4, 2)
@@ -45,91 +49,116 @@ class LossEvaluator:
     """
 
     def __init__(
-        self,
-        plane: Plane,
-        *,
-        statistics: Statistics = "fixed",
-        precision: Precision = "float32",
+        self, plane: Plane, *, statistics: Statistics = "fixed", precision: Precision = "float32"
     ) -> None:
-        for word, asked, known in (
+        for kind, name, known in (
             ("batch-norm statistics", statistics, ("fixed", "estimate")),
             ("precision", precision, ("float32", "bfloat16")),
         ):
-            if asked not in known:
-                raise ValueError(unknown_name(word, asked, known))
-        self.problem = problem = plane.problem
+            if name not in known:
+                raise ValueError(unknown_name(kind, name, known))
+        self.plane, self.problem = plane, plane.problem
         self.statistics, self.precision = statistics, precision
-        self.layout = MemoryFormat.of(problem)
-        if precision != "float32" and problem.weights.dtype != torch.float32:
-            raise ValueError(f"precision='{precision}': the weights are {problem.weights.dtype}")
-        self._norms = {
-            buffer
-            for name, m in problem.net.named_modules()
-            if isinstance(m, NORMS)
-            for buffer, _ in m.named_buffers(name)
-        }
-        flat = [self.layout.flatten(problem.split(v)) for v in (problem.weights, *plane.directions)]
+        if precision != "float32" and self.problem.weights.dtype != torch.float32:
+            raise ValueError(
+                f"precision='{precision}': the weights are {self.problem.weights.dtype}"
+            )
+        self._layout = MemoryFormat.of(self.problem)
+        vectors = (self.problem.weights, *plane.directions)
+        flat = [self._layout.flatten(self.problem.split(v)) for v in vectors]
         self._centre, self._directions = flat[0], torch.stack(flat[1:], dim=1)
         self._buffer = torch.empty_like(self._centre)
-        self._weights = self.layout.unflatten(self._buffer)
-        self._chunks = self._laid(self._parts())
-        if statistics == "fixed" and precision == "float32" and problem.separable:
-            self._buffer.copy_(self._centre)
-            here, own = self._mean()[0], problem.value()
-            if abs(here - own) > 10 * torch.finfo(self._centre.dtype).eps ** 0.75 * abs(own):
-                self._chunks = self._laid(list(problem.batches))  # a mean over something else
+        self._weights = self._layout.unflatten(self._buffer)
+        self._chunks = self._make_chunks(statistics)
+        self.output_shape: torch.Size | None = None
+        if statistics == "fixed" and self.problem.separable:
+            tolerance = 10 * torch.finfo(self._centre.dtype).eps ** 0.75 * abs(self.network_loss)
+            if abs(self.centre_loss - self.network_loss) > tolerance:
+                # the loss is not a mean over samples: keep the batches of the caller
+                self._chunks = self._convert(list(self.problem.batches))
+                del self.centre_loss
 
-    def __call__(self, place: np.ndarray) -> tuple[float, float]:
-        """Loss and accuracy; accuracy is nan where the outputs are not a row of scores each."""
-        at = self._centre.new_tensor(place)
-        torch.addmv(self._centre, self._directions, at, out=self._buffer)
-        return self._mean()
+    @cached_property
+    def network_loss(self) -> float:
+        """The loss of the network itself, in the batches and with the statistics it has."""
+        return self.problem.value()
 
-    def _mean(self) -> tuple[float, float]:
-        """Loss and accuracy at the weights in the buffer."""
+    @cached_property
+    def centre_loss(self) -> float:
+        """The loss at the centre as the points are evaluated, but in full precision."""
+        return self(np.zeros(len(self.plane.directions)), precision="float32")[0]
+
+    def __call__(
+        self,
+        point: np.ndarray,
+        *,
+        statistics: Statistics | None = None,
+        precision: Precision | None = None,
+    ) -> tuple[float, float]:
+        """Return loss and accuracy; accuracy is NaN where the outputs are not a row of logits each.
+
+        Args:
+            point: Coordinates along the directions.
+            statistics: Instead of those of the evaluator.
+            precision: Instead of that of the evaluator.
+        """
+        estimate = (statistics or self.statistics) == "estimate"
+        low_precision = (precision or self.precision) != "float32"
+        chunks = self._chunks
+        if statistics not in (None, self.statistics):
+            chunks = self._make_chunks(statistics)
+        coordinates = self._centre.new_tensor(point)
+        torch.addmv(self._centre, self._directions, coordinates, out=self._buffer)
         total = torch.zeros(2, dtype=torch.float64, device=self._centre.device)
         with torch.inference_mode(), self.problem.evaluation_mode():
-            norms = self._measured() if self.statistics == "estimate" else {}
-            for chunk in self._chunks:
+            buffers = self._estimate_statistics(chunks, low_precision) if estimate else {}
+            for chunk in chunks:
                 x, y = chunk
-                outputs = self._outputs(x, norms)
+                outputs = self._forward(x, buffers, low_precision)
                 loss = self.problem.reduce_loss(outputs, y).double() * num_samples(chunk)
                 total += torch.stack([loss, num_correct(outputs, y)]).to(total)
+        scores = logits(outputs)
+        self.output_shape = scores.shape if isinstance(scores, Tensor) else None
         mean, share = (total / self.problem.samples).tolist()
         return mean, share if math.isfinite(mean) else math.nan
 
-    def _laid(self, batches: list[Batch]) -> list[Batch]:
-        return [(self.layout.convert_inputs(x), y) for x, y in batches]
+    def _convert(self, batches: list[Batch]) -> list[Batch]:
+        return [(self._layout.convert_inputs(x), y) for x, y in batches]
 
-    def _parts(self) -> list[Batch]:
-        """The samples in chunks of about one size, or in their batches if those must stay whole."""
-        batches, parts = list(self.problem.batches), list[Batch]()
+    def _make_chunks(self, statistics: Statistics | None) -> list[Batch]:
+        """The samples in chunks of about one size, or in the caller's batches if they depend."""
+        batches, chunks = list(self.problem.batches), list[Batch]()
         if not self.problem.separable:
-            return batches
-        most = max_chunk(batches, CHUNK.get(self.problem.device.type, 2**18))
-        most = max(most, FEWEST if self.statistics == "estimate" else 1)
+            return self._convert(batches)
+        size = max_chunk(batches, CHUNK.get(self.problem.device.type, 2**18))
+        size = max(size, MIN_SAMPLES if statistics == "estimate" else 1)
         for joined in rechunk(batches, self.problem.samples):
-            n = -(-num_samples(joined) // most)
-            if self.statistics == "estimate":  # samples may come sorted, and chunks must be alike
-                parts += [select_samples(joined, slice(i, None, n)) for i in range(n)]
+            n = -(-num_samples(joined) // size)
+            if statistics == "estimate":  # chunks must be alike, even if samples are sorted
+                chunks += [select_samples(joined, slice(i, None, n)) for i in range(n)]
             else:
-                parts += rechunk([joined], -(-num_samples(joined) // n))
-        return parts
+                chunks += rechunk([joined], -(-num_samples(joined) // n))
+        return self._convert(chunks)
 
-    def _measured(self) -> dict[str, Tensor]:
-        """Batch norm's statistics of the samples at this place."""
-        norms = {n: t.clone() for n, t in self.problem.frozen_state().items() if n in self._norms}
+    def _estimate_statistics(self, chunks: list[Batch], low_precision: bool) -> dict[str, Tensor]:
+        """Return the buffers of batch norm for the samples at the weights in the buffer."""
+        names = {
+            buffer
+            for name, module in self.problem.net.named_modules()
+            if isinstance(module, BATCH_NORMS)
+            for buffer, _ in module.named_buffers(name)
+        }
+        state = self.problem.frozen_state()
+        buffers = {name: t.clone() for name, t in state.items() if name in names}
         seen = 0
-        for chunk in self._chunks:
+        for chunk in chunks:
             seen += num_samples(chunk)
             with recalibrating_batch_norm(self.problem.net, share=num_samples(chunk) / seen):
-                self._outputs(chunk[0], norms)
-        return norms
+                self._forward(chunk[0], buffers, low_precision)
+        return buffers
 
-    def _outputs(self, x: Any, norms: dict[str, Tensor]) -> Any:
-        lower = self.precision != "float32"
-        with torch.autocast(self._centre.device.type, dtype=torch.bfloat16, enabled=lower):
-            outputs = self.problem.forward(
-                self._weights, x, frozen=self.problem.frozen_state() | norms
-            )
-        return outputs.float() if lower and isinstance(outputs, Tensor) else outputs
+    def _forward(self, x: Any, buffers: dict[str, Tensor], low_precision: bool) -> Any:
+        with torch.autocast(self._centre.device.type, torch.bfloat16, enabled=low_precision):
+            frozen = self.problem.frozen_state() | buffers
+            outputs = self.problem.forward(self._weights, x, frozen=frozen)
+        return outputs.float() if low_precision and isinstance(outputs, Tensor) else outputs

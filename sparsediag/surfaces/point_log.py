@@ -1,37 +1,33 @@
-"""A log of grid values that is written as they come, and resumed.
+"""A file of grid points that grows as they are computed, so that a killed computation goes on.
 
-The first line says in JSON what they are values of; a record of fixed size follows for every point,
-so that a kill at any moment loses at most the one that was being written.
+It is an SQLite database: each point is a transaction, so a kill at any moment loses at most the
+point that is being written, and a lock keeps a second process away until the first one ends.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import zlib
+import sqlite3
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
-
-import numpy as np
+from typing import Self
 
 from sparsediag.core.errors import CheckpointError
 
-RECORD = np.dtype([("index", "<u4"), ("loss", "<f8"), ("accuracy", "<f8"), ("check", "<u4")])
+TABLES = {"about": "(name TEXT PRIMARY KEY, digest TEXT)"}
+TABLES |= {"points": "(number INTEGER PRIMARY KEY, loss REAL, accuracy REAL)"}
 
 
 class PointLog:
-    """Loss and accuracy of the points that are done, by their number in the grid.
+    """Loss and accuracy of the computed points, by their number in the grid.
 
     Args:
-        path: The file, begun where it is missing; None to keep them in memory alone.
+        path: The file, created if it does not exist; None to keep the points in memory only.
         about: Fingerprints of all that the values depend on, by name.
 
     Attributes:
         values: Number -> (loss, accuracy).
 
     Raises:
-        CheckpointError: If the file holds points of something else, or another process writes it.
+        CheckpointError: If the file holds other points or none, or another process writes it.
 
     >>> with PointLog(None, {}) as points:
     ...     points.add(3, 0.5, 1.0)
@@ -40,80 +36,62 @@ class PointLog:
     """
 
     def __init__(self, path: Path | None, about: dict[str, str]) -> None:
-        self.path, self.values = path, dict[int, tuple[float, float]]()
-        self._file: BinaryIO | None = None
+        self.values: dict[int, tuple[float, float]] = {}
+        self._database: sqlite3.Connection | None = None
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
         try:
-            self._lock()
-            self._read(about)
-        except BaseException:
-            self._file.close()
-            raise
+            self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+            changed = self._read(self._database, about)
+        except sqlite3.Error as error:
+            self.close()
+            messages = {
+                sqlite3.SQLITE_BUSY: "another process is computing these points; wait for it, or "
+                "give another output file",
+                sqlite3.SQLITE_NOTADB: "the file holds no points of a grid, or those of an older "
+                "version; remove it",
+            }
+            code = getattr(error, "sqlite_errorcode", -1)
+            raise CheckpointError(f"{path}: {messages.get(code, str(error))}") from None
+        if changed:
+            self.close()
+            raise CheckpointError(
+                f"{path} holds unfinished work with other {', '.join(changed)}; "
+                "remove it, or ask for the same again"
+            )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file:
-            self._file.close()
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def add(self, index: int, loss: float, accuracy: float) -> None:
-        """Keep a point."""
-        self.values[index] = loss, accuracy
-        if self._file:
-            self._file.write(_record(index, loss, accuracy))
-            self._file.flush()
+    def close(self) -> None:
+        """Close the file, so that another process may open it."""
+        if self._database:
+            self._database.close()
 
-    def _lock(self) -> None:
-        assert self._file is not None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError(
-                f"{self.path}: another process is computing these points; wait for it, or give "
-                "another output file"
-            ) from None
+    def add(self, number: int, loss: float, accuracy: float) -> None:
+        """Record a point."""
+        self.values[number] = loss, accuracy
+        if self._database:
+            row = number, loss, accuracy
+            self._database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", row)
 
-    def _read(self, about: dict[str, str]) -> None:
-        assert self._file is not None
-        self._file.seek(0)
-        head, end, body = self._file.read().partition(b"\n")
-        line = json.dumps(about).encode()
-        if not end and line.startswith(head):  # new, or killed before the first line was whole
-            self._file.truncate(0)
-            self._file.write(line + b"\n")
-            self._file.flush()
-            return
-        try:
-            kept = json.loads(head)
-        except ValueError:
-            kept = None
-        if not isinstance(kept, dict):
-            raise CheckpointError(f"{self.path} holds no points of a grid; remove it")
-        changed = [name for name in {**about, **kept} if kept.get(name) != about.get(name)]
-        if changed:
-            raise CheckpointError(
-                f"{self.path} holds unfinished work with other {', '.join(changed)}; "
-                "remove it, or ask for the same again"
-            )
-        whole = 0
-        for record in np.frombuffer(body[: len(body) // RECORD.itemsize * RECORD.itemsize], RECORD):
-            index, loss, accuracy, _ = record.item()
-            if record.tobytes() != _record(index, loss, accuracy):
-                break
-            self.values[index] = loss, accuracy
-            whole += 1
-        self._file.truncate(len(head) + 1 + whole * RECORD.itemsize)
-
-
-def _record(index: int, loss: float, accuracy: float) -> bytes:
-    values: bytes = np.array((index, loss, accuracy, 0), RECORD).tobytes()[:-4]
-    return values + zlib.crc32(values).to_bytes(4, "little")
+    def _read(self, database: sqlite3.Connection, about: dict[str, str]) -> list[str]:
+        """Lock the file and read its points; return the names of fingerprints that differ."""
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA synchronous = OFF")  # the system writes after a kill, too
+        database.execute("BEGIN EXCLUSIVE")
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        if not tables:
+            for name, columns in TABLES.items():
+                database.execute(f"CREATE TABLE {name} {columns}")
+            database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+        stored = dict(database.execute("SELECT name, digest FROM about"))
+        for number, *pair in database.execute("SELECT number, loss, accuracy FROM points"):
+            loss, accuracy = (float("nan") if x is None else x for x in pair)  # SQL has no NaN
+            self.values[number] = loss, accuracy
+        database.execute("COMMIT")
+        return [name for name in {**about, **stored} if stored.get(name) != about.get(name)]

@@ -12,9 +12,9 @@ from scipy import stats
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.errors import ConfigError
+from sparsediag.core.workers import num_cores
 from training.config import Run
 from training.dependencies import with_prerequisites
-from training.executors import num_cores
 from training.loop import Diverged
 from training.progress import fit_all
 from training.setup import Disconnected

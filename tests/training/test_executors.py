@@ -12,8 +12,9 @@ import torch
 
 from sparsediag.core.device import select_device
 from sparsediag.core.process import describe_exit
+from sparsediag.core.workers import num_cores, select_gpu
 from training import executors
-from training.executors import ENGINES, max_jobs, num_cores
+from training.executors import ENGINES, max_jobs
 from training.task_graph import TaskGraph
 
 
@@ -78,8 +79,8 @@ def test_processes_take_gpus_in_turn_or_the_one_that_is_named(
 ) -> None:
     taken = _gpus(monkeypatch, 2)
     for place in range(3):
-        executors._select_gpu(select_device("auto"), place)
-    executors._select_gpu(select_device("cuda:1"), 0)
+        select_gpu(select_device("auto"), place)
+    select_gpu(select_device("cuda:1"), 0)
     assert taken == [0, 1, 0, 1]
 
 
@@ -89,7 +90,7 @@ def test_a_process_of_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPa
 
     for name in ("is_available", "device_count", "current_device", "set_device", "init"):
         monkeypatch.setattr(torch.cuda, name, refuse)
-    executors._select_gpu(select_device("cpu"), 0)
+    select_gpu(select_device("cpu"), 0)
     assert max_jobs("cpu") == num_cores()
     told: list[str] = []
     work = TaskGraph({"a": (str, ()), "b": (str, ())}, {})

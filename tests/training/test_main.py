@@ -12,11 +12,11 @@ import torch
 
 import training
 from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.core.workers import num_cores
 from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
 from training.__main__ import main, parse_changes
 from training.config import RECIPES, Run
-from training.executors import num_cores
 from training.masks import METHODS
 from training.progress import fit_with_progress
 from training.tweaks import TWEAKS

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from sparsediag import CheckpointError, Landscape, Mask, Problem, interpolate, landscape
 from sparsediag.surfaces import directions, evaluate
 from sparsediag.surfaces.grid import DONE
-from sparsediag.surfaces.point_log import RECORD
 
 ROOT = Path(__file__).parents[3]
 every_case = pytest.mark.parametrize("name", cases.CASES)
@@ -235,7 +234,7 @@ def test_a_landscape_goes_on_where_it_stopped(resume: Path, dims: int, at: int) 
 
 def test_a_landscape_that_was_killed_again_and_again_has_the_same_bytes(tmp_path: Path) -> None:
     code = """
-import os, signal, sys, time
+import os, signal, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, "tests")
@@ -243,14 +242,17 @@ import cases
 from sparsediag import landscape
 
 torch.set_num_threads(1)
-begun, out, record, *ends = [Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])]
+begun, out, *ends = [Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])]
 for end in ends:
+    read, write = os.pipe()
     child = os.fork()
     if not child:
-        landscape(cases.masked_cnn(), points=25, resume=begun).save(out)
+        def progress(done, _):
+            if done == end:
+                os.write(write, b".")
+        landscape(cases.masked_cnn(), points=25, resume=begun, progress=progress).save(out)
         os._exit(0)
-    while not (begun.exists() and begun.stat().st_size > end * record):
-        time.sleep(0.001)
+    assert os.read(read, 1) == b"."
     os.kill(child, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert not out.exists()
@@ -258,7 +260,7 @@ landscape(cases.masked_cnn(), points=25, resume=begun).save(out)
 """
     out = tmp_path / "killed.npz"
     ends = np.sort(np.random.default_rng(0).integers(20, 500, 3))
-    words = [tmp_path / "unfinished", out, RECORD.itemsize, *ends]
+    words = [tmp_path / "unfinished", out, *ends]
     subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, check=True)
     whole = landscape(cases.masked_cnn(), points=25).save(tmp_path / "whole.npz")
     assert out.read_bytes() == whole.read_bytes()
@@ -317,7 +319,7 @@ def test_statistics_of_sorted_samples_are_those_of_shuffled_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr("sparsediag.surfaces.evaluate.FEWEST", 8)
+    monkeypatch.setattr("sparsediag.surfaces.evaluate.MIN_SAMPLES", 8)
     monkeypatch.setitem(evaluate.CHUNK, "cpu", 8 * 16)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
     y = torch.arange(64) // 32
@@ -365,7 +367,7 @@ def test_an_unfinished_landscape_of_something_else_is_refused(
 
 def test_a_file_that_is_no_landscape_is_refused(resume: Path) -> None:
     resume.write_text("my notes\n")
-    with pytest.raises(CheckpointError, match="holds no points of a grid; remove it"):
+    with pytest.raises(CheckpointError, match="no points of a grid"):
         landscape(cases.linear_regression(), points=3, resume=resume)
     assert resume.read_text() == "my notes\n"
 

@@ -24,7 +24,7 @@ def said(
 ) -> list[str]:
     if isinstance(on, Problem):
         on = plane(on).orthogonal()
-    return check_plane(on, LossEvaluator(on, statistics=statistics), expected=expected)
+    return check_plane(LossEvaluator(on, statistics=statistics), expected=expected)
 
 
 def only(findings: list[str], message: str) -> bool:
@@ -67,7 +67,7 @@ def test_a_sound_landscape_has_no_findings(
 def test_training_mode() -> None:
     problem = normed()
     problem.net.train()
-    message = "the net came in training mode; it was measured in evaluation mode"
+    message = "the network was in training mode; it was measured in evaluation mode"
     assert said(problem) == [message]
     problem.net[1].eval()
     assert said(problem) == [message]  # dropout is still on
@@ -124,7 +124,7 @@ def test_a_net_that_is_not_the_one_that_was_trained() -> None:
     problem = cases.tanh_mlp()
     value = problem.value()
     assert said(problem, expected=1.2 * value) == [
-        f"the loss of the net is {value:.4g}, its training recorded {1.2 * value:.4g}"
+        f"the loss of the network is {value:.4g}, its training recorded {1.2 * value:.4g}"
     ]
     assert said(problem, expected=value + 0.009) == []
 
@@ -132,17 +132,17 @@ def test_a_net_that_is_not_the_one_that_was_trained() -> None:
 class Shifted(LossEvaluator):
     """A sweep that is wrong."""
 
-    def __call__(self, place: np.ndarray) -> tuple[float, float]:
-        loss, accuracy = super().__call__(place)
+    def __call__(self, point: np.ndarray, **options: Any) -> tuple[float, float]:
+        loss, accuracy = super().__call__(point, **options)
         return loss + 0.5, accuracy
 
 
 def test_a_centre_that_is_not_the_net() -> None:
     on = plane(cases.tanh_mlp()).orthogonal()
     own = on.problem.value()
-    message = f"the loss at the centre is {own + 0.5:.5g}, that of the net itself {own:.5g}"
-    assert check_plane(on, Shifted(on)) == [message]
-    assert check_plane(on, Shifted(on, statistics="estimate")) == []
+    message = f"the loss at the centre is {own + 0.5:.5g}, that of the network itself {own:.5g}"
+    assert check_plane(Shifted(on)) == [message]
+    assert check_plane(Shifted(on, statistics="estimate")) == []
 
 
 def two(cosine: float, **about: Any) -> Plane:
@@ -155,7 +155,7 @@ def two(cosine: float, **about: Any) -> Plane:
 @pytest.mark.parametrize("cosine", [0.31, -0.5])
 def test_axes_that_are_not_orthogonal(cosine: float) -> None:
     on = two(cosine)
-    assert said(on) == [f"the axes have a cosine of {abs(cosine):.2f}; orthogonal=True mends it"]
+    assert said(on) == [f"the axes have a cosine of {abs(cosine):.2f}; use orthogonal=True"]
     assert said(on.orthogonal()) == []
 
 
@@ -249,7 +249,7 @@ def test_a_span_that_is_too_narrow(rise: float, centre: float, found: bool) -> N
 def test_a_basin_that_is_too_small(points: int, found: bool) -> None:
     loss = np.ones((points, points))
     loss[points // 2, points // 2] = 0
-    message = "the basin is smaller than a hundredth of the picture; use a smaller span"
+    message = "the basin covers less than 1 % of the points; use a smaller span"
     assert (message in check_grid(loss, 0.0, axes=np.ndim(loss))) == found
 
 
@@ -270,7 +270,10 @@ def waves(count: float) -> np.ndarray:
 def test_a_grid_that_is_too_coarse(loss: np.ndarray, found: bool) -> None:
     findings = check_grid(loss, 1.0, axes=np.ndim(loss))
     if found:
-        assert only(findings, "the grid is coarse: points miss the mean of their neighbours by 1;")
+        assert only(
+            findings,
+            "the mean of their neighbours by up to 1;",
+        )
     else:
         assert findings == []
 

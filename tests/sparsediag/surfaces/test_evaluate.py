@@ -289,7 +289,7 @@ def test_an_estimate_is_the_mean_over_equal_chunks(
     x, y = x[:even], y[:even]
     problem = problem.replace(batches=[(x[:3], y[:3]), (x[3:], y[3:])])
     monkeypatch.setitem(evaluate.CHUNK, "cpu", x[: even // chunks].numel())
-    monkeypatch.setattr(evaluate, "FEWEST", 1)
+    monkeypatch.setattr(evaluate, "MIN_SAMPLES", 1)
     on = plane(problem)
     sweep = LossEvaluator(on, statistics="estimate")
     for place in PLACES:
@@ -311,7 +311,7 @@ def test_an_estimate_over_uneven_chunks_is_weighted(monkeypatch: pytest.MonkeyPa
     problem = cases.in_place_relu()
     seen: list[int] = []
     monkeypatch.setitem(evaluate.CHUNK, "cpu", 4 * 4)  # 11 samples of 4 numbers
-    monkeypatch.setattr(evaluate, "FEWEST", 1)
+    monkeypatch.setattr(evaluate, "MIN_SAMPLES", 1)
     on = plane(problem)
     sweep = LossEvaluator(on, statistics="estimate")
     problem.net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
@@ -334,7 +334,7 @@ def test_an_estimate_leaves_no_sample_alone(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(evaluate.CHUNK, "cpu", 4)
     on = plane(cases.in_place_relu())  # one sample has no variance
     whole = LossEvaluator(on, statistics="estimate")(PLACES[1])
-    monkeypatch.setattr(evaluate, "FEWEST", 5)
+    monkeypatch.setattr(evaluate, "MIN_SAMPLES", 5)
     parts = LossEvaluator(on, statistics="estimate")(PLACES[1])
     assert parts != whole
     assert parts[0] == pytest.approx(whole[0], rel=0.3)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsediag import CheckpointError, Problem
-from sparsediag.surfaces import parallel
 from sparsediag.surfaces.evaluate import LossEvaluator
 from sparsediag.surfaces.grid import (
     DONE,
@@ -26,14 +25,16 @@ from sparsediag.surfaces.grid import (
     evaluate_grid,
     shard_indices,
 )
-from sparsediag.surfaces.plane import Plane, plane
+from sparsediag.surfaces.parallel import parallel_evaluator
+from sparsediag.surfaces.plane import plane
 
 FIELDS = ("loss", "accuracy", "status")
 
 
 def _survey(problem: Problem, points: int = 5, span: float = 1.0, **options: Any) -> GridValues:
-    on = plane(problem)
-    return evaluate_grid(on, on.grid(points, span)[1], **options)
+    given = {key: options.pop(key) for key in ("statistics", "precision") if key in options}
+    evaluator = LossEvaluator(plane(problem), **given)
+    return evaluate_grid(evaluator, evaluator.plane.grid(points, span)[1], **options)
 
 
 def _exploding() -> Problem:
@@ -70,15 +71,16 @@ def _stop_at(count: int) -> Callable[[int, int], None]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The places that are computed."""
+    """The points of the grid that are computed."""
     seen: list[bytes] = []
+    call = LossEvaluator.__call__
 
-    class Noting(LossEvaluator):
-        def __call__(self, place: np.ndarray) -> tuple[float, float]:
-            seen.append(place.tobytes())
-            return super().__call__(place)
+    def note(self: LossEvaluator, point: np.ndarray, **options: Any) -> tuple[float, float]:
+        if not options:  # the centre is computed with some
+            seen.append(point.tobytes())
+        return call(self, point, **options)
 
-    monkeypatch.setattr(parallel, "LossEvaluator", Noting)
+    monkeypatch.setattr(LossEvaluator, "__call__", note)
     return seen
 
 
@@ -89,7 +91,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_every_point_is_a_sweep(name: str) -> None:
     on = plane(cases.CASES[name]())
     grid = on.grid(4, 1.5)[1]
-    found, sweep = evaluate_grid(on, grid), LossEvaluator(on)
+    sweep = LossEvaluator(on)
+    found = evaluate_grid(sweep, grid)
     for i, j in np.ndindex(4, 4):
         loss, accuracy = sweep(grid[i, j])
         assert found.loss[i, j] == loss
@@ -101,7 +104,7 @@ def test_every_point_is_a_sweep(name: str) -> None:
 def test_lines_of_their_own() -> None:
     on = plane(cases.tanh_mlp(), dims=1, lines=3)
     grid = on.grid(5, 1.0)[1]
-    found = evaluate_grid(on, grid)
+    found = evaluate_grid(LossEvaluator(on), grid)
     assert found.loss.shape == (3, 5)
     assert found.loss[2, 4] == LossEvaluator(on)(np.array([0.0, 0.0, 1.0]))[0]
     assert len(set(found.loss[:, 2])) == 1
@@ -133,11 +136,11 @@ def test_progress_reaches_the_total(shard: str | None) -> None:
 def test_processes_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def computing(on: Plane, *, jobs: int, **options: Any) -> AbstractContextManager[Any]:
+    def note(evaluator: LossEvaluator, jobs: int) -> AbstractContextManager[Any]:
         asked.append(jobs)
-        return parallel.computing(on, **options)
+        return parallel_evaluator(evaluator)
 
-    monkeypatch.setattr("sparsediag.surfaces.grid.computing", computing)
+    monkeypatch.setattr("sparsediag.surfaces.grid.parallel_evaluator", note)
     assert _same(_survey(cases.tanh_mlp(), 3, jobs=3), _survey(cases.tanh_mlp(), 3))
     assert asked == [3, 1]
 
@@ -274,7 +277,7 @@ def test_an_adaptive_survey_that_overflows_is_whole() -> None:
 def test_adaptive_needs_a_plane(how: dict[str, Any]) -> None:
     on = plane(cases.tanh_mlp(), **how)
     with pytest.raises(ValueError, match="an adaptive grid needs a plane"):
-        evaluate_grid(on, on.grid(20, 1.0)[1], adaptive=True)
+        evaluate_grid(LossEvaluator(on), on.grid(20, 1.0)[1], adaptive=True)
 
 
 def test_adaptive_needs_all_points() -> None:
