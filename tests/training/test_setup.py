@@ -19,6 +19,7 @@ from sparsediag.core.errors import CheckpointError, ConfigError
 from sparsediag.data import datasets
 from sparsediag.models import build
 from training.config import Run
+from training.dependencies import with_prerequisites
 from training.loop import fit
 from training.masks.random import Random
 from training.setup import Disconnected, Start, finished, start
@@ -69,20 +70,51 @@ def assert_begins_at(start: State, origin: State, mask: Mapping[str, Tensor]) ->
 # rewinding
 
 
-@pytest.mark.parametrize(("rewind", "epoch"), [(0.34, 1), (0.6, 2)])
-def test_survivors_and_norms_go_back_to_an_epoch_of_the_dense_run(
-    rewind: float, epoch: int, tmp_path: Path, starts: list[State]
+LOTTERY = {"method": "lottery", "density": 0.64}
+THREE = {"epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("table", "file", "epochs"),
+    [
+        ({"rewind": 0.5}, "epoch-002.pt", 2),
+        ({"mask": {"method": "random"}, "rewind": 0.5}, "epoch-002.pt", 2),
+        ({"mask": magnitude(), "rewind": 1.0}, "last.pt", 4),
+        (
+            {"mask": magnitude(0.3), "model": CONVOLUTIONS, "rewind": 0.34, "optim": THREE},
+            "epoch-001.pt",
+            1,
+        ),
+        (
+            {"mask": magnitude(0.3), "model": CONVOLUTIONS, "rewind": 0.6, "optim": THREE},
+            "epoch-002.pt",
+            2,
+        ),
+        ({"mask": LOTTERY, "rewind": 1.0, "optim": {"epochs": 1}}, "last.pt", 1),
+    ],
+    ids=["dense", "random", "magnitude-1", "cnn-1", "cnn-2", "lottery-1"],
+)
+def test_a_rewound_run_starts_with_the_weights_of_an_epoch_of_another(
+    table: dict[str, Any], file: str, epochs: int, tmp_path: Path, starts: list[State]
 ) -> None:
-    run = run_of(magnitude(0.3), CONVOLUTIONS, rewind=rewind, optim={"epochs": 3})
+    run = run_of(**table)
     end = file_of(run, tmp_path)
-    dense, name = run.rewound()
-    assert name == f"epoch-{epoch:03}.pt"
-    kept = Checkpoint.load(tmp_path / "runs" / dense.id / name)
-    assert len(kept.history) == epoch
-    assert any(key.endswith("running_mean") and t.any() for key, t in kept.weights.items())
-    assert end.mask is not None
-    assert_begins_at(starts[-1], kept.weights, end.mask)
-    assert [row["epoch"] for row in end.history] == [0, 1, 2]
+    origin, name = run.rewound()
+    assert name == file
+    checkpoint = Checkpoint.load(tmp_path / "runs" / origin.id / name)
+    assert len(checkpoint.history) == epochs
+    weights = checkpoint.weights
+    assert all(t.any() for key, t in weights.items() if key.endswith("running_mean"))
+    assert_begins_at(starts[-1], weights, end.mask or {})
+    assert [row["epoch"] for row in end.history] == list(range(run.optim.epochs))
+    assert folders(tmp_path) == {run.id, *(needed.id for needed in with_prerequisites(run))}
+
+
+def test_a_run_without_a_way_back_shares_the_dense_training_of_its_mask() -> None:
+    run = run_of(magnitude(), rewind=1.0)
+    assert run.before() == (run.plain(),) == (run.rewound()[0],)
+    lottery = run_of(LOTTERY, rewind=1.0)
+    assert lottery.before() == (lottery.rewound()[0],)
 
 
 def test_the_mask_does_not_depend_on_the_way_back(tmp_path: Path) -> None:
@@ -93,33 +125,12 @@ def test_the_mask_does_not_depend_on_the_way_back(tmp_path: Path) -> None:
     assert masks[0] == masks[1] == masks[2]
 
 
-def test_no_way_back_needs_no_second_dense_run(tmp_path: Path, starts: list[State]) -> None:
-    run = run_of(magnitude(), rewind=1.0)
-    assert run.before() == (run.plain(),)
-    assert run.rewound() == (run.plain(), "last.pt")
-    end = file_of(run, tmp_path)
-    assert end.mask is not None
-    assert_begins_at(starts[-1], file_of(run.plain(), tmp_path).weights, end.mask)
-    assert folders(tmp_path) == {run.id, run.plain().id}
-
-
-@pytest.mark.parametrize("method", ["dense", "random"])
-def test_a_run_without_a_trained_mask_is_rewound_too(
-    method: str, tmp_path: Path, starts: list[State]
-) -> None:
-    run = run_of({"method": method}, rewind=0.5)
-    end = file_of(run, tmp_path)
-    dense, name = run.rewound()
-    assert run.before() == (dense,)
-    assert_begins_at(starts[-1], file_of(dense, tmp_path, name).weights, end.mask or {})
-
-
 def test_the_rounds_of_a_lottery_are_not_rewound_with_it() -> None:
-    run = run_of({"method": "lottery", "density": 0.64}, rewind=0.5)
+    run = run_of(LOTTERY, rewind=0.5)
     (first,) = map(run.prerequisite, run.mask.before())
     assert first.rewind == 0
     assert first.mask.density == pytest.approx(0.8)
-    assert first == run_of({"method": "lottery", "density": 0.64}).before()[0]
+    assert first == run_of(LOTTERY).before()[0]
     assert first.before() == (replace(run, rewind=0.0).plain(),)
     assert run.rewound()[0] == replace(run.plain(), record=run.rewound()[0].record)
 
@@ -128,8 +139,7 @@ def test_the_rounds_of_a_lottery_are_not_rewound_with_it() -> None:
 def test_a_lottery_starts_where_it_is_rewound_to(
     rewound: bool, tmp_path: Path, starts: list[State]
 ) -> None:
-    mask = {"method": "lottery", "density": 0.64, "rewound": rewound}
-    run = run_of(mask, rewind=0.5, optim={"epochs": 2})
+    run = run_of(LOTTERY | {"rewound": rewound}, rewind=0.5, optim={"epochs": 2})
     end = file_of(run, tmp_path)
     (first,) = map(run.prerequisite, run.mask.before())
     assert first.rewind == (0.5 if rewound else 0.0)
@@ -141,17 +151,6 @@ def test_a_lottery_starts_where_it_is_rewound_to(
     assert_begins_at(starts[-1], file_of(dense, tmp_path, name).weights, end.mask)
     vanilla = replace(run, rewind=0.0)
     assert (file_of(vanilla, tmp_path).mask == end.mask) == (not rewound)
-
-
-def test_a_lottery_without_a_way_back_goes_on_from_the_round_before(
-    tmp_path: Path, starts: list[State]
-) -> None:
-    mask = {"method": "lottery", "density": 0.64}
-    run = run_of(mask, rewind=1.0, optim={"epochs": 1})
-    end = file_of(run, tmp_path)
-    (first,) = run.before()
-    assert end.mask is not None
-    assert_begins_at(starts[-1], file_of(first, tmp_path).weights, end.mask)
 
 
 def test_what_a_tweak_adds_begins_as_it_always_does(tmp_path: Path, starts: list[State]) -> None:
@@ -233,23 +232,19 @@ def impose(mask: Mask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"method": "random"}
 
 
-def test_all_empty_layers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = Mask({name: torch.zeros(12, 12, dtype=torch.bool) for name in MIDDLE})
-    run = run_of(impose(empty, monkeypatch))
-    with pytest.raises(Disconnected, match=re.escape(f"nothing is left of {', '.join(MIDDLE)} at")):
-        fit(run, out=tmp_path, device="cpu")
-    assert not list(tmp_path.iterdir())
-
-
-def test_live_weights_that_do_not_join_up_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_mask_without_a_path_says_where(
+    empty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mask = {name: torch.zeros(12, 12, dtype=torch.bool) for name in MIDDLE}
-    mask["layers.1.fc.weight"][0, 0] = True
-    mask["layers.2.fc.weight"] = torch.eye(12, dtype=torch.bool)
-    mask["layers.3.fc.weight"][1, 1] = True
-    with pytest.raises(Disconnected, match="the live weights do not join up"):
+    message = f"nothing is left of {', '.join(MIDDLE)} at"
+    if not empty:
+        mask[MIDDLE[0]][0, 0] = mask[MIDDLE[1]][1, 1] = True
+        mask["layers.2.fc.weight"] = torch.eye(12, dtype=torch.bool)
+        message = "the live weights do not join up"
+    with pytest.raises(Disconnected, match=re.escape(message)):
         fit(run_of(impose(Mask(mask), monkeypatch)), out=tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_severed_net_trains_where_it_is_told_to(tmp_path: Path) -> None:
