@@ -8,9 +8,9 @@ import torch
 
 from sparsediag.core.batches import Batch, max_chunk, num_samples, rechunk, select_samples
 
-# numbers of input at a time, 128 and 1024 images of 3 x 32 x 32: enough to fill the processor
+# input numbers at a time, 128 and 1024 images of 3 x 32 x 32: enough to keep the processor busy
 CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}
-PROBE = 4  # samples on which ways to a product are tried and measured
+PROBE = 4  # samples on which modes are tried and their memory is measured
 
 
 def probe_batch(batches: Sequence[Batch]) -> Batch:
@@ -28,27 +28,28 @@ def out_of_memory(device: torch.device, samples: int) -> torch.OutOfMemoryError:
     """Return the error of a device that cannot hold a pass over so many samples."""
     return torch.OutOfMemoryError(
         f"out of memory: {device} cannot hold the second derivatives of {samples} samples at a "
-        "time; need smaller batches (--batch-size), less kept between products (memory=, "
+        "time; need smaller batches (--batch-size), less memory kept between products (memory=, "
         "--memory), or fewer weights (params=)"
     )
 
 
 def chunk_size(
-    batches: Sequence[Batch], kind: str, room: float, held: Callable[[Batch], float]
+    batches: Sequence[Batch], kind: str, room: float, nbytes: Callable[[Batch], float]
 ) -> int:
-    """Return the number of samples of a chunk: small batches are joined, large ones split.
+    """Return the number of samples in a chunk: small batches are joined, large ones split.
 
     Args:
-        batches: Those of the caller.
-        kind: Type of the device. A CPU is full with few samples; a GPU takes what fits.
-        room: Bytes that a chunk may hold on a GPU. Less than one batch is not taken for that.
-        held: Bytes that a pass over some samples holds.
+        batches: The caller's batches.
+        kind: Type of the device. A CPU is busy with few samples; a GPU takes as many as fit.
+        room: Bytes that a chunk may hold on a GPU; one of the caller's batches is always allowed.
+        nbytes: Returns the bytes that a pass over some samples holds.
     """
-    most, fits = max(map(num_samples, batches)), max_chunk(batches, CHUNK.get(kind, 2**18))
-    if kind == "cpu" or fits <= most:
-        return min(fits, 8 * most)
+    largest, fits = max(map(num_samples, batches)), max_chunk(batches, CHUNK.get(kind, 2**18))
+    if kind == "cpu" or fits <= largest:
+        return min(fits, 8 * largest)
     probe = probe_batch(batches)
     n = num_samples(probe)
     half = n // 2
-    sample = (held(probe) - (held(select_samples(probe, slice(half))) if half else 0)) / (n - half)
-    return min(fits, max(most, int(room / max(sample, 1))))
+    rest = nbytes(select_samples(probe, slice(half))) if half else 0
+    per_sample = (nbytes(probe) - rest) / (n - half)
+    return min(fits, max(largest, int(room / max(per_sample, 1))))

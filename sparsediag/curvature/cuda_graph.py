@@ -1,4 +1,4 @@
-"""A function of one tensor, recorded as a CUDA graph and replayed in one launch."""
+"""Record a function of one tensor as a CUDA graph, and replay it with one launch."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from functools import cache
 import torch
 from torch import Tensor
 
-WARM = 2  # calls before it is recorded: libraries set themselves up in the first
-Recorded = tuple[Callable[[], object], Tensor, int]  # what replays, its result, bytes held
-Record = Callable[[Callable[[], Tensor]], Recorded]
+WARMUP = 2  # calls before recording: libraries set themselves up in the first
+Recording = tuple[Callable[[], object], Tensor, int]  # its replay, its result, bytes held
+Record = Callable[[Callable[[], Tensor]], Recording]
 
 
 class GraphReplay:
-    """Compute a function, `captured(function, x)`; after a few calls, replay it.
+    """Compute a function, `replay(function, x)`, and replay it after a few calls.
 
     A recording that fails, takes too much memory or gives another result is dropped.
 
     Args:
         room: Bytes that the recording may hold.
-        record: Do some work once, and return what does it again; None to never record.
+        record: Records some work; None to never record.
 
     Attributes:
         nbytes: Memory that the recording holds.
-        note: "replayed", or the reason why it is not.
+        status: "replayed", or the reason why it is not.
     """
 
     def __init__(self, room: float, record: Record | None) -> None:
         self.room, self.record = room, record
         self.calls = self.nbytes = 0
-        self.note = "called too few times" if room > 0 else "no memory for a CUDA graph"
-        self.note = self.note if record else "not on a GPU"
+        self.status = "called too few times" if room > 0 else "no memory for a CUDA graph"
+        self.status = self.status if record else "not on a GPU"
 
     def __call__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Return function(x); the function has to be the same at every call."""
-        if self.note == "replayed":
-            return self._again(x)
+        if self.status == "replayed":
+            return self._replay(x)
         y, self.calls = function(x), self.calls + 1
-        if self.record and self.room > 0 and self.calls == WARM:
+        if self.record and self.room > 0 and self.calls == WARMUP:
             try:
-                wrong = self._capture(self.record, function, x, y)
+                problem = self._capture(self.record, function, x, y)
             except RuntimeError as error:
-                wrong = " ".join(str(error).split())[:200]
-            self.note = f"no CUDA graph: {wrong}" if wrong else "replayed"
-            if wrong:
+                problem = " ".join(str(error).split())[:200]
+            self.status = f"no CUDA graph: {problem}" if problem else "replayed"
+            if problem:
                 self.nbytes = 0
                 vars(self).pop("_graph", None)
         return y
@@ -53,35 +53,35 @@ class GraphReplay:
     def _capture(
         self, record: Record, function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor
     ) -> str:
-        """Record the function at another place than `x`; return what is wrong with it there."""
-        place = -x.detach()
-        replay, output, self.nbytes = record(lambda: function(place))
-        self._graph = place, replay, output
-        off, size = float((self._again(x) - y).norm()), float(y.norm())
+        """Record the function at another point than `x`; return what is wrong with its result."""
+        static = -x.detach()
+        replay, output, self.nbytes = record(lambda: function(static))
+        self._graph = static, replay, output
+        off, size = float((self._replay(x) - y).norm()), float(y.norm())
         if not off <= 10 * torch.finfo(y.dtype).eps ** 0.75 * size:
             return f"its result is off by {off / size if size else off:.1e}"
         return f"it holds {self.nbytes / 2**30:.1f} GiB" if self.nbytes > self.room else ""
 
-    def _again(self, x: Tensor) -> Tensor:
-        place, replay, output = self._graph
-        place.copy_(x.detach())
+    def _replay(self, x: Tensor) -> Tensor:
+        static, replay, output = self._graph
+        static.copy_(x.detach())
         replay()
         return output.clone()
 
 
-def capture(work: Callable[[], Tensor]) -> Recorded:
+def capture(work: Callable[[], Tensor]) -> Recording:
     """Record some work on the current stream."""
-    kept = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(kept, stream=torch.cuda.current_stream()):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         before = torch.cuda.memory_reserved()
         output = work()
         held = torch.cuda.memory_reserved() - before
-    return kept.replay, output, held
+    return graph.replay, output, held
 
 
 @cache
 def capture_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Return a stream of a GPU that can be recorded, which the default one cannot; else None."""
+    """Return a stream of a GPU that can be recorded, as the default one cannot; else None."""
     try:
         return torch.cuda.Stream(device) if device.type == "cuda" else None
     except RuntimeError:
@@ -90,9 +90,9 @@ def capture_stream(device: torch.device) -> torch.cuda.Stream | None:
 
 @contextmanager
 def use_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Work on a stream, after what was asked for before the block and before what comes next.
+    """Run the block on a stream, after the work before the block and before the work after it.
 
-    Gradients are computed on the stream of their forward pass, so both have to be in here.
+    Gradients are computed on the stream of their forward pass, so both have to be in the block.
     """
     if stream is None:
         yield

@@ -8,14 +8,15 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.func import grad
 
 from sparsediag.core.batch_loss import BatchLoss, Matrix
 from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.rng import stream
-from sparsediag.curvature.forward_over_reverse import Compiled, Forward
+from sparsediag.curvature.recorder import CannotRecord
 from sparsediag.curvature.tape import Tape
 
-Mode = Literal["auto", "fastest", "tape", "retained", "forward", "compiled"]
+Mode = Literal["auto", "fastest", "tape", "retained", "compiled"]
 
 
 class Engine(Protocol):
@@ -25,74 +26,99 @@ class Engine(Protocol):
     gradient: Any
 
     def product(self, directions: Sequence[Tensor], matrix: Matrix) -> list[Tensor]:
-        """The matrix times a vector, both as a tensor for each weight."""
+        """Return the matrix times a vector, both as a tensor for each weight."""
+
+
+class Compiled:
+    """Double backward as one function of the weights, compiled by `torch.compile`.
+
+    The compiler takes from seconds to minutes. (It cannot trace forward over reverse: torch 2.15
+    stops with an internal error about the layout of tangents.)
+    """
+
+    nbytes = 0
+
+    def __init__(self, batch: BatchLoss, weights: Sequence[Tensor]) -> None:
+        self.weights = tuple(w.detach() for w in weights)
+        gradient = grad(lambda w: batch.loss(batch.outputs(w)))
+        self.gradient = list(gradient(self.weights))
+
+        def slope(w: tuple[Tensor, ...], v: tuple[Tensor, ...]) -> Tensor:
+            pairs = zip(gradient(w), v, strict=True)
+            return torch.stack([(g * d).sum() for g, d in pairs]).sum()
+
+        self._product: Callable[..., Any] = torch.compile(grad(slope))
+
+    def product(self, directions: Sequence[Tensor], matrix: Matrix = "hessian") -> list[Tensor]:
+        """Return the Hessian times a vector, both as a tensor for each weight."""
+        if matrix != "hessian":
+            raise CannotRecord("mode 'compiled' is for the Hessian only")
+        return list(self._product(self.weights, tuple(directions)))
 
 
 ENGINES: dict[str, Callable[[BatchLoss, Sequence[Tensor]], Any]] = {
     "tape": Tape,
     "retained": DoubleBackward,
-    "forward": Forward,
     "compiled": Compiled,
 }
 
 
 def choose_mode(batch: BatchLoss, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix) -> Mode:
-    """The mode that was asked for, or the best one; see `Curvature`.
+    """Return the mode that was asked for, or the best one; see `Curvature`.
 
     Raises:
-        ValueError: If the mode fails on this net, or its product is not that of double backward.
+        ValueError: If the mode fails on this network, or its product differs from that of double
+            backward.
         torch.OutOfMemoryError: If the memory is too short for these samples.
     """
-    draw = stream("curvature probe")
-    along = [torch.randn(w.shape, generator=draw).to(w) for w in weights]
+    generator = stream("curvature probe")
+    vector = [torch.randn(w.shape, generator=generator).to(w) for w in weights]
     try:
-        expected, least = _timed(DoubleBackward(batch, weights), along, matrix)
+        expected, retained_seconds = _time_product(DoubleBackward(batch, weights), vector, matrix)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise ValueError(f"the net cannot be differentiated twice: {why}") from error
-    best: Mode = "retained"
-    trials: dict[str, tuple[Mode, ...]] = {"auto": ("tape",), "fastest": ("tape", "forward")}
-    for name in trials.get(mode, (mode,)):
-        try:
-            engine = ENGINES[name](batch, weights)
-            came, seconds = _timed(engine, along, matrix)
-            wrong = _unlike(came, expected)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            wrong = " ".join(str(error).split())[:200]
-        if wrong and mode == name:
-            raise ValueError(f"mode '{mode}' cannot do this net: {wrong}; use mode='auto'")
-        if wrong or (mode == "auto" and not engine.convolves):
-            continue
-        if mode != "fastest" or seconds < least:
-            best, least = name, seconds
-    return best
+        cause = " ".join(str(error).split())[:200]
+        raise ValueError(f"the network cannot be differentiated twice: {cause}") from error
+    if mode == "retained":
+        return mode
+    name: Mode = "tape" if mode in ("auto", "fastest") else mode
+    try:
+        engine = ENGINES[name](batch, weights)
+        product, seconds = _time_product(engine, vector, matrix)
+        problem = _compare(product, expected)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        problem = " ".join(str(error).split())[:200]
+    if mode == name:
+        if problem:
+            raise ValueError(f"mode '{mode}' cannot do this network: {problem}; use mode='auto'")
+        return mode
+    better = not problem and (engine.convolves if mode == "auto" else seconds < retained_seconds)
+    return "tape" if better else "retained"
 
 
-def _timed(engine: Engine, along: list[Tensor], matrix: Matrix) -> tuple[list[Tensor], float]:
-    """A product, and the seconds it takes; a quick one is run again, warm."""
+def _time_product(
+    engine: Engine, vector: list[Tensor], matrix: Matrix
+) -> tuple[list[Tensor], float]:
+    """Return a product and the seconds that it takes; a quick one is run again, warm."""
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        product = engine.product(along, matrix)
-        _wait(along[0])
+        product = engine.product(vector, matrix)
+        if vector[0].device.type == "cuda":
+            torch.cuda.synchronize(vector[0].device)
         seconds = time.perf_counter() - start
         if seconds > 0.05:
             break
     return product, seconds
 
 
-def _wait(like: Tensor) -> None:
-    if like.device.type == "cuda":
-        torch.cuda.synchronize(like.device)
-
-
-def _unlike(came: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
+def _compare(product: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
     """Return a message if a product differs from the expected one by more than rounding."""
-    off = sum(float((a - b).square().sum()) for a, b in zip(came, expected, strict=True)) ** 0.5
+    pairs = list(zip(product, expected, strict=True))
+    off = sum(float((a - b).square().sum()) for a, b in pairs) ** 0.5
     size = sum(float(b.square().sum()) for b in expected) ** 0.5
-    close = off <= 10 * torch.finfo(came[0].dtype).eps ** 0.5 * size
+    close = off <= 10 * torch.finfo(product[0].dtype).eps ** 0.5 * size
     return "" if close else f"its product is off by {off / size if size else off:.1e}"

@@ -1,4 +1,4 @@
-"""Curvature: a matrix of second derivatives, known by its products with vectors."""
+"""Matrices of second derivatives that are known by their products with vectors."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ MATRICES = ("hessian", "gauss-newton", "fisher")
 class Curvature:
     """The Hessian of a problem's loss (or its relatives), in live coordinates: `curvature(v)`.
 
-    Products without the matrix: Pearlmutter, Neural Computation 6, 1994; Gauss-Newton's:
+    Hessian-vector products: Pearlmutter, Neural Computation 6, 1994; with the Gauss-Newton matrix:
     Schraudolph, Neural Computation 14, 2002, section 3.
 
-    The data go through in chunks, each weighted by its number of samples. What a product needs of
-    the forward and the backward pass is kept between products as far as `memory` allows, and
-    computed anew beyond it. Where memory runs out, chunks are halved. On a GPU the third and later
-    products are replayed from a CUDA graph, if that gives the same.
+    The samples are processed in chunks, each weighted by its number of samples. The parts of the
+    forward and backward pass that a product needs are kept between products as far as `memory`
+    allows, and recomputed beyond it. If memory runs out, chunks are halved. On a GPU the third and
+    later products are replayed from a CUDA graph if that gives the same result.
 
     Args:
         problem: The loss.
-        matrix: "hessian"; "gauss-newton", J^T (d2L/dz2) J with z the net's outputs; or "fisher",
-            the empirical one, the mean of the outer products of each sample's gradient.
-        norm: "filter" measures weights in units of the norm of their filter, and holds biases and
-            batch norms: the matrix is D H D, which a change of a filter's scale leaves alone.
-        mode: How products are made. "tape" (see `tape.py`) costs about two gradients; "retained"
-            is double backward on a kept graph; "forward" is forward over reverse; "compiled" the
-            same through torch.compile. Each is first checked against double backward on a few
-            samples. "auto" takes the tape where there are convolutions, whose double backward is
-            slow, and "retained" elsewhere; "fastest" measures, so its rounding may vary.
-        memory: GiB that may be kept between products; None for half of what is free.
-        chunk: Samples at a time, where the loss is a mean over samples; None for what fills a CPU,
-            or fits on a GPU.
+        matrix: "hessian"; "gauss-newton", J^T (d2L/dz2) J with z the network's outputs; or
+            "fisher", the empirical one, the mean outer product of each sample's gradient.
+        norm: "filter" measures weights in units of the norm of their filter, and keeps biases and
+            batch norms fixed: the matrix is D H D, which does not depend on the scale of a filter.
+        mode: How products are computed. "tape" (see `tape.py`) costs about two gradients;
+            "retained" is double backward on a kept graph; "compiled" is double backward through
+            torch.compile. Each is first checked against double backward on a few samples. "auto"
+            takes the tape for networks with convolutions, whose double backward is slow, and
+            "retained" for others; "fastest" measures both, so its rounding may vary.
+        memory: GiB that may be kept between products (default: half of the free memory).
+        chunk: Samples at a time, if the loss is a mean over samples (default: as many as keep a
+            CPU busy, or fit on a GPU).
 
     Attributes:
-        mode: The one in use.
-        gradient: Of the mean loss, in the same units, (size,).
+        mode: The mode in use.
+        gradient: The gradient of the mean loss, in the same units, (size,).
         products: Number of products so far.
-        doubts: What makes the matrix itself questionable.
+        doubts: Reasons to doubt the matrix itself.
 
     Raises:
-        ValueError: If the matrix or mode is unknown, a number is not positive, or a mode that was
-            asked for cannot do this net.
+        ValueError: If the matrix or mode is unknown, a number is not positive, or the mode fails
+            on this network.
 
     >>> import torch.nn.functional as F
     >>> net = torch.nn.Linear(1, 1, bias=False)
@@ -93,8 +93,8 @@ class Curvature:
             raise ValueError(f"chunk={chunk}: need 1 sample or more at a time")
         self.problem, self.matrix, self.norm, self.products = problem, matrix, norm, 0
         self.doubts: list[str] = []
-        self._kept: list[Engine | None] = []
-        self._lengths = filter_norms(problem) if norm == "filter" else None
+        self._engines: list[Engine | None] = []
+        self._norms = filter_norms(problem) if norm == "filter" else None
         self._chunks = list(problem.batches)
         probe = probe_batch(self._chunks) if problem.separable else self._chunks[0]
         if matrix == "fisher" and not problem.separable:
@@ -102,57 +102,59 @@ class Curvature:
         uneven = problem.batch_norm == "eval" and len(set(map(num_samples, self._chunks))) > 1
         if uneven and not problem.separable:
             self.doubts.append(
-                "the loss is not a mean over samples, so uneven batches are not weighted right"
+                "the loss is not a mean over samples, so uneven batches are not weighted correctly"
             )
         self._layout, self._stream = MemoryFormat.of(problem), capture_stream(problem.device)
         room = free_memory(problem.device) / 2
         self._budget = room if memory is None else memory * 2**30
-        with self._settings():
+        with self._context():
             self._weights = self._layout.convert_weights(problem.split(problem.weights))
             try:
-                self.mode = choose_mode(self._pass(probe), self._weights, mode=mode, matrix=matrix)
+                self.mode = choose_mode(self._loss(probe), self._weights, mode=mode, matrix=matrix)
                 if problem.separable:
                     room = min(room, self._budget or room)
-                    size = chunk or chunk_size(self._chunks, problem.device.type, room, self._held)
+                    size = chunk or chunk_size(
+                        self._chunks, problem.device.type, room, self._nbytes
+                    )
                     self._chunks = rechunk(self._chunks, size)
             except torch.OutOfMemoryError as error:
                 raise out_of_memory(problem.device, num_samples(probe)) from error
-            self._fitted(self._keep)
+            self._halve_until_fits(self._make_engines)
 
     def __call__(self, vector: Tensor) -> Tensor:
-        """The matrix times `vector`, (size,)."""
+        """Return the matrix times `vector`, (size,)."""
         self.problem.live.check(vector)
         self.products += 1
-        with self._settings():
-            return self._fitted(lambda: self._captured(self._product, vector))
+        with self._context():
+            return self._halve_until_fits(lambda: self._replay(self._product, vector))
 
     @property
     def nbytes(self) -> int:
         """Memory held between products."""
-        held: int = sum(engine.nbytes for engine in self._kept if engine)
-        return held + self._captured.nbytes
+        held: int = sum(engine.nbytes for engine in self._engines if engine)
+        return held + self._replay.nbytes
 
     @property
-    def captured(self) -> str:
-        """Return "replayed" where products come from a CUDA graph, else why they do not."""
-        return self._captured.note
+    def replay_status(self) -> str:
+        """Return "replayed" if products come from a CUDA graph, else the reason why not."""
+        return self._replay.status
 
     def _product(self, vector: Tensor) -> Tensor:
-        if not self._kept:
-            self._keep()
-        directions = self._layout.convert_weights(self.problem.split(self._scaled(vector)))
+        if not self._engines:
+            self._make_engines()
+        directions = self._layout.convert_weights(self.problem.split(self._scale(vector)))
         total: list[Tensor] | None = None
-        for chunk, kept in zip(self._chunks, self._kept, strict=True):
-            engine = kept or self._engine(chunk)
+        for chunk, kept in zip(self._chunks, self._engines, strict=True):
+            engine = kept or self._make_engine(chunk)
             parts = engine.product(directions, self.matrix)
             total = accumulate(total, parts, num_samples(chunk) / self.problem.samples)
-        return self._scaled(self.problem.flatten(total))
+        return self._scale(self.problem.flatten(total))
 
-    def _scaled(self, vector: Tensor) -> Tensor:
-        return vector if self._lengths is None else self._lengths * vector
+    def _scale(self, vector: Tensor) -> Tensor:
+        return vector if self._norms is None else self._norms * vector
 
-    def _fitted(self, work: Callable[[], Tensor]) -> Tensor:
-        """Return what `work` computes; while the memory is short, in chunks of half the size."""
+    def _halve_until_fits(self, work: Callable[[], Tensor]) -> Tensor:
+        """Return the result of `work`, with chunks halved while memory runs out."""
         while True:
             try:
                 return work()
@@ -160,37 +162,37 @@ class Curvature:
                 size = max(map(num_samples, self._chunks))
                 if size == 1 or not self.problem.separable:
                     raise out_of_memory(self.problem.device, size) from error
-            # here the error is gone, and all that it held
-            self._kept, self._captured = [], GraphReplay(0, None)
+            # here the error and the tensors that it held are freed
+            self._engines, self._replay = [], GraphReplay(0, None)
             self._chunks, self._budget = rechunk(self._chunks, size // 2), self._budget / 2
 
-    def _keep(self) -> Tensor:
-        """Engines for as many chunks as the budget allows, and the gradient on the way."""
-        self._kept = []
+    def _make_engines(self) -> Tensor:
+        """Keep engines for as many chunks as the budget allows, and return the gradient."""
+        self._engines = []
         held, total = 0, None
         for chunk in self._chunks:
-            engine = self._engine(chunk)
+            engine = self._make_engine(chunk)
             total = accumulate(total, engine.gradient, num_samples(chunk) / self.problem.samples)
             engine.gradient = None
             fits = held + engine.nbytes <= self._budget
             held += engine.nbytes * fits
-            self._kept.append(engine if fits else None)
-        self._captured = GraphReplay(self._budget - held, capture if self._stream else None)
-        self.gradient = self._scaled(self.problem.flatten(total))
+            self._engines.append(engine if fits else None)
+        self._replay = GraphReplay(self._budget - held, capture if self._stream else None)
+        self.gradient = self._scale(self.problem.flatten(total))
         return self.gradient
 
-    def _engine(self, chunk: Batch) -> Engine:
-        engine: Engine = ENGINES[self.mode](self._pass(chunk), self._weights)
+    def _make_engine(self, chunk: Batch) -> Engine:
+        engine: Engine = ENGINES[self.mode](self._loss(chunk), self._weights)
         return engine
 
-    def _held(self, samples: Batch) -> float:
-        return DoubleBackward(self._pass(samples), self._weights).nbytes
+    def _nbytes(self, samples: Batch) -> float:
+        return DoubleBackward(self._loss(samples), self._weights).nbytes
 
-    def _pass(self, chunk: Batch) -> BatchLoss:
+    def _loss(self, chunk: Batch) -> BatchLoss:
         x, y = chunk
         return self.problem.batch_loss((self._layout.convert_inputs(x), y))
 
     @contextmanager
-    def _settings(self) -> Iterator[None]:
+    def _context(self) -> Iterator[None]:
         with self.problem.evaluation_mode(), twice_differentiable(), use_stream(self._stream):
             yield

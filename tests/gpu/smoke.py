@@ -90,7 +90,7 @@ def against_float64(make: Callable[[], nn.Module], settings: Settings) -> Row:
         try:
             hessian = sd.Curvature(problem, mode=mode)
         except ValueError as refusal:
-            if f"mode '{mode}' cannot do this net" not in str(refusal) or mode == "retained":
+            if f"mode '{mode}' cannot do this network" not in str(refusal) or mode == "retained":
                 raise
             row[mode] = "refused"
             continue

@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 
 from sparsediag import Curvature
-from sparsediag.curvature.cuda_graph import WARM, GraphReplay, Recorded
+from sparsediag.curvature.cuda_graph import WARMUP, GraphReplay, Recording
 
 
-def _record(work: Callable[[], Tensor]) -> Recorded:
+def _record(work: Callable[[], Tensor]) -> Recording:
     """Do as a CUDA graph does: the same work again, on the same input, into the same output."""
     output = work()
     return lambda: output.copy_(work()), output, 100
 
 
-def _frozen(work: Callable[[], Tensor]) -> Recorded:
+def _frozen(work: Callable[[], Tensor]) -> Recording:
     """Record what does not see its input."""
     return lambda: None, work(), 100
 
 
-def _failing(work: Callable[[], Tensor]) -> Recorded:
+def _failing(work: Callable[[], Tensor]) -> Recording:
     raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
 
-def _full(work: Callable[[], Tensor]) -> Recorded:
+def _full(work: Callable[[], Tensor]) -> Recording:
     raise torch.OutOfMemoryError("no room for the pool")
 
 
@@ -42,12 +42,12 @@ def _points(count: int) -> list[Tensor]:
 
 
 def test_a_recording_is_replayed() -> None:
-    captured = GraphReplay(100, _record)
-    points = _points(WARM + 3)
-    came = [captured(_double, x) for x in points[:WARM]]
-    assert captured.note == "replayed"
-    assert captured.nbytes == 100
-    came += [captured(_double, x) for x in points[WARM:]]
+    replay = GraphReplay(100, _record)
+    points = _points(WARMUP + 3)
+    came = [replay(_double, x) for x in points[:WARMUP]]
+    assert replay.status == "replayed"
+    assert replay.nbytes == 100
+    came += [replay(_double, x) for x in points[WARMUP:]]
     assert all(torch.equal(y, 2 * x) for x, y in zip(points, came, strict=True))  # none overwritten
 
 
@@ -66,17 +66,17 @@ def test_a_recording_is_replayed() -> None:
 def test_what_cannot_be_replayed_is_computed(
     record: Callable | None, room: float, note: str
 ) -> None:
-    captured = GraphReplay(room, record)
-    for x in _points(WARM + 2):
-        assert torch.equal(captured(_double, x), 2 * x)
-    assert note in captured.note
-    assert captured.nbytes == 0
+    replay = GraphReplay(room, record)
+    for x in _points(WARMUP + 2):
+        assert torch.equal(replay(_double, x), 2 * x)
+    assert note in replay.status
+    assert replay.nbytes == 0
 
 
 def test_a_function_that_is_called_once_is_not_recorded() -> None:
-    captured = GraphReplay(100, _failing)
-    captured(_double, torch.ones(5))
-    assert "too few" in captured.note
+    replay = GraphReplay(100, _failing)
+    replay(_double, torch.ones(5))
+    assert "too few" in replay.status
 
 
 @pytest.mark.parametrize("norm", ["none", "filter"])
@@ -87,12 +87,12 @@ def test_products_replayed(memory: float, mode: str, matrix: str, norm: str) -> 
     problem = cases.masked_cnn()
     options = {"mode": mode, "matrix": matrix, "norm": norm, "memory": memory, "chunk": 4}
     computed, replayed = (Curvature(problem, **options) for _ in range(2))
-    replayed._captured = GraphReplay(1e9, _record)
-    for seed in range(WARM + 2):
+    replayed._replay = GraphReplay(1e9, _record)
+    for seed in range(WARMUP + 2):
         v = torch.randn(problem.size, generator=torch.Generator().manual_seed(seed)).double()
         torch.testing.assert_close(replayed(v), computed(v), rtol=0, atol=1e-12)
-    assert replayed.captured == "replayed"
-    assert computed.captured == "not on a GPU"
+    assert replayed.replay_status == "replayed"
+    assert computed.replay_status == "not on a GPU"
     assert replayed.nbytes == computed.nbytes + 100
 
 
@@ -103,7 +103,7 @@ def test_no_recording_outlives_its_chunks(memory: float) -> None:
     expected = problem.hvp(v)
     curvature = Curvature(problem, mode="tape", memory=memory, chunk=8)
 
-    def record(work: Callable[[], Tensor]) -> Recorded:
+    def record(work: Callable[[], Tensor]) -> Recording:
         output, good = work(), [True]
 
         def replay() -> None:
@@ -115,13 +115,13 @@ def test_no_recording_outlives_its_chunks(memory: float) -> None:
 
         return replay, output, 100
 
-    curvature._captured = GraphReplay(1e9, record)
-    for _ in range(WARM):
+    curvature._replay = GraphReplay(1e9, record)
+    for _ in range(WARMUP):
         curvature(v)
-    assert curvature.captured == "replayed"
+    assert curvature.replay_status == "replayed"
     for _ in range(2):
         torch.testing.assert_close(curvature(v), expected, rtol=0, atol=1e-12)
-    assert curvature.captured != "replayed"
+    assert curvature.replay_status != "replayed"
 
 
 @pytest.mark.gpu
@@ -136,7 +136,7 @@ def test_products_replayed_on_a_gpu(name: str, mode: str, matrix: str) -> None:
     expected = Curvature(here, mode=mode, matrix=matrix)
     there = type(here)(here.net.cuda(), batches, mask=mask)
     came = Curvature(there, mode=mode, matrix=matrix)
-    for seed in range(WARM + 2):
+    for seed in range(WARMUP + 2):
         v = torch.randn(here.size, generator=torch.Generator().manual_seed(seed)).double()
         torch.testing.assert_close(came(v.cuda()).cpu(), expected(v), rtol=0, atol=1e-10)
-    assert came.captured == "replayed"
+    assert came.replay_status == "replayed"

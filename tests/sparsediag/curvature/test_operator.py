@@ -6,7 +6,6 @@ import copy
 import gc
 import hashlib
 import itertools
-import warnings
 import weakref
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -98,32 +97,16 @@ def test_products_and_gradient_are_the_dense_ones(name: str, mode: str, chunk: i
     _close(curvature.gradient, problem.gradient())
 
 
-@every_case
-def test_forward_mode_is_right_or_says_that_it_cannot(name: str) -> None:
-    problem, hessian = cases.CASES[name](), cases.hessian_of(name)
-    if problem.loss is F.mse_loss:
-        with pytest.raises(ValueError, match=r"mode 'forward' cannot do this net: .*mode='auto'"):
-            Curvature(problem, mode="forward")
-        return
-    curvature = Curvature(problem, mode="forward", chunk=3)
-    v = _vector(problem)
-    _close(curvature(v), hessian @ v)
+@pytest.mark.parametrize("name", ["masked_cnn", "tied_weights"])
+def test_the_compiled_mode(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # tracing is what a network can break; code generation takes half a minute
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    problem = cases.CASES[name]()
+    curvature = Curvature(problem, mode="compiled", chunk=3)
+    _agree(curvature, cases.hessian_of(name))
     _close(curvature.gradient, cases.dense_gradient(problem))
-    assert curvature.nbytes == 0
-
-
-@pytest.mark.parametrize("kind", [FutureWarning, DeprecationWarning])
-def test_forward_mode_lets_the_warnings_of_a_loss_through(kind: type[Warning]) -> None:
-    def loss(z: Tensor, y: Tensor) -> Tensor:
-        warnings.warn("of the caller's", kind, stacklevel=1)
-        return F.cross_entropy(z, y)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        problem = cases.tanh_mlp().replace(loss=loss)
-        curvature = Curvature(problem, mode="forward")
-    with pytest.warns(kind, match="of the caller's"):
-        curvature(_vector(problem))
+    with pytest.raises(ValueError, match=r"for the Hessian only; use mode='auto'"):
+        Curvature(problem, mode="compiled", matrix="fisher")
 
 
 @both_modes
@@ -262,12 +245,6 @@ def test_fisher_of_a_regression_is_the_mean_of_outer_products(mode: str) -> None
     ]
     curvature = Curvature(problem, matrix="fisher", mode=mode)
     _close(_columns(curvature), sum(s.outer(s) for s in slopes) / len(slopes))
-
-
-@pytest.mark.parametrize("matrix", ["gauss-newton", "fisher"])
-def test_forward_mode_is_for_the_hessian(matrix: str) -> None:
-    with pytest.raises(ValueError, match=r"for the Hessian only; use mode='auto'"):
-        Curvature(cases.tanh_mlp(), matrix=matrix, mode="forward")
 
 
 class Named(nn.Linear):
@@ -579,9 +556,9 @@ def _state(net: nn.Module) -> list[object]:
 
 @pytest.mark.parametrize("matrix", ["hessian", "fisher"])
 @pytest.mark.parametrize("policy", ["eval", "train"])
-@pytest.mark.parametrize("mode", ["auto", "tape", "retained", "forward"])
+@pytest.mark.parametrize("mode", ["auto", "fastest", "tape", "retained"])
 def test_the_callers_world_is_left_alone(mode: str, policy: str, matrix: str) -> None:
-    if mode == "forward" or policy == "train":
+    if policy == "train":
         matrix = "hessian"
     problem = cases.masked_cnn()
     net = problem.net.train()
@@ -671,6 +648,7 @@ def test_float32_agrees_with_float64(name: str, matrix: str, mode: str) -> None:
         ({"norm": "filtr"}, r"unknown norm 'filtr'; did you mean 'filter'\?"),
         ({"norm": "layer"}, r"unknown norm 'layer'.*Known: filter, none"),
         ({"mode": "retaind"}, r"unknown mode of products 'retaind'; did you mean 'retained'\?"),
+        ({"mode": "forward"}, r"'forward'.*auto, compiled, fastest, retained, tape"),
         ({"memory": -1}, r"memory=-1: need 0 GiB or more"),
         ({"memory": float("nan")}, r"memory=nan: need 0 GiB or more"),
         ({"chunk": 0}, r"chunk=0: need 1 sample or more"),

@@ -566,7 +566,7 @@ def test_odd_nets(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_a_tape_refuses_what_it_cannot_see(name: str) -> None:
-    with pytest.raises(ValueError, match=r"mode 'tape' cannot do this net: .*; use mode='auto'"):
+    with pytest.raises(ValueError, match=r"'tape' cannot do this network: .*mode='auto'"):
         Curvature(_problem(HIDDEN[name]), mode="tape")
 
 
