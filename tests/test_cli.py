@@ -617,7 +617,7 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
         ("gradflow small.pt more.pt", "Unused Tokens: ['more.pt']"),
         ("landscape small.pt more.pt", "more.pt: no such file"),
         ("landscape small.pt small.pt", "small.pt came twice; give different checkpoints"),
-        ("landscape small.pt conv.pt", "the nets have other weights"),
+        ("landscape small.pt conv.pt", "differ in their weights"),
         ("landscape small.pt --shard 5/4", "shard '5/4': need i/n with 1 <= i <= n"),
         ("landscape small.pt --adaptive --shard 1/4", "an adaptive grid needs a plane"),
         ("landscape small.pt --statistics fxed", 'Did you mean "fixed"?'),

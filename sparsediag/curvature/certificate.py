@@ -1,9 +1,9 @@
-"""Certificates of eigenpairs: residuals, intervals and what may have been missed.
+"""Certificates of eigenpairs: residuals, error intervals, and a search for missed eigenvalues.
 
-Nothing is taken on trust: every vector is multiplied once more. For a symmetric H, an eigenvalue
-lies within |Hv - value v| of each value, and the angle between v and its eigenvector is at most
-asin(residual / gap), the gap being the distance to the rest of the spectrum (Davis & Kahan, SIAM J.
-Numer. Anal. 7, 1970; Parlett, The Symmetric Eigenvalue Problem, chapters 4, 11).
+Every vector is multiplied once more. For a symmetric H, an eigenvalue is within |Hv - value v| of
+each value, and the angle between v and its eigenvector is at most asin(residual / gap), where the
+gap is the distance to the rest of the spectrum (Davis & Kahan, SIAM J. Numer. Anal. 7, 1970;
+Parlett, The Symmetric Eigenvalue Problem, chapters 4, 11).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Certificate:
     """Evidence for and against a set of eigenpairs.
 
     Attributes:
-        residuals: |Hv - value v| / |value| of each pair, recomputed, (top,). A value below the
+        residuals: |Hv - value v| / |value| of each pair, recomputed, (top,). A |value| below the
             square root of the rounding error, relative to H, counts as that large.
-        intervals: Low and high end for each value: an eigenvalue lies between them, the noise of
-            the products included, (top, 2).
-        angles: Degrees at most between each vector and its eigenvector if the probe overlooked
-            nothing, 90 where the gap does not tell, (top,).
+        intervals: Low and high end for each value, (top, 2): an eigenvalue is between them, with
+            the noise of the products taken into account.
+        angles: Largest angle between each vector and its eigenvector in degrees, if the probe
+            missed nothing, (top,); 90 if the gap is too small for a bound.
         orthogonality: Largest |v_i . v_j - [i = j]|.
         copies: Number of vectors that repeat another one.
         noise: Largest distance between two evaluations of the same product, over |value|.
-        asymmetry: Largest |u . Hv - v . Hu| seen, over the size of H.
-        probe: What was seen of the complement of the vectors.
+        asymmetry: Largest |u . Hv - v . Hu|, over the largest magnitude seen of H.
+        probe: The search of the complement of the vectors.
         count: Number of products that the certificate took.
         tol: Relative residual up to which a pair has converged.
         eps: Rounding error of the numbers.
@@ -54,27 +54,31 @@ class Certificate:
 
     @property
     def doubts(self) -> list[str]:
-        """Why the pairs are not to be trusted; empty where nothing speaks against them."""
-        bad, worst = (~(self.residuals <= self.tol)).sum(), self.residuals.max()
-        pairs, rough = len(self.residuals), 10 * self.eps**0.5
+        """Reasons not to trust the pairs; empty if there are none."""
+        failed, worst = (~(self.residuals <= self.tol)).sum(), self.residuals.max()
+        rounding = 10 * self.eps**0.5
         if not np.isfinite(worst):
             return ["the values, the vectors or their products are not finite"]
-        said = {
-            f"{bad} of {pairs} pairs have a residual above {self.tol:g}, the worst {worst:.1e}": bad
-            > 0,
-            f"{self.copies} of the vectors repeat another one": self.copies > 0,
-            f"the vectors are not orthogonal: {self.orthogonality:.1e}": self.orthogonality > rough,
-            f"the same product came out {self.noise:.1e} apart": self.noise > self.tol,
-            f"the matrix is not symmetric: {self.asymmetry:.1e}": self.asymmetry
-            > max(self.tol, rough),
-            "the products ran out before the complement was probed": self.probe.count == 0
-            and self.probe.chance > 0,
-            f"an eigenvalue as good as {self.probe.best:.6g} was missed": self.probe.missed,
-        }
-        return [text for text, holds in said.items() if holds]
+        doubts = []
+        if failed:
+            pairs = f"{failed} of {len(self.residuals)} pairs"
+            doubts.append(f"{pairs} have a residual above {self.tol:g}, the worst {worst:.1e}")
+        if self.copies:
+            doubts.append(f"{self.copies} of the vectors repeat another one")
+        if self.orthogonality > rounding:
+            doubts.append(f"the vectors are not orthogonal: {self.orthogonality:.1e}")
+        if self.noise > self.tol:
+            doubts.append(f"two evaluations of the same product differ by {self.noise:.1e}")
+        if self.asymmetry > max(self.tol, rounding):
+            doubts.append(f"the matrix is not symmetric: {self.asymmetry:.1e}")
+        if self.probe.count == 0 and self.probe.chance > 0:
+            doubts.append("the limit of products was reached before the complement was probed")
+        if self.probe.missed:
+            doubts.append(f"an eigenvalue as good as {self.probe.best:.6g} was missed")
+        return doubts
 
     def checks(self) -> dict[str, float]:
-        """The numbers that hold for all pairs together."""
+        """Return the numbers that hold for all pairs together."""
         return {
             "orthogonality": self.orthogonality,
             "copies": self.copies,
@@ -93,66 +97,67 @@ def certify(
     *,
     which: Which = "largest",
     tol: float = 1e-3,
-    found: Eigenpairs | None = None,
+    search: Eigenpairs | None = None,
     seed: int = 0,
 ) -> Certificate:
-    """Judge eigenpairs of the symmetric operator `matvec`.
+    """Check eigenpairs of the symmetric operator `matvec`.
 
     Args:
         matvec: Product with a vector, (size,) -> (size,).
         values: (top,).
         vectors: Unit rows, (top, size).
-        which: The end of the spectrum that they are said to be of.
+        which: The end of the spectrum that they should be of.
         tol: Relative residual up to which a pair has converged.
-        found: The search that they come from, which knows what else is in the spectrum and has
-            probed the complement; without it the certificate makes a probe of its own.
+        search: The search that found them, which has probed the complement and knows other Ritz
+            pairs; without it the certificate makes a probe.
         seed: Seed of that probe.
 
     >>> a = torch.diag(torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64))
-    >>> said = certify(lambda v: a @ v, np.array([5.0, 1.0]), torch.eye(3).double()[[1, 0]])
-    >>> said.doubts
+    >>> vectors = torch.eye(3).double()[[1, 0]]
+    >>> certify(lambda v: a @ v, np.array([5.0, 1.0]), vectors).doubts
     ['an eigenvalue as good as 2 was missed']
     """
+    top, eps = len(values), float(torch.finfo(vectors.dtype).eps)
     products = torch.stack([matvec(v) for v in vectors])
     count = len(vectors)
     if not (np.isfinite(values).all() and bool((vectors + products).isfinite().all())):
-        return _void(len(values), count, tol)
-    if found is None:
+        nan, bounds = float("nan"), np.tile([-np.inf, np.inf], (top, 1))
+        residuals, angles = np.full(top, np.inf), np.full(top, 90.0)
+        return Certificate(residuals, bounds, angles, nan, 0, nan, nan, Probe(), count, tol, nan)
+    if search is None:
         again, count = matvec(vectors[0])[None], count + 1
     else:
-        again = found.products
-    apart = _host((again - products[: len(again)]).norm(dim=1))
-    gram, bilinear = _host(row_products(vectors, vectors)), _host(row_products(vectors, products))
+        again = search.products
+    noise = _to_numpy((again - products[: len(again)]).norm(dim=1))
+    gram = _to_numpy(row_products(vectors, vectors))
+    bilinear = _to_numpy(row_products(vectors, products))
     scaled = torch.from_numpy(values).to(products)[:, None] * vectors
-    misses = _host((products - scaled).norm(dim=1))
-    eps = float(torch.finfo(vectors.dtype).eps)
-    norm = max(float(np.abs(values).max()), found.norm if found else 0, np.finfo(float).tiny)
-    order = ORDER[which]
-    if found is None:
+    residuals = _to_numpy((products - scaled).norm(dim=1))
+    norm = max(float(np.abs(values).max()), search.norm if search else 0, np.finfo(float).tiny)
+    if search is None:
+        order = ORDER[which]
         krylov = Krylov(matvec, vectors[0], stream("certificate", seed))
-        krylov.adopt(*_orthonormal(gram, vectors, products))
+        krylov.adopt(*_orthonormalise(gram, vectors, products))
         wanted = krylov.ritz(order).values
-        probe = probe_complement(krylov, wanted, order, tol, 10 + 2 * len(values))
-        # of the rest it is known only that nothing is better than the least of these
-        unseen = len(krylov) < krylov.size
+        probe = probe_complement(krylov, wanted, order, tol, 10 + 2 * top)
+        # all that is known of the rest is that nothing is better than the last of these
+        complete = len(krylov) == krylov.size
         edges = [wanted[-1], -wanted[-1]] if which == "magnitude" else [wanted[-1]]
-        rest = np.array([edges, [0.0] * len(edges)]) if unseen else np.zeros((2, 0))
+        rest = np.zeros((2, 0)) if complete else np.array([edges, [0.0] * len(edges)])
         norm, asymmetry = max(norm, krylov.norm), krylov.asymmetry
         count += probe.count
     else:
-        probe, asymmetry, rest = found.probe, found.asymmetry, found.rest
-    asymmetry = max(asymmetry, float(np.abs(bilinear - bilinear.T).max()) / norm)
+        probe, asymmetry, rest = search.probe, search.asymmetry, search.rest
     scale = np.maximum(np.abs(values), eps**0.5 * norm)
-    reach = misses + apart.max() + 10 * eps * norm
-    copies = len(values) - int(np.linalg.matrix_rank(gram, tol=0.5, hermitian=True))
+    reach = residuals + noise.max() + 10 * eps * norm
     return Certificate(
-        residuals=misses / scale,
+        residuals=residuals / scale,
         intervals=np.stack([values - reach, values + reach], axis=1),
         angles=_angles(values, reach, rest),
-        orthogonality=float(np.abs(gram - np.eye(len(values))).max()),
-        copies=copies,
-        noise=float((apart / scale[: len(apart)]).max()),
-        asymmetry=asymmetry,
+        orthogonality=float(np.abs(gram - np.eye(top)).max()),
+        copies=top - int(np.linalg.matrix_rank(gram, tol=0.5, hermitian=True)),
+        noise=float((noise / scale[: len(noise)]).max()),
+        asymmetry=max(asymmetry, float(np.abs(bilinear - bilinear.T).max()) / norm),
         probe=probe,
         count=count,
         tol=tol,
@@ -160,34 +165,24 @@ def certify(
     )
 
 
-def _void(top: int, count: int, tol: float) -> Certificate:
-    """That of pairs with which nothing can be computed."""
-    nan = float("nan")
-    bounds = np.stack([np.full(top, -np.inf), np.full(top, np.inf)], axis=1)
-    residuals, angles = np.full(top, np.inf), np.full(top, 90.0)
-    return Certificate(residuals, bounds, angles, nan, 0, nan, nan, Probe(), count, tol, nan)
-
-
-def _orthonormal(gram: np.ndarray, v: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:
-    """An orthonormal basis of the space of `v`, and its products."""
-    squares, turn = np.linalg.eigh(gram)
+def _orthonormalise(gram: np.ndarray, v: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an orthonormal basis of the space of `v`, and its products."""
+    squares, rotation = np.linalg.eigh(gram)
     kept = squares > 1e-2
-    mix = torch.from_numpy(np.ascontiguousarray((turn[:, kept] / np.sqrt(squares[kept])).T)).to(v)
-    return mix @ v, mix @ hv
+    mix = np.ascontiguousarray((rotation[:, kept] / np.sqrt(squares[kept])).T)
+    return torch.from_numpy(mix).to(v) @ v, torch.from_numpy(mix).to(v) @ hv
 
 
-def _host(t: Tensor) -> np.ndarray:
+def _to_numpy(t: Tensor) -> np.ndarray:
     array: np.ndarray = t.double().cpu().numpy()
     return array
 
 
-def _angles(values: np.ndarray, misses: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Largest angle to the eigenvector, from the gap to every other value that is known."""
-    others = np.concatenate([values, known[0]])
-    reach = np.concatenate([misses, known[1]])
+def _angles(values: np.ndarray, reach: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """Return the largest angle to each eigenvector, from the gap to all other known values."""
+    others, others_reach = np.concatenate([values, rest[0]]), np.concatenate([reach, rest[1]])
     degrees = []
-    for i, (value, miss) in enumerate(zip(values, misses, strict=True)):
-        gaps = np.delete(np.abs(others - value) - reach, i)
-        gap = gaps.min(initial=np.inf)
+    for i, (value, miss) in enumerate(zip(values, reach, strict=True)):
+        gap = np.delete(np.abs(others - value) - others_reach, i).min(initial=np.inf)
         degrees.append(90.0 if miss >= gap else np.degrees(np.arcsin(miss / gap)))
     return np.array(degrees)

@@ -1,4 +1,4 @@
-"""Eigenpairs of a curvature matrix by Lanczos or by PyHessian, certified the same way."""
+"""Eigenpairs of a curvature matrix by Lanczos or by PyHessian, with the same certificate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sparsediag.curvature import pyhessian as peer
+from sparsediag.curvature import pyhessian
 from sparsediag.curvature.certificate import Certificate, certify
 from sparsediag.curvature.lanczos import Which, eigenpairs
 from sparsediag.curvature.operator import Curvature
@@ -17,14 +17,14 @@ from sparsediag.curvature.operator import Curvature
 
 @dataclass(frozen=True)
 class Solution:
-    """Eigenpairs and what is known of them.
+    """Certified eigenpairs.
 
     Attributes:
         values: Best first, (top,).
         vectors: Unit rows in live coordinates, (top, size).
-        certificate: How far they can be trusted.
-        products: Of the search, without those of the certificate.
-        rows: Vectors that it held at the end.
+        certificate: How reliable they are.
+        products: Products of the search, without those of the certificate.
+        rows: Vectors that the search held at the end.
         lowest: Smallest Ritz value seen.
     """
 
@@ -36,18 +36,18 @@ class Solution:
     lowest: float
 
 
-def lanczos(
+def solve_lanczos(
     matrix: Curvature, *, top: int, which: Which, tol: float, seed: int, **options: Any
 ) -> Solution:
-    """Our own; `options` are those of `eigenpairs`."""
+    """Find eigenpairs by block Lanczos; `options` are those of `eigenpairs`."""
     like = matrix.problem.weights
-    found = eigenpairs(matrix, like, top=top, which=which, tol=tol, seed=seed, **options)
-    judged = certify(matrix, found.values, found.vectors, which=which, tol=tol, found=found)
-    lowest = float(min(found.values.min(), found.rest[0].min(initial=np.inf)))
-    return Solution(found.values, found.vectors, judged, found.count, found.rows, lowest)
+    pairs = eigenpairs(matrix, like, top=top, which=which, tol=tol, seed=seed, **options)
+    certificate = certify(matrix, pairs.values, pairs.vectors, which=which, tol=tol, search=pairs)
+    lowest = float(min(pairs.values.min(), pairs.rest[0].min(initial=np.inf)))
+    return Solution(pairs.values, pairs.vectors, certificate, pairs.count, pairs.rows, lowest)
 
 
-def pyhessian(
+def solve_pyhessian(
     matrix: Curvature,
     *,
     top: int,
@@ -57,10 +57,10 @@ def pyhessian(
     max_matvecs: int | None,
     **options: Any,
 ) -> Solution:
-    """PyHessian's power iteration, for comparison; it has no use for the other options.
+    """Find eigenpairs by PyHessian's power iteration, which ignores the other options.
 
     Raises:
-        ValueError: If anything but the largest magnitudes of the Hessian is asked for.
+        ValueError: If other than the largest magnitudes of the Hessian are asked for.
     """
     if which == "smallest" or matrix.matrix != "hessian" or matrix.norm != "none":
         raise ValueError(
@@ -68,11 +68,14 @@ def pyhessian(
         )
     if max_matvecs is not None and max_matvecs < 1:
         raise ValueError(f"max_matvecs={max_matvecs}: need 1 for each pair or more")
-    values, vectors, products = peer.eigenvalues(
+    values, vectors, products = pyhessian.eigenvalues(
         matrix.problem, top=top, tol=tol, seed=seed, max_matvecs=max_matvecs
     )
-    judged = certify(matrix, values, vectors, which="magnitude", tol=tol, seed=seed)
-    return Solution(values, vectors, judged, products, top, float(values.min()))
+    certificate = certify(matrix, values, vectors, which="magnitude", tol=tol, seed=seed)
+    return Solution(values, vectors, certificate, products, top, float(values.min()))
 
 
-SOLVERS: dict[str, Callable[..., Solution]] = {"lanczos": lanczos, "pyhessian": pyhessian}
+SOLVERS: dict[str, Callable[..., Solution]] = {
+    "lanczos": solve_lanczos,
+    "pyhessian": solve_pyhessian,
+}

@@ -1,9 +1,9 @@
-"""Krylov: an orthonormal basis Q that grows by products with a symmetric operator H.
+"""An orthonormal basis Q that grows by products with a symmetric operator H.
 
-The basis knows S = Q^T H Q in float64, and what of H Q lies outside of it: H Q = Q S + F C^T. So
-the residual of every Ritz pair is known without a product, and the basis may be shrunk to its best
-Ritz vectors at any time and go on from there (thick restart, Wu & Simon, SIAM J. Matrix Anal. Appl.
-22, 2000). One step of growth waits for the device once.
+The basis keeps S = Q^T H Q in float64, and the part of H Q outside of it: H Q = Q S + F C^T. So the
+residual of every Ritz pair is known without a product, and the basis can be shrunk to its best Ritz
+vectors at any time (thick restart, Wu & Simon, SIAM J. Matrix Anal. Appl. 22, 2000). One step of
+growth waits for the device once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SUMMED = 2**15  # terms that are added up in float32
+FLOAT32_TERMS = 2**15  # that are added up in float32
 Matvec = Callable[[Tensor], Tensor]
 
 
@@ -44,14 +44,14 @@ class Krylov:
 
     Attributes:
         projected: S, (m, m).
-        norm: Size of H, as far as it was seen.
-        asymmetry: Largest |u^T H v - v^T H u| seen, over the size of H.
+        norm: Largest magnitude in S so far, a lower bound of the norm of H.
+        asymmetry: Largest |u^T H v - v^T H u| / `norm` so far.
         products: Number of products so far.
 
     >>> a = torch.diag(torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64))
     >>> krylov = Krylov(lambda v: a @ v, a[0], torch.Generator())
     >>> krylov.grow(krylov.random(1))
-    >>> while (directions := krylov.last()) is not None:
+    >>> while (directions := krylov.next_directions()) is not None:
     ...     krylov.grow(directions)
     >>> krylov.ritz(np.negative).values.round(9).tolist()
     [5.0, 2.0, 1.0]
@@ -64,7 +64,7 @@ class Krylov:
         self._rows = like.new_empty(0, self.size)
         self._outside = like.new_empty(0, self.size)
         self._gram: np.ndarray = np.zeros((0, 0))
-        self._born: np.ndarray = np.zeros(0)  # lengths of the outside parts at first
+        self._first_lengths: np.ndarray = np.zeros(0)  # of the rows of F when they were added
         self._coupling: np.ndarray = np.zeros((0, 0))
         self._newest = 0
         self.projected: np.ndarray = np.zeros((0, 0))
@@ -80,39 +80,40 @@ class Krylov:
         return self._rows[: len(self)]
 
     def random(self, block: int) -> Tensor:
-        """Random directions, as rows."""
+        """Return random directions, as rows."""
         block = min(block, self.size - len(self))
         return torch.randn(block, self.size, generator=self.generator).to(self._rows)
 
-    def last(self, block: int = 1) -> Tensor | None:
-        """Return the part of the last products outside the basis, as unit rows, or None."""
+    def next_directions(self, block: int = 1) -> Tensor | None:
+        """Return the part of the newest products outside the basis, as unit rows, or None."""
         rows = np.arange(len(self._gram) - self._newest, len(self._gram))
-        return self._units(rows[:block])
+        return self._normalise(rows[:block])
 
-    def worst(self, ritz: Ritz, pairs: np.ndarray, block: int = 1) -> Tensor | None:
-        """The parts outside the basis that carry most of these pairs' residuals, as unit rows."""
-        carried = np.abs(self._coupling.T @ ritz.coordinates[:, pairs]).max(axis=1)
-        order = np.argsort(-carried * np.sqrt(self._gram.diagonal()), kind="stable")
-        return self._units(order[:block])
+    def residual_directions(self, ritz: Ritz, pairs: np.ndarray, block: int = 1) -> Tensor | None:
+        """Return the directions outside the basis with most of these pairs' residuals, or None."""
+        shares = np.abs(self._coupling.T @ ritz.coordinates[:, pairs]).max(axis=1)
+        order = np.argsort(-shares * np.sqrt(self._gram.diagonal()), kind="stable")
+        return self._normalise(order[:block])
 
-    def _units(self, rows: np.ndarray) -> Tensor | None:
+    def _normalise(self, rows: np.ndarray) -> Tensor | None:
+        """Return these rows of F as independent unit rows, or None if they are only rounding."""
         lengths = np.sqrt(self._gram.diagonal())[rows]
         rows, lengths = (a[lengths > 10 * self.eps * self.norm] for a in (rows, lengths))
         if not len(rows) or len(self) == self.size:
             return None
         cosines = self._gram[np.ix_(rows, rows)] / np.outer(lengths, lengths)
-        if np.linalg.eigvalsh(cosines)[0] < 1e-4:  # they lean on each other
+        if np.linalg.eigvalsh(cosines)[0] < 1e-4:  # nearly dependent
             rows, lengths = rows[:1], lengths[:1]
         rows, lengths = (a[: self.size - len(self)] for a in (rows, lengths))
-        at = torch.from_numpy(rows).to(self._rows.device)
-        w = self._outside[at] / _to(lengths, self._rows)[:, None]
-        if (lengths < 0.1 * self._born[rows]).any():  # rounding has grown by as much
+        index = torch.from_numpy(rows).to(self._rows.device)
+        w = self._outside[index] / _to(lengths, self._rows)[:, None]
+        if (lengths < 0.1 * self._first_lengths[rows]).any():  # the rounding grew tenfold
             w.addmm_(row_products(w, self.vectors).to(w), self.vectors, alpha=-1)
             sizes = row_products(w, w).diagonal().sqrt()
-            kept = sizes > 0.7  # of the others it is most of what is left
-            if not bool(kept.any()):
+            sound = sizes > 0.7  # the others are mostly rounding
+            if not bool(sound.any()):
                 return None
-            w = w[kept] / sizes[kept, None].to(w)
+            w = w[sound] / sizes[sound, None].to(w)
         return w
 
     def grow(self, directions: Tensor, *, passes: int = 2) -> None:
@@ -120,8 +121,8 @@ class Krylov:
 
         Args:
             directions: Rows.
-            passes: How often they are made orthogonal to the basis: 0 for those that `last` and
-                `worst` give, which have been twice.
+            passes: Times that they are made orthogonal to the basis: 0 for the results of
+                `next_directions` and `residual_directions`, which already are.
         """
         w = self._orthonormal(directions, passes)
         self.products += len(w)
@@ -155,18 +156,18 @@ class Krylov:
         self.projected[m:, :], self.projected[:, m:] = h, h.T
         self.projected[m:, m:] = (h[:, m:] + h[:, m:].T) / 2
         self.norm = max(self.norm, float(np.abs(self.projected).max()))
-        expected = self._coupling[:m] @ coupled  # what H Q already said of Q^T H w
-        apart = np.abs(expected - h[:, :m].T).max(initial=0)
-        apart = max(apart, np.abs(h[:, m:] - h[:, m:].T).max())
-        self.asymmetry = max(self.asymmetry, float(apart) / self.norm)
+        expected = self._coupling[:m] @ coupled  # Q^T H w, as known from H Q
+        difference = np.abs(expected - h[:, :m].T).max(initial=0)
+        difference = max(difference, np.abs(h[:, m:] - h[:, m:].T).max())
+        self.asymmetry = max(self.asymmetry, float(difference) / self.norm)
         self._coupling = np.pad(self._coupling, ((0, 0), (0, b)))
         self._coupling[m:, k:] = np.eye(b)
         self._gram, self._newest = gram, b
-        self._born = np.append(self._born, np.sqrt(gram.diagonal()[k:]))
-        self._drop()
+        self._first_lengths = np.append(self._first_lengths, np.sqrt(gram.diagonal()[k:]))
+        self._drop_rounding()
 
     def ritz(self, order: Callable[[np.ndarray], np.ndarray]) -> Ritz:
-        """The eigenpairs of S, sorted by `order(values)`."""
+        """Return the eigenpairs of S, sorted by `order(values)`."""
         values, coordinates = np.linalg.eigh(self.projected)
         best = np.argsort(order(values), kind="stable")
         values, coordinates = values[best], coordinates[:, best]
@@ -175,9 +176,9 @@ class Krylov:
         return Ritz(values, coordinates, np.sqrt(squares.clip(0)))
 
     def combine(self, coordinates: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The vectors with these coordinates (columns), and what H makes of them, as rows.
+        """Return the vectors with these coordinates (columns), and their products, as rows.
 
-        Coordinates from before the basis grew are good too.
+        The coordinates may be from before the basis grew.
         """
         coordinates = np.pad(coordinates, ((0, len(self) - len(coordinates)), (0, 0)))
         q, f = self.vectors, self._outside
@@ -186,7 +187,7 @@ class Krylov:
         return vectors, _to(inside.T, q) @ q + _to(outside.T, f) @ f
 
     def shrink(self, ritz: Ritz, keep: int) -> None:
-        """Keep the best Ritz vectors only; the search goes on where it was."""
+        """Restart the basis from the best Ritz vectors."""
         y = ritz.coordinates[:, :keep]
         self._rows[:keep] = _to(y.T, self._rows) @ self.vectors
         self.projected = np.diag(ritz.values[:keep])
@@ -194,50 +195,50 @@ class Krylov:
 
     def _orthonormal(self, w: Tensor, passes: int) -> Tensor:
         for _ in range(passes):
-            w = _apart(w)
+            w = _orthonormalise(w)
             w.addmm_(row_products(w, self.vectors).to(w), self.vectors, alpha=-1)
-        return _apart(w)
+        return _orthonormalise(w)
 
-    def _drop(self) -> None:
-        """Forget outside parts of which the basis has left nothing but rounding."""
+    def _drop_rounding(self) -> None:
+        """Remove the rows of F that are only rounding since the basis grew."""
         lengths = np.sqrt(self._gram.diagonal())
         kept = lengths > 10 * self.eps * self.norm
         kept[len(kept) - self._newest :] = True
         if not kept.all():
-            at = torch.from_numpy(np.flatnonzero(kept)).to(self._rows.device)
-            self._outside = self._outside[at]
+            index = torch.from_numpy(np.flatnonzero(kept)).to(self._rows.device)
+            self._outside = self._outside[index]
             self._coupling = self._coupling[:, kept]
             self._gram = self._gram[np.ix_(kept, kept)]
-            self._born = self._born[kept]
+            self._first_lengths = self._first_lengths[kept]
 
 
 def row_products(a: Tensor, b: Tensor) -> Tensor:
     """Return the dot products of rows with rows, (len(a), len(b)) in float64.
 
-    No more than `SUMMED` terms are added up in float32: a sum over millions of them is off by 1e-3,
-    and a basis that is orthogonal to no more than that falls apart.
+    At most `FLOAT32_TERMS` terms are added up in float32: a sum over millions of them is off by
+    1e-3, too much for an orthogonal basis.
     """
     if a.device.type == "cpu":
         total = a.new_zeros(len(a), len(b), dtype=torch.float64)
         for x, y in _pieces(a, b):
             total += x @ y.T
         return total
-    return _dots_at_once(a, b)
+    return _batched_row_products(a, b)
 
 
-def _dots_at_once(a: Tensor, b: Tensor) -> Tensor:
-    """Return the same from one batched product of all pieces, as is fast on a GPU."""
-    pieces = a.shape[1] // SUMMED
-    most = pieces * SUMMED
-    x, y = (t[:, :most].view(len(t), pieces, SUMMED).transpose(0, 1) for t in (a, b))
+def _batched_row_products(a: Tensor, b: Tensor) -> Tensor:
+    """Return the same from one batched product of all pieces, which is fast on a GPU."""
+    pieces = a.shape[1] // FLOAT32_TERMS
+    most = pieces * FLOAT32_TERMS
+    x, y = (t[:, :most].view(len(t), pieces, FLOAT32_TERMS).transpose(0, 1) for t in (a, b))
     total: Tensor = (x @ y.mT).sum(0, dtype=torch.float64)
     return total + a[:, most:] @ b[:, most:].T
 
 
 def subtract(a: Tensor, parts: Tensor, b: Tensor) -> Tensor:
-    """Take `parts` @ b from a, in place; return the dot products of what is left with b.
+    """Subtract `parts` @ b from a, in place; return the dot products of the result with b.
 
-    On a CPU it goes piece by piece, while they are in the cache.
+    On a CPU both are done piece by piece, while the pieces are in the cache.
     """
     parts = parts.to(a)
     if a.device.type != "cpu":
@@ -251,12 +252,12 @@ def subtract(a: Tensor, parts: Tensor, b: Tensor) -> Tensor:
 
 def _pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield some columns of both at a time, few enough to be added up in float32."""
-    columns = a.shape[1] if a.dtype == torch.float64 else SUMMED
+    columns = a.shape[1] if a.dtype == torch.float64 else FLOAT32_TERMS
     return zip(a.split(columns, dim=1), b.split(columns, dim=1), strict=True)
 
 
-def _apart(w: Tensor) -> Tensor:
-    """New rows, orthonormal among themselves."""
+def _orthonormalise(w: Tensor) -> Tensor:
+    """Return orthonormal rows that span the same space."""
     if len(w) == 1:
         return w / row_products(w, w).sqrt().to(w)
     rows: Tensor = torch.linalg.qr(w.T).Q.T.contiguous()

@@ -1,9 +1,8 @@
-"""Lanczos: a few eigenpairs of a symmetric operator that is known by its products alone.
+"""A few eigenpairs of a symmetric operator that is known by its products with vectors.
 
 Block Lanczos with two-pass orthogonalisation and thick restart (see `krylov.py`). A Krylov space
-sees as many copies of an eigenvalue as its block has vectors; therefore, once the wanted pairs
-have converged, random directions probe the complement, and only a probe that finds nothing there
-ends the search.
+contains as many copies of an eigenvalue as its block has vectors. So once the wanted pairs have
+converged, a random direction probes the complement; the search ends when a probe finds nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from sparsediag.core.evaluation import full_precision
 from sparsediag.core.rng import stream
 from sparsediag.curvature.krylov import Krylov, Matvec
 
-HIDDEN = 0.08  # chance of a hidden eigenvalue at which a probe is content
+MAX_CHANCE = 0.08  # of a missed eigenvalue at which a probe ends
 Which = Literal["largest", "smallest", "magnitude"]
 ORDER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "largest": lambda values: -values,
@@ -36,14 +35,13 @@ class Eigenpairs:
     Attributes:
         values: Ritz values, (top,) float64.
         vectors: Orthonormal rows, (top, size).
-        products: What the operator makes of the vectors, by the products of the search, (top,
-            size).
-        rest: The values and residuals of what else the search saw, (2, seen): bounds the gaps.
-        asymmetry: Largest |u^T H v - v^T H u| seen, over the size of the operator.
-        norm: That size, as far as it was seen.
+        products: The operator times the vectors, from the products of the search, (top, size).
+        rest: Values and residuals of the other Ritz pairs, (2, others), which bound the gaps.
+        asymmetry: Largest |u^T H v - v^T H u| / `norm`.
+        norm: Largest magnitude seen, a lower bound of the norm of the operator.
         rows: Vectors in the basis at the end.
         count: Number of products.
-        probe: What the last probe of the complement found.
+        probe: The last probe of the complement.
     """
 
     values: np.ndarray
@@ -62,10 +60,10 @@ class Probe:
     """A search of the complement from a random direction.
 
     Attributes:
-        best: The best value seen, nan if there was no probe.
-        missed: Whether it is better than the least of the wanted.
-        chance: That a better one is there and stayed hidden, by the growth that the spread of the
-            values seen allows it (Chebyshev's polynomials).
+        best: The best value seen, NaN if there was no probe.
+        missed: Whether it is better than the last of the wanted values.
+        chance: Bound on the chance that a better value exists and was not seen, from the growth
+            that the range of the seen values gives it (Chebyshev polynomials).
         count: Number of products.
     """
 
@@ -90,20 +88,20 @@ def eigenpairs(
     max_matvecs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Eigenpairs:
-    """Eigenpairs of the symmetric operator `matvec`.
+    """Compute the wanted eigenpairs of the symmetric operator `matvec`.
 
     Args:
         matvec: Product with a vector, (size,) -> (size,).
         like: Any vector of the operator's size, dtype and device.
         top: Number of pairs.
         which: The algebraically largest or smallest, or the largest magnitude.
-        tol: Relative residual at which a pair counts as found.
+        tol: Relative residual at which a pair has converged.
         seed: Seed of the random directions (the same on every device).
-        block_size: Directions a step.
+        block_size: Directions per step.
         start: Vectors of a similar operator, rows; their sum is the first direction.
-        max_basis: Vectors kept at most, without a probe of ten; the search restarts beyond
-            (default: what 256 MB of float32 hold, and 40 + 3 a pair at least).
-        max_matvecs: Give up after so many products (default: 100 + 10 a pair).
+        max_basis: Largest number of vectors in the basis before a restart; a probe may add ten
+            (default: as many as fit in 256 MB of float32, but at least 40 + 3 per pair).
+        max_matvecs: Largest number of products (default: 100 + 10 per pair).
         progress: Called as `progress(products, limit)`.
 
     >>> import torch
@@ -155,20 +153,21 @@ def eigenpairs(
         if len(krylov) + block_size > max_basis:
             krylov.shrink(ritz, max(top + block_size, max_basis // 2))
             ritz = krylov.ritz(order)
-        worst = krylov.worst(ritz, open_pairs, min(block_size, left)) if len(open_pairs) else None
-        if worst is None:
-            krylov.grow(krylov.random(min(block_size, left)))
+        width = min(block_size, left)
+        residual = krylov.residual_directions(ritz, open_pairs, width) if len(open_pairs) else None
+        if residual is None:
+            krylov.grow(krylov.random(width))
         else:
-            krylov.grow(worst, passes=0)
-    now = krylov.ritz(order)
-    if now.residuals[:top].max() <= ritz.residuals[:top].max():  # the probe may mix close ones
-        ritz = now
+            krylov.grow(residual, passes=0)
+    last = krylov.ritz(order)
+    if last.residuals[:top].max() <= ritz.residuals[:top].max():  # a probe may mix close pairs
+        ritz = last
     vectors, products = krylov.combine(ritz.coordinates[:, :top])
     return Eigenpairs(
         values=ritz.values[:top],
         vectors=vectors,
         products=products,
-        rest=np.stack([now.values[top:], now.residuals[top:]]),
+        rest=np.stack([last.values[top:], last.residuals[top:]]),
         asymmetry=krylov.asymmetry,
         norm=krylov.norm,
         rows=len(krylov),
@@ -184,22 +183,22 @@ def probe_complement(
     tol: float,
     limit: int,
 ) -> Probe:
-    """Grow from a random direction until an eigenvalue better than the wanted would have shown.
+    """Grow from a random direction until an eigenvalue better than the wanted would have appeared.
 
-    After j steps an eigenvector at distance x from the middle of the spectrum that is seen, in
-    units of half its width, has grown by g^(j - 1), g = x + sqrt(x^2 - 1), over the share of
-    1 / sqrt(size) that a random direction gives it. The search ends where the chance that it is
-    still hidden is below 8 %, or at `limit` products.
+    A random direction contains a share of about 1 / sqrt(size) of an eigenvector. After j steps,
+    one at distance x from the middle of the seen spectrum, in units of half its width, has grown by
+    g^(j - 1), g = x + sqrt(x^2 - 1). The probe ends when the chance that a better eigenvalue was
+    not seen is below 8 %, or after `limit` products.
     """
     first, least = len(krylov), float(wanted[-1])
     margins = tol * np.abs(wanted) + 10 * krylov.eps * krylov.norm
     best, chance, count = float("nan"), 1.0, 0
-    while count < limit and chance > HIDDEN and len(krylov) < krylov.size:
-        last = krylov.last() if count else None
-        if last is None:
+    while count < limit and chance > MAX_CHANCE and len(krylov) < krylov.size:
+        directions = krylov.next_directions() if count else None
+        if directions is None:
             krylov.grow(krylov.random(1))
         else:
-            krylov.grow(last, passes=0)
+            krylov.grow(directions, passes=0)
         count += 1
         seen = np.linalg.eigvalsh(krylov.projected[first:, first:])
         best = float(seen[np.argmin(order(seen))])
@@ -212,14 +211,12 @@ def probe_complement(
         x = max(1.0, abs(least - (high + low) / 2) / half)
         growth = (x + np.sqrt(x * x - 1)) ** (count - 1)
         chance = min(1.0, float(0.8 * np.sqrt(krylov.size) / growth))
-        if (
-            abs(ahead) <= margins[-1]
-        ):  # one more copy of the least: a better one would have outgrown it
-            chance = HIDDEN
+        if abs(ahead) <= margins[-1]:
+            chance = MAX_CHANCE  # one more copy of the last: a better one would have outgrown it
     if len(krylov) == krylov.size:
         chance = 0.0
-    now = krylov.ritz(order).values[: len(wanted)]
-    gain = order(wanted) - order(now)
-    if (gain > margins).any():  # it lay partly in the basis and partly outside
-        return Probe(float(now[gain.argmax()]), True, 0.0, count)
+    values = krylov.ritz(order).values[: len(wanted)]
+    gain = order(wanted) - order(values)
+    if (gain > margins).any():  # its vector is partly in the basis and partly outside
+        return Probe(float(values[gain.argmax()]), True, 0.0, count)
     return Probe(best, False, chance, count)

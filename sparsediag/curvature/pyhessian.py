@@ -1,4 +1,4 @@
-"""PyHessian on a problem's live weights, for comparison (Yao et al., IEEE Big Data 2020)."""
+"""PyHessian on the live weights of a problem, for comparison (Yao et al., IEEE Big Data 2020)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsediag.core.problem import Problem
 
 
 class LiveNet(nn.Module):
-    """The problem's net with the flat vector of live weights as its only parameter."""
+    """The problem's network with the flat vector of live weights as its only parameter."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
@@ -23,16 +23,16 @@ class LiveNet(nn.Module):
         self.vector = nn.Parameter(problem.weights.clone())
 
     def forward(self, x: Tensor) -> Any:
-        """The problem's net at this vector."""
+        """Return the outputs of the problem's network at this vector."""
         return self.problem.forward(self.problem.split(self.vector), x)
 
 
 @contextmanager
-def _judge(problem: Problem, seed: int) -> Iterator[Any]:
-    """A PyHessian object that counts its products."""
+def _counting_hessian(problem: Problem, seed: int) -> Iterator[Any]:
+    """Yield a PyHessian object that counts its products."""
     from pyhessian import hessian
 
-    class Counted(hessian):  # type: ignore[misc]
+    class CountingHessian(hessian):  # type: ignore[misc]
         products = 0
 
         def dataloader_hv_product(self, v: Any) -> Any:
@@ -50,29 +50,30 @@ def _judge(problem: Problem, seed: int) -> Iterator[Any]:
     ):
         warnings.simplefilter("ignore")  # backward(create_graph=True)
         torch.manual_seed(seed)
-        yield Counted(LiveNet(problem), problem.loss, dataloader=problem.batches, cuda=cuda)
+        net = LiveNet(problem)
+        yield CountingHessian(net, problem.loss, dataloader=problem.batches, cuda=cuda)
 
 
 def eigenvalues(
     problem: Problem, *, top: int, tol: float, seed: int, max_matvecs: int | None
 ) -> tuple[np.ndarray, Tensor, int]:
-    """Values, unit vectors as rows, and products of PyHessian's power iteration.
+    """Return values, unit vectors as rows, and products of PyHessian's power iteration.
 
     Args:
         problem: The loss.
         top: Number of pairs, of largest magnitude.
         tol: Relative change of the value at which an iteration stops.
         seed: Seed of the start vectors.
-        max_matvecs: Products for each pair at most (default: 100).
+        max_matvecs: Largest number of products per pair (default: 100).
     """
     limit = 100 if max_matvecs is None else max_matvecs
-    with _judge(problem, seed) as judge:
-        found, vectors = judge.eigenvalues(maxIter=limit, tol=tol, top_n=top)
-    return np.array(found), torch.stack([v[0] / v[0].norm() for v in vectors]), judge.products
+    with _counting_hessian(problem, seed) as hessian:
+        values, vectors = hessian.eigenvalues(maxIter=limit, tol=tol, top_n=top)
+    return np.array(values), torch.stack([v[0] / v[0].norm() for v in vectors]), hessian.products
 
 
 def trace(problem: Problem, *, tol: float, seed: int, max_matvecs: int) -> tuple[np.ndarray, int]:
-    """PyHessian's samples of v . Hv, whose mean is the trace, and their number."""
-    with _judge(problem, seed) as judge:
-        samples = judge.trace(maxIter=max_matvecs, tol=tol)
-    return np.array(samples, dtype=float), judge.products
+    """Return PyHessian's samples of v . Hv, whose mean is the trace, and their number."""
+    with _counting_hessian(problem, seed) as hessian:
+        samples = hessian.trace(maxIter=max_matvecs, tol=tol)
+    return np.array(samples, dtype=float), hessian.products

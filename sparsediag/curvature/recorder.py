@@ -13,19 +13,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class CannotRecord(Exception):
-    """The net does something that a tape cannot follow."""
+    """The network does something that cannot be recorded."""
 
 
 @dataclass
 class Call:
-    """An operation as it ran: its arguments in a row, and where the active ones come from."""
+    """An operation that was run, with its arguments as a flat list."""
 
     operation: Any
     arguments: list[Any]
     spec: Any
-    active: dict[int, int]  # position in the row -> number of the value
+    active: dict[int, int]  # position of an argument that depends on the weights -> its number
     outputs: list[Any]
-    number: int  # of the first output among the values
+    number: int  # of the first output
 
     @property
     def args(self) -> Any:
@@ -34,69 +34,70 @@ class Call:
 
     @property
     def kwargs(self) -> Any:
-        """The arguments by keyword."""
+        """The keyword arguments."""
         return pytree.tree_unflatten(self.arguments, self.spec)[1]
 
-    def again(self, leaves: list[Tensor]) -> list[Any]:
-        """The outputs, as functions of the active arguments."""
-        row = list(self.arguments)
-        for place, leaf in zip(self.active, leaves, strict=True):
-            row[place] = leaf
-        args, kwargs = pytree.tree_unflatten(row, self.spec)
+    def rerun(self, leaves: list[Tensor]) -> list[Any]:
+        """Return the outputs with these tensors as the active arguments."""
+        arguments = list(self.arguments)
+        for position, leaf in zip(self.active, leaves, strict=True):
+            arguments[position] = leaf
+        args, kwargs = pytree.tree_unflatten(arguments, self.spec)
         return pytree.tree_leaves(self.operation(*args, **kwargs))
 
 
 class Recorder(TorchDispatchMode):
-    """Notes every operation whose inputs depend on the weights."""
+    """Record every operation whose inputs depend on the weights."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.number = {id(w): i for i, w in enumerate(weights)}
-        self.alive: list[Any] = list(weights)  # so that no id is used twice
+        self.values: list[Any] = list(weights)  # kept, so that no id is reused
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled in here, and shutting the compiler out takes 2 s to import it."""
+        """Return False, since True makes torch import its compiler, which takes 2 s."""
         return False
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        row, spec = pytree.tree_flatten((args, kwargs or {}))
-        active = {i: self.number[id(a)] for i, a in enumerate(row) if id(a) in self.number}
+        flat, spec = pytree.tree_flatten((args, kwargs or {}))
+        active = {i: self.number[id(a)] for i, a in enumerate(flat) if id(a) in self.number}
         if not active:
             return operation(*args, **(kwargs or {}))
         target = None
         if operation._schema.is_mutable:
-            operation, target = self._pure(operation), args[0]
-            place = target.untyped_storage().data_ptr()
+            operation, target = _out_of_place(operation), args[0]
+            storage = target.untyped_storage().data_ptr()
             if id(target) not in self.number or any(
-                id(t) in self.number and t.untyped_storage().data_ptr() == place
-                for t in self.alive
+                id(t) in self.number and t.untyped_storage().data_ptr() == storage
+                for t in self.values
                 if t is not target
             ):
-                raise CannotRecord("something is written in place that others look at")
+                raise CannotRecord("a tensor is written in place while views of it exist")
         result = operation(*args, **(kwargs or {}))
         outputs = pytree.tree_leaves(result)
-        kept = [a.detach() if isinstance(a, Tensor) else a for a in row]
+        inputs = [a.detach() if isinstance(a, Tensor) else a for a in flat]
         values = [o.detach() if isinstance(o, Tensor) else o for o in outputs]
-        self.calls.append(Call(operation, kept, spec, active, values, len(self.alive)))
+        self.calls.append(Call(operation, inputs, spec, active, values, len(self.values)))
         for i, output in enumerate(outputs):
             if isinstance(output, Tensor) and output.is_floating_point():
-                self.number[id(output)] = len(self.alive) + i
-        self.alive.extend(outputs)
+                self.number[id(output)] = len(self.values) + i
+        self.values.extend(outputs)
         if target is None:
             return result
-        target.set_(result)  # a new place: what was recorded of the old one stays as it was
+        target.set_(result)  # new memory, so the recorded tensor keeps its values
         self.number[id(target)] = self.number.pop(id(result))
         return target
 
-    def _pure(self, operation: Any) -> Any:
-        """The operation of which this one is the in-place form."""
-        name = operation._schema.name.removeprefix("aten::")
-        pure = getattr(torch.ops.aten, name.removesuffix("_"), None)
-        overload = operation._overloadname
-        if not name.endswith("_") or not hasattr(pure, overload):
-            raise CannotRecord(f"{name} writes in place")
-        return getattr(pure, overload)
+
+def _out_of_place(operation: Any) -> Any:
+    """Return the form of an in-place operation that returns a new tensor."""
+    name = operation._schema.name.removeprefix("aten::")
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    overload = operation._overloadname
+    if not name.endswith("_") or not hasattr(packet, overload):
+        raise CannotRecord(f"{name} writes in place")
+    return getattr(packet, overload)

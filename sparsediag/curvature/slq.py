@@ -1,9 +1,9 @@
-"""Stochastic Lanczos quadrature: the density of a spectrum that is known by products alone.
+"""Stochastic Lanczos quadrature: the density of a spectrum from products with vectors.
 
-From a random start, the Ritz values of some Lanczos steps and the squared first components of
-their vectors are nodes and weights of a Gauss quadrature of the spectral density; the mean over
-starts is unbiased up to the polynomial degree, and their spread gives its error (Lin, Saad & Yang,
-SIAM Review 58, 2016; Ghorbani, Krishnan & Xiao, ICML 2019).
+The Ritz values of some Lanczos steps from a random probe, and the squared first components of their
+vectors, are nodes and weights of a Gauss quadrature of the spectral density. The mean over probes
+is unbiased up to the polynomial degree, and their spread gives its error (Lin, Saad & Yang, SIAM
+Review 58, 2016; Ghorbani, Krishnan & Xiao, ICML 2019).
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def quadrature(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of the density, (probes, steps) each; a row of weights sums to 1.
+    """Return nodes and weights of the density, (probes, steps) each; a row of weights sums to 1.
 
-    A start that lies in a space of fewer dimensions leaves the rest of its row at weight 0.
+    If a Krylov space is exhausted before the last step, the rest of its row has weight 0.
 
     Args:
         matvec: Product with a vector, (size,) -> (size,).
         like: Any vector of the operator's size, dtype and device.
-        probes: Random starts.
-        steps: Products for each.
-        seed: Seed of the starts (the same on every device).
+        probes: Number of random probes.
+        steps: Products per probe.
+        seed: Seed of the probes (the same on every device).
         progress: Called as `progress(products, all)`.
 
     Raises:
-        ValueError: If there are fewer than 2 starts, or no step.
+        ValueError: If there are fewer than 2 probes, or no step.
 
     >>> import torch
     >>> a = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
@@ -50,7 +50,7 @@ def quadrature(
     (True, (2, 40))
     """
     if probes < 2 or steps < 1:
-        raise ValueError(f"probes={probes}, steps={steps}: need 2 starts and 1 step or more")
+        raise ValueError(f"probes={probes}, steps={steps}: need 2 probes and 1 step or more")
     nodes, weights = np.zeros((probes, steps)), np.zeros((probes, steps))
     generator = stream("density", seed)
     for i in range(probes):
@@ -60,7 +60,7 @@ def quadrature(
             if directions is None:
                 break
             krylov.grow(directions, passes=0)
-            directions = krylov.last()
+            directions = krylov.next_directions()
             if progress:
                 progress(i * steps + j + 1, probes * steps)
         values, coordinates = np.linalg.eigh(krylov.projected)
@@ -70,19 +70,19 @@ def quadrature(
 
 @full_precision()
 def density(
-    nodes: np.ndarray, weights: np.ndarray, places: np.ndarray, width: float
+    nodes: np.ndarray, weights: np.ndarray, points: np.ndarray, width: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The density at `places`, smoothed by a Gaussian of standard deviation `width`, and its error.
+    """Return the density at `points`, smoothed by a Gaussian of standard deviation `width`.
 
     Returns:
-        Mean over the starts and its standard error, (len(places),) each.
+        Mean over the probes and its standard error, (len(points),) each.
 
     >>> nodes, weights = np.zeros((2, 1)), np.ones((2, 1))
     >>> mean, error = density(nodes, weights, np.array([0.0]), 1.0)
     >>> float(mean[0].round(4)), float(error[0])
     (0.3989, 0.0)
     """
-    bells = np.exp(-(((places[:, None, None] - nodes) / width) ** 2) / 2)
-    each = (weights * bells).sum(2) / (width * np.sqrt(2 * np.pi))
+    kernel = np.exp(-(((points[:, None, None] - nodes) / width) ** 2) / 2)
+    each = (weights * kernel).sum(2) / (width * np.sqrt(2 * np.pi))
     error: np.ndarray = each.std(1, ddof=1) / np.sqrt(each.shape[1])
     return each.mean(1), error

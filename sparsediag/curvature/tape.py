@@ -1,9 +1,9 @@
-"""Tape: the loss on one batch as a list of operations, from which curvature is multiplied.
+"""The loss on one batch as a list of operations, a tape, for products with curvature matrices.
 
-The forward pass and the gradient are computed once and kept; a product of the Hessian with a
-vector is then one sweep forward and one back over the list (Pearlmutter, 1994): six convolutions
-for the three of a gradient, so twice its cost. The Gauss-Newton matrix J^T (d2L/dz2) J and the
-empirical Fisher matrix, the mean of g g^T over samples, are the same sweeps with less in them.
+The forward pass and the gradient are computed once and kept. A product of the Hessian with a vector
+is then one sweep forward and one backward over the list (Pearlmutter, 1994), with six convolutions
+for the three of a gradient: twice its cost. The Gauss-Newton matrix J^T (d2L/dz2) J and the
+empirical Fisher matrix, the mean of g g^T over samples, use parts of the same sweeps.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Tape:
     """The loss on one batch, and products with its curvature matrices.
 
     Args:
-        batch: The net on one batch.
-        weights: The tensors that move.
+        batch: The loss of one batch.
+        weights: The tensors to differentiate by.
 
     Attributes:
-        gradient: Of the loss, a tensor for each weight.
+        gradient: The gradient of the loss, a tensor for each weight.
 
     Raises:
-        CannotRecord: If the net does what a tape cannot follow.
+        CannotRecord: If the network does something that cannot be recorded.
 
     >>> loss = BatchLoss(lambda w: w[0], lambda z: (z**4).sum(), samples=1)
     >>> tape = Tape(loss, [torch.tensor([3.0])])
@@ -49,13 +49,13 @@ class Tape:
         if id(loss) not in recorder.number:
             raise CannotRecord("the loss does not depend on the weights")
         self._loss = recorder.number[id(loss)]
-        self._came_out = outputs
+        self._output_values = outputs
         self.value = loss.detach()
         self.steps = _steps(recorder, {self._loss, self._outputs})
-        self._sweep_back()
+        self._backward()
 
-    def _sweep_back(self) -> None:
-        """The gradient; steps that the loss does not depend on are dropped."""
+    def _backward(self) -> None:
+        """Compute the gradient, and drop the steps that the loss does not depend on."""
         slopes = {self._loss: torch.ones_like(self.value)}
         used = []
         for step in reversed(self.steps):
@@ -64,63 +64,60 @@ class Tape:
                 used.append(step)
                 if value == self._outputs:
                     self._output_slope = slopes[value]
-                _collect(slopes, inputs, rule.backward(slopes.pop(value)))
+                _accumulate(slopes, inputs, rule.backward(slopes.pop(value)))
         self.steps = used[::-1]
-        self.gradient = self._of_weights(slopes)
+        self.gradient = self._select_weights(slopes)
 
     @property
     def convolves(self) -> bool:
-        """Return whether there is a convolution on it."""
+        """Return whether it contains a convolution."""
         return any(isinstance(rule, Convolution) for _, rule, _ in self.steps)
 
     @property
     def nbytes(self) -> int:
-        """Memory that the tape holds."""
-        held = {}
+        """Bytes that the tape holds."""
+        storages = {}
         for _, rule, _ in self.steps:
             for t in pytree.tree_leaves(list(vars(rule).values())):
                 if isinstance(t, Tensor):
                     storage = t.untyped_storage()
-                    held[storage.data_ptr()] = storage.nbytes()
-        return sum(held.values())
+                    storages[storage.data_ptr()] = storage.nbytes()
+        return sum(storages.values())
 
     def product(self, directions: Sequence[Tensor], matrix: Matrix = "hessian") -> list[Tensor]:
-        """The matrix times a vector, both as a tensor for each weight.
+        """Return the matrix times a vector, both as a tensor for each weight.
 
         Raises:
-            ValueError: If the net's outputs do not allow the matrix (see `BatchLoss`).
+            ValueError: If the network's outputs do not allow the matrix (see `BatchLoss`).
         """
-        self.batch.check_matrix(self._came_out, matrix)
-        change: dict[int, Tensor | None] = dict(enumerate(directions))
-        came: list[list[Tensor | None]] = []
+        self.batch.check_matrix(self._output_values, matrix)
+        changes: dict[int, Tensor | None] = dict(enumerate(directions))
+        input_changes: list[list[Tensor | None]] = []
         for value, rule, inputs in self.steps:
-            came.append([change.get(i) for i in inputs])
-            change[value] = rule.jvp(came[-1])
+            input_changes.append([changes.get(i) for i in inputs])
+            changes[value] = rule.jvp(input_changes[-1])
         slopes = {self._loss: torch.zeros_like(self.value)}
         curved = True
-        for (value, rule, inputs), dx in zip(reversed(self.steps), reversed(came), strict=True):
+        backward = zip(reversed(self.steps), reversed(input_changes), strict=True)
+        for (value, rule, inputs), dx in backward:
             if matrix != "hessian" and value == self._outputs:
                 curved = False
                 if matrix == "fisher":
-                    moved = change[value]
-                    slope = self._output_slope
-                    slopes[value] = (
-                        torch.zeros_like(slope)
-                        if moved is None
-                        else self.batch.fisher_product(slope, moved)
-                    )
+                    dz, slope = changes[value], self._output_slope
+                    zero = torch.zeros_like(slope)
+                    slopes[value] = zero if dz is None else self.batch.fisher_product(slope, dz)
             if value in slopes:
-                _collect(slopes, inputs, rule.vjp_tangent(slopes.pop(value), dx, curved=curved))
-        return self._of_weights(slopes)
+                _accumulate(slopes, inputs, rule.vjp_tangent(slopes.pop(value), dx, curved=curved))
+        return self._select_weights(slopes)
 
-    def _of_weights(self, slopes: dict[int, Tensor]) -> list[Tensor]:
+    def _select_weights(self, slopes: dict[int, Tensor]) -> list[Tensor]:
         return [
             slopes[i] if i in slopes else torch.zeros_like(w) for i, w in enumerate(self.weights)
         ]
 
 
 def _steps(recorder: Recorder, needed: set[int | None]) -> list[Step]:
-    """The rules of all calls; convolutions take the batch norm after them into their weights."""
+    """Return the steps of all calls; a batch norm is folded into the convolution before it."""
     pairs = {n: c for n, c in foldable(recorder.calls).items() if c.number not in needed}
     inside = {before.number for before in pairs.values()}
     steps: list[Step] = []
@@ -133,14 +130,14 @@ def _steps(recorder: Recorder, needed: set[int | None]) -> list[Step]:
 
 
 def _rules(call: Call) -> list[Step]:
-    """A step for every output that the weights move."""
-    inputs, places = list(call.active.values()), list(call.active)
+    """Return a step for every output that depends on the weights."""
+    inputs, positions = list(call.active.values()), list(call.active)
     rule = FAST.get(call.operation)
     if rule and not call.kwargs and rule.fits(call.args):
-        return [(call.number, rule(call.args, places, call.outputs[0]), inputs)]
-    leaves = [call.arguments[i].detach().requires_grad_() for i in places]
+        return [(call.number, rule(call.args, positions, call.outputs[0]), inputs)]
+    leaves = [call.arguments[i].detach().requires_grad_() for i in positions]
     with torch.enable_grad():
-        outputs = call.again(leaves)
+        outputs = call.rerun(leaves)
     return [
         (call.number + i, Local(leaves, output), inputs)
         for i, output in enumerate(outputs)
@@ -148,6 +145,6 @@ def _rules(call: Call) -> list[Step]:
     ]
 
 
-def _collect(slopes: dict[int, Tensor], inputs: list[int], parts: Sequence[Tensor]) -> None:
+def _accumulate(slopes: dict[int, Tensor], inputs: list[int], parts: Sequence[Tensor]) -> None:
     for i, part in zip(inputs, parts, strict=True):
         slopes[i] = slopes[i] + part if i in slopes else part

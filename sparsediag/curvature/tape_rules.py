@@ -1,14 +1,14 @@
-"""Rules of the tape: values, gradients and changes of gradients through one operation.
+"""Rules of the tape: first and second derivatives of one operation.
 
-For z = op(x), with the cotangent z' = dL/dz, each rule knows four maps. With dx a change of the
+For z = op(x), with the cotangent z' = dL/dz, each rule has three maps. With dx a change of the
 inputs and dz' a change of the cotangent (Pearlmutter's R operator, Neural Computation 1994):
 
     backward   x' = J^T z'
     jvp        dz = J dx
-    vjp_tangent        dx' = J^T dz'  +  (dJ)^T z'          the second term is the curvature of op
+    vjp_tangent    dx' = J^T dz'  +  (dJ)^T z'          the second term is the curvature of op
 
-`Local` derives them from autograd for any operation; the others spell them out where that is much
-faster. Inputs that do not depend on the weights are left out of all lists; a change that is zero
+`Local` derives them from autograd for any operation; the other rules are written out because that
+is much faster. Inputs that do not depend on the weights are left out of all lists; a change of zero
 is None.
 """
 
@@ -25,23 +25,23 @@ Changes = Sequence[Tensor | None]
 
 
 class Rule(Protocol):
-    """An operation and the inputs that it had."""
+    """The derivatives of an operation at the inputs that it had."""
 
     def backward(self, z: Tensor) -> list[Tensor]:
-        """The cotangents of the inputs; `z` is kept for `vjp_tangent`."""
+        """Return the cotangents of the inputs; `z` is kept for `vjp_tangent`."""
 
     def jvp(self, dx: Changes) -> Tensor | None:
-        """The change of the output."""
+        """Return the change of the output."""
 
     def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
-        """The changes of the inputs' cotangents, without the second term unless `curved`."""
+        """Return the changes of the inputs' cotangents, with the second term if `curved`."""
 
 
-Step = tuple[int, Rule, list[int]]  # number of the value, its rule, numbers that it came from
+Step = tuple[int, Rule, list[int]]  # number of the output, its rule, numbers of the inputs
 
 
 class Local:
-    """Any operation, by a small autograd graph of its own that is kept."""
+    """Any operation, by a small autograd graph that is kept."""
 
     def __init__(self, inputs: list[Tensor], output: Tensor) -> None:
         self.inputs, self.output = inputs, output
@@ -56,14 +56,14 @@ class Local:
 
     def jvp(self, dx: Changes) -> Tensor | None:
         # x' = J^T z' is linear in z', so the transpose of its derivative by z' is J
-        slopes, changes = self._moving(dx)
+        slopes, changes = self._curved_pairs(dx)
         if not slopes:
             return None
         return torch.autograd.grad(slopes, self.z, changes, retain_graph=True, allow_unused=True)[0]
 
     def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         # z' . op(x) has a symmetric Hessian: its product with dx is the derivative of x' . dx by x
-        slopes, changes = self._moving(dx) if curved else ([], [])
+        slopes, changes = self._curved_pairs(dx) if curved else ([], [])
         return list(
             torch.autograd.grad(
                 [self.output, *slopes],
@@ -74,7 +74,7 @@ class Local:
             )
         )
 
-    def _moving(self, dx: Changes) -> tuple[list[Tensor], list[Tensor]]:
+    def _curved_pairs(self, dx: Changes) -> tuple[list[Tensor], list[Tensor]]:
         pairs = [
             (s, d)
             for s, d in zip(self.slopes, dx, strict=True)
@@ -84,7 +84,7 @@ class Local:
 
 
 class Convolution:
-    """z = x * w + b, in any dimension, transposed or in groups."""
+    """z = x * w + b, in any dimension, also transposed or in groups."""
 
     OPS = (aten.convolution.default,)
 
@@ -123,13 +123,13 @@ class Convolution:
             changes[1] += self._slopes(self.z, d[0], self.w, [1])[1]
         return [changes[i] for i in self.active]
 
-    def _slopes(self, z: Tensor, x: Any, w: Any, wanted: list[int]) -> list[Tensor]:
-        mask = [i in wanted for i in range(3)]
+    def _slopes(self, z: Tensor, x: Any, w: Any, positions: list[int]) -> list[Tensor]:
+        mask = [i in positions for i in range(3)]
         return list(aten.convolution_backward(z, x, w, self.bias_size, *self.shape, mask))
 
 
 class Affine:
-    """Batch norm by running statistics: z = (x - mean) r scale + shift, r = 1 / sqrt(var + eps)."""
+    """Batch norm that is fixed: z = (x - mean) r scale + shift, r = 1 / sqrt(var + eps)."""
 
     OPS = (
         aten.native_batch_norm.default,
@@ -152,10 +152,10 @@ class Affine:
     def backward(self, z: Tensor) -> list[Tensor]:
         self.z = z
         total = z.sum(self.over)
-        return self._chosen(z * self.gain, (z * self.x).sum(self.over), total)
+        return self._select(z * self.gain, (z * self.x).sum(self.over), total)
 
     def jvp(self, dx: Changes) -> Tensor | None:
-        x, scale, shift = self._named(dx)
+        x, scale, shift = self._by_position(dx)
         gain = None if scale is None else scale * self.r
         if gain is not None:
             shift = (0 if shift is None else shift) - self.mean * gain
@@ -167,19 +167,19 @@ class Affine:
         return out if out is None else out.expand_as(self.x)
 
     def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
-        x, scale, _ = self._named(dx)
+        x, scale, _ = self._by_position(dx)
         image, weighted = dz * self.gain, dz * self.x
         if curved and scale is not None:
             image.addcmul_(self.z, (scale * self.r).view(self.view))
         if curved and x is not None:
             weighted.addcmul_(self.z, x)
-        return self._chosen(image, weighted.sum(self.over), dz.sum(self.over))
+        return self._select(image, weighted.sum(self.over), dz.sum(self.over))
 
-    def _named(self, dx: Changes) -> list[Tensor | None]:
+    def _by_position(self, dx: Changes) -> list[Tensor | None]:
         d = dict(zip(self.active, dx, strict=True))
         return [d.get(i) for i in range(3)]
 
-    def _chosen(self, image: Tensor, weighted: Tensor, total: Tensor) -> list[Tensor]:
+    def _select(self, image: Tensor, weighted: Tensor, total: Tensor) -> list[Tensor]:
         slopes = (image, (weighted - self.mean * total) * self.r, total)
         return [slopes[i] for i in self.active]
 
@@ -207,7 +207,7 @@ class Relu:
 
 
 class Add:
-    """z = x + y, of one shape."""
+    """z = x + y, of the same shape."""
 
     OPS = (aten.add.Tensor,)
 
@@ -222,8 +222,8 @@ class Add:
         return [z] * len(self.active)
 
     def jvp(self, dx: Changes) -> Tensor | None:
-        moving = [d for d in dx if d is not None]
-        return sum(moving[1:], moving[0]) if moving else None
+        changes = [d for d in dx if d is not None]
+        return sum(changes[1:], changes[0]) if changes else None
 
     def vjp_tangent(self, dz: Tensor, dx: Changes, *, curved: bool) -> list[Tensor]:
         return [dz] * len(self.active)

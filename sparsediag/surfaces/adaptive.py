@@ -1,9 +1,9 @@
-"""Adaptive: a smooth surface from a part of its points, and how wrong the rest may be.
+"""Interpolate a smooth surface from a part of its points, and measure the error.
 
-A coarse grid comes first; then the points where two interpolants disagree most. Points that are
-held back from both say when that is enough. It is the logarithm that is interpolated where it
-exists, since that is what pictures show: an error that is small beside the walls of a basin may be
-many times its floor.
+A coarse grid is computed first, then the points where two interpolants differ most. Held-out points
+that neither of them uses decide when the surface is accurate enough. Where all values are positive,
+their logarithm is interpolated, since pictures show it: an error that is small beside the walls of
+a basin may be many times the loss at its bottom.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from scipy.interpolate import RBFInterpolator
 from sparsediag.core.rng import stream
 
 COARSE = 7  # points along each axis to begin with
-HELD = 48  # points held back
-MARGIN = 0.6  # the largest error at these is less than the largest of all
-MOST = 3000  # points to interpolate between: the work grows with their cube
+HELD_OUT = 48  # points
+MARGIN = 0.6  # the largest error at the held-out points is less than the largest of all
+MAX_POINTS = 3000  # to interpolate between: the work grows with their cube
 TINY = float(np.finfo(float).tiny)
 Fetch = Callable[[np.ndarray], np.ndarray]  # numbers of points -> their values
 
@@ -26,78 +26,84 @@ Fetch = Callable[[np.ndarray], np.ndarray]  # numbers of points -> their values
 def adaptive_values(
     shape: tuple[int, int], fetch: Fetch, *, tol: float, seed: int = 0
 ) -> tuple[np.ndarray, float]:
-    """Values at all points of a grid, and the largest error on points held back, of the range.
+    """Return values at all points of a grid, and the largest error on the held-out points.
 
     Args:
         shape: Of the grid.
         fetch: Computes points.
-        tol: Error that is good enough, as a share of the range of the values; the search stops
-            where the points held back are off by 0.6 of it, for others may be off by more.
-        seed: Seed of the points held back.
+        tol: Accepted error, as a share of the range of the values; the search stops when the error
+            on the held-out points is 0.6 of it, since others may be larger.
+        seed: Seed of the held-out points.
 
     Returns:
-        Values, of that shape, and the error, of the values or of their logarithms, whichever is
-        larger; exact values and 0 where all points were computed: beyond half of them, or where one
-        is not finite.
+        Values, (shape), and the error as a share of the range, of the values or of their
+        logarithms, whichever is larger. If more than half of the points would be needed, or one is
+        not finite, all are computed and the error is 0.
     """
-    places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), axis=-1)
-    places = places.reshape(-1, 2)
+    points = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), axis=-1)
+    points = points.reshape(-1, 2)
     lines = [np.unique(np.linspace(0, n - 1, COARSE).round().astype(int)) for n in shape]
     coarse = np.ravel_multi_index(np.ix_(*lines), shape).ravel()
-    others = np.setdiff1d(np.arange(len(places)), coarse)
-    draw = np.random.default_rng(stream("held back", seed).initial_seed())
-    held = np.sort(draw.choice(others, min(HELD, len(others)), replace=False))
-    known = np.full(len(places), np.nan)
-    known[held], known[coarse] = fetch(held), fetch(coarse)
+    others = np.setdiff1d(np.arange(len(points)), coarse)
+    generator = np.random.default_rng(stream("held back", seed).initial_seed())
+    held = np.sort(generator.choice(others, min(HELD_OUT, len(others)), replace=False))
+    values = np.full(len(points), np.nan)
+    values[held], values[coarse] = fetch(held), fetch(coarse)
     used = coarse
-    most = min(len(places) / 2, MOST)
-    while len(used) + len(held) < most and np.isfinite(known[[*used, *held]]).all():
-        both = np.concatenate([used, held])
-        shown = np.log if (known[both] > 0).all() else np.positive
-        smooth, rough = (
-            _interpolated(places, known, used, kernel, shown)
+    limit = min(len(points) / 2, MAX_POINTS)
+    while len(used) + len(held) < limit and np.isfinite(values[[*used, *held]]).all():
+        computed = np.concatenate([used, held])
+        scale = np.log if (values[computed] > 0).all() else np.positive
+        cubic, spline = (
+            _interpolate(points, values, used, kernel, scale)
             for kernel in ("cubic", "thin_plate_spline")
         )
-        error = max(_error(smooth[held], known[held], known[both], f) for f in (np.positive, shown))
+        error = max(
+            _max_error(cubic[held], values[held], values[computed], f) for f in (np.positive, scale)
+        )
         if error <= MARGIN * tol:
-            values = _interpolated(places, known, both, "cubic", shown)
-            values[both] = known[both]
-            return values.reshape(shape), error
-        doubt = np.abs(shown(smooth) - shown(rough))
-        doubt[both] = -1
-        more = _apart(doubt, places, count=max(8, len(used) // 4), shape=shape)
-        known[more] = fetch(more)
-        used = np.concatenate([used, more])
-    rest = np.setdiff1d(np.arange(len(places)), [*used, *held])
-    known[rest] = fetch(rest)
-    return known.reshape(shape), 0.0
+            surface = _interpolate(points, values, computed, "cubic", scale)
+            surface[computed] = values[computed]
+            return surface.reshape(shape), error
+        difference = np.abs(scale(cubic) - scale(spline))
+        difference[computed] = -1
+        count = max(8, len(used) // 4)
+        new = _select_separate(difference, points, count=count, shape=shape)
+        values[new] = fetch(new)
+        used = np.concatenate([used, new])
+    rest = np.setdiff1d(np.arange(len(points)), [*used, *held])
+    values[rest] = fetch(rest)
+    return values.reshape(shape), 0.0
 
 
-def _interpolated(
-    places: np.ndarray, known: np.ndarray, used: np.ndarray, kernel: str, shown: np.ufunc
+def _interpolate(
+    points: np.ndarray, values: np.ndarray, used: np.ndarray, kernel: str, scale: np.ufunc
 ) -> np.ndarray:
-    """Values at all places from those that are used."""
-    found = RBFInterpolator(places[used], shown(known[used]), kernel=kernel)(places)
-    values: np.ndarray = np.exp(found) if shown is np.log else found
-    return values
+    """Return values at all points from those that are used."""
+    result = RBFInterpolator(points[used], scale(values[used]), kernel=kernel)(points)
+    surface: np.ndarray = np.exp(result) if scale is np.log else result
+    return surface
 
 
-def _error(came: np.ndarray, real: np.ndarray, seen: np.ndarray, shown: np.ufunc) -> float:
-    """The largest error as a share of the range of what was seen."""
-    return float(np.abs(shown(came) - shown(real)).max() / max(np.ptp(shown(seen)), TINY))
+def _max_error(
+    estimated: np.ndarray, exact: np.ndarray, computed: np.ndarray, scale: np.ufunc
+) -> float:
+    """Return the largest error as a share of the range of the computed values."""
+    error = np.abs(scale(estimated) - scale(exact)).max()
+    return float(error / max(np.ptp(scale(computed)), TINY))
 
 
-def _apart(
-    doubt: np.ndarray, places: np.ndarray, *, count: int, shape: tuple[int, int]
+def _select_separate(
+    difference: np.ndarray, points: np.ndarray, *, count: int, shape: tuple[int, int]
 ) -> np.ndarray:
-    """The numbers of the most doubtful points, none next to another."""
+    """Return the numbers of the points with the largest differences, none next to another."""
     cell = 2 / (np.array(shape) - 1)
-    chosen: list[int] = []
-    doubt = doubt.copy()
+    selected: list[int] = []
+    difference = difference.copy()
     for _ in range(count):
-        i = int(doubt.argmax())
-        if doubt[i] < 0:
+        i = int(difference.argmax())
+        if difference[i] < 0:
             break
-        chosen.append(i)
-        doubt[(np.abs(places - places[i]) < 1.5 * cell).all(axis=1)] = -1
-    return np.array(chosen)
+        selected.append(i)
+        difference[(np.abs(points - points[i]) < 1.5 * cell).all(axis=1)] = -1
+    return np.array(selected)

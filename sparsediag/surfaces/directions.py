@@ -1,6 +1,6 @@
-"""Directions: vectors in live coordinates along which a loss is looked at.
+"""Directions in live coordinates along which a loss is evaluated.
 
-Every direction lies in live coordinates, so it is exactly zero off the mask, and it is masked
+A direction has live coordinates only, so it is exactly zero at dead weights, and it is masked
 before it is normalised.
 """
 
@@ -21,7 +21,7 @@ Norm = Literal["filter", "layer", "weight", "none"]
 
 
 def grid_axis(points: int, span: float) -> np.ndarray:
-    """Places on a line from -span to span, (points,); an odd number has exactly 0 in the middle.
+    """Return coordinates from -span to span, (points,), with an exact 0 if the number is odd.
 
     Raises:
         ValueError: If there are fewer than 2 points, or the span is not positive and finite.
@@ -33,21 +33,21 @@ def grid_axis(points: int, span: float) -> np.ndarray:
         raise ValueError(f"points={points}: need at least 2 along each direction")
     if not 0 < span < np.inf:
         raise ValueError(f"span={span}: need a positive number")
-    places: np.ndarray = span * ((2 * np.arange(points) - points + 1) / (points - 1))
-    return places
+    coordinates: np.ndarray = span * ((2 * np.arange(points) - points + 1) / (points - 1))
+    return coordinates
 
 
 def random_direction(
     problem: Problem, *, norm: Norm = "filter", vectors: bool | None = None, seed: int = 0
 ) -> Tensor:
-    """A Gaussian direction, (size,), normalised as Li et al. do (NeurIPS 2018, section 4).
+    """Return a Gaussian direction, (size,), normalised as in Li et al., NeurIPS 2018, section 4.
 
-    Nets that differ only in their mask or weights get the same Gaussian numbers for one seed.
+    Networks that differ only in mask or weights get the same Gaussian numbers for a seed.
 
     Args:
-        problem: Gives the coordinates and the weights whose scale the direction takes.
+        problem: The coordinates, and the weights for the scale of the direction.
         norm: See `normalise`.
-        vectors: Whether biases and batch norm move too; see `normalise`.
+        vectors: Whether biases and batch norm parameters change too; see `normalise`.
         seed: Seed of the Gaussian, drawn on the CPU so that it is the same on every device.
 
     Raises:
@@ -72,64 +72,64 @@ def random_direction(
 def normalise(
     problem: Problem, direction: Tensor, *, norm: Norm = "filter", vectors: bool | None = None
 ) -> Tensor:
-    """The direction in units of the weights: a step of 1 is as long as they are, (size,).
+    """Return the direction in units of the weights, (size,).
 
     Args:
-        problem: Whose weights.
+        problem: The weights.
         direction: (size,).
-        norm: "filter" gives every filter (all weights of an output) the norm of the net's own,
-            "layer" every layer that of its layer, "weight" multiplies each number by the size of
-            its weight; what is empty stays 0. "none" keeps the direction.
-        vectors: Whether tensors of one dimension, biases and batch norm, move too, each scaled as
-            a layer; None for only with norm "none".
+        norm: "filter" gives every filter (all weights of an output) the norm of the network's
+            filter, "layer" every layer the norm of the network's layer, and "weight" multiplies
+            each number by the magnitude of its weight; "none" keeps the direction.
+        vectors: Whether tensors with one dimension, biases and batch norm, change too, each scaled
+            as a layer (default: with norm "none" only).
 
     Raises:
         ValueError: If the norm is unknown.
     """
     if norm not in get_args(Norm):
         raise ValueError(unknown_name("norm", norm, get_args(Norm)))
-    move = norm == "none" if vectors is None else vectors
-    weights, drawn = problem.split(problem.weights), problem.split(direction)
-    turned = to_oihw(problem.net)
+    change = norm == "none" if vectors is None else vectors
+    weights, parts = problem.split(problem.weights), problem.split(direction)
+    oihw = to_oihw(problem.net)
     return problem.join(
         {
             name: torch.zeros_like(w)
-            if w.dim() < 2 and not move
-            else turned(name, _scaled(turned(name, drawn[name]), turned(name, w), norm))
+            if w.dim() < 2 and not change
+            else oihw(name, _scale(oihw(name, parts[name]), oihw(name, w), norm))
             for name, w in weights.items()
         }
     )
 
 
 def orthogonalise(directions: Tensor) -> Tensor:
-    """The directions made orthogonal one after another, each as long as it was, (dims, size).
+    """Return the directions made orthogonal in order, with their lengths kept, (dims, size).
 
     Raises:
-        ValueError: If one lies in the space of those before it.
+        ValueError: If one is in the span of those before it.
 
     >>> orthogonalise(torch.tensor([[2.0, 0.0], [3.0, 4.0]]))
     tensor([[2., 0.],
             [0., 5.]])
     """
-    made: list[Tensor] = []
+    result: list[Tensor] = []
     for d in directions:
         rest = d
         for _ in range(2):
-            for u in made:
+            for u in result:
                 rest = rest - (rest @ u) / (u @ u) * u
         if not rest.norm() > 1e-4 * d.norm():
-            raise ValueError("a direction lies in the plane of the others; choose another one")
-        made.append(rest * (d.norm() / rest.norm()))
-    return torch.stack(made)
+            raise ValueError("a direction is a combination of the others; choose another one")
+        result.append(rest * (d.norm() / rest.norm()))
+    return torch.stack(result)
 
 
-def _scaled(direction: Tensor, weight: Tensor, norm: Norm) -> Tensor:
+def _scale(direction: Tensor, weight: Tensor, norm: Norm) -> Tensor:
     if norm == "none":
         return direction
     if norm == "weight":
         return direction * weight.abs()
-    kept = weight.shape[0] if norm == "filter" and weight.dim() > 1 else 1
-    d, w = direction.reshape(kept, -1), weight.reshape(kept, -1)
+    groups = weight.shape[0] if norm == "filter" and weight.dim() > 1 else 1
+    d, w = direction.reshape(groups, -1), weight.reshape(groups, -1)
     length = d.norm(dim=1, keepdim=True)
     ratio = torch.where(length > 0, w.norm(dim=1, keepdim=True) / length, 0)
     return (d * ratio).view_as(weight)

@@ -14,7 +14,7 @@ STATUS = ("missing", "computed", "not finite", "interpolated")
 
 
 class Values(Protocol):
-    """Arrays of a loss on a line or a plane, as `Landscape` has them."""
+    """The arrays of a `Landscape` that are exported."""
 
     @property
     def axes(self) -> np.ndarray: ...
@@ -29,24 +29,24 @@ class Values(Protocol):
 
 
 def write_csv(landscape: Values, path: Path) -> Path:
-    """A line for each point: its place, loss, accuracy and status."""
+    """Write a row for each point: its coordinates, loss, accuracy and status."""
     names = ["line", "a"] if landscape.lines else ["a", "b"][: len(landscape.axes)]
     axes = [np.arange(len(landscape.loss)), *landscape.axes] if landscape.lines else landscape.axes
     with atomic_write(path) as draft, draft.open("w", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow([*names, "loss", "accuracy", "status"])
-        for where in np.ndindex(landscape.loss.shape):
-            place = [float(axis[i]) for axis, i in zip(axes, where, strict=True)]
-            values = [float(landscape.loss[where]), float(landscape.accuracy[where])]
-            lines.writerow([*place, *values, STATUS[landscape.status[where]]])
+        rows = csv.writer(file)
+        rows.writerow([*names, "loss", "accuracy", "status"])
+        for index in np.ndindex(landscape.loss.shape):
+            point = [float(axis[i]) for axis, i in zip(axes, index, strict=True)]
+            values = [float(landscape.loss[index]), float(landscape.accuracy[index])]
+            rows.writerow([*point, *values, STATUS[landscape.status[index]]])
     return path
 
 
 def write_vtk(landscape: Values, path: Path) -> Path:
-    """A plane as a rectilinear grid with the fields loss, accuracy and status (ParaView).
+    """Write a plane as a rectilinear grid with the fields loss, accuracy and status (ParaView).
 
     Raises:
-        ValueError: If it is no plane.
+        ValueError: If it is not a plane.
     """
     if landscape.loss.ndim != 2 or landscape.lines:
         raise ValueError("a VTK file holds a plane; need dims=2")

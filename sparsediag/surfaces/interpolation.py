@@ -23,15 +23,15 @@ Masks = Literal["union", "intersection"]
 def common_coordinates(
     problems: Sequence[Problem], *, masks: Masks = "union"
 ) -> tuple[Problem, list[Tensor]]:
-    """The loss of the first in coordinates that fit all, and the weights of each in them.
+    """Return the first problem in coordinates common to all, and the weights of each in them.
 
     Args:
-        problems: Of one architecture; their masks may differ.
-        masks: Which weights move: those live in any of the nets, or only those live in all, which
-            drops the others from every net.
+        problems: Networks of one architecture; their masks may differ.
+        masks: Which weights are coordinates: those live in any network ("union"), or those live in
+            all ("intersection"), which sets the others to 0 in every network.
 
     Raises:
-        ValueError: If the nets have other weights.
+        ValueError: If the architectures differ.
 
     >>> import torch
     >>> from sparsediag import Mask
@@ -48,14 +48,12 @@ def common_coordinates(
     first = problems[0]
     for other in problems[1:]:
         if other.live.shapes != first.live.shapes:
-            raise ValueError("the nets have other weights; need two or more of one architecture")
+            raise ValueError("the networks differ in their weights; need one architecture")
     if masks not in ("union", "intersection"):
         raise ValueError(unknown_name("way to join masks", masks, ("union", "intersection")))
-    held = [p.mask for p in problems if p.mask is not None]
-    join = or_ if masks == "union" else and_
-    mask = (
-        None if not held or (masks == "union" and len(held) < len(problems)) else reduce(join, held)
-    )
+    given = [p.mask for p in problems if p.mask is not None]
+    dense = not given or (masks == "union" and len(given) < len(problems))
+    mask = None if dense else reduce(or_ if masks == "union" else and_, given)
     if mask != first.mask:
         first = first.view(dense=True).replace(mask=mask)
     return first, [first.join(p.split(p.weights)) for p in problems]
@@ -65,19 +63,18 @@ def common_coordinates(
 def interpolate(
     problems: Sequence[Problem], *, names: Sequence[str] = (), masks: Masks = "union"
 ) -> Plane:
-    """The line through two nets, or the plane through three: the first at 0, the others at 1.
+    """Return the line through two networks or the plane through three, the first at 0.
 
     Lines: Goodfellow et al., ICLR 2015; planes: Garipov et al., NeurIPS 2018, Figure 1.
 
     Args:
-        problems: Two or three, of one architecture; the loss is that of the first.
-        names: What to call them.
-        masks: Where masks differ, the weights that move: those live in any of the nets, or only
-            those live in all, which drops the others from the nets.
+        problems: Two or three networks of one architecture; the loss is that of the first.
+        names: Their names.
+        masks: If masks differ, the weights that change; see `common_coordinates`.
 
     Raises:
-        ValueError: If there are not two or three, they are not of one architecture, or they lie on
-            one line.
+        ValueError: If there are not two or three, the architectures differ, or they are on one
+            line.
 
     >>> batches = [(torch.eye(2), torch.ones(2, 1))]
     >>> nets = [torch.nn.Linear(2, 1) for _ in range(3)]
@@ -86,23 +83,23 @@ def interpolate(
     torch.Size([2, 3])
     """
     if len(problems) not in (2, 3):
-        raise ValueError(f"{len(problems)} nets came; need two for a line, three for a plane")
+        raise ValueError(f"{len(problems)} networks came; need two for a line, three for a plane")
     common, (first, *others) = common_coordinates(problems, masks=masks)
     steps = (torch.stack(others) - first).double()
     if torch.linalg.matrix_rank(steps @ steps.T, rtol=1e-10, hermitian=True) < len(steps):
-        raise ValueError("the nets are the same or lie on one line; need others to look between")
-    names = list(names) or [f"net {i + 1}" for i in range(len(problems))]
+        raise ValueError("the networks are equal or on one line; need different ones")
+    names = list(names) or [f"network {i + 1}" for i in range(len(problems))]
     half, doubts = np.full(len(steps), 0.5), []
-    lost = max(p.size for p in problems) - common.size
-    if lost > 0:
-        doubts = [f"weights outside the intersection of the masks were dropped, up to {lost:,}"]
+    dropped = max(p.size for p in problems) - common.size
+    if dropped > 0:
+        doubts = [f"weights outside the intersection of the masks were dropped, up to {dropped:,}"]
     return Plane(
         common,
         steps.to(first),
         [f"towards {name}" for name in names[1:]],
         half,
         2 * half,
-        unit="way to the other net",
+        unit="step to the other network",
         stops=list(problems),
         names=names,
         doubts=doubts,
@@ -111,10 +108,10 @@ def interpolate(
 
 @full_precision()
 def pca_plane(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 2) -> Plane:
-    """The plane in which the checkpoints of a run move most, the last one at its centre.
+    """Return the plane of the principal components of a training run, centred at its end.
 
-    The directions are unit vectors: the principal components of the ways from the last checkpoint
-    (Li et al., NeurIPS 2018, section 7).
+    The directions are unit vectors: the principal components of the differences from the last
+    checkpoint (Li et al., NeurIPS 2018, section 7).
 
     Args:
         problems: The loss of each checkpoint, on the same samples, in order.
@@ -122,7 +119,7 @@ def pca_plane(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
         dims: 1 for a line, 2 for a plane.
 
     Raises:
-        ValueError: If there are too few checkpoints, or they are all the same.
+        ValueError: If there are too few checkpoints, or they are all equal.
 
     >>> batches = [(torch.eye(2), torch.ones(2, 1))]
     >>> nets = [torch.nn.Linear(2, 1) for _ in range(4)]
@@ -133,18 +130,18 @@ def pca_plane(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
     if len(problems) <= dims:
         raise ValueError(f"{len(problems)} checkpoints came; need {dims + 1} for {dims} components")
     common, (last, *weights) = common_coordinates([problems[-1], *problems[:-1]])
-    away = torch.stack(weights) - last
-    squares, mix = torch.linalg.eigh((away @ away.T).double())  # as many as checkpoints: small
+    steps = torch.stack(weights) - last
+    squares, mix = torch.linalg.eigh((steps @ steps.T).double())  # (checkpoints, checkpoints)
     squares, mix = squares.flip(0)[:dims], mix.flip(1).T[:dims]
-    total = float(away.double().square().sum())
+    total = float(steps.double().square().sum())
     if not squares[0] > 1e-12 * float(last.square().sum()):
-        raise ValueError("the checkpoints are all the same, so there is no way to look along")
-    if not squares[-1] > 1e-12 * squares[0]:  # all on one line
+        raise ValueError("the checkpoints are all equal; need different ones")
+    if not squares[-1] > 1e-12 * squares[0]:  # on one line
         squares, mix = squares[:1], mix[:1]
     shares = (squares / total).tolist()
-    rows = directions.orthogonalise(torch.nn.functional.normalize(mix.to(away) @ away))
-    at = (away @ rows.T).cpu().numpy()
-    low, high = at.min(axis=0, initial=0), at.max(axis=0, initial=0)
+    rows = directions.orthogonalise(torch.nn.functional.normalize(mix.to(steps) @ steps))
+    places = (steps @ rows.T).cpu().numpy()
+    low, high = places.min(axis=0, initial=0), places.max(axis=0, initial=0)
     half = 0.6 * (high - low)
     return Plane(
         common,

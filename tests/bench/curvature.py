@@ -163,7 +163,7 @@ def grow(density: float, kind: str) -> None:
     slope = torch.linspace(0, 1, size, device=device)
     krylov = Krylov(lambda v: slope * v, slope, torch.Generator().manual_seed(0))
     krylov.grow(krylov.random(1))
-    print(memory(lambda: [krylov.grow(krylov.last()) for _ in range(49)], device))
+    print(memory(lambda: [krylov.grow(krylov.next_directions()) for _ in range(49)], device))
 
 
 def product_section(device: torch.device) -> list[str]:

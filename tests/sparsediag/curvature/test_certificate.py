@@ -102,7 +102,7 @@ def test_nothing_speaks_against_what_the_search_found(which: str, dtype: torch.d
     values = np.concatenate([[10.0, 7, 5, -12, -9, -6], np.linspace(-2, 2, 194)])
     a = _matrix(values).to(dtype)
     found = eigenpairs(lambda v: a @ v, a[0], top=3, which=which)
-    said = certify(lambda v: a @ v, found.values, found.vectors, which=which, found=found)
+    said = certify(lambda v: a @ v, found.values, found.vectors, which=which, search=found)
     assert said.doubts == []
     assert said.count == 3
     assert said.probe is found.probe
@@ -161,7 +161,7 @@ def test_the_bounds_hold_for_vectors_that_lean_on_one_other(other: int) -> None:
 def test_the_bounds_of_a_loose_search_hold() -> None:
     for seed in range(10):
         found = eigenpairs(lambda v: A @ v, A[0], top=3, tol=3e-2, seed=seed)
-        said = certify(lambda v: A @ v, found.values, found.vectors, found=found, tol=3e-2)
+        said = certify(lambda v: A @ v, found.values, found.vectors, search=found, tol=3e-2)
         assert said.doubts == []
         assert (_true_angles(found.vectors) <= said.angles + 1e-9).all()
         assert said.angles.min() < 10
@@ -226,10 +226,10 @@ def test_a_noisy_operator_is_named() -> None:
 
     said = _said(VALUES[:3], VECTORS[:3], matvec)
     assert 0.003 < said.noise < 0.03
-    assert any("the same product came out" in doubt for doubt in said.doubts)
+    assert any("two evaluations of the same product" in doubt for doubt in said.doubts)
     found = eigenpairs(matvec, A[0], top=3, tol=0.05)
-    said = certify(matvec, found.values, found.vectors, found=found)
-    assert any("the same product came out" in doubt for doubt in said.doubts)
+    said = certify(matvec, found.values, found.vectors, search=found)
+    assert any("two evaluations of the same product" in doubt for doubt in said.doubts)
 
 
 @pytest.mark.parametrize("skew", [0.05, 0.5])
@@ -239,7 +239,7 @@ def test_an_operator_that_is_not_symmetric_is_named(skew: float) -> None:
     said = _said(VALUES[:3], VECTORS[:3], lambda v: b @ v)
     assert said.asymmetry > skew / 10
     found = eigenpairs(lambda v: b @ v, A[0], top=3)
-    of_search = certify(lambda v: b @ v, found.values, found.vectors, found=found)
+    of_search = certify(lambda v: b @ v, found.values, found.vectors, search=found)
     for doubts in (said.doubts, of_search.doubts):
         assert any("the matrix is not symmetric" in doubt for doubt in doubts)
 
@@ -315,7 +315,7 @@ def test_products_of_a_certificate_are_counted(top: int) -> None:
     found = eigenpairs(matvec, A[0], top=top)
     assert count == said.count + found.count
     count = 0
-    again = certify(matvec, found.values, found.vectors, found=found)
+    again = certify(matvec, found.values, found.vectors, search=found)
     assert again.count == count == top
 
 

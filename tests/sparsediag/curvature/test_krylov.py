@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsediag.curvature.krylov import Krylov, _dots_at_once, row_products, subtract
+from sparsediag.curvature.krylov import Krylov, _batched_row_products, row_products, subtract
 from sparsediag.curvature.lanczos import ORDER
 
 every_block = pytest.mark.parametrize("block", [1, 2, 3])
@@ -28,7 +28,7 @@ def _krylov(a: Tensor, seed: int = 0) -> Krylov:
 
 def _grow(krylov: Krylov, steps: int, block: int = 1) -> None:
     for _ in range(steps):
-        last = krylov.last(block) if len(krylov) else None
+        last = krylov.next_directions(block) if len(krylov) else None
         krylov.grow(krylov.random(block) if last is None else last)
 
 
@@ -93,7 +93,7 @@ def test_the_relation_holds_after_many_restarts_and_random_directions(block: int
         _check(krylov, a)
     assert krylov.asymmetry < 1e-13
     for _ in range(20):
-        krylov.grow(krylov.worst(krylov.ritz(ORDER["largest"]), np.array([0]), 1))
+        krylov.grow(krylov.residual_directions(krylov.ritz(ORDER["largest"]), np.array([0]), 1))
     assert krylov.ritz(ORDER["largest"]).residuals[0] < 1e-3  # and it goes on to converge
     _check(krylov, a)
 
@@ -105,7 +105,7 @@ def test_the_worst_pair_loses_its_residual_to_the_direction_that_carries_it(bloc
     _grow(krylov, 6, block)
     krylov.grow(krylov.random(1))  # the residuals of the old pairs are none of the newest product
     before = krylov.ritz(ORDER["largest"])
-    worst = krylov.worst(before, np.array([0]), block)
+    worst = krylov.residual_directions(before, np.array([0]), block)
     assert (worst @ krylov.vectors.T).abs().max() < 1e-9
     v, hv = krylov.combine(before.coordinates[:, :1])
     residual = (hv - before.values[0] * v)[0]
@@ -173,11 +173,11 @@ def test_the_relation_holds_up_to_the_whole_space() -> None:
     a, _ = _matrix(values)
     krylov = _krylov(a)
     while len(krylov) < 10:
-        last = krylov.last(3) if len(krylov) else None
+        last = krylov.next_directions(3) if len(krylov) else None
         krylov.grow(krylov.random(3) if last is None else last)
     _check(krylov, a)
     assert krylov.products == 10
-    assert krylov.last() is None
+    assert krylov.next_directions() is None
     assert len(krylov.random(3)) == 0
     np.testing.assert_allclose(krylov.ritz(ORDER["smallest"]).values, values, atol=1e-13)
 
@@ -219,13 +219,13 @@ def test_nothing_is_last_when_an_invariant_subspace_is_exhausted(dimension: int)
     krylov = _krylov(a)
     krylov.grow(torch.eye(60).double()[4:60:11][:dimension].sum(0, keepdim=True))
     for _ in range(dimension - 1):
-        last = krylov.last()
+        last = krylov.next_directions()
         assert last is not None
         krylov.grow(last)
-    assert krylov.last() is None
+    assert krylov.next_directions() is None
     assert krylov.ritz(ORDER["largest"]).residuals.max() < 1e-10
     krylov.grow(krylov.random(1))
-    assert krylov.last() is not None
+    assert krylov.next_directions() is not None
     _check(krylov, a)
 
 
@@ -235,7 +235,7 @@ def test_nothing_is_last_of_the_identity_and_of_zero(block: int) -> None:
         krylov = _krylov(a)
         for step in range(1, 4):
             krylov.grow(krylov.random(block))
-            assert krylov.last(block) is None
+            assert krylov.next_directions(block) is None
             assert len(krylov) == step * block
 
 
@@ -244,10 +244,10 @@ def test_last_gives_one_direction_where_two_products_agree() -> None:
     a[0, 4] = a[4, 0] = a[1, 4] = a[4, 1] = 1.0  # both lead to the fifth axis only
     krylov = _krylov(a)
     krylov.grow(torch.eye(6).double()[:2])
-    last = krylov.last(2)
+    last = krylov.next_directions(2)
     torch.testing.assert_close(last.abs(), torch.eye(6).double()[[4]])
     krylov.grow(last)
-    assert krylov.last(2) is None
+    assert krylov.next_directions(2) is None
     _check(krylov, a)
 
 
@@ -256,7 +256,7 @@ def test_last_gives_unit_rows_that_are_new(block: int) -> None:
     a, _ = _matrix(np.linspace(-3, 5, 60))
     krylov = _krylov(a)
     _grow(krylov, 5, 3)
-    last = krylov.last(block)
+    last = krylov.next_directions(block)
     assert last.shape == (block, 60)
     torch.testing.assert_close(last.norm(dim=1), torch.ones(block).double())
     assert (last @ krylov.vectors.T).abs().max() < 1e-12
@@ -311,13 +311,13 @@ def test_a_basis_of_long_vectors_is_as_orthogonal_as_one_of_short_ones() -> None
     for _ in range(8):
         assert directions is not None
         krylov.grow(directions)
-        directions = krylov.last()
+        directions = krylov.next_directions()
     rows = krylov.vectors.double()
     assert float((rows @ rows.T - torch.eye(8)).abs().max()) < 3e-6
 
 
 @pytest.mark.parametrize("size", [1000, 2**15, 3_000_001])
-@pytest.mark.parametrize("add", [row_products, _dots_at_once])
+@pytest.mark.parametrize("add", [row_products, _batched_row_products])
 def test_long_dot_products_are_added_up_in_double_precision(add: object, size: int) -> None:
     """Ones and a tenth: a float32 sum of three million products is off in its fourth digit."""
     assert callable(add)

@@ -192,7 +192,7 @@ def test_the_error_shrinks_with_the_probes() -> None:
 @pytest.mark.parametrize(("probes", "steps"), [(0, 5), (1, 5), (2, 0)])
 def test_too_few_probes_or_steps_are_refused(probes: int, steps: int) -> None:
     a = torch.eye(4)
-    with pytest.raises(ValueError, match=f"probes={probes}, steps={steps}: need 2 starts"):
+    with pytest.raises(ValueError, match=f"probes={probes}, steps={steps}: need 2 probes"):
         quadrature(lambda v: a @ v, a[0], probes=probes, steps=steps)
 
 

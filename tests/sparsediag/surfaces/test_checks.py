@@ -178,7 +178,7 @@ def test_directions_cut_off_by_the_mask() -> None:
     assert said(planes.plane_from_tensors(problem, [alive])) == []
     share = 1 - problem.mask.density
     assert said(planes.plane_from_tensors(problem, [whole])) == [
-        f"the directions left the mask: {share:.0%} of their square was cut off"
+        f"dead coordinates of the directions were cut, {share:.0%} of their square"
     ]
 
 

@@ -144,7 +144,7 @@ def test_nets_that_do_not_fit_are_refused() -> None:
             interpolate,
             lambda pair: pca_plane(pair, "ab", dims=1),
         ):
-            with pytest.raises(ValueError, match="the nets have other weights"):
+            with pytest.raises(ValueError, match="differ in their weights"):
                 join([cases.tanh_mlp(), other])
 
 
@@ -182,7 +182,10 @@ def test_the_picture_goes_beyond_the_nets_on_every_side(count: int) -> None:
 
 def test_nets_without_names_are_counted() -> None:
     on = interpolate(nets())
-    assert (list(on.names), on.labels[1]) == (["net 1", "net 2", "net 3"], "towards net 3")
+    assert (list(on.names), on.labels[1]) == (
+        ["network 1", "network 2", "network 3"],
+        "towards network 3",
+    )
 
 
 def test_the_intersection_says_what_it_drops() -> None:
@@ -198,7 +201,7 @@ def test_the_intersection_says_what_it_drops() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_other_numbers_of_nets_are_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=f"{count} nets came; need two for a line"):
+    with pytest.raises(ValueError, match=f"{count} networks"):
         interpolate((nets() + nets())[:count])
 
 
@@ -211,7 +214,7 @@ def test_nets_on_one_line_are_refused() -> None:
         [one, other, other],
         [one, other, moved(one, 3 * step)],
     ):
-        with pytest.raises(ValueError, match="the nets are the same or lie on one line"):
+        with pytest.raises(ValueError, match="on one line"):
             interpolate(problems)
 
 
@@ -295,5 +298,5 @@ def test_too_few_checkpoints(count: int, dims: int) -> None:
 
 
 def test_a_run_that_stands_still_is_refused() -> None:
-    with pytest.raises(ValueError, match="the checkpoints are all the same"):
+    with pytest.raises(ValueError, match="all equal"):
         pca_plane(run([(0, 0)] * 3)[0], "abc")

@@ -137,7 +137,7 @@ def test_axes_without_a_norm_are_doubted() -> None:
     problem = cases.tanh_mlp()
     on = plane(problem, norm="none")
     assert on.doubts == [
-        "the axes are not normalised: nets of other weight norms cannot be compared"
+        "the axes are not normalised: do not compare networks of different weight norms"
     ]
     assert on.unit == "length of the direction"
     assert plane(problem).doubts == []
@@ -166,7 +166,7 @@ def test_what_would_revive_a_weight_is_cut_off_and_said() -> None:
     problem = Problem(net, [(torch.ones(1, 2), torch.zeros(1, 1))], loss=nn.MSELoss(), mask=mask)
     on = planes.plane_from_tensors(problem, [{"weight": torch.tensor([[1.0, 3.0]])}])
     assert problem.split(on.directions[0])["weight"].tolist() == [[1, 0]]
-    assert on.doubts == ["the directions left the mask: 90% of their square was cut off"]
+    assert on.doubts == ["dead coordinates of the directions were cut, 90% of their square"]
     assert planes.plane_from_tensors(problem, [{"weight": torch.tensor([[1.0, 0.0]])}]).doubts == []
 
 
