@@ -231,6 +231,22 @@ def living(problem: Problem) -> Tensor:
     )
 
 
+def orthonormal(size: int, seed: int = 0, *, first: Tensor | None = None) -> Tensor:
+    """Random orthonormal columns, the first of them along `first`."""
+    g = torch.Generator().manual_seed(seed)
+    columns = torch.randn(size, size, generator=g, dtype=torch.float64)
+    if first is not None:
+        columns[:, 0] = first
+    return torch.linalg.qr(columns)[0]
+
+
+def symmetric(values: Any, seed: int = 0, *, first: Tensor | None = None) -> Tensor:
+    """A symmetric matrix with these eigenvalues, the first of them with eigenvector `first`."""
+    q = orthonormal(len(values), seed, first=first)
+    a = (q * torch.as_tensor(values, dtype=torch.float64)) @ q.T
+    return (a + a.T) / 2
+
+
 def classes(counts: tuple[int, ...], shape: tuple[int, ...], outputs: int) -> Batches:
     """Batches of Gaussian inputs with random labels."""
     g = torch.Generator().manual_seed(1)

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cases import orthonormal, symmetric
 from torch import Tensor
 
 from sparsediag.curvature.certificate import Certificate, certify
-from sparsediag.curvature.lanczos import eigenpairs
+from sparsediag.curvature.lanczos import Eigenpairs, eigenpairs
 
 SPECTRUM = np.concatenate([[10.0, 7, 5, 3.5], np.random.default_rng(0).uniform(-2, 2, 196)])
-
-
-def _basis(n: int, seed: int = 0) -> Tensor:
-    """Orthonormal columns."""
-    draws = torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return torch.linalg.qr(draws)[0]
-
-
-def _matrix(values: np.ndarray, seed: int = 0) -> Tensor:
-    q = _basis(len(values), seed)
-    a = (q * torch.as_tensor(values, dtype=torch.float64)) @ q.T
-    return (a + a.T) / 2
 
 
 def _exact(a: Tensor) -> tuple[np.ndarray, Tensor]:
@@ -33,8 +23,16 @@ def _exact(a: Tensor) -> tuple[np.ndarray, Tensor]:
     return values.flip(0).numpy().copy(), vectors.T.flip(0).contiguous()
 
 
-A = _matrix(SPECTRUM)
+A = symmetric(SPECTRUM)
 VALUES, VECTORS = _exact(A)
+
+
+def _solve(a: Tensor, **options: Any) -> Eigenpairs:
+    return eigenpairs(lambda v: a @ v, a[0], **options)
+
+
+def _certify(a: Tensor, *pairs: Any, **options: Any) -> Certificate:
+    return certify(lambda v: a @ v, *pairs, **options)
 
 
 def _said(
@@ -87,12 +85,12 @@ def test_nothing_speaks_against_exact_pairs(top: int) -> None:
 @pytest.mark.parametrize("which", ["smallest", "magnitude"])
 def test_nothing_speaks_against_the_pairs_of_another_end(which: str) -> None:
     values = np.concatenate([[-9.0, -7, -5], np.linspace(-2, 2, 100)])
-    a = _matrix(values)
+    a = symmetric(values)
     ordered, vectors = _exact(a)
     three = ordered[::-1][:3].copy(), vectors.flip(0)[:3]
-    assert certify(lambda v: a @ v, *three, which=which).doubts == []
+    assert _certify(a, *three, which=which).doubts == []
     lost = three[0][[0, 2]], three[1][[0, 2]]
-    (doubt,) = certify(lambda v: a @ v, *lost, which=which).doubts
+    (doubt,) = _certify(a, *lost, which=which).doubts
     assert "was missed" in doubt
 
 
@@ -100,9 +98,9 @@ def test_nothing_speaks_against_the_pairs_of_another_end(which: str) -> None:
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
 def test_nothing_speaks_against_what_the_search_found(which: str, dtype: torch.dtype) -> None:
     values = np.concatenate([[10.0, 7, 5, -12, -9, -6], np.linspace(-2, 2, 194)])
-    a = _matrix(values).to(dtype)
-    found = eigenpairs(lambda v: a @ v, a[0], top=3, which=which)
-    said = certify(lambda v: a @ v, found.values, found.vectors, which=which, search=found)
+    a = symmetric(values).to(dtype)
+    found = _solve(a, top=3, which=which)
+    said = _certify(a, found.values, found.vectors, which=which, search=found)
     assert said.doubts == []
     assert said.count == 3
     assert said.probe is found.probe
@@ -118,8 +116,8 @@ def test_pairs_of_an_identity_are_good_though_their_directions_are_not_known() -
 
 
 def test_all_the_pairs_of_a_small_matrix_leave_nothing_to_probe() -> None:
-    a = _matrix(np.array([3.0, 1, -2]))
-    said = certify(lambda v: a @ v, *_exact(a))
+    a = symmetric(np.array([3.0, 1, -2]))
+    said = _certify(a, *_exact(a))
     assert said.doubts == []
     assert said.count == 4
     assert not said.probe.missed
@@ -134,7 +132,7 @@ def test_the_bounds_hold_for_vectors_with_noise() -> None:
         noise = 10 ** rng.uniform(-3, -1)
         shift = torch.from_numpy(rng.normal(size=(3, 200))) / np.sqrt(200)
         values, vectors = _rayleigh(VECTORS[:3] + noise * shift)
-        said = certify(lambda v: A @ v, values, vectors, seed=trial)
+        said = _certify(A, values, vectors, seed=trial)
         true = _true_angles(vectors)
         assert (true <= said.angles + 1e-9).all()
         told += int((said.angles < 90).sum())
@@ -153,15 +151,15 @@ def test_the_bounds_hold_for_vectors_that_lean_on_one_other(other: int) -> None:
     for trial in range(20):
         noise = 10 ** rng.uniform(-3, -1)
         values, vectors = _rayleigh(VECTORS[:3] + noise * VECTORS[other])
-        said = certify(lambda v: A @ v, values, vectors, seed=trial)
+        said = _certify(A, values, vectors, seed=trial)
         assert (_true_angles(vectors) <= said.angles + 1e-9).all()
         _check_intervals(said, VALUES)
 
 
 def test_the_bounds_of_a_loose_search_hold() -> None:
     for seed in range(10):
-        found = eigenpairs(lambda v: A @ v, A[0], top=3, tol=3e-2, seed=seed)
-        said = certify(lambda v: A @ v, found.values, found.vectors, search=found, tol=3e-2)
+        found = _solve(A, top=3, tol=3e-2, seed=seed)
+        said = _certify(A, found.values, found.vectors, search=found, tol=3e-2)
         assert said.doubts == []
         assert (_true_angles(found.vectors) <= said.angles + 1e-9).all()
         assert said.angles.min() < 10
@@ -172,7 +170,7 @@ def test_an_interval_holds_an_eigenvalue_whatever_the_pair() -> None:
     rng = np.random.default_rng(0)
     for trial in range(30):
         vectors = torch.linalg.qr(torch.from_numpy(rng.normal(size=(200, 2)))).Q.T
-        said = certify(lambda v: A @ v, rng.uniform(-20, 20, 2), vectors, seed=trial)
+        said = _certify(A, rng.uniform(-20, 20, 2), vectors, seed=trial)
         _check_intervals(said, VALUES)
         assert said.doubts
 
@@ -198,14 +196,17 @@ def test_a_ghost_that_is_not_quite_a_copy_is_named() -> None:
 
 def test_copies_of_an_eigenvalue_that_were_left_out_are_named() -> None:
     values = np.concatenate([[5.0] * 4, [4, 3], np.linspace(-2, 2, 194)])
-    a, vectors = _matrix(values), _basis(200).T.contiguous()  # eigh's vary from machine to machine
+    a, vectors = (
+        symmetric(values),
+        orthonormal(200).T.contiguous(),
+    )  # eigh's vary from machine to machine
     for seed in range(20):
         for kept in ([0, 4, 5], [0, 1, 4], [0, 1, 2, 4]):
-            said = certify(lambda v: a @ v, values[kept], vectors[kept], seed=seed)
+            said = _certify(a, values[kept], vectors[kept], seed=seed)
             (doubt,) = said.doubts
             assert "an eigenvalue as good as" in doubt
             assert values[kept[-1]] < said.probe.best < 5 + 1e-9
-    assert certify(lambda v: a @ v, values[:4], vectors[:4]).doubts == []
+    assert _certify(a, values[:4], vectors[:4]).doubts == []
 
 
 def test_a_pair_that_was_left_out_is_named() -> None:
@@ -238,8 +239,8 @@ def test_an_operator_that_is_not_symmetric_is_named(skew: float) -> None:
     b = A + skew * (draws - draws.T)
     said = _said(VALUES[:3], VECTORS[:3], lambda v: b @ v)
     assert said.asymmetry > skew / 10
-    found = eigenpairs(lambda v: b @ v, A[0], top=3)
-    of_search = certify(lambda v: b @ v, found.values, found.vectors, search=found)
+    found = _solve(b, top=3)
+    of_search = _certify(b, found.values, found.vectors, search=found)
     for doubts in (said.doubts, of_search.doubts):
         assert any("the matrix is not symmetric" in doubt for doubt in doubts)
 
@@ -282,17 +283,17 @@ def test_products_that_are_not_finite_are_named() -> None:
 
 def test_a_tolerance_decides_what_counts_as_converged() -> None:
     values, vectors = _rayleigh(VECTORS[:3] + 1e-2 * VECTORS[100])
-    strict = certify(lambda v: A @ v, values, vectors, tol=1e-4)
-    loose = certify(lambda v: A @ v, values, vectors, tol=3e-2)
+    strict = _certify(A, values, vectors, tol=1e-4)
+    loose = _certify(A, values, vectors, tol=3e-2)
     assert any(doubt.startswith("3 of 3 pairs") for doubt in strict.doubts)
     assert not any("residual" in doubt for doubt in loose.doubts)
     np.testing.assert_array_equal(strict.residuals, loose.residuals)
 
 
-def test_a_zero_eigenvalue_is_judged_by_the_size_of_the_matrix() -> None:
-    a = _matrix(np.concatenate([[3.0, 2], np.zeros(20)]))
+def test_a_zero_eigenvalue_is_judged_by_the_size_of_thesymmetric() -> None:
+    a = symmetric(np.concatenate([[3.0, 2], np.zeros(20)]))
     values, vectors = _exact(a)
-    said = certify(lambda v: a @ v, values[:4], vectors[:4])
+    said = _certify(a, values[:4], vectors[:4])
     assert said.doubts == []
     assert (said.residuals < 1e-6).all()
 
@@ -334,9 +335,7 @@ def test_the_checks_are_the_numbers_of_the_certificate() -> None:
 
 def test_the_same_seed_certifies_the_same() -> None:
     state = torch.random.get_rng_state()
-    one, same, other = (
-        certify(lambda v: A @ v, VALUES[:3], VECTORS[:3], seed=s).probe for s in (1, 1, 2)
-    )
+    one, same, other = (_certify(A, VALUES[:3], VECTORS[:3], seed=s).probe for s in (1, 1, 2))
     assert one == same
     assert one != other
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import cases
 import numpy as np
 import pytest
 import torch
+from cases import symmetric
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
@@ -24,23 +26,19 @@ SPECTRA = {
 }
 
 
-def _matrix(values: np.ndarray, seed: int = 0) -> Tensor:
-    n = len(values)
-    draws = torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    q, _ = torch.linalg.qr(draws)
-    a = (q * torch.as_tensor(values, dtype=torch.float64)) @ q.T
-    return (a + a.T) / 2
+def _quadrature(a: Tensor, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    return quadrature(lambda v: a @ v, a[0], **options)
 
 
 @cache
 def _known(name: str) -> Tensor:
-    return _matrix(SPECTRA[name])
+    return symmetric(SPECTRA[name])
 
 
 def _distance(a: Tensor, **options: int) -> float:
     """Wasserstein distance to the dense spectrum, over the spectral range."""
     values = torch.linalg.eigvalsh(a).numpy()
-    nodes, weights = quadrature(lambda v: a @ v, a[0], **options)
+    nodes, weights = _quadrature(a, **options)
     distance = wasserstein_distance(nodes.ravel(), values, weights.ravel())
     return float(distance / np.ptp(values))
 
@@ -52,7 +50,7 @@ def _distance(a: Tensor, **options: int) -> float:
 @pytest.mark.parametrize("name", SPECTRA)
 def test_moments_are_exact(name: str, steps: int) -> None:
     a = _known(name) / np.abs(SPECTRA[name]).max()
-    nodes, weights = quadrature(lambda v: a @ v, a[0], probes=5, steps=steps, seed=3)
+    nodes, weights = _quadrature(a, probes=5, steps=steps, seed=3)
     assert nodes.shape == weights.shape == (5, steps)
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-12)
@@ -66,8 +64,8 @@ def test_moments_are_exact(name: str, steps: int) -> None:
 
 
 def test_moments_beyond_the_degree_are_not_exact() -> None:
-    a = _matrix(np.linspace(-1, 1, 100))
-    nodes, weights = quadrature(lambda v: a @ v, a[0], probes=2, steps=2)
+    a = symmetric(np.linspace(-1, 1, 100))
+    nodes, weights = _quadrature(a, probes=2, steps=2)
     v = torch.randn(1, 100, generator=stream("density", 0))[0].double()
     v = v / v.norm()
     fourth = float((a @ a @ v).square().sum())
@@ -78,7 +76,7 @@ def test_moments_beyond_the_degree_are_not_exact() -> None:
 def test_the_mean_moments_are_those_of_the_trace(name: str) -> None:
     values = SPECTRA[name]
     a = _known(name)
-    nodes, weights = quadrature(lambda v: a @ v, a[0], probes=80, steps=4)
+    nodes, weights = _quadrature(a, probes=80, steps=4)
     for k in range(1, 6):
         each = (weights * nodes**k).sum(1)
         error = each.std(ddof=1) / np.sqrt(len(each))
@@ -88,8 +86,8 @@ def test_the_mean_moments_are_those_of_the_trace(name: str) -> None:
 
 def test_nodes_lie_within_the_spectrum() -> None:
     values = SPECTRA["outliers"]
-    a = _matrix(values)
-    nodes, _ = quadrature(lambda v: a @ v, a[0], probes=3, steps=60)
+    a = symmetric(values)
+    nodes, _ = _quadrature(a, probes=3, steps=60)
     assert nodes.min() >= values.min() - 1e-9
     assert nodes.max() <= values.max() + 1e-9
     np.testing.assert_allclose(nodes.max(1), values.max(), rtol=1e-9)
@@ -121,8 +119,8 @@ def test_more_probes_come_closer() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_matrix_of_low_rank_ends_a_row_early(rank: int, dtype: torch.dtype) -> None:
     values = np.concatenate([np.arange(1.0, rank + 1), np.zeros(100 - rank)])
-    a = _matrix(values).to(dtype)
-    nodes, weights = quadrature(lambda v: a @ v, a[0], probes=40, steps=14)
+    a = symmetric(values).to(dtype)
+    nodes, weights = _quadrature(a, probes=40, steps=14)
     assert np.isfinite(nodes).all()
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
     zero = (weights * (np.abs(nodes) < 1e-3)).sum(1)
@@ -134,10 +132,8 @@ def test_a_matrix_of_low_rank_ends_a_row_early(rank: int, dtype: torch.dtype) ->
 
 def test_a_matrix_smaller_than_the_steps_is_known_whole() -> None:
     values, progress = np.array([-1.0, 2, 2, 5]), []
-    a = _matrix(values)
-    nodes, weights = quadrature(
-        lambda v: a @ v, a[0], probes=3, steps=7, progress=lambda *at: progress.append(at)
-    )
+    a = symmetric(values)
+    nodes, weights = _quadrature(a, probes=3, steps=7, progress=lambda *at: progress.append(at))
     for row, shares in zip(nodes, weights, strict=True):
         real = shares > 1e-10
         np.testing.assert_allclose(np.sort(row[real]), [-1, 2, 5], atol=1e-10)
@@ -151,7 +147,7 @@ def test_a_matrix_smaller_than_the_steps_is_known_whole() -> None:
 
 def test_the_error_covers_the_mean_over_many_probes() -> None:
     a = _known("outliers")
-    nodes, weights = quadrature(lambda v: a @ v, a[0], probes=160, steps=12)
+    nodes, weights = _quadrature(a, probes=160, steps=12)
     places = np.linspace(-14, 42, 57)
     mean, error = density(nodes, weights, places, 1.5)
     groups = [slice(i, i + 16) for i in range(0, 160, 16)]
@@ -170,7 +166,7 @@ def test_the_error_covers_the_mean_over_many_probes() -> None:
 def test_the_density_integrates_to_one() -> None:
     a = _known("two clusters")
     places = np.linspace(-8, 8, 801)
-    mean, error = density(*quadrature(lambda v: a @ v, a[0]), places, 0.2)
+    mean, error = density(*_quadrature(a), places, 0.2)
     assert np.trapezoid(mean, places) == pytest.approx(1, abs=1e-6)
     assert (mean >= 0).all()
     assert (error >= 0).all()
@@ -180,7 +176,7 @@ def test_the_density_integrates_to_one() -> None:
 
 def test_the_error_shrinks_with_the_probes() -> None:
     a = _known("bulk")
-    nodes, weights = quadrature(lambda v: a @ v, a[0], probes=128, steps=6)
+    nodes, weights = _quadrature(a, probes=128, steps=6)
     places = np.linspace(-3, 5, 41)
     few, many = (density(nodes[:n], weights[:n], places, 0.5)[1].mean() for n in (8, 128))
     assert 2.5 < few / many < 6  # 4, the root of 16
@@ -193,7 +189,7 @@ def test_the_error_shrinks_with_the_probes() -> None:
 def test_too_few_probes_or_steps_are_refused(probes: int, steps: int) -> None:
     a = torch.eye(4)
     with pytest.raises(ValueError, match=f"probes={probes}, steps={steps}: need 2 probes"):
-        quadrature(lambda v: a @ v, a[0], probes=probes, steps=steps)
+        _quadrature(a, probes=probes, steps=steps)
 
 
 def test_products_are_counted_by_the_progress() -> None:
@@ -212,7 +208,7 @@ def test_products_are_counted_by_the_progress() -> None:
 def test_the_same_seed_gives_the_same_bits() -> None:
     a = _known("normal")
     state = torch.random.get_rng_state()
-    one, same, other = (quadrature(lambda v: a @ v, a[0], steps=9, seed=s) for s in (1, 1, 2))
+    one, same, other = (_quadrature(a, steps=9, seed=s) for s in (1, 1, 2))
     for first, second in zip(one, same, strict=True):
         assert first.tobytes() == second.tobytes()
     assert not np.allclose(one[0], other[0])
@@ -222,8 +218,8 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 def test_single_precision_gives_the_same_density() -> None:
     a = _known("normal")
-    double = quadrature(lambda v: a @ v, a[0], steps=9)
+    double = _quadrature(a, steps=9)
     b = a.float()
-    single = quadrature(lambda v: b @ v, b[0], steps=9)
+    single = _quadrature(b, steps=9)
     for one, other in zip(double, single, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)

@@ -444,10 +444,6 @@ def _resnet(x: Tensor, a: nn.Module, norm: nn.Module, b: nn.Module) -> Tensor:
     return b(z)
 
 
-def _part_detached(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
-    return b(a(x).tanh() * a(x).detach())
-
-
 def _blind(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
     z = a(x).tanh()
     with torch.no_grad():
