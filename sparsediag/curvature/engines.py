@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -16,7 +15,7 @@ from sparsediag.core.rng import stream
 from sparsediag.curvature.recorder import CannotRecord
 from sparsediag.curvature.tape import Tape
 
-Mode = Literal["auto", "fastest", "tape", "retained", "compiled"]
+Mode = Literal["auto", "tape", "retained", "compiled"]
 
 
 class Engine(Protocol):
@@ -64,7 +63,7 @@ ENGINES: dict[str, Callable[[BatchLoss, Sequence[Tensor]], Any]] = {
 
 
 def choose_mode(batch: BatchLoss, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix) -> Mode:
-    """Return the mode that was asked for, or the best one; see `Curvature`.
+    """Return the mode that was asked for, or the better one for "auto"; see `Curvature`.
 
     Raises:
         ValueError: If the mode fails on this network, or its product differs from that of double
@@ -74,45 +73,24 @@ def choose_mode(batch: BatchLoss, weights: Sequence[Tensor], *, mode: Mode, matr
     generator = stream("curvature probe")
     vector = [torch.randn(w.shape, generator=generator).to(w) for w in weights]
     try:
-        expected, retained_seconds = _time_product(DoubleBackward(batch, weights), vector, matrix)
+        expected = DoubleBackward(batch, weights).product(vector, matrix)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
         cause = " ".join(str(error).split())[:200]
         raise ValueError(f"the network cannot be differentiated twice: {cause}") from error
-    if mode == "retained":
-        return mode
-    name: Mode = "tape" if mode in ("auto", "fastest") else mode
     try:
-        engine = ENGINES[name](batch, weights)
-        product, seconds = _time_product(engine, vector, matrix)
-        problem = _compare(product, expected)
+        engine = ENGINES["tape" if mode == "auto" else mode](batch, weights)
+        problem = _compare(engine.product(vector, matrix), expected)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
-    if mode == name:
-        if problem:
-            raise ValueError(f"mode '{mode}' cannot do this network: {problem}; use mode='auto'")
-        return mode
-    better = not problem and (engine.convolves if mode == "auto" else seconds < retained_seconds)
-    return "tape" if better else "retained"
-
-
-def _time_product(
-    engine: Engine, vector: list[Tensor], matrix: Matrix
-) -> tuple[list[Tensor], float]:
-    """Return a product and the seconds that it takes; a quick one is run again, warm."""
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        product = engine.product(vector, matrix)
-        if vector[0].device.type == "cuda":
-            torch.cuda.synchronize(vector[0].device)
-        seconds = time.perf_counter() - start
-        if seconds > 0.05:
-            break
-    return product, seconds
+    if mode == "auto":
+        return "tape" if not problem and engine.convolves else "retained"
+    if problem:
+        raise ValueError(f"mode '{mode}' cannot do this network: {problem}; use mode='auto'")
+    return mode
 
 
 def _compare(product: Sequence[Tensor], expected: Sequence[Tensor]) -> str:

@@ -47,7 +47,7 @@ class Curvature:
             "retained" is double backward on a kept graph; "compiled" is double backward through
             torch.compile. Each is first checked against double backward on a few samples. "auto"
             takes the tape for networks with convolutions, whose double backward is slow, and
-            "retained" for others; "fastest" measures both, so its rounding may vary.
+            "retained" for others.
         memory: GiB that may be kept between products (default: half of the free memory).
         chunk: Samples at a time, if the loss is a mean over samples (default: as many as keep a
             CPU busy, or fit on a GPU).
@@ -83,8 +83,8 @@ class Curvature:
             raise ValueError(unknown_name("matrix", matrix, MATRICES))
         if norm not in ("none", "filter"):
             raise ValueError(unknown_name("norm", norm, ("none", "filter")))
-        if mode not in ("auto", "fastest", *ENGINES):
-            raise ValueError(unknown_name("mode of products", mode, ("auto", "fastest", *ENGINES)))
+        if mode not in ("auto", *ENGINES):
+            raise ValueError(unknown_name("mode of products", mode, ("auto", *ENGINES)))
         if problem.weights.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"the weights are {problem.weights.dtype}; need float32 or float64")
         if memory is not None and not memory >= 0:

@@ -42,23 +42,24 @@ class Landscape(Result):
     Attributes:
         loss: (points,), (lines, points), or (points, points) where `loss[i, j]` is at
             `axes[0, i]`, `axes[1, j]`. NaN or infinity where the loss overflows.
-        accuracy: Share of samples with the right class; NaN without classes, or if interpolated.
-        status: Of each point: 0 in another shard, 1 computed, 2 not finite, 3 interpolated.
+        accuracy: Share of correct samples; NaN without classes, or if interpolated.
+        status: 0 for a point in another shard, 1 computed, 2 not finite, 3 interpolated.
         axes: Coordinates along each direction, (dims, points), in `unit`s.
-        labels: What the directions are.
-        unit: With norm "filter", 1 moves every filter by its own norm.
-        centre: The loss at the weights themselves.
-        gram: Cosines between the directions.
-        lengths: Of the directions, in weight space.
-        curvature: u.Hu along the unit vector u of each direction; NaN if batch norm is measured.
-        held_out: Largest error of interpolation on points held back, of the range of the loss.
-        rounding: Largest error of a lower precision on some points, of the loss there.
-        stops: Names of nets on the plane or near it.
+        labels: Names of the directions.
+        unit: With norm "filter", a step of 1 changes every filter by its norm.
+        centre: The loss at the weights.
+        gram: Cosines between the directions, (dims, dims).
+        lengths: Lengths of the directions in weight space, (dims,).
+        curvature: u.Hu for the unit vector u of each direction, (dims,); NaN if the statistics of
+            batch norm are estimated.
+        held_out: Largest error of interpolation on held-out points, as a share of the range.
+        rounding: Largest relative error of a lower precision at some points.
+        stops: Names of the networks on the plane or near it.
         places: Their coordinates by least squares, (stops, dims).
         away: Their distances from the plane, (stops,).
-        losses: Their own losses, (stops,).
-        heights: The loss of the surface at their coordinates, (stops,).
-        doubts: What the doctor found before the first point.
+        losses: Their losses, (stops,).
+        heights: The loss on the plane at their coordinates, (stops,).
+        doubts: Findings about the network, its data and the directions.
     """
 
     loss: np.ndarray
@@ -87,16 +88,18 @@ class Landscape(Result):
 
     @property
     def findings(self) -> list[str]:
-        """Return what a person should know before believing the picture."""
+        """Findings to read before believing the picture."""
         if missing := (self.status == MISSING).sum():
             return [*self.doubts, f"{missing} points are in other shards"]
-        said = checks.check_grid(self.loss, self.centre, axes=len(self.axes))
+        findings = checks.check_grid(self.loss, self.centre, axes=len(self.axes))
         if len(self.away) and self.away.max() > 0.5 * np.ptp(self.places * self.lengths, 0).max():
-            said.append(f"nets lie up to {self.away.max():.3g} out of the plane; see their markers")
-        return [*self.doubts, *said]
+            findings.append(
+                f"networks are up to {self.away.max():.3g} away from the plane; see their markers"
+            )
+        return [*self.doubts, *findings]
 
     def table(self) -> list[dict[str, Any]]:
-        """Loss at the centre, the extremes of the grid and the stops."""
+        """Return the loss at the centre, at the stops and at the extremes of the grid."""
         rows = [_row("centre", self.centre, [0.0] * len(self.axes))]
         rows += map(_row, self.stops, self.losses, self.places)
         finite = np.where(np.isfinite(self.loss), self.loss, np.nan)
@@ -108,18 +111,18 @@ class Landscape(Result):
         mean = f"{np.nanmean(finite) - self.centre:.4g}"
         return [
             *rows,
-            _row("lowest", finite.flat[low], self._at(low)),
-            _row("highest", finite.flat[high], self._at(high)),
+            _row("lowest", finite.flat[low], self._coordinates(low)),
+            _row("highest", finite.flat[high], self._coordinates(high)),
             {"": "mean rise", "loss": mean, "at": "all"},
         ]
 
-    def _at(self, flat: np.intp) -> list[float]:
-        where = np.unravel_index(flat, self.loss.shape)[-len(self.axes) :]
-        return [axis[i] for axis, i in zip(self.axes, where, strict=True)]
+    def _coordinates(self, flat: np.intp) -> list[float]:
+        index = np.unravel_index(flat, self.loss.shape)[-len(self.axes) :]
+        return [axis[i] for axis, i in zip(self.axes, index, strict=True)]
 
     @property
     def barrier(self) -> float:
-        """Height of the loss between two nets on a line, above the higher end; NaN elsewhere."""
+        """Rise of the loss between two networks on a line above the higher end, else NaN."""
         if len(self.axes) != 1 or len(self.stops) != 2:
             return float("nan")
         (a, b), ends = np.sort(self.places[:, 0]), self.heights.max()
@@ -127,15 +130,15 @@ class Landscape(Result):
         return float(self.loss[between].max(initial=ends) - ends)
 
     def remarks(self) -> list[str]:
-        """Return how it was computed, and the doctor's findings."""
+        """Return how it was computed, and the findings."""
         computed = int(np.isin(self.status, (DONE, OVERFLOW)).sum())
         lines = [f"{computed} of {self.loss.size} points computed"]
         if (self.status == INTERPOLATED).any():
-            lines[0] += f", the others off by at most {self.held_out:.1%} where checked"
+            lines[0] += f", the others interpolated, off by {self.held_out:.1%} at most"
         if self.rounding:
-            lines.append(f"lower precision changed the loss by up to {self.rounding:.1e} of it")
+            lines.append(f"lower precision: largest relative error {self.rounding:.1e}")
         if not np.isnan(self.barrier):
-            lines.append(f"barrier between the nets: {self.barrier:.4g}")
+            lines.append(f"barrier between the networks: {self.barrier:.4g}")
         return [*lines, *(f"finding: {line}" for line in self.findings)]
 
     def plot(self, ax: Panel | None = None) -> Panel:
@@ -157,17 +160,17 @@ class Landscape(Result):
         return exports
 
     def surface(self) -> Figure:
-        """The loss as a surface to turn around, with the nets on it to play; curves in 1-D."""
+        """Return an interactive surface with an animation of the stops; curves in 1-D."""
         from sparsediag.plotting.landscape import animate
 
         return animate(self)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """The landscape whose shards these are.
+        """Return the landscape of these shards.
 
         Raises:
-            ValueError: If they are of different landscapes, or a point is in none of them.
+            ValueError: If they are of different landscapes, or a point is missing.
         """
         first = parts[0]
         if any(p.source != first.source or not np.isclose(p.centre, first.centre) for p in parts):
@@ -176,8 +179,8 @@ class Landscape(Result):
         return replace(first, loss=loss, accuracy=accuracy, status=status)
 
 
-def _row(name: str, loss: float, place: Iterable[float]) -> dict[str, Any]:
-    at = ", ".join(f"{round(float(x), 9) + 0.0:.3g}" for x in place)
+def _row(name: str, loss: float, coordinates: Iterable[float]) -> dict[str, Any]:
+    at = ", ".join(f"{round(float(x), 9) + 0.0:.3g}" for x in coordinates)
     return {"": name, "loss": f"{loss:.4g}", "at": at}
 
 
@@ -243,36 +246,36 @@ def landscape(
     resume: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Landscape:
-    """The loss at `weights + a d1 (+ b d2)` for a, b in [-span, span].
+    """Compute the loss at `weights + a d1 (+ b d2)` for a, b in [-span, span].
 
-    The directions lie on the live weights alone. By default they are Gaussian and normalised filter
-    by filter (Li et al., NeurIPS 2018, section 4), so that one unit is as long as the weights are.
+    The directions change the live weights only. By default they are Gaussian and normalised filter
+    by filter (Li et al., NeurIPS 2018, section 4): a step of 1 is as long as the weights.
 
     Args:
-        problem: The loss, or a `Plane` with directions of its own, to which the options from `dims`
-            to `lines` do not apply.
-        points: Grid points along each direction; an odd number has the weights as its centre.
-        span: How far to go each way, in units of the directions.
+        problem: The loss, or a `Plane`, for which the options from `dims` to `lines` are ignored.
+        points: Grid points along each direction; an odd number has the weights at its centre.
+        span: Distance each way, in units of the directions.
         dims: 1 for a line, 2 for a plane.
-        axes: "random", "gradient" (uphill, then a random one), or "eigenvectors" of the Hessian.
-        norm: How directions are scaled: filter, layer, weight or none.
-        include_1d: Whether biases and batch norm move too (default: with norm "none" only).
+        axes: "random", "gradient" (and a random one), or "eigenvectors" of the Hessian.
+        norm: Scale of the directions: filter, layer, weight or none.
+        include_1d: Whether biases and batch norm change too (default: with norm "none" only).
         orthogonal: Make the second direction orthogonal to the first, after normalisation.
         lines: Random lines, each with the next seed, instead of one (dims=1).
         seed: Seed of the first direction; the second has the next one.
-        statistics: Batch norm's own ("fixed", default for one net), or measured anew at each point
-            ("estimate", default between nets).
+        statistics: Of batch norm: the running ones ("fixed", default for one network), or
+            estimated at each point ("estimate", default between networks).
         precision: "bfloat16" is faster on some machines; its error is measured.
-        adaptive: Compute only as many points as a smooth surface needs, to `tol` of its range.
-        tol: Error that is good enough for the others.
+        adaptive: Compute as many points as a smooth surface needs, and interpolate the others.
+        tol: Accepted error of the interpolation, as a share of the range of the loss.
         shard: "2/4" for the second quarter of the points; see `Landscape.join`.
         jobs: Processes that share the points.
-        expected: The loss that the net is said to have on these samples; the doctor compares.
-        resume: File that keeps the points as they come; remove it once the result is saved.
+        expected: The loss that the training recorded for these samples; a difference is a finding.
+        resume: File that records the points, so that a killed computation can be resumed; remove
+            it after the result is saved.
         progress: Called as `progress(points, all)`.
 
     Raises:
-        ValueError: If the grid cannot be, or `resume` holds another landscape.
+        ValueError: If an option is invalid, or `resume` holds another landscape.
 
     >>> import torch
     >>> from torch import nn
