@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from sparsediag import Mask
+from sparsediag import Checkpoint, Mask
 
 X = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(2))
 BATCH = [(X, torch.arange(5) % 4)]
@@ -44,9 +44,7 @@ def random_mask(net: nn.Module, density: float = 0.3) -> Mask:
     """Return a random mask of every weight with two dimensions or more."""
     generator = torch.Generator().manual_seed(1)
     weights = {n: p for n, p in net.named_parameters() if p.dim() > 1}
-    return Mask(
-        {n: torch.rand(p.shape, generator=generator) < density for n, p in weights.items()}
-    )
+    return Mask({n: torch.rand(p.shape, generator=generator) < density for n, p in weights.items()})
 
 
 def masked(net: nn.Module, mask: Mask) -> nn.Module:
@@ -79,3 +77,8 @@ def beside(net: nn.Module, mask: Mask, end: str, dtype: torch.dtype = torch.floa
 def write(path: Path, payload: Any) -> Path:
     torch.save(payload, path)
     return path
+
+
+def load(folder: Path, payload: Payload) -> Checkpoint:
+    """Write a payload to a file and load it."""
+    return Checkpoint.load(write(folder / "net.pt", payload))

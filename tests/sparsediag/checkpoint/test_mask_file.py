@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from foreign import beside, dense, pruned, random_mask, write
 from torch import Tensor, nn
 
-from foreign import beside, dense, pruned, random_mask, write
 from sparsediag import Checkpoint, CheckpointError, Mask
 from sparsediag.checkpoint import mask_file
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from foreign import BATCH, X, dense, random_mask, write
 from PIL import Image
 from torch import nn
 
-from foreign import BATCH, X, dense, random_mask, write
 from sparsediag import Checkpoint, CheckpointError, Problem, activations
 from sparsediag.checkpoint import mask_file
 
