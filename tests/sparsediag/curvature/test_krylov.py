@@ -170,7 +170,7 @@ def test_a_symmetric_matrix_shows_no_asymmetry_and_another_does(block: int, rest
         assert low <= krylov.asymmetry <= high
 
 
-def test_the_asymmetry_does_not_hang_on_the_size_of_thesymmetric() -> None:
+def test_the_asymmetry_does_not_hang_on_the_size_of_the_matrix() -> None:
     a = symmetric(np.linspace(-3, 5, 60))
     draws = torch.randn(60, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     b, seen = a + 0.1 * (draws - draws.T), []

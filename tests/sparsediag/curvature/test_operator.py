@@ -161,12 +161,6 @@ def test_some_of_the_weights_give_a_block(name: str, globs: str, mode: str) -> N
     _close(curvature.gradient, cases.dense_gradient(problem)[chosen])
 
 
-def test_globs_name_different_blocks() -> None:
-    problem = cases.relu_cnn()
-    assert len({tuple(_chosen(problem, g).tolist()) for g in GLOBS}) == len(GLOBS)
-    assert _chosen(problem, "matrices").sum() == 27 + 54 + 6
-
-
 def test_a_net_of_dead_weights_only_has_an_empty_matrix() -> None:
     net = nn.Linear(5, 4, bias=False).double()
     mask = Mask({"weight": torch.zeros(4, 5, dtype=torch.bool)})
@@ -592,14 +586,6 @@ def test_a_product_again_is_the_same_to_the_bit(mode: str) -> None:
     curvature(u)
     assert torch.equal(curvature(v), kept)
     assert torch.equal(first, kept)
-
-
-def test_products_are_counted() -> None:
-    problem = cases.tanh_mlp()
-    curvature = Curvature(problem, chunk=3)
-    assert curvature.products == 0
-    for _ in range(3):
-        curvature(problem.weights)
     assert curvature.products == 3
 
 
@@ -689,12 +675,6 @@ def test_a_failure_of_the_net_comes_through_and_leaves_the_modes() -> None:
 
 
 # nets that are particular
-
-
-def test_a_net_that_views_images_as_vectors_works() -> None:
-    problem = Problem(cases.Viewing().double(), cases.classes((5,), (3, 6, 6), 3))
-    v = _vector(problem)
-    torch.testing.assert_close(Curvature(problem)(v), problem.hvp(v), rtol=0, atol=1e-12)
 
 
 def test_a_product_that_is_over_is_forgotten() -> None:

@@ -497,7 +497,6 @@ def _fc(inputs: int, outputs: int) -> nn.Module:
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "resnet block": lambda: Lambda(_resnet, _fc(4, 4), nn.BatchNorm1d(4), _fc(4, 3)),
-    "in-place relu": lambda: nn.Sequential(_fc(4, 5), nn.ReLU(inplace=True), _fc(5, 3)),
     "detached": lambda: Lambda(
         lambda x, a, b: b(a(x).tanh() * a(x).detach()), _fc(4, 4), _fc(4, 3)
     ),

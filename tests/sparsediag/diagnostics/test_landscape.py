@@ -100,9 +100,6 @@ def test_the_axes_go_from_minus_span_to_span(points: int, span: float) -> None:
     assert (0 in found.axes[0]) == (points % 2 == 1)
 
 
-# the mask
-
-
 # what it does not depend on, and leaves alone
 
 

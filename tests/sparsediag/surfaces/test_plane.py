@@ -246,16 +246,6 @@ def test_weights_are_found_and_how_far_they_lie_off(
     assert away == pytest.approx(0.7)
 
 
-def test_weights_are_found_beside_a_line() -> None:
-    vectors = torch.zeros(1, 15, dtype=torch.float64)
-    vectors[0, 0] = 2
-    on = made(vectors)
-    weights = on.problem.weights.clone()
-    weights[:3] += torch.tensor([3, 4, 12])
-    at, away = on.project(weights)
-    assert (at.tolist(), away) == ([1.5], pytest.approx(160**0.5))
-
-
 def test_stops_are_found_in_order() -> None:
     problem = cases.tanh_mlp()
     d = directions.orthogonalise(gaussian(3, problem.size))
