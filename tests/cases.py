@@ -271,9 +271,9 @@ def regression(counts: tuple[int, ...], shape: tuple[int, ...], outputs: int) ->
     ]
 
 
-def coins(net: nn.Module, density: float) -> Mask:
+def coins(net: nn.Module, density: float, seed: int = 3) -> Mask:
     """A mask of coin flips over every weight with two dimensions or more."""
-    g = torch.Generator().manual_seed(3)
+    g = torch.Generator().manual_seed(seed)
     weights = {n: p for n, p in net.named_parameters() if p.dim() > 1}
     return Mask({n: torch.rand(p.shape, generator=g) < density for n, p in weights.items()})
 

@@ -6,9 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
 
-from sparsediag import Landscape
+from sparsediag import Landscape, Problem
 from sparsediag.surfaces.directions import grid_axis
+
+
+def exploding() -> Problem:
+    """Two layers in float32, whose loss overflows far away."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    return Problem(net, [(torch.ones(2, 2), torch.ones(2, 2))], loss=F.mse_loss)
 
 
 def holding(loss: np.ndarray, axes: np.ndarray, **fields: Any) -> Landscape:

@@ -12,7 +12,7 @@ import cases
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from surfaces import exploding
 from torch import Tensor, nn
 
 from sparsediag import Landscape, Problem, interpolate, landscape
@@ -31,13 +31,6 @@ def slope(dims: int = 2) -> Problem:
     x = d1 - (d1 @ d2) / (d2 @ d2) * d2
     pair = (x / (x @ d1), torch.zeros(1))
     return Problem(like.net, [(pair[0][None], pair[1])], loss=lambda outputs, _: outputs.mean())
-
-
-def exploding() -> Problem:
-    """Two layers in float32, whose loss overflows far away."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    return Problem(net, [(torch.ones(2, 2), torch.ones(2, 2))], loss=F.mse_loss)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import cases
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from surfaces import exploding
 from torch import nn
 
 from sparsediag import CheckpointError, Problem
@@ -35,14 +35,6 @@ def _survey(problem: Problem, points: int = 5, span: float = 1.0, **options: Any
     given = {key: options.pop(key) for key in ("statistics", "precision") if key in options}
     evaluator = LossEvaluator(plane(problem), **given)
     return evaluate_grid(evaluator, evaluator.plane.grid(points, span)[1], **options)
-
-
-def _exploding() -> Problem:
-    """Two layers in float32, whose loss overflows far away."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    return Problem(net, [(torch.ones(2, 2), torch.ones(2, 2))], loss=F.mse_loss)
 
 
 def _single() -> Problem:
@@ -119,7 +111,7 @@ def test_the_statistics_are_those_asked_for() -> None:
 
 
 def test_a_loss_that_is_not_finite_has_its_own_status() -> None:
-    found = _survey(_exploding(), 5, 1e30)
+    found = _survey(exploding(), 5, 1e30)
     assert found.status[2, 2] == DONE
     assert (found.status == np.where(np.isfinite(found.loss), DONE, OVERFLOW)).all()
     assert (found.status == OVERFLOW).sum() > 5
@@ -267,8 +259,8 @@ def test_an_adaptive_survey_keeps_all_that_was_computed(tmp_path: Path, calls: l
 
 
 def test_an_adaptive_survey_that_overflows_is_whole() -> None:
-    found = _survey(_exploding(), 15, 1e30, adaptive=True)
-    whole = _survey(_exploding(), 15, 1e30)
+    found = _survey(exploding(), 15, 1e30, adaptive=True)
+    whole = _survey(exploding(), 15, 1e30)
     assert _same(found, whole)
     assert found.held_out == 0
 
@@ -303,7 +295,7 @@ def test_the_error_of_a_lower_precision_is_measured(options: dict[str, Any]) -> 
     assert exact.rounding == 0
 
 
-@pytest.mark.parametrize("make", [_perfect, _exploding])
+@pytest.mark.parametrize("make", [_perfect, exploding])
 def test_the_error_of_a_lower_precision_is_finite(make: Callable[[], Problem]) -> None:
-    found = _survey(make(), 3, 1e30 if make is _exploding else 1e-3, precision="bfloat16")
+    found = _survey(make(), 3, 1e30 if make is exploding else 1e-3, precision="bfloat16")
     assert 0 <= found.rounding < 0.1

@@ -8,7 +8,7 @@ import cases
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparsediag import Mask, Problem, interpolate, pca_plane
 from sparsediag.core.rng import stream
@@ -26,12 +26,6 @@ KINDS: dict[str, tuple[float | None, ...]] = {  # densities of three nets
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def coins(net: nn.Module, density: float, seed: int) -> Mask:
-    g = stream("test", seed)
-    weights = {n: p for n, p in net.named_parameters() if p.dim() > 1}
-    return Mask({n: torch.rand(p.shape, generator=g) < density for n, p in weights.items()})
-
-
 def nets(kind: str = "dense", case: str = "tanh_mlp") -> list[Problem]:
     """Three nets of other weights and masks; what their masks kill is not zero in them."""
     problems = []
@@ -42,7 +36,7 @@ def nets(kind: str = "dense", case: str = "tanh_mlp") -> list[Problem]:
         with torch.no_grad():
             for p in net.parameters():
                 p.add_(torch.randn(p.shape, generator=stream("test", seed)), alpha=0.5)
-        mask = None if density is None else coins(net, density, seed)
+        mask = None if density is None else cases.coins(net, density, seed)
         problems.append(problem.replace(net=net, mask=mask))
     return problems
 
@@ -105,7 +99,7 @@ def test_the_loss_in_the_intersection_is_that_of_the_first_net_without_the_rest(
 
 def test_one_mask_in_common_stays() -> None:
     problems = nets("dense")
-    mask = coins(problems[0].net, 0.5, 9)
+    mask = cases.coins(problems[0].net, 0.5, 9)
     common, _ = common_coordinates([p.replace(mask=mask) for p in problems])
     assert common.mask == mask
 
