@@ -153,7 +153,10 @@ def test_a_crash_costs_one_section(tmp_path: Path) -> None:
 
 
 def test_a_section_that_runs_out_of_time(tmp_path: Path) -> None:
-    code, rows = call(tmp_path, "smoke", "--seconds", "0.5")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\nif 'tests.gpu.section' in sys.orig_argv:\n    time.sleep(60)\n"
+    )
+    code, rows = call(tmp_path, "smoke", "--seconds", "0.5", path=str(tmp_path))
     assert code == 1
     assert [row["status"] for row in rows] == ["error"]
     assert "out of time" in rows[0]["note"]
