@@ -168,8 +168,8 @@ def certify(
 def _orthonormalise(gram: np.ndarray, v: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:
     """Return an orthonormal basis of the space of `v`, and its products."""
     squares, rotation = np.linalg.eigh(gram)
-    kept = squares > 1e-2
-    mix = np.ascontiguousarray((rotation[:, kept] / np.sqrt(squares[kept])).T)
+    significant = squares > 1e-2
+    mix = np.ascontiguousarray((rotation[:, significant] / np.sqrt(squares[significant])).T)
     return torch.from_numpy(mix).to(v) @ v, torch.from_numpy(mix).to(v) @ hv
 
 

@@ -202,14 +202,14 @@ class Krylov:
     def _drop_rounding(self) -> None:
         """Remove the rows of F that are only rounding since the basis grew."""
         lengths = np.sqrt(self._gram.diagonal())
-        kept = lengths > 10 * self.eps * self.norm
-        kept[len(kept) - self._newest :] = True
-        if not kept.all():
-            index = torch.from_numpy(np.flatnonzero(kept)).to(self._rows.device)
+        significant = lengths > 10 * self.eps * self.norm
+        significant[len(significant) - self._newest :] = True
+        if not significant.all():
+            index = torch.from_numpy(np.flatnonzero(significant)).to(self._rows.device)
             self._outside = self._outside[index]
-            self._coupling = self._coupling[:, kept]
-            self._gram = self._gram[np.ix_(kept, kept)]
-            self._first_lengths = self._first_lengths[kept]
+            self._coupling = self._coupling[:, significant]
+            self._gram = self._gram[np.ix_(significant, significant)]
+            self._first_lengths = self._first_lengths[significant]
 
 
 def row_products(a: Tensor, b: Tensor) -> Tensor:
