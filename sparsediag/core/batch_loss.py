@@ -1,4 +1,4 @@
-"""Batch loss: the loss of one batch as a function of the weights, in two parts."""
+"""The loss of one batch as a function of the weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Matrix = Literal["hessian", "gauss-newton", "fisher"]
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """The loss of one batch as a function of the weights: weights -> outputs -> loss.
+    """Two functions, weights -> outputs and outputs -> loss.
 
     Attributes:
-        outputs: From the weights, a list of tensors.
-        loss: From the outputs, the mean over the samples.
+        outputs: Maps the weights, a list of tensors, to the outputs.
+        loss: Maps the outputs to the mean loss over the samples.
         samples: Number of samples in the batch.
     """
 
@@ -26,17 +26,17 @@ class BatchLoss:
     samples: int
 
     def check_matrix(self, outputs: Any, matrix: Matrix) -> None:
-        """Refuse outputs from which a matrix cannot be made."""
+        """Check that the matrix is defined for these outputs."""
         if matrix != "hessian" and not isinstance(outputs, Tensor):
             kind = type(outputs).__name__
             raise ValueError(f"the net's output is a {kind}; matrix='{matrix}' needs one tensor")
         if matrix == "fisher" and len(outputs) != self.samples:
             raise ValueError(
                 f"the net's output has {len(outputs)} rows for {self.samples} samples; "
-                "matrix='fisher' needs one for each"
+                "matrix='fisher' needs one row for each sample"
             )
 
-    def fisher_product(self, slope: Tensor, change: Tensor) -> Tensor:
-        """Apply the outer product of each sample's gradient to a change of the outputs."""
-        along = (slope * change).reshape(len(slope), -1).sum(1) * self.samples
-        return slope * along.view(-1, *[1] * (slope.dim() - 1))
+    def fisher_product(self, gradient: Tensor, tangent: Tensor) -> Tensor:
+        """Multiply a tangent of the outputs by the outer product of each sample's gradient."""
+        inner = (gradient * tangent).reshape(len(gradient), -1).sum(1) * self.samples
+        return gradient * inner.view(-1, *[1] * (gradient.dim() - 1))

@@ -1,12 +1,13 @@
 """Batches: the samples that a loss is measured on, in memory and the same at every reading.
 
 A batch is a pair (inputs, targets). Inputs are a tensor, a tuple (positional arguments of the net)
-or a dict (keywords of it); targets are what the loss takes: a tensor, some of them, or None.
+or a dict (keyword arguments); targets are what the loss takes: a tensor, several tensors, or None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 import torch
@@ -15,51 +16,48 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, RandomSampler
 
 Batch = tuple[Any, Any]
-UNLIKE = (
-    "A Problem needs fixed batches: pass shuffle=False and no augmentation, or a list of some: "
+NEED_FIXED = (
+    "A Problem needs fixed batches: pass shuffle=False and no augmentation, or a list of batches: "
     "list(itertools.islice(loader, 8))"
 )
 
 
 def materialize(batches: Iterable[Any], device: torch.device) -> list[Batch]:
-    """The batches in memory on `device`, as pairs.
+    """Return the batches as a list of pairs in memory on `device`.
 
     Anything but a list or tuple is read twice, so that a loader that shuffles or augments is
-    caught before it ruins a Hessian. A dict is a pair of itself and its `labels`.
+    noticed. A dict becomes a pair of itself and its `labels`.
 
     Raises:
-        ValueError: If there is no batch, one is no pair, or a second reading gives others.
+        ValueError: If there is no batch, one is not a pair, or a second reading gives others.
 
     >>> len(materialize([(torch.zeros(2, 3), torch.zeros(2))], torch.device("cpu")))
     1
     """
     if isinstance(batches, DataLoader) and isinstance(batches.sampler, RandomSampler):
-        raise ValueError(f"the loader shuffles (its sampler is a RandomSampler). {UNLIKE}")
-    kept = [tree_map(as_pair(batch), lambda t: t.to(device)) for batch in batches]
-    if not kept:
+        raise ValueError(f"the loader shuffles (its sampler is a RandomSampler). {NEED_FIXED}")
+    pairs = [tree_map(as_pair(batch), lambda t: t.to(device)) for batch in batches]
+    if not pairs:
         raise ValueError("no batches came; need at least one pair (inputs, targets)")
-    for i, batch in enumerate(kept):
-        rows = tensors_in(batch[1]) or tensors_in(batch[0])
-        if not rows or rows[0].dim() == 0 or len(rows[0]) == 0:
+    for i, (x, y) in enumerate(pairs):
+        found = tensors_in(y) or tensors_in(x)
+        if not found or found[0].dim() == 0 or len(found[0]) == 0:
             raise ValueError(f"batch {i} has no targets; need one for each sample of a batch")
     if isinstance(batches, list | tuple):
-        return kept
-    again = 0
-    for again, batch in enumerate(batches, 1):
-        if again > len(kept) or not _equal(kept[again - 1], as_pair(batch)):
-            again = -1
-            break
-    if again == 0:
+        return pairs
+    second = map(as_pair, batches)
+    if (first := next(second, None)) is None:
         raise ValueError("the batches can be read only once; give a list or a loader")
-    if again != len(kept):
+    if not all(_equal(*both) for both in zip_longest(pairs, chain([first], second))):
         raise ValueError(
-            f"two readings of the loader gave different batches: it shuffles or augments. {UNLIKE}"
+            f"two readings of the loader gave different batches: it shuffles or augments. "
+            f"{NEED_FIXED}"
         )
-    return kept
+    return pairs
 
 
 def as_pair(batch: Any) -> Batch:
-    """A batch as (inputs, targets).
+    """Return a batch as (inputs, targets).
 
     >>> as_pair({"input_ids": 1, "labels": 2})
     ({'input_ids': 1, 'labels': 2}, 2)
@@ -70,7 +68,7 @@ def as_pair(batch: Any) -> Batch:
         size = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
         raise ValueError(
             f"a batch is a {type(batch).__name__}{size}; need pairs (inputs, targets) in a list: "
-            "several inputs as ((a, b), targets), none of targets as (inputs, None), or a dict"
+            "several inputs as ((a, b), targets), no targets as (inputs, None), or a dict"
         )
     x, y = (dict(part) if isinstance(part, Mapping) else part for part in batch)
     if not tensors_in(x):
@@ -79,24 +77,24 @@ def as_pair(batch: Any) -> Batch:
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
-    """All tensors in a tensor, a tuple, a dict, or some of these in one another."""
+    """Return all tensors in a tensor, a tuple, a dict, or a nesting of these."""
     return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
 
 
 def tree_map(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same with every tensor changed."""
+    """Return the tree with `change` applied to every tensor."""
     return pytree.tree_map_only(Tensor, change, tree)
 
 
 def call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs as the positional arguments and the keywords of a net."""
+    """Return the positional and the keyword arguments that pass these inputs to a net."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
 
 
 def num_samples(batch: Batch) -> int:
-    """Number of samples: the length of the targets, or of the inputs where there are none."""
+    """Return the number of samples: the length of the targets, else of the inputs."""
     return len((tensors_in(batch[1]) or tensors_in(batch[0]))[0])
 
 
@@ -106,24 +104,28 @@ def is_per_sample(batch: Batch) -> bool:
 
 
 def select_samples(batch: Batch, which: slice) -> Batch:
-    """Some samples of an even batch."""
+    """Return some samples of a batch for which `is_per_sample` holds."""
     x, y = tree_map(batch, lambda t: t[which])
     return x, y
 
 
 def max_chunk(batches: Sequence[Batch], numbers: int) -> int:
-    """Return the number of samples with about this many input numbers.
+    """Return the number of samples whose inputs have about this many numbers.
 
-    A net makes much more of a token than one number: of these no more than the largest batch.
+    Inputs of integers (tokens) become much larger inside a net, so of these at most the size of
+    the largest batch.
     """
-    most = max(map(num_samples, batches))
     inputs = tensors_in(batches[0][0])
     fits = max(1, numbers * num_samples(batches[0]) // max(1, sum(t.numel() for t in inputs)))
-    return fits if all(t.is_floating_point() for t in inputs) else min(fits, most)
+    return (
+        fits
+        if all(t.is_floating_point() for t in inputs)
+        else min(fits, max(map(num_samples, batches)))
+    )
 
 
 def rechunk(batches: Sequence[Batch], samples: int) -> list[Batch]:
-    """The same samples in chunks of at most so many: small batches joined, large ones split.
+    """Return the same samples in batches of at most `samples`: join small ones, split large ones.
 
     >>> [len(y) for _, y in rechunk([(torch.zeros(n, 3), torch.zeros(n)) for n in (2, 3, 9)], 5)]
     [5, 5, 4]
@@ -136,46 +138,44 @@ def rechunk(batches: Sequence[Batch], samples: int) -> list[Batch]:
             and num_samples(chunks[-1]) + num_samples(batch) <= samples
             and _alike(chunks[-1], batch)
         ):
-            joined = pytree.tree_map(_cat, chunks.pop(), batch)
+            joined = pytree.tree_map(_concatenate, chunks.pop(), batch)
         starts = range(0, num_samples(joined), samples)
         chunks += [select_samples(joined, slice(i, i + samples)) for i in starts]
     return chunks
 
 
 def is_separable(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]) -> bool:
-    """Return whether the gradient of some samples is the mean of their gradients apart.
+    """Return whether the gradient of a few samples is the mean of the gradients of their halves.
 
-    The samples are taken from all over, since their order may have a meaning. A net that cannot
-    do with a part of a batch, as one of a graph, is one whose samples see each other.
+    The samples are spread over all batches, since they may be sorted. A net that fails on a part
+    of a batch, such as one on a graph, does not treat samples independently.
     """
-    some = batches[:: -(-len(batches) // 8)]
-    each = -(-8 // len(some))
-    taken = [
-        select_samples(
-            select_samples(b, slice(None, None, max(1, num_samples(b) // each))), slice(each)
-        )
-        for b in some
+    spread = batches[:: -(-len(batches) // 8)]
+    per_batch = -(-8 // len(spread))
+    strided = [
+        select_samples(b, slice(None, None, max(1, num_samples(b) // per_batch))) for b in spread
     ]
-    few = max(rechunk(taken, 8)[:2], key=num_samples)
-    half = (num_samples(few) + 1) // 2
-    if half == num_samples(few):
+    probes = rechunk([select_samples(b, slice(per_batch)) for b in strided], 8)
+    probe = max(probes[:2], key=num_samples)
+    half = (num_samples(probe) + 1) // 2
+    if half == num_samples(probe):
         return sum(map(num_samples, batches)) == 1
     try:
-        whole, parts = gradient([few]), gradient(rechunk([few], half))
+        whole, halves = gradient([probe]), gradient(rechunk([probe], half))
     except torch.OutOfMemoryError:
         raise
     except Exception:
         return False
-    close = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + parts.norm())
-    return bool((whole - parts).norm() <= close)
+    tolerance = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + halves.norm())
+    return bool((whole - halves).norm() <= tolerance)
 
 
-def _cat(one: Any, two: Any) -> Any:
+def _concatenate(one: Any, two: Any) -> Any:
     return torch.cat((one, two)) if isinstance(one, Tensor) else one
 
 
 def _alike(one: Batch, two: Batch) -> bool:
-    """Return whether two batches can be joined."""
+    """Return whether two batches can be concatenated."""
     return _match(one, two, lambda t, u: t.shape[1:] == u.shape[1:] and t.dtype == u.dtype)
 
 
@@ -184,7 +184,7 @@ def _equal(one: Batch, two: Batch) -> bool:
 
 
 def _match(one: Batch, two: Batch, same: Callable[[Tensor, Tensor], bool]) -> bool:
-    """Return whether two batches have the same form, the same tensors in it, and all else equal."""
+    """Return whether two batches have the same structure, and `same` tensors in it."""
     (a, form), (b, other) = pytree.tree_flatten(one), pytree.tree_flatten(two)
     return form == other and all(
         isinstance(t, Tensor) and same(t, u) if isinstance(u, Tensor) else t == u

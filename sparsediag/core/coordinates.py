@@ -1,6 +1,6 @@
 """Live coordinates: the weights of a net that may move, as one flat vector.
 
-A dead weight has no coordinate, so nothing written in these coordinates can revive it.
+A dead weight has no coordinate, so no vector can revive it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from sparsediag.core.mask import Mask
 
 @dataclass(frozen=True, eq=False)
 class LiveCoordinates:
-    """The order of a net's live weights in a flat vector.
+    """The positions of a net's live weights in a flat vector.
 
     Attributes:
-        shapes: Name -> shape of every parameter that moves, in the net's order.
-        index: Positions of the live weights among all weights, (size,); None where all live.
+        shapes: Name -> shape of each parameter that moves, in the net's order.
+        index: Positions of the live weights among all weights, (size,); None if all are alive.
 
     >>> net = nn.Linear(2, 1)
     >>> live = LiveCoordinates.of(net, Mask({"weight": torch.tensor([[True, False]])}))
@@ -37,10 +37,10 @@ class LiveCoordinates:
 
     @classmethod
     def of(cls, net: nn.Module, mask: Mask | None, params: str | None = None) -> LiveCoordinates:
-        """The live coordinates of `net` under `mask` (None: every trainable weight).
+        """Return the live coordinates of `net` under `mask` (None: every trainable weight).
 
-        `params` narrows them to names that match one of some globs, parted by commas; "matrices"
-        stands for the weights of two dimensions or more, those of convolutions and linear layers.
+        `params` restricts them to names that match one of the comma-separated globs; "matrices"
+        selects weights of two dimensions or more, those of convolutions and linear layers.
         """
         trained = {n: p for n, p in net.named_parameters() if p.requires_grad}
         if not trained:
@@ -74,46 +74,48 @@ class LiveCoordinates:
         return sum(shape.numel() for shape in self.shapes.values())
 
     def check(self, vector: Tensor) -> None:
-        """Refuse what is no vector of these coordinates."""
+        """Check that a vector has one number for each live weight."""
         if vector.shape != (self.size,):
             raise ValueError(
-                f"a vector of shape {tuple(vector.shape)} came; need ({self.size},), "
+                f"the vector has shape {tuple(vector.shape)}; need ({self.size},), "
                 "one number for each live weight"
             )
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """Vector (size,) -> tensors by name in the net's shapes, exactly 0 where dead."""
+        """Return the tensors of a vector (size,) by name, in the net's shapes, 0 where dead."""
         self.check(vector)
         if self.index is not None:
             vector = vector.new_zeros(self._numel).index_copy_(0, self.index, vector)
-        parts = vector.split([shape.numel() for shape in self.shapes.values()])
+        return self._views(vector)
+
+    def _views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return views of a vector of all weights, dead ones too, by name."""
+        parts = flat.split([shape.numel() for shape in self.shapes.values()])
         return {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
 
     def join(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Tensors by name -> vector (size,); entries at dead weights are dropped, and a name that
-        is left out counts as 0.
-        """  # noqa: D205
+        """Return the vector (size,) of named tensors.
+
+        Entries of dead weights are dropped, and names that are left out count as 0.
+        """
         if not tensors:
-            raise ValueError("no tensors came; need at least one, by the name of its weight")
+            raise ValueError("no tensors came; need at least one, under the name of its weight")
         for name, tensor in tensors.items():
             if name not in self.shapes:
                 raise ValueError(unknown_name("trainable weight", name, self.shapes))
             if tensor.shape != self.shapes[name]:
-                came, need = tuple(tensor.shape), tuple(self.shapes[name])
-                raise ValueError(f"the tensor for '{name}' is {came}, the weight is {need}")
+                shape, need = tuple(tensor.shape), tuple(self.shapes[name])
+                raise ValueError(f"the tensor for '{name}' is {shape}, the weight is {need}")
         like = next(iter(tensors.values()))
         dtype = reduce(torch.promote_types, [t.dtype for t in tensors.values()])
         flat = torch.zeros(self._numel, dtype=dtype, device=like.device)
-        parts = flat.split([shape.numel() for shape in self.shapes.values()])
-        places = {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
-        torch._foreach_copy_(
-            [places[name] for name in tensors],
-            [t.detach().to_dense() for t in tensors.values()],  # sparse: of embeddings
-        )
+        views = self._views(flat)
+        dense = [t.detach().to_dense() for t in tensors.values()]  # embeddings may be sparse
+        torch._foreach_copy_([views[name] for name in tensors], dense)
         return flat if self.index is None else flat[self.index]
 
     def bits(self) -> np.ndarray:
-        """Which weights are live, in the net's order, eight a byte; empty where all are."""
+        """Return the live weights as packed bits, in the net's order; empty if all are alive."""
         if self.index is None:
             return np.zeros(0, np.uint8)
         alive = np.zeros(self._numel, bool)
@@ -121,7 +123,7 @@ class LiveCoordinates:
         return np.packbits(alive)
 
     def counts(self) -> dict[str, int]:
-        """Live weights of each tensor, by name."""
+        """Return the number of live weights of each tensor, by name."""
         if self.index is None:
             return {n: s.numel() for n, s in self.shapes.items()}
         ends = torch.tensor([s.numel() for s in self.shapes.values()]).cumsum(0)
@@ -130,7 +132,7 @@ class LiveCoordinates:
 
 
 def accumulate(total: list[Tensor] | None, parts: Sequence[Tensor], share: float) -> list[Tensor]:
-    """The total (None: nothing yet) and a share of the parts."""
+    """Return `total + share * parts`, added in place; a total of None counts as 0."""
     if total is None:
         return list(torch._foreach_mul(list(parts), share))
     torch._foreach_add_(total, list(parts), alpha=share)
@@ -138,20 +140,20 @@ def accumulate(total: list[Tensor] | None, parts: Sequence[Tensor], share: float
 
 
 def frozen_state(net: nn.Module, live: LiveCoordinates, mask: Mask | None) -> dict[str, Tensor]:
-    """Return the buffers and the frozen weights, masked too."""
+    """Return copies of the buffers and of the (masked) frozen weights, by name."""
     frozen = {name: p for name, p in net.named_parameters() if name not in live.shapes}
-    kept = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
+    state = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
     for name, m in (mask or {}).items():
         if name in frozen:
-            kept[name].masked_fill_(~m.to(kept[name].device), 0)
-    return kept
+            state[name].masked_fill_(~m.to(state[name].device), 0)
+    return state
 
 
 def possibly_written(net: nn.Module, *, batch_norm: str) -> set[str]:
-    """Return the names of the buffers and frozen weights that a pass may write into.
+    """Return the names of the tensors that a forward pass may write into.
 
-    Torch's own layers write none in evaluation mode; batch norms in training mode do. Of other
-    classes nothing is known.
+    Torch's own layers write none in evaluation mode, but batch norms do in training mode. Other
+    classes may write into all of theirs.
     """
     ids = {
         id(t)
@@ -166,6 +168,6 @@ def possibly_written(net: nn.Module, *, batch_norm: str) -> set[str]:
 def placement(
     weights: Mapping[str, Tensor], like: Tensor
 ) -> dict[str, tuple[torch.device, torch.dtype]]:
-    """Where and how exact the weights are that are so otherwise than one vector of them all."""
-    own = {name: (w.device, w.dtype) for name, w in weights.items()}
-    return {name: kind for name, kind in own.items() if kind != (like.device, like.dtype)}
+    """Return the device and dtype of each weight for which they differ from those of `like`."""
+    kinds = {name: (w.device, w.dtype) for name, w in weights.items()}
+    return {name: kind for name, kind in kinds.items() if kind != (like.device, like.dtype)}

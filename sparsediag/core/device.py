@@ -1,4 +1,4 @@
-"""The device that computes, and its free memory."""
+"""Select the device to compute on, and measure its free memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" is the first GPU if there is one, else the CPU.
+    """Return the device called `name`; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: If there is no such device here.
+        ValueError: If this machine has no such device.
 
     >>> select_device("cpu")
     device(type='cpu')
@@ -26,14 +26,14 @@ def select_device(name: str = "auto") -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device '{name}': need auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("CUDA was asked for and is not available here; use --device cpu.")
+        raise ValueError("CUDA was asked for and is not available; use --device cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"{name} was asked for; there are {torch.cuda.device_count()} GPUs here.")
+        raise ValueError(f"{name} was asked for; there are {torch.cuda.device_count()} GPUs.")
     return device
 
 
 def with_index(device: torch.device | str) -> torch.device:
-    """Return the device with the number of its GPU: "cuda" is the current one.
+    """Return the device with its index: "cuda" is the current GPU.
 
     >>> with_index("cpu")
     device(type='cpu')
@@ -44,7 +44,7 @@ def with_index(device: torch.device | str) -> torch.device:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes of memory that are free now.
+    """Return the free memory in bytes.
 
     >>> free_memory(torch.device("cpu")) > 0
     True
@@ -52,12 +52,12 @@ def free_memory(device: torch.device) -> float:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + cached)
-    room = [2.0 * 2**30]  # where the system does not tell
+    limits = [2.0 * 2**30]  # if the system gives no number
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        room = [1024.0 * next(int(n.split()[1]) for n in lines if n.startswith("MemAvailable"))]
+        limits = [1024.0 * next(int(n.split()[1]) for n in lines if n.startswith("MemAvailable"))]
     with suppress(OSError, ValueError):  # a container may allow less
         group = Path("/sys/fs/cgroup")
-        most, used = ((group / f"memory.{n}").read_text() for n in ("max", "current"))
-        room.append(float(most) - float(used))
-    return max(0.0, min(room))
+        limit, used = ((group / f"memory.{n}").read_text() for n in ("max", "current"))
+        limits.append(float(limit) - float(used))
+    return max(0.0, min(limits))

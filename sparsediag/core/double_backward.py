@@ -1,4 +1,4 @@
-"""Double backward: Hessian products by a second backward pass, the reference for the tape."""
+"""Hessian products by a second backward pass, the reference that the tape is checked against."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ Tensors = Sequence[Tensor]
 
 
 class DoubleBackward:
-    """Double backward: a second backward pass through the graph of the gradient, which is kept."""
+    """Products by differentiating the gradient, whose graph is kept in memory.
+
+    Attributes:
+        gradient: Of the loss, a tensor for each weight.
+        nbytes: Memory that the graph holds.
+    """
 
     def __init__(self, batch: BatchLoss, weights: Tensors) -> None:
         self.batch = batch
-        held: dict[int, int] = {}
+        saved: dict[int, int] = {}  # address -> bytes
 
         def count(t: Tensor) -> Tensor:
-            held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
             return t
 
         self.leaves = [w.detach().requires_grad_() for w in weights]
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            self.slopes = _slopes(batch.loss(batch.outputs(self.leaves)), self.leaves)
-        self.nbytes = sum(held.values())
-        self.gradient = [s.detach() for s in self.slopes]
+            loss = batch.loss(batch.outputs(self.leaves))
+            self._gradient = _differentiable_grad(loss, self.leaves)
+        self.nbytes = sum(saved.values())
+        self.gradient = [g.detach() for g in self._gradient]
 
     def product(self, directions: Tensors, matrix: Matrix = "hessian") -> list[Tensor]:
-        """The matrix times a vector, both as a tensor for each weight.
+        """Return the matrix times a vector, both as one tensor for each weight.
 
         Raises:
             ValueError: If the net's outputs do not allow the matrix (see `BatchLoss`).
         """
         if matrix == "hessian":
-            return _along(self.slopes, self.leaves, directions)
+            return _vjp(self._gradient, self.leaves, directions)
         with torch.enable_grad():
             outputs = self.batch.outputs(self.leaves)
             self.batch.check_matrix(outputs, matrix)
             z = outputs.detach().requires_grad_()
             u = torch.zeros_like(z, requires_grad=True)
             # J^T u is linear in u, so the transpose of its derivative by u is J
-            (change,) = _along(_slopes(outputs, self.leaves, u), [u], directions)
-            slope = _slopes(self.batch.loss(z.clone()), [z])
+            (tangent,) = _vjp(_differentiable_grad(outputs, self.leaves, u), [u], directions)
+            gradient = _differentiable_grad(self.batch.loss(z.clone()), [z])
         if matrix == "gauss-newton":
-            bent = _along(slope, [z], [change])[0]
+            (product,) = _vjp(gradient, [z], [tangent])
         else:
-            bent = self.batch.fisher_product(slope[0], change).detach()
-        return list(torch.autograd.grad(outputs, self.leaves, bent, materialize_grads=True))
+            product = self.batch.fisher_product(gradient[0], tangent).detach()
+        return list(torch.autograd.grad(outputs, self.leaves, product, materialize_grads=True))
 
 
-def _slopes(output: Tensor, leaves: Tensors, weight: Tensor | None = None) -> Tensors:
-    return torch.autograd.grad(output, leaves, weight, create_graph=True, materialize_grads=True)
+def _differentiable_grad(output: Tensor, leaves: Tensors, v: Tensor | None = None) -> Tensors:
+    return torch.autograd.grad(output, leaves, v, create_graph=True, materialize_grads=True)
 
 
-def _along(slopes: Tensors, leaves: Tensors, directions: Tensors) -> list[Tensor]:
-    """The derivative of slopes . directions by the leaves."""
-    pairs = [(s, d) for s, d in zip(slopes, directions, strict=True) if s.requires_grad]
+def _vjp(outputs: Tensors, leaves: Tensors, vectors: Tensors) -> list[Tensor]:
+    """Return the derivative of the sum of `outputs * vectors` by each leaf; the graph stays."""
+    pairs = [(o, v) for o, v in zip(outputs, vectors, strict=True) if o.requires_grad]
     if not pairs:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(
-        torch.autograd.grad(
-            [s for s, _ in pairs],
-            leaves,
-            [d for _, d in pairs],
-            retain_graph=True,
-            materialize_grads=True,
-        )
-    )
+    moving, along = zip(*pairs, strict=True)
+    products = torch.autograd.grad(moving, leaves, along, retain_graph=True, materialize_grads=True)
+    return list(products)

@@ -1,4 +1,4 @@
-"""Errors: messages that say what came, what was needed and what to do."""
+"""Exceptions, and messages that say what came, what was needed and what to do."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class CheckpointError(ValueError):
-    """A checkpoint or result file that cannot be read, or does not fit what it is asked for."""
+    """A checkpoint or result file that cannot be read, or does not fit its use."""
 
 
 class ConfigError(ValueError):
-    """A run description with an unknown key or a value that cannot be."""
+    """A run description with an unknown key or an invalid value."""
 
 
 def unknown_name(what: str, came: str, known: Iterable[str]) -> str:
-    """Return a message about an unknown name, with the nearest known one and all of them.
+    """Return a message about an unknown name, with the closest known name and all of them.
 
     >>> unknown_name("norm", "filtr", ["filter", "layer"])
     "unknown norm 'filtr'; did you mean 'filter'? Known: filter, layer."

@@ -1,4 +1,4 @@
-"""Evaluation mode, and full precision whatever the caller has set."""
+"""Put a network into evaluation mode, and compute in full precision."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 
 @contextmanager
 def recalibrating_batch_norm(net: nn.Module, *, share: float) -> Iterator[None]:
-    """Batch norms take the statistics of a batch inside the block, and move theirs towards them.
+    """Let batch norms use each batch's statistics and update their running ones in the block.
 
-    A batch that is a `share` of the samples so far leaves the mean over all of them.
+    With `share` = the batch's share of the samples so far, they become the mean over all samples.
     """
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(m.training, m.momentum) for m in norms]
@@ -28,7 +28,7 @@ def recalibrating_batch_norm(net: nn.Module, *, share: float) -> Iterator[None]:
 
 
 OPERATIONS = [(b, op) for b in ("cuda", "mkldnn") for op in ("matmul", "conv", "rnn")]
-# an operation set to "none" has the precision of its parent; so parents are read and set first
+# an operation set to "none" inherits from its parent, so parents are read and set first
 PARENTS = [("generic", "all"), ("cuda", "all"), ("mkldnn", "all")]
 # read, write, and the settings for full precision and for TF32
 OLDER: list[tuple[Callable[[], Any], Callable[[Any], None], tuple[Any, Any]]] = [
@@ -41,11 +41,11 @@ OLDER: list[tuple[Callable[[], Any], Callable[[Any], None], tuple[Any, Any]]] = 
 def full_precision(*, tf32: bool = False) -> Iterator[None]:
     """Compute in the precision of the tensors: no TF32, no bfloat16 products, no autocast.
 
-    It is also a decorator. What the caller has set, in torch's older interface or its newer one
-    (`fp32_precision`), comes back at the end.
+    It is also a decorator. The caller's settings, in torch's older interface or its newer one
+    (`fp32_precision`), are restored at the end.
 
     Args:
-        tf32: Let a GPU round the factors of float32 products to TF32's ten bits.
+        tf32: Let a GPU use TF32 (ten bits) for the factors of float32 products.
 
     >>> x = torch.ones(2, 2)
     >>> with torch.autocast("cpu", torch.bfloat16), full_precision():
@@ -53,14 +53,14 @@ def full_precision(*, tf32: bool = False) -> Iterator[None]:
     torch.float32
     """
     autocast = {device: torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
-    older = [(set_, own, values) for get, set_, values in OLDER if (own := _read(get)) is not None]
+    older = [(set_, value, new) for get, set_, new in OLDER if (value := _read(get)) is not None]
     newer: dict[tuple[str, str], str] = {}
     try:
         for owner in PARENTS + OPERATIONS:
             newer[owner] = torch._C._get_fp32_precision_getter(*owner)
             torch._C._set_fp32_precision_setter(*owner, "none")
-        for set_, _, values in older:  # or a network that reads them would meet an error
-            set_(values[tf32])
+        for set_, _, new in older:  # a network that reads mixed settings would get an error
+            set_(new[tf32])
         for owner in OPERATIONS:
             fast = tf32 and owner[0] == "cuda"
             torch._C._set_fp32_precision_setter(*owner, "tf32" if fast else "ieee")
@@ -70,14 +70,14 @@ def full_precision(*, tf32: bool = False) -> Iterator[None]:
     finally:
         for device, enabled in autocast.items():
             torch.set_autocast_enabled(device, enabled)
-        for set_, own, _ in older:
-            set_(own)
+        for set_, value, _ in older:
+            set_(value)
         for owner, precision in newer.items():
             torch._C._set_fp32_precision_setter(*owner, precision)
 
 
 def _read(get: Callable[[], Any]) -> Any:
-    """Return a setting of the older interface; None where the newer one says otherwise."""
+    """Return a setting of the older interface; None if it conflicts with the newer one."""
     try:
         return get()
     except RuntimeError:
@@ -88,10 +88,10 @@ def _read(get: Callable[[], Any]) -> Any:
 def deterministic_eval(
     net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval"
 ) -> Iterator[None]:
-    """`net` in evaluation mode and in full precision inside the block; all is put back at its end.
+    """Put `net` into evaluation mode and full precision in the block; restore all at its end.
 
     Args:
-        net: Its modules' modes are changed.
+        net: The modes of its modules change.
         batch_norm: "train" lets batch norms use the statistics of each batch.
 
     >>> net = nn.Dropout().train()
@@ -102,13 +102,17 @@ def deterministic_eval(
     True
     """
     before = {m: m.training for m in net.modules()}
-    recurrent = any(isinstance(m, nn.RNNBase) for m in before)  # cudnn's have no gradient here
+    recurrent = any(
+        isinstance(m, nn.RNNBase) for m in before
+    )  # cudnn's have no gradient in evaluation mode
     cudnn, fused = torch.backends.cudnn, torch.backends.mha.get_fastpath_enabled()
     enabled, deterministic = cudnn.enabled, cudnn.deterministic
     try:
         for m in before:
             m.training = batch_norm == "train" and isinstance(m, nn.modules.batchnorm._BatchNorm)
-        torch.backends.mha.set_fastpath_enabled(False)  # rounds otherwise than what has a gradient
+        torch.backends.mha.set_fastpath_enabled(
+            False
+        )  # rounds differently from the differentiable path
         cudnn.enabled, cudnn.deterministic = enabled and not recurrent, True
         with full_precision():
             yield

@@ -1,4 +1,4 @@
-"""Filter norms: the scale of each weight, for curvature that a change of scale leaves alone."""
+"""Filter norms: the scale of each weight, for curvature that rescaling a layer does not change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sparsediag.core.prunable import to_oihw
 
 
 def filter_norms(problem: Problem) -> Tensor:
-    """For each live weight the norm of the filter it belongs to, 0 for biases and norms, (size,).
+    """Return for each live weight the norm of its filter; 0 for biases and norm layers, (size,).
 
     >>> net = torch.nn.Linear(2, 1, bias=False)
     >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 4.0]]))
@@ -18,16 +18,12 @@ def filter_norms(problem: Problem) -> Tensor:
     >>> filter_norms(Problem(net, [pair], loss=torch.nn.MSELoss()))
     tensor([5., 5.])
     """
-    weights, turned = problem.split(problem.weights), to_oihw(problem.net)
-    return problem.join(
-        {
-            name: torch.zeros_like(w) if w.dim() < 2 else turned(name, _filters(turned(name, w)))
-            for name, w in weights.items()
-        }
-    )
-
-
-def _filters(weight: Tensor) -> Tensor:
-    """The norm of each filter in all its places."""
-    norms: Tensor = weight.flatten(1).norm(dim=1)
-    return norms.view(-1, *[1] * (weight.dim() - 1)).expand_as(weight)
+    permute = to_oihw(problem.net)
+    norms = {name: torch.zeros_like(w) for name, w in problem.split(problem.weights).items()}
+    for name, weight in problem.split(problem.weights).items():
+        if weight.dim() > 1:
+            filters = permute(name, weight)
+            dims = tuple(range(1, weight.dim()))
+            norm: Tensor = torch.linalg.vector_norm(filters, dim=dims, keepdim=True)
+            norms[name] = permute(name, norm.expand_as(filters))
+    return problem.join(norms)

@@ -1,4 +1,4 @@
-"""Fingerprints that tell whether two results have the same network, data and loss."""
+"""Fingerprints that show whether two results have the same network, data and loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIMPLE = (int, float, str)
 
 
 def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
-    """Hex digest of some words and the bytes of tensors."""
+    """Return the hex digest of a text and the bytes of tensors."""
     sha = hashlib.sha256(about.encode())
     for t in tensors:
         sha.update(t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -25,20 +25,20 @@ def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
 def describe_modules(net: nn.Module) -> str:
     """Return the code and plain options of a network's modules as text.
 
-    >>> describe_modules(nn.Linear(2, 1))  # torch's are known by what they print
+    >>> describe_modules(nn.Linear(2, 1))  # torch's own modules are described by their repr
     '[]'
     """
-    own = [m for m in net.modules() if not type(m).__module__.startswith("torch.")]
-    plain = [
+    custom = [m for m in net.modules() if not type(m).__module__.startswith("torch.")]
+    options = [
         sorted((k, v) for k, v in vars(m).items() if k != "training" and isinstance(v, SIMPLE))
-        for m in own
+        for m in custom
     ]
-    codes = {type(m).__qualname__: describe_callable(type(m).forward.__code__) for m in own}
-    return str([codes, plain]) if own else "[]"
+    codes = {type(m).__qualname__: describe_callable(type(m).forward.__code__) for m in custom}
+    return str([codes, options]) if custom else "[]"
 
 
 def describe_callable(loss: Any) -> str:
-    """Return the code and options of a loss as text, the same in every process.
+    """Return the code and options of a function or module as text, the same in every process.
 
     >>> plain, smooth = nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)
     >>> describe_callable(plain) == describe_callable(smooth)

@@ -1,6 +1,6 @@
-"""HTML of tables and pages, legible on light and on dark, in a notebook or a browser.
+"""HTML tables and pages for a notebook or a browser, in light and dark themes.
 
-Text and lines take the colour of the text around them, so no theme has to be known.
+Text and lines take the colour of the surrounding text, so the theme need not be known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STYLE = """
 .sd .best { font-weight: 700; }
 .sd svg { display: block; max-width: 100%; height: auto; }
 """
-OFFLINE = (  # what the browser keeps to: what is in the page, and nothing else (plotly evaluates)
+CONTENT_POLICY = (  # nothing from outside the page; plotly needs eval
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "img-src data: blob:"
 )
@@ -36,14 +36,14 @@ def table(
     caption: str = "",
     best: Collection[tuple[int, str]] = (),
 ) -> str:
-    """Rows with the same keys as a table that can also be read aloud.
+    """Return rows with the same keys as an HTML table that screen readers can read.
 
     Columns of numbers are aligned to the right. The first column names the rows.
 
     Args:
-        rows: Head of a column -> value, as in `Result.table`.
-        caption: What the table shows.
-        best: Rows and heads of the values to bring out.
+        rows: Column head -> value, as in `Result.table`.
+        caption: Of the table.
+        best: Row numbers and heads of the values to highlight.
 
     >>> table([{"net": "a<b", "loss": 0.25}])[:57]
     '<div class="sd" tabindex="0" role="region" aria-label="ta'
@@ -54,46 +54,46 @@ def table(
         return ""
     heads = list(rows[0])
     numbers = {h for h in heads[1:] if all(NUMBER.match(str(row[h])) for row in rows)}
-    kind = {head: ' class="n"' if head in numbers else "" for head in heads}
-    top = "".join(f'<th scope="col"{kind[head]}>{escape(head)}</th>' for head in heads)
+    css = {head: ' class="n"' if head in numbers else "" for head in heads}
+    top = "".join(f'<th scope="col"{css[head]}>{escape(head)}</th>' for head in heads)
     body = "".join(
         f'<tr><th scope="row">{escape(str(row[heads[0]]))}</th>'
         + "".join(
             f'<td class="n best">{escape(str(row[head]))}</td>'
             if (i, head) in best
-            else f"<td{kind[head]}>{escape(str(row[head]))}</td>"
+            else f"<td{css[head]}>{escape(str(row[head]))}</td>"
             for head in heads[1:]
         )
         + "</tr>"
         for i, row in enumerate(rows)
     )
-    told = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
         f'<div class="sd" tabindex="0" role="region" aria-label="{escape(caption or "table")}">'
-        f"<table>{told}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 def fragment(*parts: str) -> str:
-    """Tables and pictures as one piece of HTML for a notebook, with their style."""
+    """Join tables and pictures into one piece of HTML for a notebook, with their style."""
     return f"<style>{STYLE}</style>{''.join(parts)}"
 
 
 def page(title: str, body: str, *, style: str, head: str = "") -> str:
-    """A whole page that needs no network, and may not use one.
+    """Return a complete page that neither needs nor may use the network.
 
     Args:
-        title: What a browser's tab says.
-        body: What the page shows, with its landmarks.
-        style: The page's own, after that of tables and pictures.
-        head: What else the head holds, before the style.
+        title: Title of the browser tab.
+        body: HTML of the body.
+        style: CSS, added after that of tables and pictures.
+        head: More HTML for the head, before the style.
 
     >>> page("results", "<main></main>", style="")[:31]
     '<!doctype html>\\n<html lang="en"'
     """
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{head}'
-        f'<meta http-equiv="Content-Security-Policy" content="{OFFLINE}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n"
         f"<body>{body}</body></html>\n"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def logits(outputs: Any) -> Any:
-    """The scores among outputs: `logits`, or all there is; outputs of several kinds as they are.
+    """Return the logits among outputs: the entry `logits`, the only entry, or the outputs.
 
     >>> logits({"loss": torch.zeros(()), "logits": torch.ones(2, 3)}).shape
     torch.Size([2, 3])
@@ -22,25 +22,26 @@ def logits(outputs: Any) -> Any:
 
 
 def default_loss(outputs: Any, targets: Any) -> Tensor:
-    """The loss that outputs carry, as those of Hugging Face do when they get labels; otherwise
-    the cross-entropy of the scores, a mean over the batch.
+    """Return the loss that the outputs carry, or else the mean cross-entropy of their logits.
+
+    Outputs of Hugging Face's models carry a loss if the inputs have labels.
 
     Args:
         outputs: Of a net.
         targets: Indices of classes.
 
     Raises:
-        ValueError: If the outputs carry none, and are not scores (N, C, ...) with two classes or
-            more for targets (N, ...), without a doubt which dimension is that of the classes.
+        ValueError: If the outputs carry no loss, and are not logits (N, C, ...) with C > 1 for
+            targets (N, ...), or if it is ambiguous which dimension is that of the classes.
 
     >>> default_loss({"logits": torch.zeros(4, 2)}, torch.tensor([0, 1, 0, 1]))
     tensor(0.6931)
-    """  # noqa: D205
+    """
     carried = outputs.get("loss") if isinstance(outputs, Mapping) else None
     if isinstance(carried, Tensor):
         return carried
     z = logits(outputs)
-    if not _classified(z, targets):
+    if not _is_classification(z, targets):
         kinds = " and ".join(
             f"{name} {tuple(t.shape)} of {t.dtype}"
             if isinstance(t, Tensor)
@@ -55,8 +56,8 @@ def default_loss(outputs: Any, targets: Any) -> Tensor:
     return entropy
 
 
-def _classified(z: Any, targets: Any) -> bool:
-    """Return whether there is a row of logits for each target, with an obvious class axis."""
+def _is_classification(z: Any, targets: Any) -> bool:
+    """Return whether there are logits for each target, with an unambiguous class dimension."""
     if not (isinstance(z, Tensor) and isinstance(targets, Tensor)) or z.dim() < 2:
         return False
     if targets.dtype not in (torch.int64, torch.uint8) or z.shape[1] < 2:
@@ -65,12 +66,12 @@ def _classified(z: Any, targets: Any) -> bool:
 
 
 def num_correct(outputs: Any, targets: Any) -> Tensor:
-    """Number of samples whose highest score is that of their class, nan where there is no such."""
+    """Return the number of samples whose largest logit is that of their class; NaN if undefined."""
     z = logits(outputs)
     rows = isinstance(z, Tensor) and z.dim() == 2
     classes = isinstance(targets, Tensor) and targets.dim() == 1
     if not (rows and classes) or targets.is_floating_point() or len(z) != len(targets):
         device = z.device if isinstance(z, Tensor) else None
         return torch.full((), torch.nan, dtype=torch.float64, device=device)
-    right: Tensor = (z.argmax(dim=1) == targets.to(z.device)).sum()
-    return right.double()
+    correct: Tensor = (z.argmax(dim=1) == targets.to(z.device)).sum()
+    return correct.double()

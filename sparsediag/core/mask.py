@@ -1,7 +1,7 @@
 """Mask: the weights of a network that are alive.
 
-A sparse network is an ordinary module whose dead weights are exactly zero; the mask travels
-beside it and is never guessed from the zeros unless somebody asks (`Mask.of`).
+A sparse network is an ordinary module whose dead weights are exactly zero. Its mask is kept
+beside it, and is never inferred from the zeros except by `Mask.of`.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Mask(Mapping[str, Tensor]):
         Ties go to the earlier weight, so the same scores always give the same mask.
 
         Args:
-            scores: One score a weight, any real dtype, without NaN.
-            density: Share of the weights to keep, in (0, 1].
-            scope: Rank all weights together, or keep the same share of every layer.
+            scores: One score for each weight, of any real dtype, without NaN.
+            density: Fraction of the weights to keep, in (0, 1].
+            scope: Rank all weights together, or keep the same fraction of every layer.
 
         Raises:
             ValueError: If the density is outside (0, 1] or a score is NaN.
@@ -75,9 +75,10 @@ class Mask(Mapping[str, Tensor]):
 
     @classmethod
     def of(cls, net: nn.Module) -> Mask:
-        """The mask that the exact zeros of `net` suggest. A weight that only happens to be 0
-        counts as dead, so ask for this only where no mask was kept.
-        """  # noqa: D205
+        """Return the mask of the weights of `net` that are not exactly 0.
+
+        A weight that is 0 by chance counts as dead, so use this only if there is no mask.
+        """
         weights = dict(net.named_parameters())
         return cls({name: weights[name] != 0 for name in prunable(net)})
 
@@ -98,21 +99,14 @@ class Mask(Mapping[str, Tensor]):
         )
 
     def __or__(self, other: Mask) -> Mask:
-        """Return the union of two masks; a tensor that one of them leaves out is all alive."""
-        return Mask(
-            {
-                name: self[name] | other[name]
-                if name in self and name in other
-                else torch.ones_like(m)
-                for name, m in {**self, **other}.items()
-            }
-        )
+        """Return the union of two masks; a tensor that is in only one of them is all alive."""
+        alive = {name: torch.ones_like(m) for name, m in {**self, **other}.items()}
+        return Mask({n: self.get(n, m) | other.get(n, m) for n, m in alive.items()})
 
     def __and__(self, other: Mask) -> Mask:
-        """Return the intersection of two masks."""
-        return Mask(
-            {name: self.get(name, m) & other.get(name, m) for name, m in {**self, **other}.items()}
-        )
+        """Return the intersection of two masks; a missing tensor counts as all alive."""
+        either = {**self, **other}
+        return Mask({n: self.get(n, m) & other.get(n, m) for n, m in either.items()})
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -121,7 +115,7 @@ class Mask(Mapping[str, Tensor]):
         return f"Mask({self.alive:,} of {self.size:,} weights alive, {len(self)} tensors)"
 
     def _repr_html_(self) -> str:
-        """Every tensor's density as a bar, for a notebook."""
+        """Return a table of the density of each tensor, for a notebook."""
         from sparsediag.core import html
 
         rows = [*self.table(), ("all", self.alive, self.size)]
@@ -149,7 +143,7 @@ class Mask(Mapping[str, Tensor]):
 
     @property
     def density(self) -> float:
-        """Share of the covered weights that is kept."""
+        """Fraction of the covered weights that is kept."""
         return self.alive / self.size
 
     @property
@@ -162,15 +156,15 @@ class Mask(Mapping[str, Tensor]):
         return sha.hexdigest()
 
     def table(self) -> list[tuple[str, int, int]]:
-        """Return one row for each tensor: name, weights alive, weights in all."""
+        """Return one row for each tensor: name, number of live weights, number of weights."""
         return [(name, int(m.sum()), m.numel()) for name, m in self.items()]
 
     def to(self, device: torch.device | str) -> Mask:
-        """The same mask on another device."""
+        """Return the mask on another device."""
         return Mask({name: m.to(device) for name, m in self.items()})
 
     def check(self, net: nn.Module) -> None:
-        """Raise ValueError where a name or a shape of the mask does not fit `net`."""
+        """Check that the names and shapes of the mask fit `net`."""
         weights = dict(net.named_parameters())
         for name, m in self.items():
             if name not in weights:
@@ -190,17 +184,17 @@ class Mask(Mapping[str, Tensor]):
             weights[name].masked_fill_(~m.to(weights[name].device), 0)
 
     def pack(self) -> dict[str, Any]:
-        """Plain types for a file: shapes by name, and all bits in one compressed byte tensor."""
+        """Return plain types for a file: shapes by name, and one compressed tensor of all bits."""
         bits = np.packbits(torch.cat([m.flatten().cpu() for m in self.values()]).numpy())
-        shrunk = np.frombuffer(zlib.compress(bits.tobytes(), 6), dtype=np.uint8).copy()
+        compressed = np.frombuffer(zlib.compress(bits.tobytes(), 6), dtype=np.uint8).copy()
         return {
             "shapes": {name: list(m.shape) for name, m in self.items()},
-            "bits": torch.from_numpy(shrunk),
+            "bits": torch.from_numpy(compressed),
         }
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any]) -> Mask:
-        """The mask that `pack` wrote."""
+        """Return the mask that `pack` wrote."""
         shapes = packed["shapes"]
         sizes = [int(np.prod(shape)) for shape in shapes.values()]
         raw = np.frombuffer(zlib.decompress(packed["bits"].numpy().tobytes()), dtype=np.uint8)
@@ -212,25 +206,27 @@ class Mask(Mapping[str, Tensor]):
 
 
 def _best(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-    """Where the k highest scores of all are; of ties the earlier ones."""
+    """Return bool tensors of the k highest scores of all; of equal ones, the earlier."""
     if k == 0:
         return {name: torch.zeros_like(s, dtype=torch.bool) for name, s in scores.items()}
-    least, left = _largest(torch.cat([s.detach().flatten() for s in scores.values()]), k), k
-    kept = {name: s.detach().flatten().to(least.dtype) > least for name, s in scores.items()}
-    left -= sum(int(m.sum()) for m in kept.values())
-    for name, s in scores.items():
-        tied = (s.detach().flatten().to(least.dtype) == least).nonzero().squeeze(1)[:left]
-        kept[name][tied] = True
-        left -= len(tied)
-    return {name: kept[name].view(s.shape) for name, s in scores.items()}
+    flat = {name: s.detach().flatten() for name, s in scores.items()}
+    threshold = _kth_largest(torch.cat(list(flat.values())), k)
+    flat = {name: s.to(threshold.dtype) for name, s in flat.items()}
+    best = {name: s > threshold for name, s in flat.items()}
+    missing = k - sum(int(m.sum()) for m in best.values())
+    for name, s in flat.items():
+        ties = (s == threshold).nonzero().squeeze(1)[:missing]
+        best[name][ties] = True
+        missing -= len(ties)
+    return {name: best[name].view(s.shape) for name, s in scores.items()}
 
 
-def _largest(flat: Tensor, k: int) -> Tensor:
-    """The k-th largest of some values, whose order is lost; no dimensions."""
+def _kth_largest(flat: Tensor, k: int) -> Tensor:
+    """Return the k-th largest value as a scalar tensor; `flat` may be reordered."""
     flat = flat.byte() if flat.dtype == torch.bool else flat
     rank = flat.numel() - k
     if flat.device.type != "cpu" or flat.dtype == torch.bfloat16:
         return flat.kthvalue(rank + 1).values
     values = flat.numpy()
-    values.partition(rank)  # without indices, and in place
+    values.partition(rank)  # faster than kthvalue, which also returns indices
     return flat[rank].clone()

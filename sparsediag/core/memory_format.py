@@ -1,4 +1,4 @@
-"""The memory format in which a network runs fastest on its device."""
+"""Choose the memory format in which a network runs fastest on its device."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sparsediag.core.batches import is_per_sample, select_samples, tensors_in, tree_map
 from sparsediag.core.problem import Problem
 
-PROBE = 4  # samples that show whether a net runs in a layout
+PROBE = 4  # samples to try a format with
 FEWEST_CHANNELS = 8  # of a strided 1x1 convolution with channels last on a CPU
 
 
 def corrupts_memory(weight: torch.Size, stride: Sequence[int]) -> bool:
-    """Return whether a convolution with channels last may not be differentiated on a CPU.
+    """Return whether the gradient of a channels-last convolution corrupts memory on a CPU.
 
     The backward pass of oneDNN's AVX2 kernel for strided 1x1 convolutions writes beyond its buffer
-    where there are fewer input channels than numbers in a register, and the process crashes
-    (torch 2.10 to 2.15).
+    if there are fewer input channels than numbers in a register, and the process crashes (torch
+    2.10 to 2.15).
     """
     _, channels, *kernel = weight
     return max(kernel) == 1 < max(stride) and channels < FEWEST_CHANNELS
 
 
 def may_train_channels_last(net: nn.Module) -> bool:
-    """Return whether no convolution of `net` corrupts memory with channels last on a CPU.
+    """Return whether `net` can be trained with channels last on a CPU.
 
     >>> may_train_channels_last(nn.Conv2d(4, 8, 1, stride=2))
     False
@@ -39,7 +39,7 @@ def may_train_channels_last(net: nn.Module) -> bool:
 
 
 class _Convolutions(TorchDispatchMode):
-    """Note whether a convolution that is run, in whatever way, corrupts memory."""
+    """Record whether any convolution in the block, however it is called, corrupts memory."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ class _Convolutions(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled in here, and shutting the compiler out takes 2 s
+        return False  # nothing is compiled here, and disabling the compiler takes 2 s
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -59,11 +59,11 @@ class _Convolutions(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class MemoryFormat:
-    """Memory format of images and weights: channels last on a CPU, where the network takes it.
+    """The memory format of images and weights: channels last on a CPU, if the network allows it.
 
     Attributes:
         shapes: Of the weights, by name.
-        channels_last: Whether the channels of four-dimensional tensors lie last.
+        channels_last: Whether four-dimensional tensors are stored with their channels last.
     """
 
     shapes: dict[str, torch.Size]
@@ -71,47 +71,43 @@ class MemoryFormat:
 
     @classmethod
     def of(cls, problem: Problem) -> MemoryFormat:
-        """The layout for one problem: a net that views images as vectors may not take another."""
-        layout = cls(problem.live.shapes, problem.device.type == "cpu")
-        batch = next(iter(problem.batches))
+        """Return the format for a problem; a net that calls `view` may need contiguous images."""
+        shapes, batch = problem.live.shapes, problem.batches[0]
         x, _ = select_samples(batch, slice(PROBE)) if is_per_sample(batch) else batch
-        if not layout.channels_last or all(t.dim() != 4 for t in tensors_in(x)):
-            return cls(layout.shapes, False)
-        weights = layout.convert_weights(problem.split(problem.weights))
+        if problem.device.type != "cpu" or all(t.dim() != 4 for t in tensors_in(x)):
+            return cls(shapes, channels_last=False)
+        trial = cls(shapes, channels_last=True)
+        weights = {n: trial.convert(w) for n, w in problem.split(problem.weights).items()}
         try:
-            with torch.no_grad(), problem.evaluation_mode(), _Convolutions() as seen:
-                problem.forward(
-                    dict(zip(layout.shapes, weights, strict=True)), layout.convert_inputs(x)
-                )
+            with torch.no_grad(), problem.evaluation_mode(), _Convolutions() as convolutions:
+                problem.forward(weights, trial.convert_inputs(x))
         except RuntimeError:
-            return cls(layout.shapes, False)
-        return cls(layout.shapes, not seen.corrupt)
+            return cls(shapes, channels_last=False)
+        return cls(shapes, channels_last=not convolutions.corrupt)
 
     def convert(self, x: Tensor) -> Tensor:
-        """A tensor in this layout."""
+        """Return a tensor in this format."""
         if not self.channels_last or x.dim() != 4:
             return x
         return x.contiguous(memory_format=torch.channels_last)
 
     def convert_inputs(self, x: Any) -> Any:
-        """Return what a net takes, in this layout."""
+        """Return the inputs of a net in this format."""
         return tree_map(x, self.convert)
 
     def convert_weights(self, named: dict[str, Tensor]) -> list[Tensor]:
-        """Weights in this layout."""
+        """Return weights in this format."""
         return [self.convert(t) for t in named.values()]
 
     def flatten(self, named: dict[str, Tensor]) -> Tensor:
-        """Weights as one vector, in the order in which they lie in memory."""
-        return torch.cat(
-            [
-                (t.permute(0, 2, 3, 1) if self._is_permuted(t.shape) else t).reshape(-1)
-                for t in named.values()
-            ]
-        )
+        """Return weights as one vector, in the order in which they are in memory."""
+        weights = [
+            t.permute(0, 2, 3, 1) if self._is_permuted(t.shape) else t for t in named.values()
+        ]
+        return torch.cat([t.reshape(-1) for t in weights])
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
-        """The weights that share their memory with such a vector."""
+        """Return the weights of a vector made by `flatten`, sharing its memory."""
         parts = vector.split([s.numel() for s in self.shapes.values()])
         return {
             name: part.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)

@@ -134,7 +134,7 @@ class Problem:
 
     @property
     def batch_norm(self) -> BatchNorm:
-        """Which statistics batch norms use: running ones ("eval") or a batch's ("train")."""
+        """The statistics that batch norms use: running ones ("eval") or a batch's ("train")."""
         return self._batch_norm
 
     @property
@@ -199,14 +199,14 @@ class Problem:
 
     @cached_property
     def separable(self) -> bool:
-        """Return whether the loss is a mean over independent samples; some samples are tried."""
+        """True if the loss is a mean over independent samples, judged from a few of them."""
         if self.batch_norm == "train" or not all(map(is_per_sample, self.batches)):
             return False
         return is_separable(self.batches, lambda some: self.gradient(batches=some))
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """Hex fingerprints of what defines the function, part by part."""
+        """Hex fingerprints of the parts that define the function."""
         net = [self.net, self.batch_norm, list(self.live.shapes), describe_modules(self.net)]
         return {
             "net": fingerprint(" ".join(map(str, net)), []),
@@ -219,65 +219,67 @@ class Problem:
 
     @property
     def digest(self) -> str:
-        """Hex fingerprint of all of them."""
+        """Hex fingerprint of all `digests`."""
         return fingerprint(" ".join(self.digests.values()), [])
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """Vector -> tensors by name in the net's shapes, exactly 0 where dead."""
+        """Return the tensors of a vector by name, in the net's shapes, exactly 0 where dead."""
         return self.live.split(vector)
 
     def join(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Tensors by name -> vector; dead entries are dropped, missing names count as 0."""
+        """Return the vector of named tensors; dead entries are dropped, missing names are 0."""
         return self.live.join(tensors)
 
     def flatten(self, parts: Sequence[Tensor] | None) -> Tensor:
-        """Tensors in the order of `live.shapes` -> vector."""
+        """Return the vector of tensors that are in the order of `live.shapes`."""
         return self.join(dict(zip(self.live.shapes, parts or (), strict=True)))
 
     def outputs(self, at: Tensor | None = None) -> list[Any]:
-        """The net's outputs for every batch, with the live weights at `at` (default: its own)."""
+        """Return the outputs for each batch, with the live weights at `at` (default: `weights`)."""
         weights = self._weights_at(at)
         with self.evaluation_mode(), torch.no_grad():
             return [self.forward(weights, x) for x, _ in self.batches]
 
     def value(self, at: Tensor | None = None) -> float:
-        """Mean loss over the samples, summed in float64."""
-        weights, total = (
-            self._weights_at(at),
-            torch.zeros((), dtype=torch.float64, device=self.device),
-        )
+        """Return the mean loss over the samples, summed in float64."""
+        weights = self._weights_at(at)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         with self.evaluation_mode(), torch.no_grad():
-            for batch in self.batches:
-                x, y = batch
-                total += self.reduce_loss(self.forward(weights, x), y).double() * num_samples(batch)
+            for x, y in self.batches:
+                loss = self.reduce_loss(self.forward(weights, x), y)
+                total += loss.double() * num_samples((x, y))
         return float(total) / self.samples
 
     def gradient(self, at: Tensor | None = None, *, batches: list[Batch] | None = None) -> Tensor:
-        """Gradient of the mean loss over the samples of its own or of other batches, (size,)."""
+        """Return the gradient of the mean loss over the samples (of other `batches`), (size,)."""
         total, samples, weights = None, 0, list(self._weights_at(at).values())
         with self.evaluation_mode(), torch.enable_grad():
             for batch in self.batches if batches is None else batches:
                 leaves = [t.detach().requires_grad_() for t in weights]
-                way = self.batch_loss(batch)
-                loss = way.loss(way.outputs(leaves))
-                total = accumulate(total, grad(loss, leaves, materialize_grads=True), way.samples)
-                samples += way.samples
+                batch_loss = self.batch_loss(batch)
+                loss = batch_loss.loss(batch_loss.outputs(leaves))
+                gradients = grad(loss, leaves, materialize_grads=True)
+                total = accumulate(total, gradients, batch_loss.samples)
+                samples += batch_loss.samples
         return self.flatten(total).div_(samples)
 
     def hvp(self, vector: Tensor | None = None, at: Tensor | None = None) -> Tensor:
-        """The Hessian times `vector` (default: the gradient); for many products see `Curvature`."""
+        """Return the Hessian times `vector` (default: the gradient).
+
+        For many products, `Curvature` is faster.
+        """
         total, weights = None, list(self._weights_at(at).values())
         vector = self.gradient(at) if vector is None and len(self.batches) > 1 else vector
         with self.evaluation_mode(), twice_differentiable():
             for batch in self.batches:
-                kept = DoubleBackward(self.batch_loss(batch), weights)
-                v = kept.gradient if vector is None else list(self.split(vector).values())
-                total = accumulate(total, kept.product(v), num_samples(batch) / self.samples)
-                del kept, v  # the graph
+                hessian = DoubleBackward(self.batch_loss(batch), weights)
+                v = hessian.gradient if vector is None else list(self.split(vector).values())
+                total = accumulate(total, hessian.product(v), num_samples(batch) / self.samples)
+                del hessian, v  # frees the graph
         return self.flatten(total)
 
     def batch_loss(self, batch: Batch) -> BatchLoss:
-        """The way of one batch from weights to loss; see `modes`."""
+        """Return the loss of one batch as a function of the weights, within `evaluation_mode`."""
         x, y = batch
         return BatchLoss(
             lambda weights: self.forward(dict(zip(self.live.shapes, weights, strict=True)), x),
@@ -286,7 +288,7 @@ class Problem:
         )
 
     def reduce_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """The loss of one batch's outputs, without dimensions."""
+        """Return the loss of one batch's outputs as a scalar tensor."""
         loss = self.loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
@@ -298,8 +300,7 @@ class Problem:
     ) -> Any:
         """Return the net's outputs for the inputs of a batch, differentiable in `weights`.
 
-        For use within `evaluation_mode`. `frozen` holds the buffers and frozen weights, if they
-        are not to be the problem's own.
+        Call it within `evaluation_mode`. `frozen` replaces the result of `frozen_state`.
         """
         frozen = self.frozen_state() if frozen is None else frozen
         weights = {**weights, **{n: weights[n].to(*to) for n, to in self._placement.items()}}

@@ -1,4 +1,4 @@
-"""Settings of a process before torch loads, and how other processes ended."""
+"""Configure a process before torch loads, and describe how other processes ended."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of mallopt, in glibc's malloc.h
 
 
 def configure_process() -> None:
-    """Threads that yield to others, and memory that is kept when it is freed.
+    """Limit the spinning of OpenMP's threads, and let malloc keep memory that is freed.
 
-    OpenMP's threads spin while they wait, which brings a second process on the same cores to a
-    crawl (two spectra at once took over 60 s instead of 15 s). glibc gives each large tensor back
-    to the system as soon as it is freed, and the page faults of the next one cost a fifth of a
-    Hessian-vector product.
+    OpenMP's threads spin while they wait, which slows a second process on the same cores (two
+    spectra at once took over 60 s instead of 15 s). glibc returns each large tensor to the system
+    when it is freed, and the page faults of the next one cost a fifth of a Hessian-vector product.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if sys.__stderr__ and not faulthandler.is_enabled():  # a crash tells where it was
+    if sys.__stderr__ and not faulthandler.is_enabled():  # print the stack at a crash
         with suppress(OSError, ValueError):
             faulthandler.enable(sys.__stderr__)
     if sys.platform == "linux":
@@ -34,17 +33,17 @@ def configure_process() -> None:
 
 
 def describe_exit(processes: Iterable[BaseProcess]) -> str:
-    """Return how the first process ended that did not end by itself, and what to do about it."""
+    """Return why the first process that failed ended, and what to do about it."""
     codes = []
     for process in processes:
         process.join(5)
         codes.append(process.exitcode or 0)
-    code = next((c for c in codes if c not in (0, -signal.SIGTERM)), 0)  # others are terminated
+    code = next((c for c in codes if c not in (0, -signal.SIGTERM)), 0)  # the others get SIGTERM
     if code == -signal.SIGKILL:
-        return "it was killed (SIGKILL), most likely because the memory ran out; use fewer jobs"
+        return "it was killed (SIGKILL), most likely out of memory; use fewer jobs"
     if code < 0:
         return (
-            f"it crashed with {signal.Signals(-code).name} in compiled code, which is no lack of "
-            "memory; another version of torch, or other sizes, may not crash"
+            f"it crashed with {signal.Signals(-code).name} in compiled code, not for lack of "
+            "memory; try another version of torch, or other sizes"
         )
-    return f"it ended with exit code {code}" if code else "its end left no trace"
+    return f"it ended with exit code {code}" if code else "the reason is unknown"

@@ -1,4 +1,4 @@
-"""Progress: report how far a loop has come."""
+"""Report the progress of a loop."""
 
 from __future__ import annotations
 

@@ -12,40 +12,40 @@ FUSED = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)  # with weights of t
 
 
 def prunable(net: nn.Module) -> list[str]:
-    """Names of the weights that a mask covers.
+    """Return the names of the weights that a mask covers by default.
 
-    In a convolutional net: every convolution, the first one and the shortcuts included, and not
-    the classifier (ToST, section 4). In a net of more linear layers than convolutions, such as a
-    transformer: all of both. Never a bias, a norm, an embedding, or a layer that is there only for
-    a while (ghost skips set `temporary = True`). The fused input projection of
-    `nn.MultiheadAttention` belongs to no linear layer and stays dense.
+    In a convolutional net: every convolution, including the first one and the shortcuts, but not
+    the classifier (ToST, section 4). In a net with more linear layers than convolutions, such as a
+    transformer: all of both. Never a bias, a norm, an embedding, or a temporary layer (ghost skips
+    set `temporary = True`). The fused input projection of `nn.MultiheadAttention` is no linear
+    layer and stays dense.
 
     Args:
-        net: Any module; it is left as it is.
+        net: Any module; it is not changed.
 
     >>> prunable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)))
     ['0.weight']
     """
-    kept = permanent_modules(net)
-    convolutions = [m for _, m in kept if isinstance(m, nn.modules.conv._ConvNd)]
-    others = [m for _, m in kept if is_linear(m)]
-    layers = convolutions if len(convolutions) >= len(others) else [*convolutions, *others]
+    modules = [m for _, m in permanent_modules(net)]
+    convolutions = [m for m in modules if isinstance(m, nn.modules.conv._ConvNd)]
+    linears = [m for m in modules if is_linear(m)]
+    layers = convolutions if len(convolutions) >= len(linears) else [*convolutions, *linears]
     embedded = {id(_weight(m)) for m in net.modules() if isinstance(m, EMBEDDINGS)}
     names = {id(p): name for name, p in net.named_parameters() if id(p) not in embedded}
-    owned = dict.fromkeys(id(_weight(m)) for m in layers)
-    return [names[key] for key in owned if key in names]
+    weights = dict.fromkeys(id(_weight(m)) for m in layers)  # a shared weight only once
+    return [names[key] for key in weights if key in names]
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Return whether it is a linear layer, of torch or of Hugging Face's GPT-2."""
+    """Return whether a module is a linear layer of torch or of Hugging Face's GPT-2."""
     return isinstance(module, nn.Linear) or type(module).__name__ == CONV1D
 
 
 def weight_matrices(net: nn.Module) -> list[str]:
-    """Names of the weights that are looked at where there is no mask.
+    """Return the names of the weights that diagnostics look at if there is no mask.
 
-    The prunable ones. In a net with recurrent or attention modules, whose own weights belong to no
-    linear layer: all weights of two dimensions or more but embeddings and norms.
+    These are the prunable ones. In a net with recurrent or attention modules, whose weights belong
+    to no linear layer: all weights of two dimensions or more, without embeddings and norms.
 
     >>> weight_matrices(nn.Sequential(nn.LSTM(2, 3), nn.Linear(3, 2)))
     ['0.weight_ih_l0', '0.weight_hh_l0', '1.weight']
@@ -54,50 +54,54 @@ def weight_matrices(net: nn.Module) -> list[str]:
     if not any(isinstance(m, FUSED) for m in modules):
         return prunable(net)
     kinds = (*EMBEDDINGS, nn.LayerNorm)
-    aside = [m for m in modules if isinstance(m, kinds) or getattr(m, "temporary", False)]
-    left = {id(p) for m in aside for p in m.parameters()}
+    excluded = {
+        id(p)
+        for m in modules
+        if isinstance(m, kinds) or getattr(m, "temporary", False)
+        for p in m.parameters()
+    }
     return [
         name
         for name, p in net.named_parameters()
-        if p.dim() > 1 and "weight" in name and id(p) not in left
+        if p.dim() > 1 and "weight" in name and id(p) not in excluded
     ]
 
 
 def to_oihw(net: nn.Module) -> Callable[[str, Tensor], Tensor]:
-    """Return a function that permutes a weight to (out, in, ...), and back if applied twice.
+    """Return a function that permutes a weight to (out, in, ...); applying it twice restores it.
 
-    Transposed convolutions have (inputs, outputs / groups, ...) and GPT-2's layers have (inputs,
-    outputs); all others stand.
+    Transposed convolutions have (in, out / groups, ...) and GPT-2's layers have (in, out); all
+    other weights are returned as they are.
 
     >>> to_oihw(nn.ConvTranspose1d(2, 3, 1))("weight", nn.ConvTranspose1d(2, 3, 1).weight).shape
     torch.Size([3, 2, 1])
     """
-    lying = {
+    transposed = {
         id(_weight(m)): getattr(m, "groups", 1)
         for m in net.modules()
         if isinstance(m, nn.modules.conv._ConvTransposeNd) or type(m).__name__ == CONV1D
     }
-    groups = {name: lying[id(p)] for name, p in net.named_parameters() if id(p) in lying}
+    groups = {n: transposed[id(p)] for n, p in net.named_parameters() if id(p) in transposed}
 
-    def turned(name: str, weight: Tensor) -> Tensor:
+    def permute(name: str, weight: Tensor) -> Tensor:
         if name not in groups:
             return weight
         grouped: Tensor = weight.unflatten(0, (groups[name], -1))
         return grouped.transpose(1, 2).flatten(0, 1)
 
-    return turned
+    return permute
 
 
 def _weight(layer: nn.Module) -> nn.Parameter | None:
-    """The parameter behind `layer.weight`, which some parametrisations change when it is read."""
+    """Return the parameter behind `layer.weight`, without running its parametrisations."""
     weights = [p for name, p in layer.named_parameters() if "weight" in name]
     return max(weights, key=lambda p: p.numel(), default=None)
 
 
 def permanent_modules(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """All modules by name, but those that are there only for a while, and what is in them."""
-    found = [(prefix, module)]
+    """Return all modules with their names, except temporary ones and their children."""
+    modules = [(prefix, module)]
     for name, child in module.named_children():
         if not getattr(child, "temporary", False):
-            found += permanent_modules(child, f"{prefix}.{name}" if prefix else name)
-    return found
+            modules += permanent_modules(child, f"{prefix}.{name}" if prefix else name)
+    return modules

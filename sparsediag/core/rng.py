@@ -1,7 +1,7 @@
 """Streams of random numbers, one for each purpose, independent of the global generator.
 
-A generator seeded with the bare number of a run would repeat the numbers that drew the run's
-initial weights, and a "random" mask would then look at the weights.
+A generator seeded with only the seed of a run would repeat the numbers of the run's initial
+weights, and a "random" mask would depend on the weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 
 def stream(purpose: str, *numbers: int) -> torch.Generator:
-    """A CPU generator that no other purpose shares; the same on every device and in every process.
+    """Return a CPU generator for one purpose; the same on every device and in every process.
 
     >>> one, two = (torch.rand(3, generator=stream("mask", 1)) for _ in range(2))
     >>> torch.equal(one, two)

@@ -1,4 +1,4 @@
-"""Checks of a network, a mask and a loss before a Problem is made of them."""
+"""Check a network, a mask and a loss before a Problem is made of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def unwrap(net: nn.Module) -> nn.Module:
-    """The net without what runs it: `torch.compile`, or copies of it on several GPUs.
+    """Return the net without wrappers: `torch.compile`, or copies on several GPUs.
 
     >>> unwrap(nn.DataParallel(nn.Linear(2, 1)))
     Linear(in_features=2, out_features=1, bias=True)
@@ -28,23 +28,23 @@ def unwrap(net: nn.Module) -> nn.Module:
 
 def check_types(net: object, mask: object, loss: object) -> None:
     """Raise ValueError if a network, a mask or a loss is of another type."""
-    for name, came, fits, need in (
-        ("net", net, isinstance(net, nn.Module), "an nn.Module; make one of a class first"),
+    for name, value, valid, need in (
+        ("net", net, isinstance(net, nn.Module), "an nn.Module; call a class to make one"),
         ("mask", mask, isinstance(mask, Mask | None), "a Mask, as Mask.top(scores, density=0.1)"),
         ("loss", loss, callable(loss), "a function of outputs and targets"),
     ):
-        if not fits:
-            what = came.__name__ if isinstance(came, type) else type(came).__name__
-            raise ValueError(f"the {name} is {what!r}; need {need}")
+        if not valid:
+            kind = value.__name__ if isinstance(value, type) else type(value).__name__
+            raise ValueError(f"the {name} is {kind!r}; need {need}")
 
 
 def check_differentiable(net: nn.Module) -> None:
-    """Raise ValueError where a net cannot be a function of its parameters."""
+    """Raise ValueError if a net is not a function of real parameters with values."""
     for name, module in net.named_modules():
         if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
             raise ValueError(
                 f"'{name or type(net).__name__}' is pruned by torch.nn.utils.prune; "
-                "`net, mask = sparsediag.plain(net)` gives the plain net and its mask"
+                "`net, mask = sparsediag.strip_pruning(net)` gives the net and its mask"
             )
     for name, p in net.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):

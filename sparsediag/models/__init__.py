@@ -1,4 +1,4 @@
-"""The nets of the papers, built by name: `build("resnet18", classes=100)`."""
+"""Build the networks of the papers by name: `build("resnet18", classes=100)`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """A new net with PyTorch's default initialisation, drawn from the global RNG.
+    """Return a new net with PyTorch's default initialisation, drawn from the global RNG.
 
     Args:
         name: A key of `MODELS`.
         options: Every net takes `classes`, `channels` (1 or 3), `width`, `activation` (relu, swish,
-            mish or ghost) and `skips` (a kind of ghost skip). `size`, the images' height and width,
-            matters to the perceptrons alone: the others pool globally and ignore it.
+            mish or ghost) and `skips` (a kind of ghost skip). Only perceptrons use `size`, the
+            height and width of the images; the others pool globally and ignore it.
 
     Raises:
         ValueError: If the name or an option is unknown.
@@ -57,7 +57,7 @@ def build(name: str, **options: Any) -> nn.Module:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The options that the net `name` takes, at their defaults.
+    """Return the options of the net `name` with their defaults.
 
     Args:
         name: A key of `MODELS`.

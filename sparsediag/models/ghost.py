@@ -1,7 +1,7 @@
-"""Ghosts: layers that help a sparse net while it trains and fade away (ToST, section 2.2).
+"""Ghosts: layers that help a sparse net in training and fade out (ToST, section 2.2).
 
-A ghost has a strength between 1 and 0, kept in a buffer so that a checkpoint taken half-way
-rebuilds the network as it was. At strength 0 it *is* the plain network, bit for bit.
+A ghost has a strength between 1 and 0 in a buffer, so that a checkpoint taken during training
+restores it. At strength 0 the network is the plain one, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 class Ghost(nn.Module):
     """A layer with a strength in [0, 1].
 
-    The buffer is what a state dict carries; `strength` is the same number as a Python float, so
-    that a forward pass on a GPU does not wait to read it.
+    The buffer is saved in the state dict; `strength` is the same number as a Python float, so that
+    a forward pass on a GPU need not wait to read it.
     """
 
     def __init__(self) -> None:
@@ -43,10 +43,10 @@ class Ghost(nn.Module):
 
 
 class GhostReLU(Ghost):
-    """Parametric Swish on its way to ReLU: `x * sigmoid(x / strength)` (ToST, GSw).
+    """A parametric Swish that becomes ReLU: `x * sigmoid(x / strength)` (ToST, GSw).
 
-    The strength is 1 / beta of the paper: 1 is Swish, and towards 0 it approaches ReLU within
-    0.2785 * strength everywhere.
+    The strength is the paper's 1 / beta: 1 is Swish, and the difference from ReLU is at most
+    0.2785 * strength.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,19 +70,19 @@ SKIPS = ("identity_bn", "identity_rms", "identity", "average", "interpolate", "c
 class GhostSkip(Ghost):
     """A temporary skip around one convolution or block: `z + strength * P(x)` (ToST, GSk).
 
-    P averages over the stride, fits the channels by zero-padding or cutting, and normalises.
-    Without a norm (`identity`, `interpolate`) features double at every block and the net is dead
-    once the skip is gone, so those kinds are there for the comparison only.
+    P averages over the stride, pads the channels with zeros or drops some, and normalises. Without
+    a norm (`identity`, `interpolate`) features double at every block and the net fails without the
+    skip, so those kinds exist for comparison only.
 
     Args:
         ins: Channels of the convolution's input x.
         outs: Channels of its output z.
         stride: Stride of the convolution.
         kind: `identity_bn` (parameter-free batch norm), `identity_rms` (unit root mean square per
-            image), `identity` (the paper's words), `average` (the mean of z and P(x), weighted 1
-            and strength), `interpolate` (P is linear interpolation over channels and places, as
-            the pruning pipeline has it), or `conv1x1_bn` (the authors' released code: a learned,
-            dense 1x1 convolution with batch norm).
+            image), `identity` (as the paper writes), `average` (the mean of z and P(x), weighted 1
+            and strength), `interpolate` (P interpolates linearly over channels, height and width,
+            as in the pruning pipeline), or `conv1x1_bn` (the authors' code: a learned, dense 1x1
+            convolution with batch norm).
     """
 
     temporary = True
@@ -93,7 +93,7 @@ class GhostSkip(Ghost):
             raise ValueError(f"skips '{kind}': need one of {', '.join(SKIPS)}, or none")
         self.ins, self.outs, self.stride, self.kind = ins, outs, stride, kind
         if kind == "conv1x1_bn":
-            # no random numbers are drawn, so the rest of the net starts as it would without ghosts
+            # draws no random numbers, so that the rest of the net starts as without ghosts
             self.conv = nn.utils.skip_init(nn.Conv2d, ins, outs, 1, stride=stride, bias=False)
             nn.init.constant_(self.conv.weight, 1e-4)
             self.norm: nn.Module = nn.BatchNorm2d(outs)
@@ -107,7 +107,7 @@ class GhostSkip(Ghost):
         return mixed / (1 + self.strength) if self.kind == "average" else mixed
 
     def path(self, x: Tensor) -> Tensor:
-        """The skipped signal P(x), in the shape of z."""
+        """Return the skipped signal P(x), in the shape of z."""
         if self.kind == "conv1x1_bn":
             learned: Tensor = self.norm(self.conv(x))
             return learned
@@ -130,8 +130,8 @@ class GhostSkip(Ghost):
 def interpolate(x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize every axis but the first by linear interpolation between the centres of its cells.
 
-    The numbers are those of `F.interpolate` up to rounding, but its gradient on a GPU adds up in
-    any order. A product with a small matrix for each axis gives the same bytes every time.
+    The numbers are those of `F.interpolate` up to rounding, but the gradient of that one is not
+    deterministic on a GPU. A product with a small matrix for each axis is.
     """
     for axis, (old, new) in enumerate(zip(x.shape[1:], size, strict=True), 1):
         if old != new:
@@ -143,7 +143,7 @@ def interpolate(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class NoSkip(nn.Module):
-    """In the place of a ghost skip, where there is none."""
+    """Takes the place of a ghost skip in a net without ghosts."""
 
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
         return z
@@ -151,7 +151,7 @@ class NoSkip(nn.Module):
 
 @contextmanager
 def without_ghosts(net: nn.Module) -> Iterator[None]:
-    """Inside, the net is the one that is left when all its ghosts are gone."""
+    """Set the strength of all ghosts to 0 in the block, and restore it at the end."""
     strengths = {m: m.strength for m in net.modules() if isinstance(m, Ghost)}
     try:
         for ghost in strengths:
@@ -163,7 +163,7 @@ def without_ghosts(net: nn.Module) -> Iterator[None]:
 
 
 def make_activation(name: str) -> nn.Module:
-    """The activation called `name`: relu, swish, mish, or ghost (Swish that fades into ReLU)."""
+    """Return a new activation: relu, swish, mish, or ghost (Swish that becomes ReLU)."""
     if name not in ACTIVATIONS:
         raise ValueError(f"activation '{name}': need one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()
@@ -172,10 +172,10 @@ def make_activation(name: str) -> nn.Module:
 def make_skip(
     kind: str | None, ins: int, outs: int, stride: int = 1, *, site: Site = "convolution"
 ) -> nn.Module:
-    """A ghost skip of that kind at one of a net's sites, or nothing for None.
+    """Return the skip of a net for one of its sites: a ghost of this kind, or `NoSkip`.
 
-    A kind belongs to the convolutions, before the activation; "KIND@block_output" to whole blocks,
-    behind their last activation.
+    "KIND" puts ghosts around convolutions, before the activation; "KIND@block_output" around whole
+    blocks, after their last activation.
     """
     if kind is None:
         return NoSkip()

@@ -12,7 +12,7 @@ from sparsediag.models.ghost import make_activation, make_skip
 
 
 class Hidden(nn.Module):
-    """A linear layer and its activation, with a ghost site where the width stays the same."""
+    """A linear layer and its activation, with a ghost site if the width stays the same."""
 
     def __init__(self, ins: int, outs: int, act: str, ghosts: str | None) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class MLP(nn.Module):
         super().__init__()
         if skips and skips.startswith("conv1x1_bn"):
             raise ValueError("skips 'conv1x1_bn' needs feature maps; a perceptron has none")
-        make_skip(skips, 1, 1)  # an unknown kind is an error even where no layer has a site for it
+        make_skip(skips, 1, 1)  # refuse an unknown kind even if no layer has a site
         widths = [channels * size * size, *(width or h for h in hidden)]
         self.layers = nn.Sequential(*(Hidden(i, o, activation, skips) for i, o in pairwise(widths)))
         self.stages = [[f"layers.{i}"] for i in range(len(hidden))]

@@ -2,7 +2,7 @@
 
 `resnet10/18/34/50`: four stages of 64 to 512 channels, as in the ToST code.
 `resnet20/32/56/104/110`: three stages of 16 to 64 channels, 6n + 2 layers. Neither has a max-pool
-after the stem, and both pool globally, so any image size fits.
+after the stem, and both pool globally, so images may have any size.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ PLAN = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 class Convolution(nn.Module):
-    """A 3x3 convolution, its norm if any, a ghost site (not in the first one), an activation."""
+    """A 3x3 convolution, an optional norm, a ghost site (except in the first), an activation."""
 
     def __init__(
         self, ins: int, outs: int, *, norm: bool, bias: bool, act: str, ghosts: str | None
@@ -37,7 +37,7 @@ class VGG(nn.Module):
         channels: Channels of the images, 1 or 3.
         width: Channels of the first stage (the last has eight times as many).
         norm: Batch norm after every convolution.
-        bias: Biases in the convolutions; the published nets keep them beside batch norm.
+        bias: Biases in the convolutions; the published nets have them even with batch norm.
         activation: relu, swish, mish, or ghost.
         skips: Kind of the ghost skips, or none.
     """

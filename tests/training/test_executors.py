@@ -123,9 +123,9 @@ def test_a_crash_of_a_process_is_told() -> None:
     ("end", "told"),
     [
         ((signal.raise_signal, signal.SIGABRT), "SIGABRT in compiled code"),
-        ((signal.raise_signal, signal.SIGKILL), "memory ran out"),
+        ((signal.raise_signal, signal.SIGKILL), "out of memory"),
         ((os._exit, 3), "exit code 3"),
-        ((str, 0), "left no trace"),
+        ((str, 0), "unknown"),
     ],
     ids=["crash", "killed", "exit", "nothing"],
 )

@@ -186,7 +186,7 @@ def test_bits_are_those_of_the_mask(params: str | None) -> None:
 
 @pytest.mark.parametrize("shape", [(7,), (9,), (8, 1), ()])
 def test_a_vector_of_another_length_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"came; need \(8,\), one number for each live weight"):
+    with pytest.raises(ValueError, match=r"need \(8,\), one number for each live weight"):
         LiveCoordinates.of(_net(), MASK).split(torch.ones(shape))
 
 

@@ -30,13 +30,13 @@ def test_a_device_that_is_there(monkeypatch: pytest.MonkeyPatch, name: str) -> N
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
 def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     gpus(monkeypatch, 0)
-    with pytest.raises(ValueError, match="is not available here; use --device cpu"):
+    with pytest.raises(ValueError, match="is not available; use --device cpu"):
         select_device(name)
 
 
 def test_a_gpu_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2)
-    with pytest.raises(ValueError, match="cuda:2 was asked for; there are 2 GPUs here"):
+    with pytest.raises(ValueError, match="cuda:2 was asked for; there are 2 GPUs"):
         select_device("cuda:2")
 
 

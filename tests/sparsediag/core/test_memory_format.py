@@ -1,4 +1,4 @@
-"""Layout: only the order in memory changes, never a number."""
+"""Memory formats: only the order in memory changes, never a number."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_its_loss_has_gradients_and_curvature() -> None:
     "net", [nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), nn.Sequential(nn.Conv2d(3, 4, 3))]
 )
 def test_a_net_without_a_place_for_ghosts_is_refused(net: nn.Module) -> None:
-    with pytest.raises(ValueError, match="no 3x3 convolution behind its first"):
+    with pytest.raises(ValueError, match="no 3x3 convolution after its first"):
         ghostify(net, X)
 
 
