@@ -15,7 +15,7 @@ import pytest
 
 import sparsediag
 from figures import store
-from figures.measurement import Need
+from figures.measurement import Measurement
 from figures.scales import SCALES
 from sparsediag import Checkpoint, Course, Result, diagnostics
 from sparsediag.cli import app
@@ -85,8 +85,8 @@ def test_the_report() -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_figures(tmp_path: Path) -> None:
-    need, scale = Need(Run(), "sharpness", options=(("radius", 0.1),)), SCALES["smoke"]
-    folder = tmp_path / "runs" / scale.run(need.run).id
+    need, scale = Measurement(Run(), "sharpness", options=(("radius", 0.1),)), SCALES["smoke"]
+    folder = tmp_path / "runs" / scale.adapt(need.run).id
     folder.mkdir(parents=True)
     Checkpoint.load(GOLDEN).save(folder / "best.pt")
     store.measure(need, scale, tmp_path)
