@@ -104,7 +104,8 @@ def blocks(
         tol: Relative residual |Hv - value v| / |value| at which a pair has converged.
         seed: Seed of the start vectors.
         matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
-        mode: Engine of the products; see `Curvature`.
+        mode: Engine of the products: a recorded "tape", double backward on a "retained" graph, or
+            "compiled"; "auto" takes the one that suits the network.
         memory: GiB kept between products.
         max_matvecs: Largest number of products for each block.
         progress: Called as `progress(blocks done, all blocks)`.

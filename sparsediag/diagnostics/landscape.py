@@ -267,7 +267,8 @@ def landscape(
         precision: "bfloat16" is faster on some machines; its error is measured.
         adaptive: Compute as many points as a smooth surface needs, and interpolate the others.
         tol: Accepted error of the interpolation, as a share of the range of the loss.
-        shard: "2/4" for the second quarter of the points; see `Landscape.join`.
+        shard: "2/4" for the second quarter of the points; `Landscape.join` (the command `join`)
+            puts the parts together.
         jobs: Processes that share the points.
         expected: The loss that the training recorded for these samples; a difference is a finding.
         resume: File that records the points, so that a killed computation can be resumed; remove

@@ -181,7 +181,8 @@ def spectrum(
         which: The algebraically largest or smallest ones, or those of largest magnitude.
         tol: Relative residual |Hv - value v| / |value| at which a pair has converged.
         seed: Seed of the start vectors.
-        params: Only these weights move: globs separated by commas, or "matrices"; see `Problem`.
+        params: Weights that move: globs of their names, separated by commas, or "matrices" for all
+            but biases and batch norm (default: all live weights).
         dense: Let dead weights move too: the spectrum that tools without masks report.
         matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
         norm: "filter" for weights in units of their filter's norm: invariant to its scale.
@@ -192,7 +193,8 @@ def spectrum(
         max_basis: Largest number of basis vectors, each as long as there are live weights.
         start: Spectrum of a similar network to start from.
         solver: "pyhessian" for its power iteration: largest magnitude, `tol` on the value's change.
-        mode: Engine of the products; see `Curvature`.
+        mode: Engine of the products: a recorded "tape", double backward on a "retained" graph, or
+            "compiled"; "auto" takes the one that suits the network.
         memory: GiB kept between products (default: half of what is free).
         max_matvecs: Largest number of products (PyHessian: for each pair).
         progress: Called as `progress(products, limit)`.

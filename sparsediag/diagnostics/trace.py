@@ -116,11 +116,13 @@ def trace(
         tol: Half the width of the 95 % confidence interval at which to stop, relative to the trace.
         sketch: Dimensions of the subspace, two products each; 0 for Hutchinson's estimator.
         seed: Seed of the random signs.
-        params: Only these weights move; see `spectrum`.
+        params: Weights that move: globs of their names, separated by commas, or "matrices" for all
+            but biases and batch norm (default: all live weights).
         dense: Let dead weights move too.
         matrix: The Hessian, the Gauss-Newton matrix, or the empirical Fisher matrix.
         solver: "pyhessian" for its samples and its stop, on the change of their mean.
-        mode: Engine of the products; see `Curvature`.
+        mode: Engine of the products: a recorded "tape", double backward on a "retained" graph, or
+            "compiled"; "auto" takes the one that suits the network.
         memory: GiB kept between products.
         max_matvecs: Largest number of products.
         progress: Called as `progress(products, limit)`.
