@@ -684,7 +684,7 @@ def test_a_product_that_is_over_is_forgotten() -> None:
     kept = DoubleBackward(
         problem.batch_loss(problem.batches[0]), list(problem.split(problem.weights).values())
     )
-    slope = weakref.ref(kept.slopes[0])
+    slope = weakref.ref(kept._gradient[0])
     assert kept.nbytes > 0
     del kept
     gc.collect()
