@@ -20,7 +20,7 @@ from training.old_keys import FIRST_DEFAULTS, FIRST_KEYS, FIRST_VALUES, renamed
 from training.optim import Optim, epoch_at
 from training.prerequisite import Prerequisite
 from training.tables import differences, from_table, to_toml
-from training.tweaks import GROUPS, TWEAKS, Tweak, grouped
+from training.tweaks import GROUPS, TWEAKS, Tweak, expand_groups
 
 RECIPES = Path(__file__).parent / "runs"
 
@@ -209,7 +209,7 @@ class Run:
                 f"mask = {mask!r}: need a table, such as [mask] method = 'random', or 'file:PATH'"
             )
         if isinstance(tweaks, list | tuple):
-            tweaks = grouped([str(name) for name in tweaks])
+            tweaks = expand_groups([str(name) for name in tweaks])
         if not isinstance(tweaks, Mapping):
             raise ConfigError(f"tweaks = {tweaks!r}: need a list of names, or a table of each")
         method = str(mask.get("method", "dense"))
@@ -218,7 +218,7 @@ class Run:
         mask = {key: value for key, value in mask.items() if key != "method"}
         options: dict[str, Any] = {}
         for name, given in tweaks.items():
-            options |= {name: given} if given else grouped([name])
+            options |= {name: given} if given else expand_groups([name])
         for name in options:
             if name in GROUPS:
                 raise ConfigError(
@@ -263,7 +263,7 @@ class Run:
             inner = table
             for parent in parents:
                 if isinstance(inner.get(parent), list):  # tweaks = ["smoothing"]
-                    inner[parent] = grouped(inner[parent])
+                    inner[parent] = expand_groups(inner[parent])
                 inner = inner.setdefault(parent, {})
                 if not isinstance(inner, dict):
                     raise ConfigError(f"'{parent}' in '{key}' is a value, not a table")

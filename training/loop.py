@@ -113,7 +113,7 @@ class Training:
             self.optimiser,
             steps=run.optim.epochs * self.steps_per_epoch,
             seed=run.seed,
-            taken=len(self.history) * self.steps_per_epoch,
+            steps_taken=len(self.history) * self.steps_per_epoch,
         )
         self.best = (-1.0, 0.0)  # validation accuracy, and minus the loss for a tie
         if self.partial and self.partial.resume:
@@ -221,7 +221,7 @@ class Training:
         """Return the first epoch that may be the best: at a lower rate, and without ghosts."""
         epochs = self.run.optim.epochs
         first_drop = epoch_at(min(self.run.optim.lr_milestones, default=0), epochs)
-        plain_from = max([t.over(epochs) for t in self.run.tweaks.values()], default=0)
+        plain_from = max([t.plain_from(epochs) for t in self.run.tweaks.values()], default=0)
         return min(max(first_drop, plain_from), epochs - 1)
 
     def _checkpoint(self, resume: Row | None = None) -> Checkpoint:

@@ -81,7 +81,7 @@ def start(
     epochs, states = run.optim.epochs, {}
     for tweak in run.tweaks.values():
         tweak.update(net, len(history), epochs)
-    stay = any(t.options() and not t.over(epochs) for t in run.tweaks.values())
+    permanent_ghosts = any(t.options() and not t.plain_from(epochs) for t in run.tweaks.values())
     for name, tweak in run.tweaks.items():
         context = TrainingContext(
             net,
@@ -89,7 +89,7 @@ def start(
             batch_stream(run, data, purpose=name),
             load_trained(run, tweak.before(), out),
             resumed=partial is not None,
-            stay=stay,
+            permanent_ghosts=permanent_ghosts,
         )
         states[name] = tweak.start(context)
     if mask is not None:
@@ -158,7 +158,7 @@ def _draw_mask(run: Run, data: Data, out: Path, device: torch.device) -> Mask | 
     probe = data.batches("train", images=run.record.probe_samples)
     if run.init != "default":
         zero_init.initialise(net, run.init)
-        zero_init.guard(Problem(net, probe))
+        zero_init.check_trainable(Problem(net, probe))
     problem = Problem(net, probe)
     if run.mask.per_class:
         sample = data.balanced(run.mask.per_class, seed=run.init_seed)

@@ -68,7 +68,7 @@ def initialise(net: nn.Module, orientation: Orientation = "zero_hadamard") -> No
                 module.bias.zero_()
 
 
-def guard(problem: Problem) -> None:
+def check_trainable(problem: Problem) -> None:
     """Refuse a start from which most of some layer could never learn.
 
     After a small step of gradient descent a fifth of the rows of every weight must have a gradient,

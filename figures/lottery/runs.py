@@ -12,7 +12,7 @@ from training.config import Record, Run
 from training.masks.dense import Dense
 from training.masks.lottery import Lottery
 from training.masks.magnitude import Magnitude
-from training.tweaks import TWEAKS, grouped
+from training.tweaks import TWEAKS, expand_groups
 
 LEVELS = {k: Lottery(0.8**k).density for k in range(1, 17)}  # round -> density, 80 % to 2.8 %
 REWOUND = ", rewound"  # ends the name of a kind that starts from epoch 33 of the dense training
@@ -25,10 +25,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "Mish": {},
     "LS": {"smoothing": {}},
     "LRsI": {"rescale": {}},
-    "AT": grouped(["at"]),
-    "TRT": grouped(["trt"]),
-    "AT+TRT": grouped(["at+trt"]),
-    "AT+TRT with KD": {**grouped(["at"]), "rescale": {}, "distillation": {}},
+    "AT": expand_groups(["at"]),
+    "TRT": expand_groups(["trt"]),
+    "AT+TRT": expand_groups(["at+trt"]),
+    "AT+TRT with KD": {**expand_groups(["at"]), "rescale": {}, "distillation": {}},
 }
 load_recipe = cache(Run.load)
 

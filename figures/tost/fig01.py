@@ -16,14 +16,14 @@ from figures.tost.runs import KINDS, SINGLE, run
 from sparsediag.plotting import style
 from training.masks import METHODS
 from training.optim import epoch_at
-from training.tweaks import TWEAKS, Tweak, grouped
+from training.tweaks import TWEAKS, Tweak, expand_groups
 from training.tweaks.ghosts import GhostNeurons, GhostSkips
 from training.tweaks.rescale import Rescale
 from training.tweaks.smoothing import Smoothing
 
 OPTIM = run().optim
 EPOCHS = OPTIM.epochs
-TOST = grouped(["tost"])
+TOST = expand_groups(["tost"])
 LANES = {  # the paper's names -> tweaks
     kind: TWEAKS[name](**TOST[name]) for kind in SINGLE for name in KINDS[kind] if name in TOST
 }
@@ -46,7 +46,7 @@ def boxes() -> dict[str, str]:
     """Return head and text of each box, from the mask to the plain network."""
     masks = [name for name in METHODS if name not in ("dense", "file")]
     half = len(masks) // 2
-    end = max(tweak.over(EPOCHS) for tweak in LANES.values())
+    end = max(tweak.plain_from(EPOCHS) for tweak in LANES.values())
     return {
         "any mask": f"{', '.join(masks[:half])},\n{', '.join(masks[half:])}, a file",
         "initial weights": "with the mask,\nscaled by LRsI",

@@ -15,7 +15,7 @@ from tests.bench.nets import digits
 from tests.bench.timing import Rows, memory, seconds, table
 from training.masks.grasp import Grasp
 from training.masks.snip import Snip
-from training.masks.synflow import Flow, Synflow
+from training.masks.synflow import AbsoluteNet, Synflow
 
 NETS = ("resnet20", "resnet18")
 SAMPLES = 100  # 10 of each class, as the papers have it
@@ -40,7 +40,7 @@ def calls(name: str, samples: int, device: torch.device) -> dict[str, Callable[[
         net.zero_grad()
 
     def passes() -> None:
-        flow = Flow(net, torch.Size((3, 32, 32)))
+        flow = AbsoluteNet(net, torch.Size((3, 32, 32)))
         for _ in range(100):
             flow.scores(sd.prunable(net))
 

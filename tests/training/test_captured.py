@@ -131,7 +131,7 @@ def test_epochs_of_one_phase_have_the_same_steps(name: str) -> None:
     """Whatever a tweak sets from an epoch is in its phase; a new tweak has the epoch itself."""
     tweak = TWEAKS[name]()
     constants = {
-        "ghost_neurons": lambda e: tweak.beta(e, 20),  # type: ignore[attr-defined]
+        "ghost_neurons": lambda e: tweak.gate(e, 20),  # type: ignore[attr-defined]
         "ghost_skips": lambda e: tweak.gate(e, 20),  # type: ignore[attr-defined]
         "smoothing": lambda e: tweak.strength(e, 20),  # type: ignore[attr-defined]
         "rescale": lambda e: None,

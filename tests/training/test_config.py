@@ -98,7 +98,7 @@ runs = st.builds(
         {},
         optional={
             "smoothing": st.builds(Smoothing, shares, shares),
-            "ghost_neurons": st.builds(GhostNeurons, st.floats(1, 100), shares),
+            "ghost_neurons": st.builds(GhostNeurons, st.floats(1, 100), until=shares),
         },
     ),
     record=st.builds(Record, st.just(()) | st.just((1,)), gradient_flow=st.booleans()),

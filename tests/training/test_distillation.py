@@ -24,7 +24,7 @@ from training.loop import fit
 from training.prerequisite import Prerequisite
 from training.setup import finished, start
 from training.tweaks import Objective, TrainingContext, cross_entropy
-from training.tweaks.distillation import Distillation, softened
+from training.tweaks.distillation import Distillation, distillation_loss
 from training.tweaks.smoothing import Smoothing
 
 SAMPLES, CLASSES = 6, 5
@@ -62,10 +62,10 @@ def teacher_of(**options: Any) -> tuple[nn.Module, Checkpoint]:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 100.0])
 def test_a_student_that_is_the_teacher_has_no_loss_and_no_slope(temperature: float) -> None:
     same = logits(0)
-    assert softened(same, same, temperature).item() == pytest.approx(0, abs=1e-12)
-    assert slope_of(lambda z: softened(z, same, temperature), same).abs().max() < 1e-14
+    assert distillation_loss(same, same, temperature).item() == pytest.approx(0, abs=1e-12)
+    assert slope_of(lambda z: distillation_loss(z, same, temperature), same).abs().max() < 1e-14
     shifted = same + torch.arange(float(SAMPLES))[:, None]  # softmax does not see it
-    assert softened(shifted, same, temperature).item() == pytest.approx(0, abs=1e-9)
+    assert distillation_loss(shifted, same, temperature).item() == pytest.approx(0, abs=1e-9)
 
 
 @given(st.floats(0.1, 20), st.integers(0, 1000))
@@ -73,7 +73,7 @@ def test_the_loss_is_a_divergence(temperature: float, seed: int) -> None:
     student, teacher = logits(seed), logits(seed + 1)
     q, p = ((z / temperature).softmax(1) for z in (teacher, student))
     expected = temperature**2 * (q * (q.log() - p.log())).sum() / SAMPLES
-    assert softened(student, teacher, temperature).item() == pytest.approx(expected.item())
+    assert distillation_loss(student, teacher, temperature).item() == pytest.approx(expected.item())
     assert expected > 0
 
 
@@ -83,7 +83,7 @@ def test_the_slope_is_t_times_the_difference_of_the_softened_outputs(
 ) -> None:
     student, teacher = logits(seed), logits(seed + 1)
     p, q = ((z / temperature).softmax(1) for z in (student, teacher))
-    slope = slope_of(lambda z: softened(z, teacher, temperature), student)
+    slope = slope_of(lambda z: distillation_loss(z, teacher, temperature), student)
     expected = temperature**2 * (p - q) / temperature / SAMPLES
     torch.testing.assert_close(slope, expected, rtol=1e-8, atol=1e-12)
 
@@ -95,7 +95,7 @@ def test_at_a_high_temperature_the_slope_is_the_difference_of_the_centred_output
     student, teacher = logits(0), logits(1)
     gap = student - teacher
     expected = (gap - gap.mean(1, keepdim=True)) / CLASSES / SAMPLES
-    slope = slope_of(lambda z: softened(z, teacher, temperature), student)
+    slope = slope_of(lambda z: distillation_loss(z, teacher, temperature), student)
     assert (slope - expected).abs().max() < 10 * expected.abs().max() / temperature
 
 
@@ -112,7 +112,7 @@ def test_with_the_whole_share_labels_have_no_part() -> None:
     loss = objective(logits(1), alpha=1.0, temperature=3.0)
     one, other = (loss(logits(0), y, torch.zeros(1)) for y in (LABELS, LABELS.flip(0)))
     assert torch.equal(one, other)
-    assert torch.equal(one, softened(logits(0), logits(1), 3.0))
+    assert torch.equal(one, distillation_loss(logits(0), logits(1), 3.0))
     slopes = [slope_of(lambda z, y=y: loss(z, y, None), logits(0)) for y in (LABELS, LABELS * 0)]
     assert torch.equal(*slopes)
 
@@ -121,7 +121,7 @@ def test_with_the_whole_share_labels_have_no_part() -> None:
 def test_the_two_losses_are_mixed_by_the_share(share: float, seed: int) -> None:
     student, teacher = logits(seed), logits(seed + 1)
     value = objective(teacher, alpha=share)(student, LABELS, torch.zeros(1))
-    own, taught = F.cross_entropy(student, LABELS), softened(student, teacher, 4.0)
+    own, taught = F.cross_entropy(student, LABELS), distillation_loss(student, teacher, 4.0)
     assert value.item() == pytest.approx(((1 - share) * own + share * taught).item())
 
 
@@ -132,7 +132,7 @@ def test_beside_smoothing_the_labels_are_smooth_in_either_order(first: str) -> N
     for tweak, kept in tweaks if first == "smoothing" else reversed(tweaks):
         loss = tweak.loss(loss, 0, 10, kept)
     own = F.cross_entropy(logits(0), LABELS, label_smoothing=0.2)
-    expected = 0.7 * own + 0.3 * softened(logits(0), logits(1), 4.0)
+    expected = 0.7 * own + 0.3 * distillation_loss(logits(0), logits(1), 4.0)
     value = loss(logits(0), LABELS, torch.zeros(1))
     assert value.item() == pytest.approx(expected.item(), rel=1e-12)
 
@@ -159,7 +159,7 @@ def test_the_teacher_sees_the_images_of_the_student_in_evaluation_mode() -> None
     assert not any(m.training for m in teacher.modules())
     outputs = student(x)
     value = tweak.loss(cross_entropy, 0, 10, teacher)(outputs, LABELS, x)
-    assert torch.equal(value, softened(outputs, checkpoint.build()(x), 4.0))
+    assert torch.equal(value, distillation_loss(outputs, checkpoint.build()(x), 4.0))
 
 
 def test_the_teacher_has_no_slope_and_stays_as_it_is() -> None:

@@ -16,7 +16,7 @@ from sparsediag import Checkpoint, prunable
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit
-from training.masks.learned import Gates, Learned
+from training.masks.learned import GatedOptimizer, Learned
 from training.optim import Optim
 from training.setup import finished
 from training.zero_init import initialise
@@ -30,10 +30,18 @@ def net_of(seed: int = 0) -> nn.Module:
 
 
 def gates_of(
-    net: nn.Module, *, name: str = "sgd", lr: float = 0.1, decay: float = 0.0, **options: Any
-) -> Gates:
+    net: nn.Module,
+    *,
+    name: str = "sgd",
+    lr: float = 0.1,
+    decay: float = 0.0,
+    binary: float = 0.0,
+    l1: float = 0.0,
+    seed: int = 0,
+) -> GatedOptimizer:
     optimiser = Optim(name=name, lr=lr, momentum=0.0, weight_decay=decay).build(net)  # type: ignore[arg-type]
-    return Gates(net, optimiser, **{"spread": 0.0, "size": 0.0, "seed": 0} | options)
+    method = Learned(lambda_binary=binary, lambda_l1=l1)
+    return GatedOptimizer(net, optimiser, method=method, seed=seed)
 
 
 def batch(t: int = 0) -> tuple[Tensor, Tensor]:
@@ -42,7 +50,7 @@ def batch(t: int = 0) -> tuple[Tensor, Tensor]:
     return x, torch.randint(0, 10, (16,), generator=chance)
 
 
-def step(net: nn.Module, gates: Gates, t: int = 0) -> None:
+def step(net: nn.Module, gates: GatedOptimizer, t: int = 0) -> None:
     x, y = batch(t)
     gates.sample_gates()
     gates.optimiser.zero_grad()
@@ -50,7 +58,7 @@ def step(net: nn.Module, gates: Gates, t: int = 0) -> None:
     gates.step()
 
 
-def still(gates: Gates) -> None:
+def still(gates: GatedOptimizer) -> None:
     """A step with no task."""
     gates.sample_gates()
     gates.optimiser.zero_grad()
@@ -58,13 +66,13 @@ def still(gates: Gates) -> None:
 
 
 @torch.no_grad()
-def fill(gates: Gates, value: float) -> None:
-    for m in gates.chances.values():
+def fill(gates: GatedOptimizer, value: float) -> None:
+    for m in gates.probabilities.values():
         m.fill_(value)
 
 
 @torch.no_grad()
-def undo(gates: Gates) -> None:
+def undo(gates: GatedOptimizer) -> None:
     """Put theta back after a draw."""
     for w, theta in zip(gates.gated, gates.theta, strict=True):
         w.copy_(theta)
@@ -83,15 +91,15 @@ def test_a_gate_is_open_as_often_as_its_chance_says(chance: float) -> None:
     fill(gates, chance)
     draws = 400
     opened = torch.zeros(sum(w.numel() for w in gates.gated))
-    for gates.taken in range(draws):
+    for gates.steps_taken in range(draws):
         gates.sample_gates()
-        opened += flat(gates.open)
+        opened += flat(gates.gates)
         undo(gates)
-    spread = (chance * (1 - chance) / draws) ** 0.5
+    binary = (chance * (1 - chance) / draws) ** 0.5
     assert float(opened.mean() / draws - chance) == pytest.approx(
-        0, abs=5 * spread / len(opened) ** 0.5
+        0, abs=5 * binary / len(opened) ** 0.5
     )
-    assert (opened / draws - chance).abs().max() < 6 * spread
+    assert (opened / draws - chance).abs().max() < 6 * binary
 
 
 def test_gates_of_0_and_1_are_certain() -> None:
@@ -100,7 +108,7 @@ def test_gates_of_0_and_1_are_certain() -> None:
     for value, share in ((0.0, 0.0), (1.0, 1.0)):
         fill(gates, value)
         gates.sample_gates()
-        assert flat(gates.open).double().mean() == share
+        assert flat(gates.gates).double().mean() == share
         undo(gates)
 
 
@@ -109,9 +117,9 @@ def test_the_net_sees_open_gates_only_and_theta_is_kept() -> None:
     gates = gates_of(net)
     before = flat(gates.gated)
     gates.sample_gates()
-    assert torch.equal(flat(gates.gated), before * flat(gates.open))
+    assert torch.equal(flat(gates.gated), before * flat(gates.gates))
     assert torch.equal(flat(gates.theta), before)
-    assert flat(gates.open).double().mean() == pytest.approx(0.5, abs=0.05)
+    assert flat(gates.gates).double().mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_gates_follow_the_seed_and_the_step_and_nothing_else() -> None:
@@ -121,10 +129,10 @@ def test_gates_follow_the_seed_and_the_step_and_nothing_else() -> None:
         net = net_of()
         torch.set_rng_state(state)
         gates = gates_of(net, seed=seed)
-        gates.taken = taken
+        gates.steps_taken = taken
         gates.sample_gates()
         assert torch.equal(torch.get_rng_state(), state)
-        return flat(gates.open)
+        return flat(gates.gates)
 
     first = drawn(0, 0, world=1)
     assert torch.equal(first, drawn(0, 0, world=2))
@@ -136,39 +144,39 @@ def test_every_step_draws_other_gates() -> None:
     net = net_of()
     gates = gates_of(net)
     step(net, gates)
-    first = flat(gates.open)
+    first = flat(gates.gates)
     step(net, gates, 1)
-    assert not torch.equal(first, flat(gates.open))
+    assert not torch.equal(first, flat(gates.gates))
 
 
 def test_only_what_a_mask_can_cover_has_a_gate() -> None:
     net = net_of()
-    assert list(gates_of(net).chances) == prunable(net)
+    assert list(gates_of(net).probabilities) == prunable(net)
 
 
 # gradients
 
 
-@pytest.mark.parametrize(("spread", "size"), [(0.0, 0.0), (0.03, 0.0), (0.0, 0.02), (0.03, 0.02)])
+@pytest.mark.parametrize(("binary", "l1"), [(0.0, 0.0), (0.03, 0.0), (0.0, 0.02), (0.03, 0.02)])
 def test_the_gradients_are_those_of_theta_times_b_and_of_the_regulariser(
-    spread: float, size: float
+    binary: float, l1: float
 ) -> None:
     net, lr = net_of().double(), 0.125
-    gates = gates_of(net, lr=lr, spread=spread, size=size)
+    gates = gates_of(net, lr=lr, binary=binary, l1=l1)
     with torch.no_grad():
-        for m in gates.chances.values():
+        for m in gates.probabilities.values():
             m.uniform_(0.3, 0.7)
     x, y = batch()
-    names = list(gates.chances)
+    names = list(gates.probabilities)
     theta = {n: net.get_parameter(n).detach().clone().requires_grad_() for n in names}
-    chance = {n: m.detach().clone().requires_grad_() for n, m in gates.chances.items()}
+    chance = {n: m.detach().clone().requires_grad_() for n, m in gates.probabilities.items()}
     before = {n: (theta[n].detach().clone(), chance[n].detach().clone()) for n in names}
     biases = {n: p.detach().clone() for n, p in net.named_parameters() if n not in names}
 
     gates.sample_gates()
     gates.optimiser.zero_grad()
     F.cross_entropy(net(x.double()), y).backward()
-    b = {n: o.double() for n, o in zip(names, gates.open, strict=True)}
+    b = {n: o.double() for n, o in zip(names, gates.gates, strict=True)}
     gates.step()
 
     # b + M - M.detach() is b, with the slope of M: straight through
@@ -176,10 +184,13 @@ def test_the_gradients_are_those_of_theta_times_b_and_of_the_regulariser(
     loss = F.cross_entropy(
         functional_call(net, {n: theta[n] * through[n] for n in names} | biases, (x.double(),)), y
     )
-    regulariser = sum((spread * m * (1 - m) + size * m).sum() for m in chance.values())
+    regulariser = sum((binary * m * (1 - m) + l1 * m).sum() for m in chance.values())
     slopes = torch.autograd.grad(loss + regulariser, [*theta.values(), *chance.values()])
     for n, of_theta, of_m in zip(names, slopes, slopes[len(names) :], strict=False):
-        moved = (before[n][0] - net.get_parameter(n)) / lr, (before[n][1] - gates.chances[n]) / lr
+        moved = (
+            (before[n][0] - net.get_parameter(n)) / lr,
+            (before[n][1] - gates.probabilities[n]) / lr,
+        )
         assert torch.allclose(moved[0], of_theta, atol=1e-12)
         assert torch.allclose(moved[1], of_m, atol=1e-12)
         assert of_m.any()
@@ -191,9 +202,9 @@ def test_a_closed_gate_stops_theta_and_not_its_chance() -> None:
     gates = gates_of(net)
     before = flat(gates.gated)
     step(net, gates)
-    closed = ~flat(gates.open).bool()
+    closed = ~flat(gates.gates).bool()
     assert torch.equal(flat(gates.gated)[closed], before[closed])
-    assert (flat(gates.chances.values())[closed] != 0.5).any()
+    assert (flat(gates.probabilities.values())[closed] != 0.5).any()
 
 
 # the regulariser alone
@@ -201,28 +212,28 @@ def test_a_closed_gate_stops_theta_and_not_its_chance() -> None:
 
 @pytest.mark.parametrize(("start", "end"), [(0.62, 1.0), (0.58, 0.0), (0.5, 0.0)])
 def test_chances_run_away_from_their_fixed_point(start: float, end: float) -> None:
-    gates = gates_of(net_of(), spread=1.0, size=0.2)  # still at 1/2 + 0.2 / 2 = 0.6
+    gates = gates_of(net_of(), binary=1.0, l1=0.2)  # still at 1/2 + 0.2 / 2 = 0.6
     fill(gates, start)
     for _ in range(40):
         still(gates)
-    assert (flat(gates.chances.values()) == end).all()
+    assert (flat(gates.probabilities.values()) == end).all()
 
 
 def test_chances_rest_at_their_fixed_point() -> None:
-    gates = gates_of(net_of().double(), spread=1.0, size=0.25)
+    gates = gates_of(net_of().double(), binary=1.0, l1=0.25)
     fill(gates, 0.625)
     for _ in range(5):
         still(gates)
-    assert (flat(gates.chances.values()) == 0.625).all()
+    assert (flat(gates.probabilities.values()) == 0.625).all()
 
 
 @optimisers
 def test_a_huge_size_leaves_nothing(name: str) -> None:
     net = net_of()
-    gates = gates_of(net, name=name, size=1e6)
+    gates = gates_of(net, name=name, l1=1e6)
     for t in range(10):
         step(net, gates, t)
-    assert not flat(gates.chances.values()).any()
+    assert not flat(gates.probabilities.values()).any()
     with gates.inference_weights():
         assert not flat(gates.gated).any()
     assert flat(gates.gated).any()
@@ -231,12 +242,12 @@ def test_a_huge_size_leaves_nothing(name: str) -> None:
 def test_where_theta_is_0_only_the_size_moves_a_chance_at_first() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     initialise(net)
-    gates = gates_of(net, lr=0.125, spread=0.5, size=0.25)
+    gates = gates_of(net, lr=0.125, binary=0.5, l1=0.25)
     zero = flat(gates.gated) == 0
     assert zero.any()
     assert not zero.all()
     step(net, gates)
-    chances = flat(gates.chances.values())
+    chances = flat(gates.probabilities.values())
     assert (chances[zero] == 0.5 - 0.125 * 0.25).all()
     assert (chances[~zero] != 0.5 - 0.125 * 0.25).any()
 
@@ -244,10 +255,10 @@ def test_where_theta_is_0_only_the_size_moves_a_chance_at_first() -> None:
 @optimisers
 def test_chances_stay_within_0_and_1_after_every_step(name: str) -> None:
     net = net_of()
-    gates = gates_of(net, name=name, lr=0.3, spread=1.0, size=0.1)
+    gates = gates_of(net, name=name, lr=0.3, binary=1.0, l1=0.1)
     for t in range(20):
         step(net, gates, t)
-        chances = flat(gates.chances.values())
+        chances = flat(gates.probabilities.values())
         assert ((chances >= 0) & (chances <= 1)).all()
 
 
@@ -257,7 +268,7 @@ def test_chances_do_not_decay(name: str) -> None:
     before = flat(gates.gated)
     for _ in range(3):
         still(gates)
-    assert (flat(gates.chances.values()) == 0.5).all()
+    assert (flat(gates.probabilities.values()) == 0.5).all()
     assert (flat(gates.gated).abs() < before.abs()).double().mean() > 0.9
 
 
@@ -268,7 +279,9 @@ def test_open_gates_change_nothing(name: str) -> None:
         net = net_of()
         optimiser = Optim(name=name, lr=0.01).build(net)  # type: ignore[arg-type]
         if gated:
-            gates = Gates(net, optimiser, spread=0.0, size=0.0, seed=0)
+            gates = GatedOptimizer(
+                net, optimiser, method=Learned(lambda_binary=0.0, lambda_l1=0.0), seed=0
+            )
             optimiser.param_groups[1]["lr"] = 0.0  # the chances stay at 1
             fill(gates, 1.0)
         for t in range(8):
@@ -292,7 +305,7 @@ def test_a_settled_net_is_what_is_expected_of_it() -> None:
     for t in range(3):
         step(net, gates, t)
     before = flat(gates.gated)
-    chances = flat(gates.chances.values())
+    chances = flat(gates.probabilities.values())
     biases = flat(p for n, p in net.named_parameters() if n.endswith("bias"))
     with gates.inference_weights():
         assert torch.equal(flat(gates.gated), before * chances)
@@ -300,22 +313,22 @@ def test_a_settled_net_is_what_is_expected_of_it() -> None:
     with pytest.raises(KeyboardInterrupt), gates.inference_weights():
         raise KeyboardInterrupt
     assert torch.equal(flat(gates.gated), before)
-    assert torch.equal(flat(gates.chances.values()), chances)
+    assert torch.equal(flat(gates.probabilities.values()), chances)
     assert torch.equal(flat(p for n, p in net.named_parameters() if n.endswith("bias")), biases)
 
 
 def test_a_state_brings_back_the_gates() -> None:
     net = net_of()
-    gates = gates_of(net, size=0.1)
+    gates = gates_of(net, l1=0.1)
     for t in range(3):
         step(net, gates, t)
     with gates.inference_weights():
         state = gates.state_dict()
-    other = gates_of(net_of(1), size=0.1)
+    other = gates_of(net_of(1), l1=0.1)
     other.load_state_dict(state)
-    assert other.taken == 3
+    assert other.steps_taken == 3
     assert torch.equal(flat(other.gated), flat(gates.gated))
-    assert torch.equal(flat(other.chances.values()), flat(gates.chances.values()))
+    assert torch.equal(flat(other.probabilities.values()), flat(gates.probabilities.values()))
 
 
 # in the training loop
@@ -356,20 +369,20 @@ def test_only_a_cut_needs_the_training_with_gates() -> None:
 def test_gates_are_trained_and_the_cut_takes_the_largest_theta_m(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Gates] = []
-    begin = Gates.__init__
+    seen: list[GatedOptimizer] = []
+    begin = GatedOptimizer.__init__
 
-    def spy(gates: Gates, *args: Any, **options: Any) -> None:
+    def spy(gates: GatedOptimizer, *args: Any, **options: Any) -> None:
         begin(gates, *args, **options)
         seen.append(gates)
 
-    monkeypatch.setattr(Gates, "__init__", spy)
+    monkeypatch.setattr(GatedOptimizer, "__init__", spy)
     cut = last(run_of(0.5, lambda_l1=1e-3), tmp_path)
     (gates,) = seen
     whole = Checkpoint.load(tmp_path / "runs" / run_of(lambda_l1=1e-3).id / "last.pt")
     assert whole.mask is None
-    names = list(gates.chances)
-    for name, theta, m in zip(names, gates.theta, gates.chances.values(), strict=True):
+    names = list(gates.probabilities)
+    for name, theta, m in zip(names, gates.theta, gates.probabilities.values(), strict=True):
         assert torch.equal(whole.weights[name], theta * m.detach())
         assert not (m == 0.5).all()
     assert cut.mask is not None

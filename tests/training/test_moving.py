@@ -18,7 +18,7 @@ from training.config import Run
 from training.keeper import MaskedOptimizer
 from training.loop import fit
 from training.masks import METHODS
-from training.masks.rigl import Rigl, moved
+from training.masks.rigl import Rigl, move_mask
 from training.masks.set import Set
 from training.setup import finished
 
@@ -80,17 +80,17 @@ def dead(keeper: MaskedOptimizer) -> list[Tensor]:
 def test_the_share_falls_from_the_fraction_to_0() -> None:
     rigl = Rigl(density=0.1, update_interval=1, drop_fraction=0.3, end=0.75)
     steps = 10**6
-    assert rigl.share(1, steps) == pytest.approx(0.3, abs=1e-9)
-    assert rigl.share(375_000, steps) == pytest.approx(0.15)
-    assert rigl.share(749_999, steps) == pytest.approx(0, abs=1e-9)
-    assert rigl.share(749_999, steps) > 0
-    assert rigl.share(750_000, steps) == rigl.share(999_999, steps) == 0
+    assert rigl.fraction(1, steps) == pytest.approx(0.3, abs=1e-9)
+    assert rigl.fraction(375_000, steps) == pytest.approx(0.15)
+    assert rigl.fraction(749_999, steps) == pytest.approx(0, abs=1e-9)
+    assert rigl.fraction(749_999, steps) > 0
+    assert rigl.fraction(750_000, steps) == rigl.fraction(999_999, steps) == 0
 
 
 @pytest.mark.parametrize("steps", [1, 7, 100, 1001])
 def test_the_mask_moves_every_so_many_steps_and_not_in_the_first(steps: int) -> None:
     rigl = Rigl(density=0.1, update_interval=10, end=0.6)
-    moves = [t for t in range(steps) if rigl.share(t, steps) > 0]
+    moves = [t for t in range(steps) if rigl.fraction(t, steps) > 0]
     assert moves == [t for t in range(10, steps, 10) if t < 0.6 * steps]
 
 
@@ -133,27 +133,27 @@ def toy() -> tuple[Mask, dict[str, Tensor], dict[str, Tensor]]:
 
 def test_the_smallest_die_and_the_best_scores_come_alive() -> None:
     mask, weights, scores = toy()
-    after = moved(mask, weights, scores, 0.5)["w"].tolist()
+    after = move_mask(mask, weights, scores, 0.5)["w"].tolist()
     assert after == [True, False, False, True, False, True, True, False]
 
 
 def test_a_weight_that_would_die_and_has_the_best_score_stays() -> None:
     mask, weights, scores = toy()
     scores["w"][1] = 9.0
-    after = moved(mask, weights, scores, 0.5)["w"].tolist()
+    after = move_mask(mask, weights, scores, 0.5)["w"].tolist()
     assert after == [True, True, False, True, False, True, False, False]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.24])
 def test_less_than_one_weight_does_not_move(share: float) -> None:
     mask, weights, scores = toy()
-    assert moved(mask, weights, scores, share) == mask
+    assert move_mask(mask, weights, scores, share) == mask
 
 
 def test_a_living_weight_of_exactly_0_is_not_taken_for_dead() -> None:
     mask, weights, scores = toy()
     weights["w"][0] = 0.0
-    after = moved(mask, weights, scores, 0.25)["w"]
+    after = move_mask(mask, weights, scores, 0.25)["w"]
     assert not after[0]
     assert after[5]
     assert int(after.sum()) == 4
@@ -162,7 +162,7 @@ def test_a_living_weight_of_exactly_0_is_not_taken_for_dead() -> None:
 def test_a_full_layer_stays_full() -> None:
     mask = Mask({"w": torch.ones(6, dtype=torch.bool)})
     weights, scores = {"w": torch.arange(6.0)}, {"w": torch.arange(6.0)}
-    assert moved(mask, weights, scores, 0.5) == mask
+    assert move_mask(mask, weights, scores, 0.5) == mask
 
 
 # steps
@@ -246,7 +246,7 @@ def test_rigl_grows_where_the_gradient_is_largest() -> None:
     )
     keeper.optimiser.zero_grad()
     F.cross_entropy(net(x), torch.arange(16) % 10).backward()
-    share = keeper.method.share(1, 20)  # type: ignore[attr-defined]
+    share = keeper.method.fraction(1, 20)  # type: ignore[attr-defined]
     keeper.step()
     after = keeper.mask
     assert after is not None

@@ -76,7 +76,7 @@ def test_all_of_two_papers_is_trained_alike(name: str) -> None:
     assert name.removesuffix("_rewound") == f"{paper}_{run.model.name}_{run.data}"
     assert run.optim == Optim()
     assert set(run.tweaks) == set(TWEAKS) - {"distillation"}
-    ends = [tweak.over(run.optim.epochs) for tweak in run.tweaks.values() if tweak.options()]
+    ends = [tweak.plain_from(run.optim.epochs) for tweak in run.tweaks.values() if tweak.options()]
     assert ends == ([90, 90] if name in TOST else [0, 0])  # the first drop; 0: they stay
 
 

@@ -22,7 +22,7 @@ from training.config import Run
 from training.loop import fit
 from training.setup import Start, finished, start
 from training.tweaks import TrainingContext
-from training.tweaks.rescale import BETAS, EPS, Batches, Rescale, Scaling
+from training.tweaks.rescale import BETAS, EPS, Batches, Rescale, ScaleSearch
 
 KINDS = ("norm", "loss")
 NETS = ("resnet20", "mlp")
@@ -30,12 +30,12 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 nets = pytest.mark.parametrize("name", NETS)
 
 
-class Spied(Scaling):
+class Spied(ScaleSearch):
     """Remembers the slopes."""
 
-    def adam(self, kind: str, slope: Tensor) -> None:
+    def adam_step(self, kind: str, slope: Tensor) -> None:
         self.seen = [*getattr(self, "seen", []), (kind, slope)]
-        super().adam(kind, slope)
+        super().adam_step(kind, slope)
 
 
 def net_of(name: str = "resnet20", seed: int = 0, activation: str = "relu") -> nn.Module:
@@ -120,7 +120,7 @@ def test_the_kinds_share_squares_and_have_their_own_means(order: str) -> None:
     size = len(scaling.start)
     slopes = [torch.rand(size, generator=chance).double() * 2 - 1 for _ in order.split()]
     for kind, slope in zip(order.split(), slopes, strict=True):
-        scaling.adam(kind, slope)
+        scaling.adam_step(kind, slope)
     for i in range(size):
         scale, square, means, counts = 1.0, 0.0, dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 0)
         for t, (kind, slope) in enumerate(zip(order.split(), slopes, strict=True), 1):
@@ -130,7 +130,7 @@ def test_the_kinds_share_squares_and_have_their_own_means(order: str) -> None:
             square = BETAS[1] * square + (1 - BETAS[1]) * g * g
             mean = means[kind] / (1 - BETAS[0] ** counts[kind])
             scale -= 0.05 * mean / (math.sqrt(square / (1 - BETAS[1] ** t)) + EPS)
-            scale = max(scale, float(scaling.least[i]))
+            scale = max(scale, float(scaling.min_scales[i]))
         assert float(scaling.scales[i]) == pytest.approx(scale, rel=1e-10)
 
 
@@ -141,7 +141,7 @@ def test_one_kind_alone_is_torchs_adam() -> None:
     chance = torch.Generator().manual_seed(0)
     for _ in range(20):
         other.grad = torch.randn(len(other), generator=chance).double()
-        scaling.adam("loss", other.grad)
+        scaling.adam_step("loss", other.grad)
         optimiser.step()
     torch.testing.assert_close(scaling.scales, other.detach(), rtol=1e-10, atol=0)
 
@@ -169,8 +169,10 @@ def test_the_slope_of_the_norm_is_that_of_finite_differences(name: str) -> None:
     torch.testing.assert_close(slope, expected.clamp(-1, 1), rtol=1e-6, atol=1e-8)
 
 
-def _norm(scaling: Scaling, scales: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    return scaling.gradient(scaling.scaled(scales.detach().requires_grad_()), x, y)[1].detach()
+def _norm(scaling: ScaleSearch, scales: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return scaling.gradient(scaling.scale_weights(scales.detach().requires_grad_()), x, y)[
+        1
+    ].detach()
 
 
 @nets
@@ -180,10 +182,10 @@ def test_the_slope_of_the_loss_is_that_with_the_step_held_fixed(name: str) -> No
     x, y = (torch.cat(parts) for parts in zip(*batches[:2], strict=True))
     again, labels = (torch.cat(parts) for parts in zip(batches[0], batches[2], strict=True))
     at = scaling.scales.clone()
-    gradient, norm = scaling.gradient(scaling.scaled(at.requires_grad_()), x, y)
+    gradient, norm = scaling.gradient(scaling.scale_weights(at.requires_grad_()), x, y)
 
     def value(scales: Tensor) -> Tensor:
-        ahead = scaling.ahead(scaling.scaled(scales), gradient, norm)
+        ahead = scaling.look_ahead(scaling.scale_weights(scales), gradient, norm)
         return scaling.loss(ahead, again, labels) / scaling.tweak.eta
 
     expected = differences(value, at.detach())
@@ -214,8 +216,8 @@ def test_the_norm_is_lowered_where_it_is_above_gamma(gamma: float, kind: str, dr
 @nets
 def test_the_step_ahead_has_length_eta_and_leaves_the_dead_alone(name: str) -> None:
     scaling = exact("loss", name, eta=0.3)
-    weights = scaling.scaled(scaling.scales.requires_grad_())
-    ahead = scaling.ahead(weights, *scaling.gradient(weights, *sample()))
+    weights = scaling.scale_weights(scaling.scales.requires_grad_())
+    ahead = scaling.look_ahead(weights, *scaling.gradient(weights, *sample()))
     moves = {n: (ahead[n] - w).detach() for n, w in weights.items()}
     length = sum(float(m.square().sum()) for m in moves.values()) ** 0.5
     assert length == pytest.approx(0.3, rel=1e-10)
@@ -230,7 +232,7 @@ def test_the_step_ahead_has_length_eta_and_leaves_the_dead_alone(name: str) -> N
 def test_the_gradient_is_that_of_the_masked_net(name: str) -> None:
     scaling = exact("loss", name)
     x, y = sample()
-    found, norm = scaling.gradient(scaling.scaled(scaling.scales.requires_grad_()), x, y)
+    found, norm = scaling.gradient(scaling.scale_weights(scaling.scales.requires_grad_()), x, y)
     assert scaling.mask is not None
     net = copy.deepcopy(scaling.net)
     scaling.mask.apply_(net)
@@ -247,7 +249,7 @@ def test_the_gradient_is_that_of_the_masked_net(name: str) -> None:
 
 def test_batch_norm_makes_the_slope_along_a_convolution_0() -> None:
     scaling = exact("loss", "resnet20")
-    weights = scaling.scaled(scaling.scales.requires_grad_())
+    weights = scaling.scale_weights(scaling.scales.requires_grad_())
     gradient, _ = scaling.gradient(weights, *sample())
     for name in prunable(scaling.net):
         assert gradient[name].any()
@@ -266,7 +268,7 @@ def test_before_batch_norm_the_gradient_falls_as_the_weights_grow(scale: float) 
         scales = torch.full_like(scaling.scales, 1.0)
         for i, name in enumerate(scaling.start):
             scales[i] = by if name in prunable(scaling.net) else 1.0
-        gradient, _ = scaling.gradient(scaling.scaled(scales.requires_grad_()), *sample())
+        gradient, _ = scaling.gradient(scaling.scale_weights(scales.requires_grad_()), *sample())
         norms.append([gradient[name].norm().item() for name in prunable(scaling.net)])
     assert norms[1] == pytest.approx([n / scale for n in norms[0]], rel=1e-5)
 
@@ -334,7 +336,7 @@ def test_the_scales_are_those_of_the_net_without_ghosts_that_fade(ghosts: bool, 
         for m in net.modules():
             if isinstance(m, GhostSkip):
                 m.fade(0.7)
-        scene = replace(scene_of(net, mask_of(net)), stay=stay)
+        scene = replace(scene_of(net, mask_of(net)), permanent_ghosts=stay)
         scales = Rescale(steps=3, ghosts=ghosts).start(scene)
         left = {round(m.strength, 6) for m in net.modules() if isinstance(m, Ghost)}
         assert left == ({1.0, 0.7} if options else set())
@@ -351,7 +353,7 @@ def test_a_run_knows_whether_its_ghosts_stay(
     scenes: list[TrainingContext] = []
     monkeypatch.setattr(Rescale, "start", lambda _, scene: scenes.append(scene))
     begin(run_of([group]), tmp_path)
-    assert [scene.stay for scene in scenes] == [group == "at+trt"]
+    assert [scene.permanent_ghosts for scene in scenes] == [group == "at+trt"]
 
 
 def test_nothing_of_the_net_changes_but_its_weights() -> None:

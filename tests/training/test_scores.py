@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import sparsediag as sd
 from sparsediag import Mask, Problem, prunable
 from sparsediag.diagnostics.connectivity import paths
-from training.masks import METHODS, grasp, snip, synflow
-from training.masks.layer_densities import best, counts, erk, uniform
+from training.masks import METHODS, grasp, snip
+from training.masks.layer_densities import erk, round_counts, top_per_layer, uniform
 from training.masks.random import Random
-from training.masks.synflow import Synflow
+from training.masks.synflow import AbsoluteNet, Synflow
 
 DENSITIES = (0.5, 0.1, 0.05, 0.02, 0.01)
 SCORED: dict[str, dict[str, Any]] = {
@@ -134,14 +134,14 @@ def test_erk_of_resnet_18(density: float, dense: set[str], some: dict[str, float
 @pytest.mark.parametrize("rule", [uniform, erk])
 def test_counts_add_up(rule: Any, density: float) -> None:
     shapes = {str(i): torch.Size((7, i + 3)) for i in range(9)}
-    kept = counts(shapes, rule(shapes, density))
+    kept = round_counts(shapes, rule(shapes, density))
     assert sum(kept.values()) == round(density * sum(s.numel() for s in shapes.values()))
     assert all(0 <= k <= shapes[n].numel() for n, k in kept.items())
 
 
 def test_every_layer_keeps_its_best() -> None:
     scores = {"a": torch.tensor([3.0, 1.0, 2.0]), "b": torch.tensor([[0.5, 0.5]])}
-    mask = best(scores, {"a": 2, "b": 1})
+    mask = top_per_layer(scores, {"a": 2, "b": 1})
     assert mask["a"].tolist() == [True, False, True]
     assert mask["b"].tolist() == [[True, False]]
 
@@ -257,16 +257,21 @@ def test_grasp_scores_are_half_the_change_of_the_flow() -> None:
 # SynFlow
 
 
+def synflow_scores(net: nn.Module, inputs: int) -> dict[str, Tensor]:
+    names = [name for name, _ in net.named_parameters()]
+    return AbsoluteNet(net, torch.Size([inputs])).scores(names)
+
+
 def test_synflow_is_the_strength_of_the_paths_through_a_weight() -> None:
     net = mlp(3, 4, 2)
     first, second = net[0].weight.abs(), net[2].weight.abs()
-    found = synflow.scores(net, torch.Size([3]))
+    found = synflow_scores(net, 3)
     torch.testing.assert_close(found["0.weight"], (first * second.sum(0)[:, None]).detach())
     torch.testing.assert_close(found["2.weight"], (second * first.sum(1)[None]).detach())
 
 
 def test_synflow_is_conserved_from_layer_to_layer() -> None:
-    found = synflow.scores(mlp(5, 8, 7, 6, 3), torch.Size([5]))
+    found = synflow_scores(mlp(5, 8, 7, 6, 3), 5)
     sums = [float(score.sum()) for score in found.values()]
     assert sums == pytest.approx([sums[0]] * 4, rel=1e-12)
     assert all((score >= 0).all() for score in found.values())
@@ -276,7 +281,7 @@ def test_synflow_of_a_masked_net_is_that_of_the_net_with_zeros() -> None:
     net = mlp(4, 6, 3)
     mask = Mask.top({n: torch.rand_like(p) for n, p in net.named_parameters()}, 0.4)
     mask.apply_(net)
-    found = synflow.scores(net, torch.Size([4]))
+    found = synflow_scores(net, 4)
     for name, alive in mask.items():
         assert not found[name][~alive].any()
     whole = float(found["2.weight"].sum())

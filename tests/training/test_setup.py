@@ -363,7 +363,7 @@ def test_a_moving_mask_counts_the_steps_that_lie_behind_it(tmp_path: Path) -> No
     keep = run.mask.keeper
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        taken.append(kwargs["taken"])
+        taken.append(kwargs["steps_taken"])
         return keep(*args, **kwargs)
 
     object.__setattr__(run.mask, "keeper", watched)

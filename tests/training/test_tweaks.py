@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparsediag.core.errors import ConfigError
 from sparsediag.models import MODELS, SKIPS, GhostReLU, GhostSkip, build
 from training.config import Run
-from training.tweaks import GROUPS, TWEAKS, Tweak, grouped
+from training.tweaks import GROUPS, TWEAKS, Tweak, expand_groups
 from training.tweaks.ghosts import GhostNeurons, GhostSkips
 from training.tweaks.smoothing import Smoothing
 
@@ -52,21 +52,21 @@ def test_a_tweak_does_nothing_unless_it_says_so() -> None:
     before = [t.clone() for t in net.state_dict().values()]
     tweak.update(net, 0, EPOCHS)
     assert all(map(torch.equal, net.state_dict().values(), before))
-    assert (tweak.options(), tweak.over(EPOCHS)) == ({}, 0)
+    assert (tweak.options(), tweak.plain_from(EPOCHS)) == ({}, 0)
     assert tweak.loss(F.cross_entropy, 0, EPOCHS) is F.cross_entropy
 
 
 @pytest.mark.parametrize(("name", "over"), [("ghost_neurons", 90), ("ghost_skips", 90)])
 def test_ghosts_are_over_before_the_first_drop(name: str, over: int) -> None:
-    assert TWEAKS[name]().over(EPOCHS) == over
-    assert TWEAKS[name](until=0.25).over(EPOCHS) == 45  # type: ignore[call-arg]
-    assert Smoothing().over(EPOCHS) == 0
+    assert TWEAKS[name]().plain_from(EPOCHS) == over
+    assert TWEAKS[name](until=0.25).plain_from(EPOCHS) == 45  # type: ignore[call-arg]
+    assert Smoothing().plain_from(EPOCHS) == 0
 
 
 @pytest.mark.parametrize("name", ["ghost_neurons", "ghost_skips"])
 @pytest.mark.parametrize("epochs", [1, 2, 6, 180])
 def test_the_last_epoch_has_no_ghosts(name: str, epochs: int) -> None:
-    assert TWEAKS[name](until=0.999).over(epochs) == epochs - 1  # type: ignore[call-arg]
+    assert TWEAKS[name](until=0.999).plain_from(epochs) == epochs - 1  # type: ignore[call-arg]
 
 
 # ghosts
@@ -96,7 +96,7 @@ def test_a_cubic_gate_is_open_an_eighth_half_way() -> None:
 )
 @pytest.mark.parametrize("epochs", [1, 2, 3, 10])
 def test_short_schedules_fade_and_end(tweak: Tweak, epochs: int) -> None:
-    strengths, end = _strengths(tweak, epochs), tweak.over(epochs)
+    strengths, end = _strengths(tweak, epochs), tweak.plain_from(epochs)
     assert strengths == sorted(strengths, reverse=True)
     assert strengths[:end][:1] == [1.0] * min(end, 1)
     assert all(strengths[:end])
@@ -124,7 +124,7 @@ def test_a_step_shuts_the_gate_at_once() -> None:
 def test_ghosts_without_a_schedule_stay(kind: type[GhostNeurons] | type[GhostSkips]) -> None:
     tweak = kind(schedule="none")
     assert set(_strengths(tweak)) == {1.0}
-    assert tweak.over(EPOCHS) == 0
+    assert tweak.plain_from(EPOCHS) == 0
 
 
 FADING = [
@@ -138,7 +138,7 @@ FADING = [
 def test_every_schedule_starts_whole_falls_and_is_over_before_the_end(
     tweak: GhostNeurons | GhostSkips, epochs: int
 ) -> None:
-    strengths, end = _strengths(tweak, epochs), tweak.over(epochs)
+    strengths, end = _strengths(tweak, epochs), tweak.plain_from(epochs)
     assert end == min(round(epochs / 2), epochs - 1)
     assert strengths == sorted(strengths, reverse=True)
     assert strengths[:end][:1] == [1.0] * min(end, 1)
@@ -214,13 +214,17 @@ def test_a_group_stands_for_its_tweaks(group: str, names: list[str]) -> None:
     assert stay == (
         {"none"} if group.startswith("at") else {"linear", "cubic"} if group == "tost" else set()
     )
-    assert max(t.over(EPOCHS) for t in tweaks.values()) == (90 if group == "tost" else 0)
+    assert max(t.plain_from(EPOCHS) for t in tweaks.values()) == (90 if group == "tost" else 0)
 
 
 def test_groups_and_tweaks_go_together_in_a_list() -> None:
-    assert list(grouped(["distillation", "at"])) == ["distillation", "ghost_neurons", "ghost_skips"]
-    assert grouped(["at", "trt"]) == grouped(["at+trt"])
-    assert grouped([]) == {}
+    assert list(expand_groups(["distillation", "at"])) == [
+        "distillation",
+        "ghost_neurons",
+        "ghost_skips",
+    ]
+    assert expand_groups(["at", "trt"]) == expand_groups(["at+trt"])
+    assert expand_groups([]) == {}
     assert not set(GROUPS) & set(TWEAKS)
 
 

@@ -1,4 +1,4 @@
-"""ZerO: matrices of zeros, ones and Hadamard signs, and a guard against nets that start dead."""
+"""ZerO: matrices of zeros, ones and Hadamard signs, and a check for nets that start dead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsediag.data import datasets
 from sparsediag.models import build
 from training.config import Run
 from training.loop import fit
-from training.zero_init import Orientation, guard, initialise, matrix
+from training.zero_init import Orientation, check_trainable, initialise, matrix
 
 SIDES = [1, 2, 3, 5, 8, 10, 12, 33, 64]
 shapes = pytest.mark.parametrize(("outs", "ins"), list(itertools.product(SIDES, SIDES)))
@@ -144,7 +144,7 @@ def test_biases_are_0_and_norms_the_identity(name: str) -> None:
             assert not module.bias.any()
 
 
-# the guard
+# the check for networks that cannot train
 
 
 @pytest.mark.parametrize(
@@ -155,21 +155,21 @@ def test_biases_are_0_and_norms_the_identity(name: str) -> None:
 def test_zero_fits_perceptrons_and_convolutions(name: str, options: dict[str, Any]) -> None:
     net = net_of(name, **options, size=8)
     before = {name: t.clone() for name, t in net.state_dict().items()}
-    guard(digits(net))
+    check_trainable(digits(net))
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
 
 
 def test_three_rows_of_an_image_are_not_enough() -> None:
-    guard(Problem(net_of("mlp"), top_is_dark()))
+    check_trainable(Problem(net_of("mlp"), top_is_dark()))
     with pytest.raises(ConfigError) as refused:
-        guard(Problem(net_of("mlp", "zero_widening"), top_is_dark()))
+        check_trainable(Problem(net_of("mlp", "zero_widening"), top_is_dark()))
     assert str(refused.value).startswith("the net would start dead: ")
     assert "of the activations of 'layers.0' are not 0. Use another init" in str(refused.value)
 
 
 def test_a_convolution_that_sees_one_channel_for_ever_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"start dead: 1.6% of the activations of 'layers.7'"):
-        guard(digits(net_of("vgg16", "zero_narrowing", width=8)))
+        check_trainable(digits(net_of("vgg16", "zero_narrowing", width=8)))
 
 
 class First(nn.Module):
@@ -183,9 +183,9 @@ def test_rows_without_a_gradient_are_refused() -> None:
     layers = [nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10)]
     net = nn.Sequential(*layers)
     initialise(net)
-    guard(digits(net))
+    check_trainable(digits(net))
     with pytest.raises(ConfigError, match=r"10.0% of the rows of '1.weight' have a gradient"):
-        guard(digits(nn.Sequential(*layers[:3], First(), layers[3])))
+        check_trainable(digits(nn.Sequential(*layers[:3], First(), layers[3])))
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ class Method(ABC):
     """A pruning method.
 
     Attributes:
-        density: Share of the prunable weights that is kept; 0.1 is 90 % sparsity.
-        per_class: Training images of each class that scores are measured on; 0 where none are.
+        density: Fraction of the prunable weights that is kept; 0.1 is 90 % sparsity.
+        per_class: Training images of each class that scores are computed on; 0 without scores.
     """
 
     density: float = 1.0
@@ -35,29 +35,26 @@ class Method(ABC):
                 f"density {self.density}: need a number in (0, 1]. "
                 "For 90 % sparsity write density = 0.1."
             )
-        object.__setattr__(self, "density", float(f"{self.density:.12g}"))  # 0.8 ** 11, or typed
+        # 0.8 ** 11 and the number that a user types for it are one density
+        object.__setattr__(self, "density", float(f"{self.density:.12g}"))
 
     def before(self) -> tuple[Prerequisite, ...]:
-        """Return the runs that must be finished first, because the mask is drawn from them."""
+        """Return the runs that must be finished first, because the mask depends on them."""
         return ()
 
     def origin(self, rewind: float) -> Prerequisite:
-        """Return the run whose weights the survivors go back to.
-
-        Args:
-            rewind: To what share of that run; 1 is its end.
-        """
+        """Return the run that the weights are rewound to; `rewind` = 1 is its end."""
         return Prerequisite()
 
     @abstractmethod
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask | None:
-        """The mask to train with.
+        """Return the mask of the first step, or None for a dense network.
 
         Args:
-            problem: The net at its initialisation, with a sample of the training images: for scores
-                a balanced one, and batch norm by batches.
-            trained: The last checkpoint of each run that `before` asked for.
-            seed: Seed of whatever is random.
+            problem: The network at its initialisation, on training images: `per_class` of each
+                class and batch norm by batches, or a sample of them.
+            trained: The last checkpoint of each run of `before`.
+            seed: Seed of random choices.
         """
 
     def keeper(
@@ -68,16 +65,16 @@ class Method(ABC):
         *,
         steps: int,
         seed: int,
-        taken: int = 0,
+        steps_taken: int = 0,
     ) -> MaskedOptimizer:
-        """Return the optimizer that keeps the mask while the network trains.
+        """Return the optimizer that keeps the mask, or moves it, while the network trains.
 
         Args:
-            net: With the mask applied.
-            mask: The mask that `start` made.
-            optimiser: Of the net's parameters.
+            net: The network.
+            mask: The mask that `start` returned.
+            optimiser: An optimizer of the parameters of `net`.
             steps: Steps of the whole training.
-            seed: Seed of whatever is random.
-            taken: Steps that lie behind the weights already.
+            seed: Seed of random choices.
+            steps_taken: Steps that the weights were already trained for.
         """
         return MaskedOptimizer(net, mask, optimiser)

@@ -15,7 +15,7 @@ class Dense(Method):
     """Keep every weight."""
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> None:
-        """No mask."""
+        """Return no mask."""
         if self.density != 1:
             raise ValueError(
                 f"density {self.density} with method 'dense'; name a pruning method in [mask]"

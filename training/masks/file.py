@@ -14,13 +14,13 @@ from training.masks.base import Method
 
 @dataclass(frozen=True)
 class File(Method):
-    """The mask in a file; `mask = "file:PATH"` is short for it.
+    """Read the mask from a file; `mask = "file:PATH"` is short for it.
 
-    A run is known by the path, not by what the file holds: give another mask another name.
+    The id of a run depends on the path, not on the contents: give another mask another name.
 
     Attributes:
-        path: A mask of ours, a checkpoint, or a file of others: see `sparsediag.maskfile`.
-        zeros: Take the exact zeros of the file's weights for dead, if it holds no mask.
+        path: A mask file, a checkpoint, or a file of another tool: see `sparsediag.maskfile.load`.
+        zeros: If the file has no mask, take the exact zeros of its weights for dead.
     """
 
     path: str = ""
@@ -34,7 +34,7 @@ class File(Method):
             raise ValueError(f"density {self.density}: the file says it; leave it out")
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
-        """The mask, if it fits the net."""
+        """Return the mask of the file, if it fits the network."""
         mask = mask_file.load(self.path, zeros=self.zeros)
         try:
             mask.check(problem.net)

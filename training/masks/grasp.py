@@ -17,11 +17,13 @@ from training.masks.base import Method
 
 @dataclass(frozen=True)
 class Grasp(Method):
-    """Removing w changes g.g, the flow, by about -2 w (Hg); the smallest -w (Hg) stay (equation 8).
+    """GraSP: prune the weights with the largest score -w (Hg) (equation 8).
+
+    Removing w changes the gradient flow g.g by about -2 w (Hg).
 
     Attributes:
-        per_class: Images of each class that the loss is measured on.
-        temperature: By which the net's outputs are divided.
+        per_class: Training images of each class that the loss is computed on.
+        temperature: Divisor of the outputs of the network.
     """
 
     per_class: int = 10  # type: ignore[misc]
@@ -33,16 +35,16 @@ class Grasp(Method):
             raise ValueError(f"temperature {self.temperature}: need a positive number")
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
-        """The highest w (Hg), over all layers together."""
+        """Keep the highest w (Hg) of all layers together."""
         return Mask.top(scores(problem, temperature=self.temperature), self.density)
 
 
 def scores(problem: Problem, *, temperature: float = 200.0) -> dict[str, Tensor]:
-    """W (Hg) of the prunable weights, at a loss whose outputs are divided by a temperature."""
+    """Return w (Hg) of the prunable weights, for the loss of outputs / temperature."""
 
     def tempered(outputs: Any, targets: Any) -> Tensor:
         return problem.loss(outputs / temperature, targets)
 
-    warm = problem.view(loss=tempered)
-    of = warm.split(warm.hvp().mul_(warm.weights))
-    return {name: of[name] for name in prunable(problem.net)}
+    tempered_problem = problem.view(loss=tempered)
+    by_name = problem.split(tempered_problem.hvp().mul_(problem.weights))
+    return {name: by_name[name] for name in prunable(problem.net)}

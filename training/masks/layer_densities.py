@@ -12,12 +12,12 @@ from sparsediag.core.mask import Mask
 
 
 def uniform(shapes: Mapping[str, torch.Size], density: float) -> dict[str, float]:
-    """The same density for every layer."""
+    """Return the same density for every layer."""
     return dict.fromkeys(shapes, density)
 
 
 def erk(shapes: Mapping[str, torch.Size], density: float) -> dict[str, float]:
-    """Erdos-Renyi-Kernel: density in proportion to (sum of the shape) / (product of the shape).
+    """Return Erdos-Renyi-Kernel densities, in proportion to sum(shape) / prod(shape).
 
     A layer that would need more than all of its weights is dense, and the others share the rest
     (Mocanu et al., 2018; Evci et al., RigL, ICML 2020).
@@ -39,26 +39,28 @@ def erk(shapes: Mapping[str, torch.Size], density: float) -> dict[str, float]:
         dense |= {name for name in sparse if raw[name] == largest}
 
 
-def counts(shapes: Mapping[str, torch.Size], shares: Mapping[str, float]) -> dict[str, int]:
-    """Whole numbers of weights by largest remainder: their sum is exact.
+def round_counts(
+    shapes: Mapping[str, torch.Size], densities: Mapping[str, float]
+) -> dict[str, int]:
+    """Return integer numbers of weights by largest remainder, so that their sum is exact.
 
-    >>> counts({"a": torch.Size([3]), "b": torch.Size([3])}, {"a": 0.5, "b": 0.5})
+    >>> round_counts({"a": torch.Size([3]), "b": torch.Size([3])}, {"a": 0.5, "b": 0.5})
     {'a': 2, 'b': 1}
     """
-    wanted = {name: shares[name] * shape.numel() for name, shape in shapes.items()}
-    kept = {name: int(np.floor(w + 1e-9)) for name, w in wanted.items()}
-    spare = round(sum(wanted.values())) - sum(kept.values())
-    for name in sorted(wanted, key=lambda n: kept[n] - wanted[n])[:spare]:
-        kept[name] += 1
-    return kept
+    exact = {name: densities[name] * shape.numel() for name, shape in shapes.items()}
+    counts = {name: int(np.floor(n + 1e-9)) for name, n in exact.items()}
+    missing = round(sum(exact.values())) - sum(counts.values())
+    for name in sorted(exact, key=lambda n: counts[n] - exact[n])[:missing]:
+        counts[name] += 1
+    return counts
 
 
-def best(scores: Mapping[str, Tensor], kept: Mapping[str, int]) -> Mask:
-    """The highest scores of each layer, so many as it keeps; ties go to the earlier weight."""
+def top_per_layer(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Mask:
+    """Keep the given number of highest scores in each layer; ties go to the earlier weight."""
     masks = {}
     for name, score in scores.items():
         order = score.flatten().argsort(descending=True, stable=True)
         mask = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
-        mask[order[: kept[name]]] = True
+        mask[order[: counts[name]]] = True
         masks[name] = mask.view(score.shape)
     return Mask(masks)

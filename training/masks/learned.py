@@ -1,9 +1,9 @@
-"""Learned masks: gates that open by chances which the net trains along (the pruning pipeline).
+"""Learned masks: gates whose probabilities are trained with the network (the pruning pipeline).
 
-Every weight has a chance M to be there. A forward pass sees w = theta * b with b ~ Bernoulli(M);
-the loss gains lambda_binary * sum M (1 - M) + lambda_l1 * sum M. The gradient goes straight through
-the gates: dL/dM = theta * dL/dw, and dL/dtheta = b * dL/dw. At the end theta * M is pruned by
-magnitude.
+Every weight theta has a gate that is open with probability M. A forward pass sees w = theta * b
+with b ~ Bernoulli(M); the loss gains lambda_binary * sum M (1 - M) + lambda_l1 * sum M. The
+gradient goes straight through the gates: dL/dM = theta * dL/dw, and dL/dtheta = b * dL/dw. After
+the training theta * M is pruned by magnitude.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from sparsediag.core.prunable import prunable
 from sparsediag.core.rng import stream
 from training.keeper import MaskedOptimizer
 from training.masks.base import Method
-from training.masks.magnitude import largest
+from training.masks.magnitude import largest_weights
 from training.prerequisite import Prerequisite
 
 
 @dataclass(frozen=True)
 class Learned(Method):
-    """The largest |theta M| after a training with gates; at density 1 it is that training itself.
+    """Keep the largest |theta M| after a training with gates; at density 1, train with gates.
 
     The regulariser alone pushes M away from 1/2 + lambda_l1 / (2 lambda_binary): smaller M go to 0.
 
@@ -52,12 +52,12 @@ class Learned(Method):
         return Prerequisite(replace(self, density=1.0))
 
     def before(self) -> tuple[Prerequisite, ...]:
-        """Return the training with gates, before a cut."""
+        """Return the training with gates, if this run prunes."""
         return () if self.density == 1 else (self.origin(1.0),)
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask | None:
-        """The largest |theta M|, or no mask where gates are to be trained."""
-        return largest(problem.net, trained[0], self.density) if trained else None
+        """Keep the largest |theta M|; no mask for the training with gates."""
+        return largest_weights(problem.net, trained[0], self.density) if trained else None
 
     def keeper(
         self,
@@ -67,104 +67,101 @@ class Learned(Method):
         *,
         steps: int,
         seed: int,
-        taken: int = 0,
+        steps_taken: int = 0,
     ) -> MaskedOptimizer:
-        """Gates where there is no mask yet."""
+        """Return an optimizer with gates if there is no mask yet."""
         if mask is not None:
             return MaskedOptimizer(net, mask, optimiser)
-        return Gates(net, optimiser, spread=self.lambda_binary, size=self.lambda_l1, seed=seed)
+        return GatedOptimizer(net, optimiser, method=self, seed=seed)
 
 
-class Gates(MaskedOptimizer):
-    """An optimiser of the weights and of their chances.
+class GatedOptimizer(MaskedOptimizer):
+    """An optimizer of the weights theta and of the probabilities M of their gates.
 
     Args:
-        net: Its prunable weights get gates.
-        optimiser: Of the parameters of `net`; it gets the chances as a second group, without decay.
-        spread: The weight of sum M (1 - M).
-        size: The weight of sum M.
+        net: The network; its prunable weights get gates.
+        optimiser: An optimizer of the parameters of `net`; the probabilities are added as a second
+            group, without weight decay.
+        method: The weights of the regulariser.
         seed: Seed of the gates.
 
     Attributes:
-        chances: M by name, half at first.
+        gated: The weights with gates.
+        probabilities: M by name, 1/2 at first.
+        theta: Values of the weights while gates are applied.
+        gates: The gates b of the last forward pass.
     """
 
     why_eager = "every step draws new gates"
 
     def __init__(
-        self,
-        net: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        *,
-        spread: float,
-        size: float,
-        seed: int,
+        self, net: nn.Module, optimiser: torch.optim.Optimizer, *, method: Learned, seed: int
     ) -> None:
         super().__init__(net, None, optimiser)
-        self.spread, self.size, self.seed, self.taken = spread, size, seed, 0
-        weights = dict(net.named_parameters())
-        self.gated: list[Tensor] = [weights[name] for name in prunable(net)]
-        self.chances: dict[str, Tensor] = {
-            name: torch.full_like(weights[name], 0.5).requires_grad_() for name in prunable(net)
+        self.method, self.seed, self.steps_taken = method, seed, 0
+        self.gated = [net.get_parameter(name) for name in prunable(net)]
+        self.probabilities: dict[str, Tensor] = {
+            name: torch.full_like(w, 0.5).requires_grad_()
+            for name, w in zip(prunable(net), self.gated, strict=True)
         }
         self.theta: list[Tensor] = []
-        self.open: list[Tensor] = []
-        group = {"params": list(self.chances.values()), "weight_decay": 0.0}
+        self.gates: list[Tensor] = []
+        group = {"params": list(self.probabilities.values()), "weight_decay": 0.0}
         optimiser.add_param_group(group)
 
     @torch.no_grad()
     def sample_gates(self) -> None:
-        """Open each gate with its chance."""
+        """Draw the gates b ~ Bernoulli(M) and set the weights to theta * b."""
         device = self.gated[0].device
-        chance = torch.Generator(device).manual_seed(
-            stream("gates", self.seed, self.taken).initial_seed()
-        )
-        self.theta, self.open = [w.clone() for w in self.gated], []
-        for w, m in zip(self.gated, self.chances.values(), strict=True):
-            gates = torch.rand(w.shape, generator=chance, device=device, dtype=w.dtype) < m
-            self.open.append(gates)
-            w.masked_fill_(~gates, 0)
+        seed = stream("gates", self.seed, self.steps_taken).initial_seed()
+        generator = torch.Generator(device).manual_seed(seed)
+        self.theta, self.gates = [w.clone() for w in self.gated], []
+        for w, m in zip(self.gated, self.probabilities.values(), strict=True):
+            b = torch.rand(w.shape, generator=generator, device=device, dtype=w.dtype) < m
+            self.gates.append(b)
+            w.masked_fill_(~b, 0)
 
     @torch.no_grad()
     def update(self) -> None:
-        """A step of theta and of M, which stays in [0, 1]."""
-        rows = zip(self.gated, self.theta, self.chances.values(), self.open, strict=True)
-        for w, theta, m, gates in rows:
-            slope = torch.zeros_like(w) if w.grad is None else w.grad
-            m.grad = slope * theta + self.spread * (1 - 2 * m) + self.size
-            w.grad = slope * gates
+        """Take a step of theta and of M, and clamp M to [0, 1]."""
+        rows = zip(self.gated, self.theta, self.probabilities.values(), self.gates, strict=True)
+        binary, l1 = self.method.lambda_binary, self.method.lambda_l1
+        for w, theta, m, b in rows:
+            gradient = torch.zeros_like(w) if w.grad is None else w.grad
+            m.grad = gradient * theta + binary * (1 - 2 * m) + l1
+            w.grad = gradient * b
             w.copy_(theta)
         self.optimiser.step()
-        for m in self.chances.values():
+        for m in self.probabilities.values():
             m.clamp_(0, 1)
 
     def count(self) -> None:
-        self.taken += 1
+        self.steps_taken += 1
 
     @contextmanager
     def inference_weights(self) -> Iterator[None]:
-        """Inside, the weights are what is expected of them: theta * M."""
+        """Inside, the weights are the expected ones: theta * M."""
         self.theta = [w.detach().clone() for w in self.gated]
         with torch.no_grad():
-            for w, m in zip(self.gated, self.chances.values(), strict=True):
+            for w, m in zip(self.gated, self.probabilities.values(), strict=True):
                 w.mul_(m)
         try:
             yield
         finally:
-            with torch.no_grad():
-                self._set(self.theta)
+            self._set_weights(self.theta)
 
     def state_dict(self) -> dict[str, Any]:
-        chances = [m.detach() for m in self.chances.values()]
-        return {"taken": self.taken, "theta": self.theta, "chances": chances}
+        chances = [m.detach() for m in self.probabilities.values()]
+        return {"taken": self.steps_taken, "theta": self.theta, "chances": chances}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.taken = state["taken"]
-        self._set(state["theta"])
-        for m, kept in zip(self.chances.values(), state["chances"], strict=True):
-            m.copy_(kept)
+        self.steps_taken = state["taken"]
+        self._set_weights(state["theta"])
+        for m, saved in zip(self.probabilities.values(), state["chances"], strict=True):
+            m.copy_(saved)
 
-    def _set(self, theta: list[Tensor]) -> None:
-        for w, kept in zip(self.gated, theta, strict=True):
-            w.copy_(kept)
+    @torch.no_grad()
+    def _set_weights(self, theta: list[Tensor]) -> None:
+        for w, values in zip(self.gated, theta, strict=True):
+            w.copy_(values)

@@ -1,8 +1,8 @@
 """Lottery: iterative magnitude pruning with a reset (Frankle and Carbin, ICLR 2019).
 
-Train, cut a fifth of the weights that are left, start the survivors again from where they began,
-and repeat: after k rounds a share of 0.8^k is left. Other shares come from a smaller last cut. The
-rounds are ordinary runs, so a ladder of densities shares them.
+Train, prune a fifth of the remaining weights, reset the others to their first values, and repeat:
+after k rounds a fraction 0.8^k is left. For other densities the last round prunes less. The rounds
+are ordinary runs, which runs of several densities share.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from training.prerequisite import Prerequisite
 
 @dataclass(frozen=True)
 class Lottery(Method):
-    """The largest |w| among those that the round before has left.
+    """Lottery ticket: keep the largest |w| of the weights that the last round has left.
 
     Attributes:
-        prune_rate: Share of the remaining weights that a round prunes.
-        rewound: Rounds are rewound as the run is; else they start from the initialisation, and
+        prune_rate: Fraction of the remaining weights that a round prunes.
+        rewound: Rewind the rounds as the run is; otherwise they start from the initialisation, and
             only the run itself is rewound, as in the papers.
     """
 
@@ -39,7 +39,7 @@ class Lottery(Method):
 
     @property
     def rounds(self) -> int:
-        """Full rounds before the last cut.
+        """Number of full rounds before the last one.
 
         >>> [Lottery(density=d).rounds for d in (0.8, 0.64, 0.25, 0.1)]
         [0, 1, 6, 10]
@@ -48,20 +48,20 @@ class Lottery(Method):
         return max(0, math.ceil(rounds) - 1)
 
     def before(self) -> tuple[Prerequisite, ...]:
-        """Return the round before; the dense training for the first."""
+        """Return the last round; for the first one the dense training."""
         if not self.rounds:
             return (Prerequisite(keeps_checkpoint=False),)
         earlier = replace(self, density=(1 - self.prune_rate) ** self.rounds)
         return (Prerequisite(earlier, keeps_checkpoint=False, rewound=self.rewound),)
 
     def origin(self, rewind: float) -> Prerequisite:
-        """Return the dense training, or the round before where nothing is reset."""
+        """Return the dense training; without a reset (`rewind` = 1) the last round."""
         return self.before()[0] if rewind == 1 else Prerequisite()
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
-        """The largest of the weights that are alive, over all layers together."""
-        weights, alive = trained[0].weights, trained[0].mask
+        """Keep the largest live weights of all layers together."""
+        weights, mask = trained[0].weights, trained[0].mask
         scores = {name: weights[name].abs() for name in prunable(problem.net)}
-        for name, m in (alive or {}).items():
+        for name, m in (mask or {}).items():
             scores[name] = scores[name].masked_fill(~m, -1)
         return Mask.top(scores, self.density)

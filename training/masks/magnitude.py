@@ -1,7 +1,7 @@
-"""One-shot magnitude pruning: train dense, keep the largest weights, start again with them.
+"""One-shot magnitude pruning: train dense, keep the largest weights, train these again.
 
-The first round of the lottery-ticket procedure (Frankle and Carbin, ICLR 2019), cut at once to
-the density that is wanted. With `rewind = 1` the survivors go on from where they are.
+The first round of the lottery-ticket procedure (Frankle and Carbin, ICLR 2019), pruned at once to
+the final density. With `rewind = 1` the remaining weights train on from their last values.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from training.prerequisite import Prerequisite
 
 @dataclass(frozen=True)
 class Magnitude(Method):
-    """The largest |w| at the end of a dense training; the survivors go back to their start."""
+    """Keep the largest |w| at the end of a dense training, and reset them to their first values."""
 
     def before(self) -> tuple[Prerequisite, ...]:
-        """Return the dense training: masks are drawn from the network without tweaks."""
+        """Return the dense training, which has no tweaks."""
         return (Prerequisite(),)
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
-        """The largest weights, over all layers together."""
-        return largest(problem.net, trained[0], self.density)
+        """Keep the largest weights of all layers together."""
+        return largest_weights(problem.net, trained[0], self.density)
 
 
-def largest(net: nn.Module, trained: Checkpoint, density: float) -> Mask:
-    """The largest |w| of a checkpoint, over all prunable layers of `net` together."""
+def largest_weights(net: nn.Module, trained: Checkpoint, density: float) -> Mask:
+    """Return the mask of the largest |w| of a checkpoint, over all prunable layers of `net`."""
     return Mask.top({name: trained.weights[name].abs() for name in prunable(net)}, density)

@@ -1,4 +1,4 @@
-"""Random pruning: the control of ToST. Chance decides which weights stay."""
+"""Random pruning, the baseline of ToST."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
 from sparsediag.core.rng import stream
 from training.masks.base import Method
-from training.masks.layer_densities import best, counts, erk, uniform
+from training.masks.layer_densities import erk, round_counts, top_per_layer, uniform
 
-SHARES = {"layer": uniform, "erk": erk}
+LAYER_DENSITIES = {"layer": uniform, "erk": erk}
 
 
 @dataclass(frozen=True)
 class Random(Method):
-    """Random scores.
+    """Keep random weights.
 
     Attributes:
-        scope: "global", one cut over all layers, so each gets about the same density, as in ToST's
-            code; "layer", exactly the same density for each; "erk", Erdos-Renyi-Kernel.
+        scope: "global", all layers ranked together, so that each has about the same density, as in
+            ToST's code; "layer", exactly the same density for each; "erk", Erdos-Renyi-Kernel.
     """
 
     scope: Literal["global", "layer", "erk"] = "global"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scope not in ("global", *SHARES):
-            raise ValueError(unknown_name("scope", self.scope, ("global", *SHARES)))
+        if self.scope not in ("global", *LAYER_DENSITIES):
+            raise ValueError(unknown_name("scope", self.scope, ("global", *LAYER_DENSITIES)))
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
-        """The weights with the highest random scores."""
+        """Keep the weights with the highest random scores."""
         generator = stream("mask", seed)
-        weights = dict(problem.net.named_parameters())
-        shapes = {name: weights[name].shape for name in prunable(problem.net)}
+        shapes = {n: problem.net.get_parameter(n).shape for n in prunable(problem.net)}
         scores = {name: torch.rand(s, generator=generator) for name, s in shapes.items()}
         if self.scope == "global":
             return Mask.top(scores, self.density)
-        return best(scores, counts(shapes, SHARES[self.scope](shapes, self.density)))
+        densities = LAYER_DENSITIES[self.scope](shapes, self.density)
+        return top_per_layer(scores, round_counts(shapes, densities))

@@ -1,4 +1,4 @@
-"""RigL: a mask that moves while the net trains (Evci et al., ICML 2020)."""
+"""RigL: a mask that moves while the network trains (Evci et al., ICML 2020)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from torch import Tensor, nn
 from sparsediag.core.mask import Mask
 from sparsediag.core.rng import stream
 from training.keeper import MaskedOptimizer
-from training.masks.layer_densities import best
+from training.masks.layer_densities import top_per_layer
 from training.masks.random import Random
 
 
 @dataclass(frozen=True)
 class Rigl(Random):
-    """Now and then the smallest weights die, and dead ones with the largest gradient come alive.
+    """RigL: drop the smallest live weights at intervals, and grow dead ones by their gradient.
 
-    A share f(t) = drop_fraction / 2 (1 + cos(pi t / T)) of each layer moves in step t, none from
-    T = `end` x all steps on. What comes alive starts at 0; such a step is not the optimiser's.
+    In step t a fraction f(t) = drop_fraction / 2 (1 + cos(pi t / T)) of each layer's live weights
+    is replaced, until T = `end` x all steps. Grown weights start at 0, and such a step has no
+    update of the optimizer (algorithm 1).
 
     Attributes:
-        scope: Shares of the layers at the start, and for good: see `Random`.
-        update_interval: Steps from one move to the next.
-        drop_fraction: Share of a layer's living weights that a move replaces at first.
-        end: Share of the training after which the mask stays.
+        scope: Densities of the layers, which stay: see `Random`.
+        update_interval: Steps between two moves of the mask.
+        drop_fraction: Fraction of a layer's live weights that a move replaces at first.
+        end: Fraction of the training after which the mask stays.
     """
 
     scope: Literal["global", "layer", "erk"] = "erk"
@@ -44,11 +45,11 @@ class Rigl(Random):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key} = {getattr(self, key)}: need a share from 0 to 1")
 
-    def share(self, step: int, steps: int) -> float:
-        """The share f(t) that moves in a step, counted from 0.
+    def fraction(self, step: int, steps: int) -> float:
+        """Return the fraction f(t) that a step replaces, counted from 0.
 
         >>> rigl = Rigl(density=0.1)
-        >>> [round(rigl.share(t, 1000), 3) for t in (0, 100, 101, 300, 700, 800)]
+        >>> [round(rigl.fraction(t, 1000), 3) for t in (0, 100, 101, 300, 700, 800)]
         [0.0, 0.287, 0.0, 0.196, 0.003, 0.0]
         """
         end = self.end * steps
@@ -56,8 +57,8 @@ class Rigl(Random):
             return 0.0
         return self.drop_fraction / 2 * (1 + math.cos(math.pi * step / end))
 
-    def growth(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what dead weights are ranked by: the size of their gradient."""
+    def growth_scores(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the scores by which dead weights grow: the size of their gradient."""
         return gradient.abs()
 
     def keeper(
@@ -68,83 +69,86 @@ class Rigl(Random):
         *,
         steps: int,
         seed: int,
-        taken: int = 0,
+        steps_taken: int = 0,
     ) -> MaskedOptimizer:
-        """Moves the mask in between the optimiser's steps."""
-        return Mover(net, mask, optimiser, method=self, steps=steps, seed=seed, taken=taken)
+        """Return an optimizer that moves the mask."""
+        return MovingMaskOptimizer(self, net, mask, optimiser, steps, seed, steps_taken)
 
 
-class Mover(MaskedOptimizer):
-    """A keeper whose mask moves."""
+class MovingMaskOptimizer(MaskedOptimizer):
+    """A masked optimizer whose mask moves; for the arguments see `Method.keeper`."""
 
     def __init__(
         self,
+        method: Rigl,
         net: nn.Module,
         mask: Mask | None,
         optimiser: torch.optim.Optimizer,
-        *,
-        method: Rigl,
         steps: int,
         seed: int,
-        taken: int = 0,
+        steps_taken: int,
     ) -> None:
-        self.method, self.steps, self.seed, self.taken = method, steps, seed, taken
+        self.method, self.steps, self.seed, self.steps_taken = method, steps, seed, steps_taken
         super().__init__(net, mask, optimiser)
 
     @property
-    def share(self) -> float:
-        """Share of the living weights that the next step moves."""
-        return self.method.share(self.taken, self.steps) if self.mask else 0.0
+    def fraction(self) -> float:
+        """Fraction of the live weights that the next step replaces."""
+        return self.method.fraction(self.steps_taken, self.steps) if self.mask else 0.0
 
     @property
     def repeats(self) -> bool:
-        return not self.share
+        return not self.fraction
 
     def update(self) -> None:
-        """A step of the optimiser, or a move of the mask by the gradients of all weights."""
-        share = self.share
-        if not share or self.mask is None:
+        """Take a step of the optimizer, or move the mask by the gradients of all weights."""
+        fraction = self.fraction
+        if not fraction or self.mask is None:
             super().update()
             return
-        chance = stream("growth", self.seed, self.taken)
+        generator = stream("growth", self.seed, self.steps_taken)
         weights: dict[str, Tensor] = dict(zip(self.mask, self.weights, strict=True))
         scores = {
-            name: self.method.growth(torch.zeros_like(w) if w.grad is None else w.grad, chance)
+            name: self.method.growth_scores(
+                torch.zeros_like(w) if w.grad is None else w.grad, generator
+            )
             for name, w in weights.items()
         }
         if self.method.replaces_step:
             self.mask_gradients()
         else:
             super().update()
-        self.set_mask(moved(self.mask, weights, scores, share))
+        self.set_mask(move_mask(self.mask, weights, scores, fraction))
         self.check()
 
     def count(self) -> None:
-        self.taken += 1
+        self.steps_taken += 1
         super().count()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"taken": self.taken}
+        return {"taken": self.steps_taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.taken = state["taken"]
+        self.steps_taken = state["taken"]
 
 
 @torch.no_grad()
-def moved(mask: Mask, weights: dict[str, Tensor], scores: dict[str, Tensor], share: float) -> Mask:
-    """In each layer, a share of the living weights dies, the smallest; as many others come alive.
+def move_mask(
+    mask: Mask, weights: dict[str, Tensor], scores: dict[str, Tensor], fraction: float
+) -> Mask:
+    """Drop the smallest live weights of each layer and grow as many with the highest scores.
 
-    A weight that would die and has one of the best scores stays as it is.
+    A dropped weight whose score is among the highest grows again, so it stays as it is.
 
     Args:
-        mask: What is alive.
+        mask: The live weights.
         weights: By name, as the mask.
-        scores: What dead weights are ranked by, likewise.
-        share: Of the living weights; rounded down to whole weights in each layer.
+        scores: The growth scores, likewise.
+        fraction: Fraction of the live weights to drop; rounded down to integers in each layer.
     """
     alive = {name: int(m.sum()) for name, m in mask.items()}
-    born = {name: int(share * count) for name, count in alive.items()}
+    grown = {name: int(fraction * count) for name, count in alive.items()}
     sizes = {name: weights[name].abs().masked_fill(~m, -1) for name, m in mask.items()}
-    stay = best(sizes, {name: alive[name] - born[name] for name in mask})
+    stay = top_per_layer(sizes, {name: alive[name] - grown[name] for name in mask})
     others = {name: scores[name].masked_fill(stay[name], -math.inf) for name in mask}
-    return stay | best(others, born)
+    return stay | top_per_layer(others, grown)

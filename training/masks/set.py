@@ -1,4 +1,4 @@
-"""SET: a mask that moves at random while the net trains (Mocanu et al., Nat. Commun. 9, 2018)."""
+"""SET: a mask that moves at random during training (Mocanu et al., Nat. Commun. 9, 2018)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from training.masks.rigl import Rigl
 
 @dataclass(frozen=True)
 class Set(Rigl):
-    """RigL's schedule, but chance decides what comes alive, and the optimiser takes every step."""
+    """SET: RigL's schedule, but random weights grow, and every step updates the weights."""
 
     replaces_step: ClassVar[bool] = False
 
-    def growth(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
-        """Random numbers."""
+    def growth_scores(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
+        """Return random numbers."""
         return torch.rand(gradient.shape, generator=generator).to(gradient)

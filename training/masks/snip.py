@@ -16,20 +16,20 @@ from training.masks.base import Method
 
 @dataclass(frozen=True)
 class Snip(Method):
-    """The largest |dL/dm| at m = 1, which is |w dL/dw| (equation 6).
+    """SNIP: keep the largest |dL/dm| at m = 1, which is |w dL/dw| (equation 6).
 
     Attributes:
-        per_class: Images of each class that the loss is measured on.
+        per_class: Training images of each class that the loss is computed on.
     """
 
     per_class: int = 10  # type: ignore[misc]
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
-        """The highest scores, over all layers together."""
+        """Keep the highest scores of all layers together."""
         return Mask.top(scores(problem), self.density)
 
 
 def scores(problem: Problem) -> dict[str, Tensor]:
-    """|w dL/dw| of the prunable weights."""
-    of = problem.split(problem.gradient().mul_(problem.weights).abs_())
-    return {name: of[name] for name in prunable(problem.net)}
+    """Return |w dL/dw| of the prunable weights."""
+    by_name = problem.split(problem.gradient().mul_(problem.weights).abs_())
+    return {name: by_name[name] for name in prunable(problem.net)}

@@ -16,19 +16,19 @@ from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
 from training.masks.base import Method
 
-SAMPLED = 61  # one score in so many is looked at to guess which are low
+STRIDE = 61  # every so many scores are a sample, from which the threshold is estimated
 
 
 @dataclass(frozen=True)
 class Synflow(Method):
-    """R = 1^T f(1; |w|), the sum of the outputs for an image of ones; the largest w dR/dw stay.
+    """SynFlow: keep the largest w dR/dw, where R = 1^T f(1; |w|) sums the outputs for all ones.
 
-    The cut is made in steps of equal ratio, each with scores of the net that the last one left:
-    one step empties layers, a hundred leave a path. A branch beside a shortcut may still be
+    The weights are pruned in steps of equal ratio, with new scores in every step (algorithm 1): a
+    single step empties layers, a hundred leave a path. A branch beside a shortcut may still be
     emptied, since the paths around it remain.
 
     Attributes:
-        steps: Number of cuts.
+        steps: Number of pruning steps.
     """
 
     steps: int = 100
@@ -39,32 +39,32 @@ class Synflow(Method):
             raise ValueError(f"steps = {self.steps}: need 1 or more")
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
-        """The mask after the last step."""
+        """Return the mask after the last step."""
         x, _ = next(iter(problem.batches))
-        flow, names = Flow(problem.net, x.shape[1:]), prunable(problem.net)
-        alive = {n: torch.ones_like(flow.weights[n], dtype=torch.bool) for n in names}
+        net, names = AbsoluteNet(problem.net, x.shape[1:]), prunable(problem.net)
+        alive = {n: torch.ones_like(net.weights[n], dtype=torch.bool) for n in names}
         size = left = sum(m.numel() for m in alive.values())
         for step in range(1, self.steps + 1):
             keep = round(self.density ** (step / self.steps) * size)
-            for name, at in weakest(flow.scores(names), alive, left - keep).items():
+            for name, at in lowest(net.scores(names), alive, left - keep).items():
                 alive[name].view(-1)[at] = False
-                flow.weights[name].detach().view(-1)[at] = 0
+                net.weights[name].detach().view(-1)[at] = 0
             left = keep
         return Mask(alive)
 
 
-class Flow:
-    """A net with the absolute values of its weights and buffers, in float64.
+class AbsoluteNet:
+    """A network with the absolute values of its weights and buffers, in float64.
 
     Args:
-        net: At its initialisation, where batch norm's statistics are 0 and 1.
-        size: Of one input, without the batch.
+        net: At its initialisation, where the statistics of batch norm are 0 and 1.
+        shape: Shape of one input, without the batch.
 
     Attributes:
         weights: |w| by name.
     """
 
-    def __init__(self, net: nn.Module, size: torch.Size) -> None:
+    def __init__(self, net: nn.Module, shape: torch.Size) -> None:
         self.net = net
         self.state = {
             name: t.detach().abs().double() if t.is_floating_point() else t
@@ -72,37 +72,34 @@ class Flow:
         }
         self.weights = {name: self.state[name] for name, _ in net.named_parameters()}
         device = next(iter(self.weights.values())).device
-        self.ones = torch.ones(1, *size, dtype=torch.float64, device=device)
+        self.ones = torch.ones(1, *shape, dtype=torch.float64, device=device)
 
     def scores(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """W dR/dw of these weights."""
-        leaves = [self.weights[name].requires_grad_() for name in names]
+        """Return w dR/dw of these weights."""
+        weights = [self.weights[name].requires_grad_() for name in names]
         with deterministic_eval(self.net), torch.enable_grad():
             strength = functional_call(self.net, self.state, (self.ones,)).sum()
-            slopes = torch.autograd.grad(strength, leaves, materialize_grads=True)
-        rows = zip(names, leaves, slopes, strict=True)
-        return {name: slope.mul_(w.detach()) for name, w, slope in rows}
+            gradients = torch.autograd.grad(strength, weights, materialize_grads=True)
+        rows = zip(names, weights, gradients, strict=True)
+        return {name: gradient.mul_(w.detach()) for name, w, gradient in rows}
 
 
-def scores(net: nn.Module, size: torch.Size) -> dict[str, Tensor]:
-    """W dR/dw of all weights of a net as it is, in float64."""
-    return Flow(net, size).scores([name for name, _ in net.named_parameters()])
+def lowest(scores: dict[str, Tensor], alive: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return the indices of the `count` lowest scores of live weights; of equal ones, the later.
 
-
-def weakest(scores: dict[str, Tensor], alive: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Places of the `count` lowest scores of living weights; of equal ones, the later.
-
-    A guess from a sample spares the rest of the scores from being sorted.
+    Only scores below a threshold are sorted, which is estimated from a sample.
     """
     if not count:
         return {}
-    few = [s.flatten()[::SAMPLED][alive[n].flatten()[::SAMPLED]] for n, s in scores.items()]
-    sample, left = torch.cat(few), sum(int(m.sum()) for m in alive.values())
-    rank = int(1.1 * len(sample) * count / left) + 30
-    most = torch.full((), torch.inf, dtype=sample.dtype, device=sample.device)
-    low = _up_to(scores, alive, sample.kthvalue(rank).values if rank <= len(sample) else most)
+    sample = torch.cat(
+        [s.flatten()[::STRIDE][alive[name].flatten()[::STRIDE]] for name, s in scores.items()]
+    )
+    rank = int(1.1 * len(sample) * count / sum(int(m.sum()) for m in alive.values())) + 30
+    highest = torch.full((), torch.inf, dtype=sample.dtype, device=sample.device)
+    threshold = sample.kthvalue(rank).values if rank <= len(sample) else highest
+    low = _at_most(scores, alive, threshold)
     if sum(map(len, low.values())) < count:
-        low = _up_to(scores, alive, most)
+        low = _at_most(scores, alive, highest)
     values = torch.cat([scores[name].flatten()[at] for name, at in low.items()])
     chosen = torch.zeros(len(values), dtype=torch.bool, device=values.device)
     chosen[values.flip(0).argsort(stable=True)[:count]] = True
@@ -110,9 +107,11 @@ def weakest(scores: dict[str, Tensor], alive: dict[str, Tensor], count: int) -> 
     return {name: at[part] for (name, at), part in zip(low.items(), parts, strict=True)}
 
 
-def _up_to(scores: dict[str, Tensor], alive: dict[str, Tensor], bound: Tensor) -> dict[str, Tensor]:
-    """Places of the living with a score up to a bound."""
+def _at_most(
+    scores: dict[str, Tensor], alive: dict[str, Tensor], threshold: Tensor
+) -> dict[str, Tensor]:
+    """Return the indices of live weights whose scores are at most a threshold."""
     return {
-        name: ((s <= bound) & alive[name]).flatten().nonzero().squeeze(1)
+        name: ((s <= threshold) & alive[name]).flatten().nonzero().squeeze(1)
         for name, s in scores.items()
     }

@@ -8,7 +8,15 @@ from training.tweaks.ghosts import GhostNeurons, GhostSkips
 from training.tweaks.rescale import Rescale
 from training.tweaks.smoothing import Smoothing
 
-__all__ = ["GROUPS", "TWEAKS", "Objective", "TrainingContext", "Tweak", "cross_entropy", "grouped"]
+__all__ = [
+    "GROUPS",
+    "TWEAKS",
+    "Objective",
+    "TrainingContext",
+    "Tweak",
+    "cross_entropy",
+    "expand_groups",
+]
 
 TWEAKS: dict[str, type[Tweak]] = {
     "ghost_neurons": GhostNeurons,
@@ -18,7 +26,8 @@ TWEAKS: dict[str, type[Tweak]] = {
     "distillation": Distillation,
 }
 
-# tweaks that the papers use together: ToST's, and the architecture and training tweaks before it
+# tweaks that the papers use together: those of ToST, and the architecture tweaks (AT) and training
+# tweaks (TRT) before it
 AT: dict[str, dict[str, Any]] = {
     "ghost_neurons": {"schedule": "none"},
     "ghost_skips": {"schedule": "none", "kind": "identity_bn"},
@@ -32,14 +41,14 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def grouped(names: list[str]) -> dict[str, dict[str, Any]]:
-    """The options of tweaks that are asked for by name, of their own or of a group.
+def expand_groups(names: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the options of tweaks that are given by their names or by those of groups.
 
-    >>> grouped(["trt"])
+    >>> expand_groups(["trt"])
     {'rescale': {}, 'smoothing': {}}
     """
-    found: dict[str, dict[str, Any]] = {}
+    expanded: dict[str, dict[str, Any]] = {}
     for name in names:
         for tweak, options in GROUPS.get(name, {name: {}}).items():
-            found[tweak] = options | found.get(tweak, {})
-    return found
+            expanded[tweak] = options | expanded.get(tweak, {})
+    return expanded

@@ -17,7 +17,7 @@ Objective = Callable[..., Tensor]  # of outputs, labels and inputs, and options 
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor, inputs: Tensor, **options: Any) -> Tensor:
-    """The plain training loss."""
+    """Return the training loss without tweaks."""
     return F.cross_entropy(outputs, labels, **options)
 
 
@@ -26,12 +26,12 @@ class TrainingContext:
     """State of a training that is passed to a tweak when it starts.
 
     Attributes:
-        net: With its first weights; the mask is not applied yet.
+        net: The network with its first weights; the mask is not applied yet.
         mask: The live weights, or None.
-        batches: Training batches without end, drawn for this tweak alone.
-        trained: The last checkpoint of each run that `before` asked for.
-        resumed: Whether the weights are those of a training that goes on.
-        stay: Whether the net's ghosts are for good.
+        batches: Endless training batches, drawn for this tweak alone.
+        trained: The last checkpoint of each run of `before`.
+        resumed: Whether an interrupted training continues with these weights.
+        permanent_ghosts: Whether the network keeps its ghosts.
     """
 
     net: nn.Module
@@ -39,38 +39,48 @@ class TrainingContext:
     batches: Iterator[tuple[Tensor, Tensor]]
     trained: Sequence[Checkpoint]
     resumed: bool = False
-    stay: bool = False
+    permanent_ghosts: bool = False
 
 
 @dataclass(frozen=True)
 class Tweak:
-    """Base class of tweaks: fields are options in a run file, under `[tweaks.NAME]`."""
+    """Base class of tweaks: fields are options in a run file, under `[tweaks.NAME]`.
+
+    Epochs are counted from 0.
+    """
 
     def options(self) -> dict[str, Any]:
-        """Options that the net is built with."""
+        """Return options that the network is built with."""
         return {}
 
     def before(self) -> tuple[Prerequisite, ...]:
         """Return the runs that must be finished first."""
         return ()
 
-    def start(self, scene: TrainingContext) -> Any:
-        """Called once before the training; what it returns, `loss` gets."""
+    def start(self, context: TrainingContext) -> Any:
+        """Prepare the training; the value that this returns is passed to `loss`."""
 
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
-        """Called before every epoch, counted from 0."""
+        """Change the network before an epoch."""
 
-    def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
-        """The training loss of an epoch, given the one so far."""
+    def loss(self, loss: Objective, epoch: int, epochs: int, state: Any = None) -> Objective:
+        """Return the training loss of an epoch.
+
+        Args:
+            loss: The loss of the tweaks before this one.
+            epoch: The epoch.
+            epochs: Epochs of the training.
+            state: The value that `start` returned.
+        """
         return loss
 
     def phase(self, epoch: int, epochs: int) -> Hashable:
-        """Return what tells the steps of an epoch from those of another; equal means the same.
+        """Return a key of an epoch: steps of epochs with equal keys compute the same.
 
-        Steps on a GPU are recorded anew when it changes.
+        Steps on a GPU are recorded again when it changes.
         """
         return epoch
 
-    def over(self, epochs: int) -> int:
-        """The first epoch whose net is the plain architecture again."""
+    def plain_from(self, epochs: int) -> int:
+        """Return the first epoch in which the network has the plain architecture."""
         return 0

@@ -1,4 +1,4 @@
-"""Distillation: the dense net as a teacher (Hinton et al., 2015), in the place of smoothing."""
+"""Distillation from the dense network (Hinton et al., 2015), in place of label smoothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from training.tweaks.base import Objective, TrainingContext, Tweak
 
 @dataclass(frozen=True)
 class Distillation(Tweak):
-    """(1 - alpha) CE + alpha t^2 KL(teacher || student), both softened by the temperature t.
+    """Distillation: (1 - alpha) CE + alpha t^2 KL(teacher || student) at temperature t.
 
-    The teacher is the same net, trained dense and without tweaks.
+    The teacher is the same network, trained dense and without tweaks.
 
     Attributes:
-        temperature: What both nets' outputs are divided by.
-        alpha: Share of the teacher in the loss; at 1 labels are not used.
+        temperature: Divisor of the outputs of both networks.
+        alpha: Weight of the teacher in the loss; at 1 labels are not used.
     """
 
     temperature: float = 4.0
@@ -36,25 +36,27 @@ class Distillation(Tweak):
     def before(self) -> tuple[Prerequisite, ...]:
         return (Prerequisite(),)
 
-    def start(self, scene: TrainingContext) -> nn.Module:
-        """The teacher, in evaluation mode."""
-        return scene.trained[0].build(next(scene.net.parameters()).device)
+    def start(self, context: TrainingContext) -> nn.Module:
+        """Return the teacher in evaluation mode."""
+        return context.trained[0].build(next(context.net.parameters()).device)
 
     def phase(self, epoch: int, epochs: int) -> None:
-        """The teacher does not change."""
+        """Return the same key for all epochs."""
 
-    def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
+    def loss(self, loss: Objective, epoch: int, epochs: int, state: Any = None) -> Objective:
         def distilled(outputs: Tensor, labels: Tensor, inputs: Tensor, **options: Any) -> Tensor:
             with torch.no_grad():
-                taught = kept(inputs)
-            own = loss(outputs, labels, inputs, **options)
-            return (1 - self.alpha) * own + self.alpha * softened(outputs, taught, self.temperature)
+                teacher = state(inputs)
+            hard = loss(outputs, labels, inputs, **options)
+            soft = distillation_loss(outputs, teacher, self.temperature)
+            return (1 - self.alpha) * hard + self.alpha * soft
 
         return distilled
 
 
-def softened(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) at temperature t, the mean over the samples."""
-    student = F.log_softmax(outputs / temperature, 1)
-    teacher = F.log_softmax(taught / temperature, 1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return t^2 KL(teacher || student) of logits at temperature t, the mean over the samples."""
+    log_student = F.log_softmax(student / temperature, 1)
+    log_teacher = F.log_softmax(teacher / temperature, 1)
+    divergence = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence

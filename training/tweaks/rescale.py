@@ -1,7 +1,7 @@
 """Rescale: a learned scale for every tensor of the initialisation (LRsI; ToST, section 2.3).
 
 It is GradInit (Zhu et al., NeurIPS 2021) under a mask: min_s L(s w - eta g / |g|) / eta such that
-|g| <= gamma, where g is the gradient at s w; dead weights have no part in g, nor in the step.
+|g| <= gamma, where g is the gradient at s w with respect to the live weights.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from sparsediag.core.mask import Mask
 from sparsediag.models.ghost import without_ghosts
 from training.tweaks.base import TrainingContext, Tweak
 
-BETAS, EPS = (0.9, 0.999), 1e-8
+BETAS, EPS = (0.9, 0.999), 1e-8  # of Adam
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Rescale(Tweak):
-    """LRsI: scales that make the first step of the training lower the loss most.
+    """LRsI: scale the first weights so that the first step lowers the loss most.
 
     Attributes:
-        steps: Steps of Adam on the scales; the authors' README has 180.
-        lr: Its learning rate.
+        steps: Steps of Adam on the scales; 180 in the authors' README.
+        lr: Learning rate of Adam.
         eta: Length of the step that is looked ahead.
         gamma: The largest gradient norm; above it the norm itself is lowered.
         min_scale: The smallest scale of a weight; that of a bias is 0.
-        masked: Learn the scales of the masked net; False for those of the dense one.
-        ghosts: Learn them with ghosts that fade in place, not for the plain net that is left.
+        masked: Learn the scales of the masked network; False for those of the dense one.
+        ghosts: Learn them with ghosts that fade, not for the plain network that is left.
     """
 
     steps: int = 180
@@ -56,32 +56,33 @@ class Rescale(Tweak):
             raise ValueError(f"min_scale = {self.min_scale}: need a scale in [0, 1)")
 
     def phase(self, epoch: int, epochs: int) -> None:
-        """Only the first weights are scaled."""
+        """Return the same key for all epochs: only the first weights are scaled."""
 
-    def start(self, scene: TrainingContext) -> dict[str, float]:
-        """Scale the weights of a new net, in place; returns the scales by name."""
-        if scene.resumed:
+    def start(self, context: TrainingContext) -> dict[str, float]:
+        """Scale the weights of a new network, in place; return the scales by name."""
+        if context.resumed:
             return {}
-        scaling = Scaling(self, scene.net, scene.mask if self.masked else None)
-        with nullcontext() if self.ghosts or scene.stay else without_ghosts(scene.net):
+        net, keep_ghosts = context.net, self.ghosts or context.permanent_ghosts
+        search = ScaleSearch(self, net, context.mask if self.masked else None)
+        with nullcontext() if keep_ghosts else without_ghosts(net):
             for _ in range(self.steps):
-                scaling.step(scene.batches)
-        scaling.apply_()
-        return dict(zip(scaling.start, scaling.scales.tolist(), strict=True))
+                search.step(context.batches)
+        search.apply_()
+        return dict(zip(search.start, search.scales.tolist(), strict=True))
 
 
-class Scaling:
-    """The search for the scales of a net.
+class ScaleSearch:
+    """The search for the scales of a network.
 
     Args:
-        tweak: Its constants.
-        net: Its modes and buffers are left as they are.
-        mask: The weights that count.
+        tweak: The constants.
+        net: The network; its modes and buffers are not changed.
+        mask: The live weights.
 
     Attributes:
-        start: The tensors that are scaled, by name: all but those that are 0.
-        still: Those that are 0; they have a part in the gradient and in the step.
-        scales: One for each of them, (tensors,).
+        start: The tensors that get a scale, by name: all that are not 0.
+        zeros: The other tensors; they are part of the gradient and of the step.
+        scales: A scale for each tensor in `start`, (tensors,).
     """
 
     def __init__(self, tweak: Rescale, net: nn.Module, mask: Mask | None) -> None:
@@ -90,10 +91,10 @@ class Scaling:
         for name, m in (mask or {}).items():
             weights[name].masked_fill_(~m.to(weights[name].device), 0)
         self.start = {n: w for n, w in weights.items() if bool(w.any())}
-        self.still = {n: w.requires_grad_() for n, w in weights.items() if n not in self.start}
+        self.zeros = {n: w.requires_grad_() for n, w in weights.items() if n not in self.start}
         like = next(iter(self.start.values()))
         self.scales = like.new_ones(len(self.start))
-        self.least = like.new_tensor(
+        self.min_scales = like.new_tensor(
             [0.0 if n.endswith("bias") else tweak.min_scale for n in self.start]
         )
         self.means = {kind: torch.zeros_like(self.scales) for kind in ("norm", "loss")}
@@ -102,68 +103,63 @@ class Scaling:
 
     def step(self, batches: Batches) -> None:
         """Lower the gradient's norm where it is too large, else the loss one step ahead."""
-        (x, y), (more, labels) = next(batches), next(batches)
-        x, y = torch.cat([x, more]), torch.cat([y, labels])
+        (x1, y1), (x2, y2) = next(batches), next(batches)
+        x, y = torch.cat([x1, x2]), torch.cat([y1, y2])
         scales = self.scales.clone().requires_grad_()
-        weights = self.scaled(scales)
+        weights = self.scale_weights(scales)
         gradient, norm = self.gradient(weights, x, y)
         if not norm:
             return
         if norm > self.tweak.gamma:
             kind, value = "norm", norm
-        else:
+        else:  # on half of these images and a new batch, as GradInit does
             kind = "loss"
-            half, (fresh, labels) = len(x) // 2, next(batches)
-            x, y = torch.cat([x[:half], fresh]), torch.cat([y[:half], labels])
-            value = self.loss(self.ahead(weights, gradient, norm), x, y) / self.tweak.eta
+            half, (x3, y3) = len(x) // 2, next(batches)
+            x, y = torch.cat([x[:half], x3]), torch.cat([y[:half], y3])
+            value = self.loss(self.look_ahead(weights, gradient, norm), x, y) / self.tweak.eta
         (slope,) = torch.autograd.grad(value, scales)
-        self.adam(kind, slope.clamp(-1, 1))
+        self.adam_step(kind, slope.clamp(-1, 1))
 
-    def scaled(self, scales: Tensor) -> dict[str, Tensor]:
-        """All tensors, at these scales; those that are 0 stay so."""
-        at = {name: s * w for s, (name, w) in zip(scales, self.start.items(), strict=True)}
-        return at | self.still
+    def scale_weights(self, scales: Tensor) -> dict[str, Tensor]:
+        """Return all tensors at these scales; those that are 0 stay 0."""
+        scaled = {name: s * w for s, (name, w) in zip(scales, self.start.items(), strict=True)}
+        return scaled | self.zeros
 
     def gradient(
         self, weights: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The gradient by the live weights, differentiable, and its norm."""
-        slopes = torch.autograd.grad(
-            self.loss(weights, x, y),
-            list(weights.values()),
-            create_graph=True,
-            materialize_grads=True,
-        )
-        found = dict(zip(weights, slopes, strict=True))
+        """Return the differentiable gradient with respect to the live weights, and its norm."""
+        loss, tensors = self.loss(weights, x, y), list(weights.values())
+        slopes = torch.autograd.grad(loss, tensors, create_graph=True, materialize_grads=True)
+        gradient = dict(zip(weights, slopes, strict=True))
         for name, m in (self.mask or {}).items():
-            found[name] = found[name] * m.to(found[name])
-        return found, torch.stack([g.square().sum() for g in found.values()]).sum().sqrt()
+            gradient[name] = gradient[name] * m.to(gradient[name])
+        return gradient, torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt()
 
-    def ahead(
+    def look_ahead(
         self, weights: dict[str, Tensor], gradient: dict[str, Tensor], norm: Tensor
     ) -> dict[str, Tensor]:
-        """The weights after a step of length eta, through which no gradient flows."""
+        """Return the weights after a step of length eta, whose gradient is taken as constant."""
         step = self.tweak.eta / norm.detach()
         return {name: w - step * gradient[name].detach() for name, w in weights.items()}
 
     def loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """The cross-entropy with batch statistics."""
+        """Return the cross-entropy, with batch norm by batches."""
         buffers = {n: b.clone() for n, b in self.net.named_buffers()}
         with deterministic_eval(self.net, batch_norm="train"):
             return F.cross_entropy(functional_call(self.net, weights | buffers, (x,)), y)
 
-    def adam(self, kind: str, slope: Tensor) -> None:
-        """Adam with a mean for each kind of step and squares in common."""
+    def adam_step(self, kind: str, slope: Tensor) -> None:
+        """Take a step of Adam; both kinds of steps share the squares and have their own mean."""
         self.counts[kind] += 1
-        (first, second), total = BETAS, sum(self.counts.values())
-        mean = self.means[kind].lerp_(slope, 1 - first) / (1 - first ** self.counts[kind])
-        square = self.squares.lerp_(slope.square(), 1 - second) / (1 - second**total)
-        moved = self.scales - self.tweak.lr * mean / (square.sqrt() + EPS)
-        self.scales = torch.maximum(moved, self.least)
+        (beta1, beta2), total = BETAS, sum(self.counts.values())
+        mean = self.means[kind].lerp_(slope, 1 - beta1) / (1 - beta1 ** self.counts[kind])
+        square = self.squares.lerp_(slope.square(), 1 - beta2) / (1 - beta2**total)
+        scales = self.scales - self.tweak.lr * mean / (square.sqrt() + EPS)
+        self.scales = torch.maximum(scales, self.min_scales)
 
     @torch.no_grad()
     def apply_(self) -> None:
-        """Scale the net's tensors, dead weights of a mask too."""
-        weights = dict(self.net.named_parameters())
+        """Scale the tensors of the network, with the dead weights of a mask."""
         for s, name in zip(self.scales, self.start, strict=True):
-            weights[name].mul_(s)
+            self.net.get_parameter(name).mul_(s)

@@ -12,7 +12,7 @@ from training.tweaks.base import Objective, Tweak
 
 @dataclass(frozen=True)
 class Smoothing(Tweak):
-    """Smoothed labels in the training loss only; whatever is measured uses the plain one.
+    """Label smoothing in the training loss; losses that are reported have none.
 
     Attributes:
         alpha: Probability that is spread over all classes, at first.
@@ -43,6 +43,6 @@ class Smoothing(Tweak):
     def phase(self, epoch: int, epochs: int) -> float:
         return self.strength(epoch, epochs)
 
-    def loss(self, loss: Objective, epoch: int, epochs: int, kept: Any = None) -> Objective:
+    def loss(self, loss: Objective, epoch: int, epochs: int, state: Any = None) -> Objective:
         alpha = self.strength(epoch, epochs)
         return partial(loss, label_smoothing=alpha) if alpha else loss
