@@ -1,4 +1,4 @@
-"""The README's commands and code do what they say."""
+"""The code, commands, options and links in README.md and docs/*.md work."""
 
 import os
 import re
@@ -6,101 +6,156 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sparsediag.cli.app import main
+from sparsediag.cli.app import app, main
+from sparsediag.diagnostics import DIAGNOSTICS
+from training.__main__ import USAGE, changes
+from training.config import Run
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+SMALL = "digits --model.name resnet10 --model.width 2 --optim.epochs 2 --tweaks.rescale.steps 2"
+SMALL += " --record.checkpoints [1]"
+FASTER = {"--density": "--density --num-probes 2 --lanczos-steps 10", "report": "report --points 5"}
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [text for of, text in found if of == language]
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the language and the text of each block of code."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_python_blocks_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One after the other, as in a session; one of them is a file, for the command below it."""
-    monkeypatch.chdir(tmp_path)
-    session: dict[str, Any] = {}
-    for code in blocks("python"):
-        if name := re.match(r"# (\w+\.py)\n", code):
-            (tmp_path / name[1]).write_text(code)
-        else:
-            exec(compile(code, "README.md", "exec"), session)
-    converged, layers = capsys.readouterr().out.splitlines()
-    assert converged.endswith("True")
-    assert "'layer.self_attn'" in layers
-    assert (tmp_path / "landscape.png").stat().st_size > 5000
-    line = next(line for line in "".join(blocks("")).splitlines() if "net.py:make" in line)
-    _, *words = shlex.split(line)
-    net: dict[str, Any] = {}
-    exec((tmp_path / "net.py").read_text(), net)
-    torch.save(net["make"]().state_dict(), "weights.pt")
-    assert main(words) == 0
-    assert (tmp_path / "weights-spectrum.npz").exists()
-
-
-def test_shell_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first line in a shell, the others here: each would load torch again."""
-    train, *lines = "".join(blocks("bash")).splitlines()
-    small = "training digits --model.name resnet10 --model.width 2 --optim.epochs 2"
-    small += " --tweaks.rescale.steps 2"
-    train = train.replace("training digits", small)
-    bin_folder = Path(sys.executable).parent
-    assert shutil.which("sparsediag", path=str(bin_folder))
-    script = "\n".join(["set -eo pipefail", train, 'echo "$CKPT"'])
-    environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the README's network, but smaller, by the README's command in a shell."""
+    train = dict(reversed(blocks(README)))["bash"].splitlines()[0]
+    train = train.replace("training digits", f"training {SMALL}")
+    bin_folder, out = Path(sys.executable).parent, tmp_path_factory.mktemp("readme")
+    assert (bin_folder / "sparsediag").exists()
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, env=environment
+        ["bash", "-c", f'set -eo pipefail\n{train}\necho "$CKPT"'],
+        cwd=out,
+        env=os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    checkpoint = Path(done.stdout.strip())
-    monkeypatch.chdir(tmp_path)
-    for line in lines:
-        line = line.replace("--density", "--density --num-probes 2 --lanczos-steps 10")
-        line = line.replace("report", "report --points 5", 1)
-        line = line.replace("$(dirname $CKPT)", str(checkpoint.parent))
-        name, *words = shlex.split(line.replace("$CKPT", str(checkpoint)))
-        assert name == "sparsediag"
-        few = [] if words[0] == "info" else ["--images", "100"]
-        assert main([*words, *few]) == 0
-    for name in (
-        "best-landscape.npz",
-        "best-landscape.html",
-        "best-spectrum.png",
-        "best-blocks.png",
-        "signal.npz",
-    ):
-        assert (checkpoint.parent / name).exists()
-    assert (tmp_path / "report.html").exists()
+    return (out / done.stdout.strip()).parent
 
 
-def test_run_file_is_accepted(tmp_path: Path) -> None:
-    from training.config import Run
+@cache
+def run_command(line: str) -> None:
+    """Run a command on the checkpoint `best.pt`, on fewer samples; once if pages repeat it."""
+    for word, faster in FASTER.items():
+        line = line.replace(word, faster, 1)
+    name, *words = shlex.split(line.replace("$(dirname $CKPT)", ".").replace("$CKPT", "best.pt"))
+    assert name == "sparsediag"
+    assert main([*words, *([] if words[0] == "info" else ["--images", "100"])]) == 0
 
-    (text,) = blocks("toml")
-    (tmp_path / "run.toml").write_text(text)
-    run = Run.load(tmp_path / "run.toml")
-    assert run.mask.density == 0.05
-    assert list(run.tweaks) == ["ghost_neurons", "ghost_skips", "rescale", "smoothing"]
+
+def load_run(line: str) -> Run:
+    """Return the run of a command `python -m training RUN --KEY VALUE ...`, without training it."""
+    name, *words = shlex.split(line, comments=True)[3:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    for flag in ("--seeds", "--jobs", "--device"):
+        options.pop(flag, None)
+    return Run.load(name, changes([f"{key}={value}" for key, value in options.items()]))
 
 
-def test_make_targets_named_here_exist() -> None:
+@each_page
+def test_code_runs(
+    page: Path,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Run the blocks one after the other, in the folder of a training."""
+    monkeypatch.chdir(run_folder)
+    session: dict[str, Any] = {}
+    for language, text in blocks(page):
+        if name := re.match(r"# (\w+\.py)\n", text):
+            Path(name[1]).write_text(text)
+            exec(text, session)
+            torch.save(session["make"]().state_dict(), "weights.pt")
+        elif language == "python":
+            exec(compile(text, page.name, "exec"), session)
+        elif language == "toml":
+            Path("run.toml").write_text(text)
+            assert list(Run.load("run.toml").tweaks)[-1] == "smoothing"
+        for line in text.splitlines():
+            if language == "bash" and not line.startswith("CKPT="):
+                run_command(line)
+            elif line.startswith("sparsediag spectrum weights.pt --model net.py:make"):
+                assert main(shlex.split(line)[1:]) == 0
+            elif line.startswith("python -m training"):
+                assert load_run(line).id
+    output = capsys.readouterr().out
+    written = " ".join(re.findall(r"^wrote (.*)$", output, re.MULTILINE)).split()
+    assert all(Path(file).stat().st_size > 500 for file in written)
+    if page == README:
+        assert "True" in output  # the eigenvalues have converged
+        expected = {"best-landscape.html", "best-spectrum.png", "weights-spectrum.npz"}
+        assert expected | {"report.html"} <= {Path(file).name for file in written}
+        assert Path("landscape.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING], ids=lambda page: page.stem)
+def test_names_exist(page: Path) -> None:
+    """Check the links, the targets of make and the options that a page names."""
+    text = page.read_text()
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#?([^)]*)\)", text):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        titles = re.findall(r"^#+ (.*)$", file.read_text() if anchor else "", re.MULTILINE)
+        slugs = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+        assert not anchor or anchor in slugs, f"{target}#{anchor}"
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(
-        re.findall(r"\bmake ([a-z]+)", README + (ROOT / "CONTRIBUTING.md").read_text())
-    ):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-        assert re.search(rf"^\.PHONY:.*\b{target}\b", makefile, re.MULTILINE), target
+    for target in re.findall(r"`make ([a-z]+)|^make ([a-z]+)", text, re.MULTILINE):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
+        assert re.search(rf"^\.PHONY:.*\b{''.join(target)}\b", makefile, re.MULTILINE), target
+    text = re.sub(r"^python -m training .*$", "", text, flags=re.MULTILINE)  # see `load_run`
+    for flag in re.findall(r"(?<![\w-])--[a-z][a-z1-9-]+(?![\w.-])", text):
+        assert flag in OPTIONS or page == CONTRIBUTING, flag
 
 
-def test_pictures_named_here_exist() -> None:
-    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / path).exists(), path
+OPTIONS = {
+    name
+    for command in (*DIAGNOSTICS, "info", "join", "report")
+    for argument in app[command].assemble_argument_collection()
+    for name in argument.names
+} | set(
+    re.findall(r"--[a-z-]+", "--help " + USAGE + (ROOT / "figures" / "__main__.py").read_text())
+)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 250
+
+
+def test_the_makefile_installs_what_a_target_needs(tmp_path: Path) -> None:
+    for file in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+
+    def installs(target: str) -> list[str]:
+        done = subprocess.run(
+            ["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return re.findall(r"pip install .* -e '(.*)'", done.stdout)
+
+    assert [installs(target) for target in ("figures", "test", "lint")] == [
+        ["."], [".[test]"], [".[dev]"],
+    ]  # fmt: skip
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in ("bin/pip", "bin/python"):  # as if the largest set was installed
+        (tmp_path / ".venv" / name).symlink_to("/bin/true")
+    command = ["make", ".venv/installed-dev"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert [installs(target) for target in ("figures", "test", "lint")] == [[], [], []]
