@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from sparsediag.cli.app import app, main
 from sparsediag.diagnostics import DIAGNOSTICS
 from training.__main__ import USAGE, changes
 from training.config import Run
+from training.masks import METHODS
+from training.tweaks import TWEAKS
 
 ROOT = Path(__file__).parent.parent
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = "digits --model.name resnet10 --model.width 2 --optim.epochs 2 --tweaks.rescale.steps 2"
-SMALL += " --record.checkpoints [1]"
+SMALL += " --record.checkpoint_epochs [1]"
 FASTER = {"--density": "--density --num-probes 2 --lanczos-steps 10", "report": "report --points 5"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -159,3 +162,14 @@ def test_the_makefile_installs_what_a_target_needs(tmp_path: Path) -> None:
     command = ["make", ".venv/installed-dev"]
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     assert [installs(target) for target in ("figures", "test", "lint")] == [[], [], []]
+
+
+def test_the_page_on_run_files_has_every_key() -> None:
+    text = (ROOT / "docs" / "run-files.md").read_text()
+    first_column = " ".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))
+    keys = {f.name for f in fields(Run)} - {"model", "optim", "mask", "record", "compute"}
+    for table in (Run().model, Run().optim, Run().record, Run().compute):
+        keys |= {f"{type(table).__name__.lower()}.{f.name}" for f in fields(table)}
+    keys |= {f"mask.{f.name}" for method in METHODS.values() for f in fields(method)}
+    keys |= {f"{name}.{f.name}" for name, tweak in TWEAKS.items() for f in fields(tweak)}
+    assert set(re.findall(r"`(.*?)`", first_column)) == keys | {"mask.method"}
