@@ -16,7 +16,7 @@ import torch
 
 from sparsediag.cli.app import app, main
 from sparsediag.diagnostics import DIAGNOSTICS
-from training.__main__ import USAGE, changes
+from training.__main__ import USAGE, parse_changes
 from training.config import Run
 from training.masks import METHODS
 from training.tweaks import TWEAKS
@@ -70,7 +70,7 @@ def load_run(line: str) -> Run:
     options = dict(zip(words[::2], words[1::2], strict=True))
     for flag in ("--seeds", "--jobs", "--device"):
         options.pop(flag, None)
-    return Run.load(name, changes([f"{key}={value}" for key, value in options.items()]))
+    return Run.load(name, parse_changes([f"{key}={value}" for key, value in options.items()]))
 
 
 @each_page
