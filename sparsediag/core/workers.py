@@ -63,12 +63,10 @@ class WorkerPool(ProcessPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes; with `cancel_futures`, running tasks are stopped too."""
-        super().shutdown(wait and not cancel_futures, cancel_futures=cancel_futures)
         if cancel_futures:
             for process in self._started:
                 process.terminate()
-            for process in self._started:
-                process.join()
+        super().shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _start_worker(
