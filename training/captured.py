@@ -96,7 +96,7 @@ class CapturedStep:
         """Return whether a replay computes the same as an eager step; the state is restored."""
         if self.checked:
             return True
-        written = self.step.written()
+        written = self.step.written_tensors()
         before = [t.clone() for t in written]
         self.step.compute(*self.static)
         eager = [t.clone() for t in written]

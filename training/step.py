@@ -76,7 +76,7 @@ class Step:
         self.images, self.steps = self.images + images, self.steps + 1
         self.keeper.count()
 
-    def written(self) -> list[Tensor]:
+    def written_tensors(self) -> list[Tensor]:
         """Return every tensor that `compute` writes into and that outlives it."""
         net, optimiser = self.keeper.net, self.keeper.optimiser
         states = [s for state in optimiser.state.values() for s in state.values()]

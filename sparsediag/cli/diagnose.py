@@ -17,7 +17,7 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.labels import short_labels
 from sparsediag.checkpoint.run_folder import checkpoints
 from sparsediag.cli import output
-from sparsediag.cli.options import SHARED, Options, option, problem_options, set_signature, typed
+from sparsediag.cli.options import SHARED, Options, cli_type, option, problem_options, set_signature
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics import DIAGNOSTICS, load_diagnostic
 from sparsediag.diagnostics.course import course
@@ -55,7 +55,7 @@ def own_options(function: Callable[..., Any]) -> Options:
     return {
         key: (option(key, kind, explained.get(key), show=key not in hidden), parameter.default)
         for key, parameter in inspect.signature(function).parameters.items()
-        if (kind := typed(hints[key]))
+        if (kind := cli_type(hints[key]))
     }
 
 

@@ -154,15 +154,15 @@ def set_signature(
     command.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
-def typed(hint: Any) -> Any:
+def cli_type(hint: Any) -> Any:
     """Return the part of an annotation that a command line can express, or None.
 
-    >>> typed(int | None), typed(Path | None)
+    >>> cli_type(int | None), cli_type(Path | None)
     (int | None, None)
     """
     if typing.get_origin(hint) is Literal or hint in PLAIN:
         return hint
-    parts = [part for part in typing.get_args(hint) if part is NoneType or typed(part)]
+    parts = [part for part in typing.get_args(hint) if part is NoneType or cli_type(part)]
     if NoneType not in parts or len(parts) < 2:
         return None
     return reduce(or_, parts)

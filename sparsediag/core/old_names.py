@@ -38,11 +38,11 @@ def accept_old_names(function: F) -> F:
     }
 
     @wraps(function)
-    def call(*args: Any, **keywords: Any) -> Any:
+    def with_new_names(*args: Any, **keywords: Any) -> Any:
         for old in renamed.keys() & keywords.keys():
             if renamed[old] in keywords:
                 raise TypeError(f"'{old}' is the old name of '{renamed[old]}'; give one of them")
             keywords[renamed[old]] = keywords.pop(old)
         return function(*args, **keywords)
 
-    return cast(F, call)
+    return cast(F, with_new_names)

@@ -1,4 +1,4 @@
-"""Charts: curves of several nets on common axes, each net in its own colour and with its marker."""
+"""Charts of several networks on common axes: each network has a colour and a marker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsediag.diagnostics.spectrum import Spectrum
 from sparsediag.plotting import layers as depth
 from sparsediag.plotting import style
 
-HALF, THIRD = (4.4, 2.6), (3.6, 2.4)  # inches; of a page two or three beside each other
+HALF, THIRD = (4.4, 2.6), (3.6, 2.4)  # inches; two or three side by side on a page
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
 MANY, SMOOTH = 12, 100  # points of a line that has markers on some, or on none
 
@@ -24,7 +24,7 @@ Looks = Mapping[str, tuple[str, str]]
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a marker for every net.
+    """Return a colour and a marker for each network.
 
     >>> looks(["a", "b"])["b"]
     ('#D55E00', 's')
@@ -49,22 +49,22 @@ def lines(
     limits: tuple[float, float] | None = None,
     size: tuple[float, float] = HALF,
 ) -> Figure:
-    """A curve a net.
+    """Draw one curve for each network.
 
     Args:
-        solid: Name -> places and values.
-        dashed: The same for a second, thinner curve of the same colour.
-        across: What the places are.
-        up: What the values are.
-        looks: Of each net.
-        log: Values on a logarithmic axis, if they go over a decade or more.
-        ticks: Names of the places, where they have some.
-        rings: Name -> a place to bring out.
-        limits: Of the values, where they go beyond what matters.
-        size: Width and height, without the names of the places.
+        solid: Network -> (x, y).
+        dashed: The same, for a second, thinner curve of the same colour.
+        across: Label of the x axis.
+        up: Label of the y axis.
+        looks: Colour and marker of each network.
+        log: Use a logarithmic y axis if the values span a decade or more.
+        ticks: Names of the places 0, 1, ... on the x axis.
+        rings: Network -> x of a point to highlight.
+        limits: Limits of the y axis.
+        size: Width and height in inches, without the height of the tick labels.
     """
     width, height = size
-    fig = style.new_figure(width, height + room(ticks))
+    fig = style.new_figure(width, height + label_height(ticks))
     ax = fig.add_subplot()
     for name, (x, y) in (dashed or {}).items():
         ax.plot(x, y, "--", lw=0.8, color=looks[name][0])
@@ -72,7 +72,7 @@ def lines(
         colour, marker = looks[name]
         marker = "" if len(x) > SMOOTH else marker
         every = 1 if ticks else 1 + len(x) // MANY
-        below = min(-i, 2)  # curves that coincide are all seen
+        below = min(-i, 2)  # so that coinciding curves all show
         (line,) = ax.plot(x, y, f"{marker}-", color=colour, markevery=every)
         line.set(linewidth=1.2 + 0.7 * below, markersize=3.5 + 1.3 * below)
         if rings and name in rings:
@@ -90,14 +90,14 @@ def lines(
     return fig
 
 
-def room(names: Sequence[str]) -> float:
-    """Inches that names below a picture need."""
+def label_height(names: Sequence[str]) -> float:
+    """Return the height in inches of rotated tick labels."""
     return 0.055 * max(map(len, names), default=0)
 
 
 def name_places(ax: Axes, names: Sequence[str]) -> None:
-    """Name the places 0, 1, ... below `ax`, as many of them as there is room for."""
-    wide = ax.figure.get_figure(root=True).get_figwidth() - 0.8  # without what is beside it
+    """Label the places 0, 1, ... below `ax`, as many of them as fit."""
+    wide = ax.figure.get_figure(root=True).get_figwidth() - 0.8  # without the y axis and its label
     shown = range(0, len(names), 1 + int(0.1 * len(names) / wide))
     ax.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=6)
 
@@ -118,11 +118,11 @@ def over_depth(
     limits: tuple[float, float] | None = None,
     size: tuple[float, float] = HALF,
 ) -> Figure:
-    """A value for every layer, from the input to the output; named where all nets have the same."""
+    """Draw a value for each layer, from input to output, with names that all networks share."""
     drawn: list[dict[str, Curve]] = [
         {
-            name: (np.arange(len(found)), np.where(found > 0, found, np.nan) if log else found)
-            for name, (_, found) in some.items()
+            name: (np.arange(len(line)), np.where(line > 0, line, np.nan) if log else line)
+            for name, (_, line) in some.items()
         }
         for some in (values, dashed or {})
     ]
@@ -130,18 +130,18 @@ def over_depth(
     same = all(names == layers[0] for names in layers)
     across = "" if same else f"{part}, from the input to the output"
     ticks = layers[0] if same else []
-    how: dict[str, Any] = {"looks": looks, "log": log, "limits": limits, "size": size}
-    return lines(*drawn, across=across, up=up, ticks=ticks, **how)
+    options: dict[str, Any] = {"looks": looks, "log": log, "limits": limits, "size": size}
+    return lines(*drawn, across=across, up=up, ticks=ticks, **options)
 
 
 @style.style()
-def eigenvalues(found: Mapping[str, Spectrum], looks: Looks) -> Figure:
-    """The largest eigenvalues of each net with their intervals; hollow if they are doubtful."""
+def eigenvalues(spectra: Mapping[str, Spectrum], looks: Looks) -> Figure:
+    """Draw the largest eigenvalues of each network with intervals; hollow if not converged."""
     fig = style.new_figure(*HALF)
     ax, most = fig.add_subplot(), 1
-    for i, (name, one) in enumerate(found.items()):
+    for i, (name, one) in enumerate(spectra.items()):
         colour, marker = looks[name]
-        place = np.arange(1, len(one.eigenvalues) + 1) + 0.1 * (i - (len(found) - 1) / 2)
+        place = np.arange(1, len(one.eigenvalues) + 1) + 0.1 * (i - (len(spectra) - 1) / 2)
         reach = np.abs(one.intervals - one.eigenvalues[:, None]).T
         ax.errorbar(
             place,
@@ -161,13 +161,13 @@ def eigenvalues(found: Mapping[str, Spectrum], looks: Looks) -> Figure:
     return fig
 
 
-def densities(found: Mapping[str, Spectrum], looks: Looks) -> Figure:
-    """The spectral density of each net, on a logarithmic axis."""
-    ends = [(min(one.lowest, 0.0), float(one.eigenvalues.max())) for one in found.values()]
+def densities(spectra: Mapping[str, Spectrum], looks: Looks) -> Figure:
+    """Draw the spectral density of each network, on a logarithmic axis."""
+    ends = [(min(one.lowest, 0.0), float(one.eigenvalues.max())) for one in spectra.values()]
     low, high = min(a for a, _ in ends), max(b for _, b in ends)
     width = max(high - low, 1e-12) / 100
     places = np.linspace(low - 4 * width, high + 4 * width, 300)
-    drawn = {name: one.density(places, width)[0] for name, one in found.items()}
+    drawn = {name: one.density(places, width)[0] for name, one in spectra.items()}
     most = max(float(density.max()) for density in drawn.values())
     curves: dict[str, Curve] = {
         name: (places, np.maximum(density, 1e-9 * most)) for name, density in drawn.items()
@@ -177,7 +177,7 @@ def densities(found: Mapping[str, Spectrum], looks: Looks) -> Figure:
 
 @style.style()
 def contours(landscape: Landscape, levels: np.ndarray) -> Figure:
-    """A plane as filled contours, at levels that several share."""
+    """Draw a landscape as filled contours at the given levels."""
     fig = style.new_figure(HALF[0], 3.2)
     fig.set_layout_engine("compressed")
     ax: Axes = fig.add_subplot()
@@ -190,21 +190,23 @@ def contours(landscape: Landscape, levels: np.ndarray) -> Figure:
     return fig
 
 
-def told(values: Mapping[str, tuple[Sequence[Any] | np.ndarray, np.ndarray]], form: str) -> str:
-    """Where each line is lowest and highest, in words.
+def describe_values(
+    values: Mapping[str, tuple[Sequence[Any] | np.ndarray, np.ndarray]], form: str
+) -> str:
+    """Describe in words where each line is lowest and highest.
 
-    >>> told({"net": (["conv", "fc"], np.array([0.2, 0.05]))}, ".0%")
+    >>> describe_values({"net": (["conv", "fc"], np.array([0.2, 0.05]))}, ".0%")
     'net: lowest 5% at fc, highest 20% at conv'
     """
-    said = []
+    descriptions = []
     for name, (places, line) in values.items():
         seen = np.flatnonzero(np.isfinite(line))
         if not seen.size:
-            said.append(f"{name}: no finite value")
+            descriptions.append(f"{name}: no finite value")
             continue
         low, high = seen[line[seen].argmin()], seen[line[seen].argmax()]
         at = [p if isinstance(p, str) else f"{p:.3g}" for p in (places[low], places[high])]
-        said.append(
+        descriptions.append(
             f"{name}: lowest {line[low]:{form}} at {at[0]}, highest {line[high]:{form}} at {at[1]}"
         )
-    return "; ".join(said)
+    return "; ".join(descriptions)

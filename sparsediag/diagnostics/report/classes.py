@@ -8,25 +8,25 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sparsediag.diagnostics.activations import Activations
-from sparsediag.diagnostics.report.charts import THIRD, name_places, room
-from sparsediag.diagnostics.report.parts import figure, grid, numbers
+from sparsediag.diagnostics.report.charts import THIRD, label_height, name_places
+from sparsediag.diagnostics.report.parts import figure, grid, number_tables
 from sparsediag.plotting import layers, style
 
-ROWS = 10  # classes with a name beside the picture
+ROWS = 10  # classes that are named beside the picture
 
 
-def asleep(found: Mapping[str, Activations]) -> str:
-    """A heat map a net, on common colours, where any channel is 0 for a whole class."""
-    kept = {name: one for name, one in found.items() if len(one.classes) > 1}
-    most = max((float(np.nan_to_num(one.class_dead).max()) for one in kept.values()), default=0)
+def inactive_channels(results: Mapping[str, Activations]) -> str:
+    """Draw for each network the share of channels that are 0 for all samples of a class."""
+    results = {name: one for name, one in results.items() if len(one.classes) > 1}
+    most = max((float(np.nan_to_num(one.class_dead).max()) for one in results.values()), default=0)
     drawn = [
         figure(
-            f"Asleep for a class, {name}",
+            f"Channels inactive for a class, {name}",
             _heat(one, 100 * most),
             alt=_worst(one),
             note="In percent of the channels.",
         )
-        for name, one in kept.items()
+        for name, one in results.items()
     ]
     return grid(*drawn, columns=3) if most else ""
 
@@ -41,7 +41,7 @@ def _worst(one: Activations) -> str:
 def _heat(one: Activations, most: float) -> Figure:
     width, height = THIRD
     names = layers.shorten(one.names)
-    fig = style.new_figure(width, height + room(names))
+    fig = style.new_figure(width, height + label_height(names))
     ax = fig.add_subplot()
     drawn = ax.imshow(
         100 * one.class_dead, cmap="cividis", vmin=0, vmax=most, aspect="auto", interpolation="none"
@@ -55,27 +55,27 @@ def _heat(one: Activations, most: float) -> Figure:
     return fig
 
 
-def extremes(found: Mapping[str, Activations]) -> str:
-    """Tables of the classes with the fewest and the most zeros and dead channels, a row a block."""
+def extremes(results: Mapping[str, Activations]) -> str:
+    """Return tables of the classes with the fewest and the most zeros and dead channels."""
     tables = {}
-    for name, one in found.items():
+    for name, one in results.items():
         if len(one.classes) < 2:
             continue
         shares = {"exactly 0": one.class_zeros, "dead channels": one.class_dead}
         tables[name] = [
             {"block": block}
             | {
-                f"{what}, {end}": _told(one, share[:, i], sign)
+                f"{what}, {end}": _extreme(one, share[:, i], sign)
                 for what, share in shares.items()
                 for end, sign in (("least", -1), ("most", 1))
             }
             for i, block in enumerate(one.names)
         ]
-    return numbers(tables, "By class")
+    return number_tables(tables, "By class")
 
 
-def _told(one: Activations, share: np.ndarray, sign: int) -> str:
-    """The share of the class where it is largest, or smallest, and which one that is."""
+def _extreme(one: Activations, share: np.ndarray, sign: int) -> str:
+    """Return the largest share, or the smallest for sign -1, and its class."""
     if np.isnan(share).all():
         return ""
     at = int(np.nanargmax(sign * share))

@@ -1,44 +1,44 @@
-"""Curvature: the largest eigenvalues of each net with their certificate, and the density."""
+"""Report section on the largest eigenvalues with their certificates, and the spectral density."""
 
 from __future__ import annotations
 
 from sparsediag.core import html
 from sparsediag.diagnostics.report import charts
-from sparsediag.diagnostics.report.charts import Looks, told
+from sparsediag.diagnostics.report.charts import Looks, describe_values
 from sparsediag.diagnostics.report.measure import Measured
-from sparsediag.diagnostics.report.parts import Section, figure, grid, key, missing, text
+from sparsediag.diagnostics.report.parts import Section, figure, grid, legend, missing, text
 from sparsediag.diagnostics.spectrum import Spectrum
 
 
-def curvature(found: Measured, looks: Looks) -> Section:
-    """The top eigenvalues with their certificate, and the density."""
-    kept = found.of(Spectrum)
+def curvature(measured: Measured, looks: Looks) -> Section:
+    """Return the section on the top eigenvalues with their certificates, and the density."""
+    results = measured.of(Spectrum)
     body = []
-    if kept:
+    if results:
         values = {
-            n: (list(range(1, len(s.eigenvalues) + 1)), s.eigenvalues) for n, s in kept.items()
+            n: (list(range(1, len(s.eigenvalues) + 1)), s.eigenvalues) for n, s in results.items()
         }
         top = figure(
             "Largest eigenvalues",
-            charts.eigenvalues(kept, looks),
-            alt=told(values, ".3g"),
-            note="Bars: where they certainly lie. Hollow: something speaks against them.",
+            charts.eigenvalues(results, looks),
+            alt=describe_values(values, ".3g"),
+            note="Bars: an eigenvalue lies within. Hollow: not converged.",
         )
-        whole = figure(
+        density = figure(
             "Density",
-            charts.densities(kept, looks),
+            charts.densities(results, looks),
             alt="; ".join(
-                f"{n}: from {s.lowest:.3g} to {s.eigenvalues[0]:.3g}" for n, s in kept.items()
+                f"{n}: from {s.lowest:.3g} to {s.eigenvalues[0]:.3g}" for n, s in results.items()
             ),
-            note="Of the whole spectrum, from random starts.",
+            note="Density of the whole spectrum, estimated from random start vectors.",
         )
         body += [
             text("The Hessian of the loss with respect to the live weights."),
-            key(kept, looks),
-            grid(top, whole),
+            legend(results, looks),
+            grid(top, density),
         ]
-        for name, one in kept.items():
+        for name, one in results.items():
             verdict = "converged" if one.converged else "NOT converged"
             body.append(html.table(one.table(), caption=f"{name}: {verdict}"))
-    body.append(missing(found.failed.get("spectrum", {})))
+    body.append(missing(measured.failed.get("spectrum", {})))
     return Section("curvature", "Curvature", "".join(body))

@@ -1,4 +1,4 @@
-"""Layers: what each of them keeps, lets through and passes back, from the input to the output."""
+"""Report sections by layer: masks, activations, gradient flow and signal propagation."""
 
 from __future__ import annotations
 
@@ -11,65 +11,77 @@ from sparsediag.diagnostics.activations import Activations
 from sparsediag.diagnostics.census import Census
 from sparsediag.diagnostics.gradflow import Gradflow
 from sparsediag.diagnostics.report import charts, classes
-from sparsediag.diagnostics.report.charts import Looks, told
+from sparsediag.diagnostics.report.charts import Looks, describe_values
 from sparsediag.diagnostics.report.measure import Measured
-from sparsediag.diagnostics.report.parts import Section, figure, grid, key, missing, numbers, text
+from sparsediag.diagnostics.report.parts import (
+    Section,
+    figure,
+    grid,
+    legend,
+    missing,
+    number_tables,
+    text,
+)
 from sparsediag.diagnostics.signal import Signal
 
 Lines = dict[str, tuple[list[str], np.ndarray]]
 
 
-def masks(found: Measured, looks: Looks) -> Section:
-    """Live weights, what lies on a path, and what is dead."""
+def masks(measured: Measured, looks: Looks) -> Section:
+    """Return the section on live weights, weights on a path through the network, and dead units."""
     alive, used, filters, channels = ({} for _ in range(4))
-    for name, one in found.of(Census).items():
+    for name, one in measured.of(Census).items():
         alive[name] = one.weights, 100 * one.alive[0] / one.sizes
         used[name] = one.weights, 100 * one.used[0] / one.sizes
         filters[name], channels[name] = (
             (one.weights, one.filters[0]),
             (one.weights, one.channels[0]),
         )
-    body = [key(alive, looks)]
+    body = [legend(alive, looks)]
     if alive:
-        rows = [row for one in found.of(Census).values() for row in one.table()]
-        rows = found.masks.table() if found.masks else rows
+        rows = [row for one in measured.of(Census).values() for row in one.table()]
+        rows = measured.masks.table() if measured.masks else rows
         over = partial(charts.over_depth, part="weight", looks=looks)
-        kept = over(alive, used, up="live weights (%)", log=True)
-        paths = "In percent. Dashed: those on a path from the input to the output."
-        drawn = [figure("Live weights", kept, alt=told(alive, ".2f"), note=paths)]
-        if any(one.filters.any() or one.channels.any() for one in found.of(Census).values()):
+        chart = over(alive, used, up="live weights (%)", log=True)
+        paths = "In percent. Dashed: weights on a path from the input to the output."
+        drawn = [figure("Live weights", chart, alt=describe_values(alive, ".2f"), note=paths)]
+        if any(one.filters.any() or one.channels.any() for one in measured.of(Census).values()):
             dead = over(filters, channels, up="dead units")
             units = "Filters without a live weight. Dashed: channels without one."
-            drawn.append(figure("Dead units", dead, alt=told(filters, "d"), note=units))
+            drawn.append(figure("Dead units", dead, alt=describe_values(filters, "d"), note=units))
         body += [
-            html.table(rows, caption="In all"),
+            html.table(rows, caption="Whole network"),
             grid(*drawn),
-            numbers({n: one.layers() for n, one in found.of(Census).items()}, "Every layer"),
+            number_tables(
+                {n: one.layers() for n, one in measured.of(Census).items()}, "Every layer"
+            ),
         ]
-    return Section("masks", "Sparsity and dead units", "".join([*body, _failed(found, "census")]))
+    return Section(
+        "masks", "Sparsity and dead units", "".join([*body, _failed(measured, "census")])
+    )
 
 
-def activity(found: Measured, looks: Looks) -> Section:
-    """Return how much of the signal is zero, and which channels never wake."""
-    kept = found.of(Activations)
-    body = [key(kept, looks)]
-    if kept:
-        one = next(iter(kept.values()))
+def activity(measured: Measured, looks: Looks) -> Section:
+    """Return the section on activations that are zero and on dead channels."""
+    results = measured.of(Activations)
+    body = [legend(results, looks)]
+    if results:
+        one = next(iter(results.values()))
         shares = {
-            "Exactly 0": {n: (a.names, 100 * a.zeros) for n, a in kept.items()},
-            f"At most {one.threshold:g}": {n: (a.names, 100 * a.small) for n, a in kept.items()},
-            "Dead channels": {n: (a.names, 100 * a.dead) for n, a in kept.items()},
+            "Exactly 0": {n: (a.names, 100 * a.zeros) for n, a in results.items()},
+            f"At most {one.threshold:g}": {n: (a.names, 100 * a.small) for n, a in results.items()},
+            "Dead channels": {n: (a.names, 100 * a.dead) for n, a in results.items()},
         }
-        dead = np.concatenate([a.dead for a in kept.values()])
+        dead = np.concatenate([a.dead for a in results.values()])
         if not (dead > 0).any():
             del shares["Dead channels"]
         if (dead == 0).all():
-            body.append(text("Every channel of every block wakes for some sample."))
+            body.append(text("No channel is dead: each is active for at least one sample."))
         body.append(grid(*(_shares(title, values, looks) for title, values in shares.items())))
-        body.append(classes.asleep(kept))
-        body.append(numbers({name: a.table() for name, a in kept.items()}))
-        body.append(classes.extremes(kept))
-    return Section("activations", "Activations", "".join([*body, _failed(found, "activations")]))
+        body.append(classes.inactive_channels(results))
+        body.append(number_tables({name: a.table() for name, a in results.items()}))
+        body.append(classes.extremes(results))
+    return Section("activations", "Activations", "".join([*body, _failed(measured, "activations")]))
 
 
 def _shares(title: str, values: Lines, looks: Looks) -> str:
@@ -77,85 +89,85 @@ def _shares(title: str, values: Lines, looks: Looks) -> str:
     limits = (-0.03 * most, 1.05 * most)
     drawn = charts.over_depth(values, part="block", up="share (%)", looks=looks, limits=limits)
     note = "In percent of a block's " + ("channels." if title == "Dead channels" else "outputs.")
-    return figure(title, drawn, alt=told(values, ".1f"), note=note)
+    return figure(title, drawn, alt=describe_values(values, ".1f"), note=note)
 
 
-def gradients(found: Measured, looks: Looks) -> Section:
-    """Return how much gradient reaches the live weights, and how much the dead ones would get."""
-    kept = found.of(Gradflow)
-    dead = {name: flow for name, flow in kept.items() if flow.dead_counts.any()}
+def gradients(measured: Measured, looks: Looks) -> Section:
+    """Return the section on the gradient of live weights, and of dead ones if they were live."""
+    results = measured.of(Gradflow)
+    dead = {name: flow for name, flow in results.items() if flow.dead_counts.any()}
     body = []
-    if kept:
+    if results:
         norm = _both(
             "Norm",
-            {name: (flow.names, flow.flow) for name, flow in kept.items()},
+            {name: (flow.names, flow.flow) for name, flow in results.items()},
             {name: (flow.names, flow.dead_flow) for name, flow in dead.items()},
             looks,
-            note="Of the gradient of a layer.",
+            note="Norm of the gradient of each layer.",
         )
         each = _both(
             "Per weight",
-            {name: (flow.names, flow.per_weight) for name, flow in kept.items()},
+            {name: (flow.names, flow.per_weight) for name, flow in results.items()},
             {name: (flow.names, flow.dead_per_weight) for name, flow in dead.items()},
             looks,
-            note="The norm over the root of the number of weights.",
+            note="The norm divided by the square root of the number of weights.",
         )
         body = [
             text(
-                "The gradient on the live weights, layer by layer."
-                + " Dashed: what the dead ones would get." * bool(dead)
+                "Gradient of the loss with respect to the live weights, by layer."
+                + " Dashed: with respect to the dead weights." * bool(dead)
             ),
-            key(kept, looks),
+            legend(results, looks),
             grid(norm, each),
-            numbers({name: flow.table() for name, flow in kept.items()}),
+            number_tables({name: flow.table() for name, flow in results.items()}),
         ]
-    return Section("gradients", "Gradient flow", "".join([*body, _failed(found, "gradflow")]))
+    return Section("gradients", "Gradient flow", "".join([*body, _failed(measured, "gradflow")]))
 
 
 def _both(title: str, live: Lines, dead: Lines, looks: Looks, *, note: str) -> str:
     drawn = charts.over_depth(live, dead, part="layer", up="gradient", looks=looks, log=True)
-    alt = told(live | {f"{name}, dead": line for name, line in dead.items()}, ".2g")
+    alt = describe_values(live | {f"{name}, dead": line for name, line in dead.items()}, ".2g")
     return figure(title, drawn, alt=alt, note=note)
 
 
-def signals(found: Measured, looks: Looks) -> Section:
-    """Return how far outputs, the angle between samples and the gradient carry."""
-    kept = found.of(Signal)
+def signals(measured: Measured, looks: Looks) -> Section:
+    """Return the section on the size of outputs and gradients and the similarity of samples."""
+    results = measured.of(Signal)
     body = []
-    if kept:
+    if results:
         over = partial(charts.over_depth, part="block", looks=looks, size=charts.THIRD)
-        sizes: Lines = {name: (one.names, one.rms) for name, one in kept.items()}
-        angles: Lines = {name: (one.names, one.cosine) for name, one in kept.items()}
-        slopes: Lines = {name: (one.names, one.gradient) for name, one in kept.items()}
-        low = min(0.0, *(float(np.nan_to_num(one.cosine).min()) for one in kept.values()))
+        sizes: Lines = {name: (one.names, one.rms) for name, one in results.items()}
+        angles: Lines = {name: (one.names, one.cosine) for name, one in results.items()}
+        slopes: Lines = {name: (one.names, one.gradient) for name, one in results.items()}
+        low = min(0.0, *(float(np.nan_to_num(one.cosine).min()) for one in results.values()))
         drawn = [
             figure(
                 "Outputs",
                 over(sizes, up="root mean square", log=True),
-                alt=told(sizes, ".3g"),
-                note="Their size.",
+                alt=describe_values(sizes, ".3g"),
+                note="Root mean square of the outputs of each block.",
             ),
             figure(
                 "Between samples",
                 over(angles, up="mean cosine", limits=(low - 0.03, 1.03)),
-                alt=told(angles, ".2f"),
-                note="At 1 all are alike.",
+                alt=describe_values(angles, ".2f"),
+                note="Mean cosine between the outputs of two samples; 1: all samples look alike.",
             ),
             figure(
                 "Gradient",
                 over(slopes, up="root mean square", log=True),
-                alt=told(slopes, ".2g"),
-                note="Its size, as it comes back.",
+                alt=describe_values(slopes, ".2g"),
+                note="Root mean square of the gradient with respect to the outputs.",
             ),
         ]
         body = [
-            text("What comes out of each block, and the gradient of the loss there."),
-            key(kept, looks),
+            text("Outputs of each block, and the gradient of the loss with respect to them."),
+            legend(results, looks),
             grid(*drawn, columns=3),
-            numbers({name: one.table() for name, one in kept.items()}),
+            number_tables({name: one.table() for name, one in results.items()}),
         ]
-    return Section("signal", "Signal through depth", "".join([*body, _failed(found, "signal")]))
+    return Section("signal", "Signal propagation", "".join([*body, _failed(measured, "signal")]))
 
 
-def _failed(found: Measured, what: str) -> str:
-    return missing(found.failed.get(what, {}))
+def _failed(measured: Measured, what: str) -> str:
+    return missing(measured.failed.get(what, {}))

@@ -49,7 +49,7 @@ class Measured:
 
     def of_net(self, name: str) -> dict[str, Result]:
         """Return the results of one network, by diagnostic."""
-        return {what: found[name] for what, found in self.results.items() if name in found}
+        return {what: by_net[name] for what, by_net in self.results.items() if name in by_net}
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Nets: what a report is about: checkpoints, and the problem that each of them makes."""
+"""Networks of a report: checkpoints and the problem of each."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Given = str | Path | Sequence[str | Path] | Mapping[str, Checkpoint | Problem]
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    """A net of a report.
+    """A network of a report.
 
     Attributes:
-        checkpoint: What its file holds, or a problem's own net.
+        checkpoint: Contents of its file; for a Problem, only the name of its network.
         problem: Its loss over the samples, or None.
         reason: Why there is no problem.
-        file: Where it was read from; empty for what was in memory.
-        notes: Where its mask comes from, if it was searched for, and what was left out.
+        file: File that it was read from; empty if it was in memory.
+        notes: Origin of its mask if it had to be searched for, and tensors that were left out.
     """
 
     checkpoint: Checkpoint
@@ -41,51 +41,55 @@ class Net:
         """Return the network whose mask is counted, with its mask or a full one."""
         if self.problem is None:
             return self.checkpoint
-        kept, net = self.checkpoint, self.problem.view(dense=True).net  # dead weights are 0
+        net = self.problem.view(dense=True).net  # dead weights are 0
         shapes = {name: net.get_parameter(name).shape for name in prunable(net)}
         every = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
         if not (self.problem.mask or every):
-            raise ValueError("the net has no convolution or linear layer that a mask could cover")
+            raise ValueError(
+                "the network has no convolution or linear layer that a mask could cover"
+            )
         mask = self.problem.mask or Mask(every)
-        return Checkpoint.of(net, mask=mask, model=kept.model, options=kept.options)
+        return Checkpoint.of(
+            net, mask=mask, model=self.checkpoint.model, options=self.checkpoint.options
+        )
 
 
 def gather(given: Given, load: Load) -> dict[str, Net]:
-    """Nets by name, from files, or from checkpoints or problems by name.
+    """Return networks by name, from files, or from checkpoints or problems.
 
     Args:
-        given: One file, several, or what is in memory.
-        load: Makes a checkpoint's problem, and tells `note` what it made of the file.
+        given: A file, several files, or checkpoints or problems by name.
+        load: Return the problem of a checkpoint; calls `note` with remarks on the file.
 
     Raises:
-        ValueError: If none or one of them twice came, or no problem can be made of any.
+        ValueError: If there is none, one is given twice, or none gives a problem.
     """
     if isinstance(given, Mapping):
-        found = {name: _of(kept, load) for name, kept in given.items()}
+        nets = {name: _of(one, load) for name, one in given.items()}
     else:
         files = [Path(f) for f in ([given] if isinstance(given, str | Path) else given)]
-        whole = [file.resolve() for file in files]
-        for i, file in enumerate(whole):
-            if file in whole[:i]:
-                raise ValueError(f"{files[i]} came twice; give different checkpoints")
-        called = short_labels(files) if files else []
-        found = {
+        resolved = [file.resolve() for file in files]
+        for i, file in enumerate(resolved):
+            if file in resolved[:i]:
+                raise ValueError(f"{files[i]} is given twice; give different checkpoints")
+        labels = short_labels(files) if files else []
+        nets = {
             name: _of(Checkpoint.load(file), load, str(file))
-            for name, file in zip(called, files, strict=True)
+            for name, file in zip(labels, files, strict=True)
         }
-    if not found:
-        raise ValueError("no net came; a report needs one or more")
-    if not any(net.problem for net in found.values()):
-        raise ValueError(next(iter(found.values())).reason)
-    return found
+    if not nets:
+        raise ValueError("no network given; a report needs one or more")
+    if not any(net.problem for net in nets.values()):
+        raise ValueError(next(iter(nets.values())).reason)
+    return nets
 
 
-def _of(kept: Checkpoint | Problem, load: Load, file: str = "") -> Net:
-    if isinstance(kept, Problem):
-        name = type(kept.net).__name__
-        return Net(Checkpoint(model=name, options={}, weights={}), kept)
+def _of(source: Checkpoint | Problem, load: Load, file: str = "") -> Net:
+    if isinstance(source, Problem):
+        name = type(source.net).__name__
+        return Net(Checkpoint(model=name, options={}, weights={}), source)
     notes: list[str] = []
     try:
-        return Net(kept, load(kept, note=notes.append), "", file, tuple(notes))
+        return Net(source, load(source, note=notes.append), "", file, tuple(notes))
     except ValueError as error:
-        return Net(kept, None, str(error), file)
+        return Net(source, None, str(error), file)

@@ -1,4 +1,4 @@
-"""Page: the report as one file: no network, one copy of plotly, a contour where nothing turns."""
+"""The page of a report: one file that loads nothing, with static contours without JavaScript."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ MAKERS = {
 }
 
 
-def page(found: Measured) -> str:
-    """The whole report."""
+def page(measured: Measured) -> str:
+    """Return the HTML of the report."""
     from plotly.offline import get_plotlyjs
 
-    look = looks(list(found.nets))
-    own = [make(found, look) for make in MAKERS.values()]
-    own += [plain_section(what, found) for what in found.results if what not in MAKERS]
-    parts = [summary.findings(found), *own, summary.provenance(found)]
+    look = looks(list(measured.nets))
+    sections = [make(measured, look) for make in MAKERS.values()]
+    sections += [plain_section(what, measured) for what in measured.results if what not in MAKERS]
+    parts = [summary.findings(measured), *sections, summary.provenance(measured)]
     links = "".join(f'<li><a href="#{p.id}">{escape(p.title)}</a></li>' for p in parts)
-    names = ", ".join(found.nets)
-    scripts = (get_plotlyjs(), (HERE / "page.js").read_text()) if found.of(Landscape) else ()
+    names = ", ".join(measured.nets)
+    scripts = (get_plotlyjs(), (HERE / "page.js").read_text()) if measured.of(Landscape) else ()
     body = (
         '<a class="skip" href="#main">Skip to the report</a>'
         f'<header><p class="kind">sparsediag report</p><h1>{escape(names)}</h1>'
-        f"<p>{escape(_about(found))}</p></header>"
+        f"<p>{escape(_about(measured))}</p></header>"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
-        f'<main id="main" tabindex="-1">{summary.summary(found, look)}'
+        f'<main id="main" tabindex="-1">{summary.summary(measured, look)}'
         + "".join(part.html() for part in parts)
         + "</main>"
         + "".join(f"<script>{script}</script>" for script in scripts)
@@ -58,24 +58,26 @@ def page(found: Measured) -> str:
     return html.page(f"{names} \N{EN DASH} sparsediag report", body, style=style, head=STILL)
 
 
-def plain_section(what: str, found: Measured) -> Section:
+def plain_section(what: str, measured: Measured) -> Section:
     """Return the section of a diagnostic: a picture and a table for each network."""
     body = []
-    for name, result in found.results[what].items():
+    for name, result in measured.results[what].items():
         with style.style():
             drawn = cast(Figure, result.plot().figure)
         body.append(figure(name, drawn, alt=f"The picture of the {what}."))
         body.append(html.table(result.table(), caption=name))
         body += [text(line) for line in result.remarks()]
-    body.append(missing(found.failed.get(what, {})))
+    body.append(missing(measured.failed.get(what, {})))
     return Section(what, what.capitalize(), "".join(body))
 
 
-def _about(found: Measured) -> str:
-    """Return what was looked at, in a line."""
-    first = next(net for net in found.nets.values() if net.problem)
+def _about(measured: Measured) -> str:
+    """Return models, data and number of samples in one line."""
+    first = next(net for net in measured.nets.values() if net.problem)
     assert first.problem
-    models = dict.fromkeys(net.checkpoint.model or "a net" for net in found.nets.values())
-    data = dict.fromkeys(net.checkpoint.data for net in found.nets.values() if net.checkpoint.data)
+    models = dict.fromkeys(net.checkpoint.model or "a network" for net in measured.nets.values())
+    data = dict.fromkeys(
+        net.checkpoint.data for net in measured.nets.values() if net.checkpoint.data
+    )
     on = f" on {', '.join(data)}" if data else ""
-    return f"{', '.join(models)}{on}, seen through {first.problem.samples:,} samples"
+    return f"{', '.join(models)}{on} ({first.problem.samples:,} samples)"

@@ -1,4 +1,4 @@
-"""Parts: the pieces of HTML that every section of a report is made of."""
+"""Pieces of HTML that the sections of a report share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparsediag.plotting import svg
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a head.
+    """A section of the page.
 
     Attributes:
-        id: Where a link leads.
-        title: Its head.
-        body: What is below it.
+        id: Anchor of the section.
+        title: Its heading.
+        body: HTML below the heading.
     """
 
     id: str
@@ -29,7 +29,7 @@ class Section:
     body: str
 
     def html(self) -> str:
-        """The section as a landmark that its head names."""
+        """Return the section as HTML, labelled by its heading."""
         return (
             f'<section id="{self.id}" aria-labelledby="{self.id}-head">'
             f'<h2 id="{self.id}-head">{escape(self.title)}</h2>{self.body}</section>'
@@ -37,25 +37,25 @@ class Section:
 
 
 def text(words: str) -> str:
-    """A paragraph."""
+    """Return a paragraph."""
     return f"<p>{escape(words)}</p>"
 
 
-def key(names: Iterable[str], looks: Looks) -> str:
-    """The colour and the marker of every net; nothing where there is one net only."""
-    told = [f"<li>{sign(name, looks)} {escape(name)}</li>" for name in names]
-    return f'<ul class="key" aria-label="Key">{"".join(told)}</ul>' if len(looks) > 1 else ""
+def legend(names: Iterable[str], looks: Looks) -> str:
+    """Return a legend of colours and markers; empty for a single network."""
+    items = [f"<li>{marker(name, looks)} {escape(name)}</li>" for name in names]
+    return f'<ul class="key" aria-label="Legend">{"".join(items)}</ul>' if len(looks) > 1 else ""
 
 
-def sign(name: str, looks: Looks) -> str:
-    """The marker of a net in its colour."""
+def marker(name: str, looks: Looks) -> str:
+    """Return the marker of a network in its colour."""
     colour, marker = looks[name]
     ink = "currentColor" if colour == svg.INK else colour
     return f'<span aria-hidden="true" style="color:{ink}">{MARKERS[marker]}</span>'
 
 
 def figure(title: str, drawn: Figure, *, alt: str, note: str = "") -> str:
-    """A picture with its caption."""
+    """Return a picture with its caption."""
     more = f" {escape(note)}" if note else ""
     return (
         f"<figure><figcaption><b>{escape(title)}.</b>{more}</figcaption>"
@@ -64,20 +64,22 @@ def figure(title: str, drawn: Figure, *, alt: str, note: str = "") -> str:
 
 
 def grid(*figures: str, columns: int = 2) -> str:
-    """Pictures side by side, as many as there is room for."""
+    """Return pictures side by side, as many as fit."""
     return f'<div class="grid of{columns}">{"".join(figures)}</div>'
 
 
-def numbers(tables: Mapping[str, Sequence[Mapping[str, Any]]], summary: str = "Numbers") -> str:
-    """Tables behind a head that opens them."""
+def number_tables(
+    tables: Mapping[str, Sequence[Mapping[str, Any]]], summary: str = "Numbers"
+) -> str:
+    """Return tables that are folded under a heading."""
     inside = "".join(display.table(rows, caption=name) for name, rows in tables.items())
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>" if inside else ""
 
 
 def missing(failed: Mapping[str, str]) -> str:
-    """Why there is no result of some nets, a line each."""
-    said = [
-        f'<p class="missing"><b>{escape(name)}</b> is missing here: {escape(why)}</p>'
+    """Return a line for each network without a result, with the reason."""
+    lines = [
+        f'<p class="missing"><b>{escape(name)}</b> has no result here: {escape(why)}</p>'
         for name, why in failed.items()
     ]
-    return "".join(said)
+    return "".join(lines)

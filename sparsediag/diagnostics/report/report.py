@@ -1,4 +1,4 @@
-"""Report: every diagnostic of one or several nets, in one page."""
+"""The HTML report: every diagnostic of one or several networks on one page."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def report(
 ) -> Path:
     """Write a page with all diagnostics of one or several networks; return its path.
 
-    What is done is kept in a hidden folder beside `out` until the page is written, so that a
-    report that was killed goes on where it was. A diagnostic that cannot be leaves a sentence.
+    Finished results are stored in a hidden folder beside `out` until the page is written, so that
+    a report that was killed continues there. A diagnostic that fails leaves the reason on the page.
 
     Args:
         nets: A checkpoint's file, several, or checkpoints or problems by name.
         out: The page, .html.
         points: Grid points along each direction of a landscape, and along each eigenvector.
         top: Number of eigenpairs.
-        images: Images to use; 0 for the whole split, None for 500, or what custom batches
-            take.
+        images: Number of images; 0 for the whole split, None for 500 (or the batches of a custom
+            data function).
         progress: Called as `progress(passes, all)`.
         look: Other keywords of `Checkpoint.problem`: split, data, model, loss, device and so on.
 
     Raises:
-        ValueError: If `out` is no .html file, a net came twice, or no net has a problem.
+        ValueError: If `out` is no .html file, a network comes twice, or none gives a problem.
 
     >>> import tempfile
     >>> import torch
@@ -58,10 +58,10 @@ def report(
         raise ValueError(f"points={points}, top={top}: need 3 points and 1 eigenpair or more")
     if images is None and not resolve.is_custom_data(look.get("data") or ""):
         images = 500
-    found = gather(nets, partial(Checkpoint.problem, images=images, **look))
+    gathered = gather(nets, partial(Checkpoint.problem, images=images, **look))
     folder = out.with_name(f".{out.stem}.unfinished")
     folder.mkdir(parents=True, exist_ok=True)
-    measured = measure(found, points=points, top=top, folder=folder, progress=progress)
+    measured = measure(gathered, points=points, top=top, folder=folder, progress=progress)
     with atomic_write(out) as draft:
         draft.write_text(page(measured), encoding="utf-8")
     shutil.rmtree(folder)

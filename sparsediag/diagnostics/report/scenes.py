@@ -1,4 +1,4 @@
-"""Scenes: the loss along eigenvectors, and on a plane: to turn around, and as contours to print."""
+"""Report sections on the loss along eigenvectors and on a plane (3D surface and contours)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sparsediag.core import html
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.perturbation import Perturbation
 from sparsediag.diagnostics.report import charts
-from sparsediag.diagnostics.report.charts import Curve, Looks, told
+from sparsediag.diagnostics.report.charts import Curve, Looks, describe_values
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import (
     Section,
     figure,
     grid,
-    key,
+    legend,
+    marker,
     missing,
-    numbers,
-    sign,
+    number_tables,
     text,
 )
 from sparsediag.plotting import style, svg
@@ -30,16 +30,16 @@ from sparsediag.plotting import style, svg
 DIGITS = 4  # of a number in a surface
 
 
-def eigenvectors(found: Measured, looks: Looks) -> Section:
-    """The loss along the top eigenvectors, beside what gradient and curvature predict."""
-    kept = found.of(Perturbation)
+def eigenvectors(measured: Measured, looks: Looks) -> Section:
+    """Return the section on the loss along the top eigenvectors, with its quadratic model."""
+    results = measured.of(Perturbation)
     drawn = []
-    for i in range(max((len(one.loss) for one in kept.values()), default=0)):
+    for i in range(max((len(one.loss) for one in results.values()), default=0)):
         solid: dict[str, Curve] = {
-            n: (p.distance, p.loss[i]) for n, p in kept.items() if i < len(p.loss)
+            n: (p.distance, p.loss[i]) for n, p in results.items() if i < len(p.loss)
         }
         dashed: dict[str, Curve] = {
-            n: (p.distance, p.quadratic[i]) for n, p in kept.items() if i < len(p.loss)
+            n: (p.distance, p.quadratic[i]) for n, p in results.items() if i < len(p.loss)
         }
         chart = charts.lines(
             solid,
@@ -50,13 +50,15 @@ def eigenvectors(found: Measured, looks: Looks) -> Section:
             size=charts.THIRD,
             limits=_limits([y for _, y in solid.values()]),
         )
-        values = ", ".join(f"{kept[name].eigenvalues[i]:.3g}" for name in solid)
+        values = ", ".join(f"{results[name].eigenvalues[i]:.3g}" for name in solid)
         note = f"Eigenvalue{'s' * (len(solid) > 1)} {values}."
-        drawn.append(figure(f"Eigenvector {i + 1}", chart, alt=told(solid, ".3g"), note=note))
-    how = "Solid: the loss. Dashed: what gradient and curvature at the weights predict."
-    body = [text(how), key(kept, looks), grid(*drawn, columns=3)] if kept else []
-    body.append(numbers({name: one.table() for name, one in kept.items()}))
-    body.append(missing(found.failed.get("perturbation", {})))
+        drawn.append(
+            figure(f"Eigenvector {i + 1}", chart, alt=describe_values(solid, ".3g"), note=note)
+        )
+    caption = "Solid: the loss. Dashed: its quadratic model, from gradient and curvature."
+    body = [text(caption), legend(results, looks), grid(*drawn, columns=3)] if results else []
+    body.append(number_tables({name: one.table() for name, one in results.items()}))
+    body.append(missing(measured.failed.get("perturbation", {})))
     return Section("eigenvectors", "Eigenvectors", "".join(body))
 
 
@@ -68,48 +70,53 @@ def _limits(losses: list[np.ndarray]) -> tuple[float, float] | None:
     return float(seen.min() - pad), float(seen.max() + pad)
 
 
-def planes(found: Measured, looks: Looks) -> Section:
-    """Landscapes on common axes and colours, and how they compare."""
-    kept = found.of(Landscape)
+def planes(measured: Measured, looks: Looks) -> Section:
+    """Return the section on landscapes with common axes and colours, and their comparison."""
+    results = measured.of(Landscape)
     body = []
-    if kept:
-        one = next(iter(kept.values()))
+    if results:
+        one = next(iter(results.values()))
         body.append(
             text(
                 "The loss on the plane of two random directions that are zero on dead weights; "
-                f"distances in {one.unit}. All nets have the same axes and colours."
+                f"distances in {one.unit}. All networks have the same axes and colours."
             )
         )
-        levels = style.loss_levels(*(found.loss for found in kept.values()))
-        drawn = [_plane(name, one, levels, looks) for name, one in kept.items()]
+        levels = style.loss_levels(*(one.loss for one in results.values()))
+        drawn = [_plane(name, one, levels, looks) for name, one in results.items()]
         body.append(f'<div class="planes">{"".join(drawn)}</div>')
-    if found.comparison:
+    if measured.comparison:
         rises = {
-            name: (found.comparison.radii, rise)
-            for name, rise in zip(found.comparison.names, found.comparison.rises, strict=True)
+            name: (measured.comparison.radii, rise)
+            for name, rise in zip(measured.comparison.names, measured.comparison.rises, strict=True)
         }
-        distance = f"distance ({found.comparison.unit})"
+        distance = f"distance ({measured.comparison.unit})"
         chart = charts.lines(rises, across=distance, up="mean rise", looks=looks, log=True)
         rising = figure(
-            "Mean rise of the loss", chart, alt=told(rises, ".3g"), note="All around each net."
+            "Mean rise of the loss",
+            chart,
+            alt=describe_values(rises, ".3g"),
+            note="Mean over all directions of the plane, by distance from the weights.",
         )
-        table = html.table(found.comparison.table(), caption="How the loss rises around each net")
-        body += ["<h3>Side by side</h3>", key(kept, looks), table, grid(rising)]
-    body.append(numbers({name: one.table() for name, one in kept.items()}))
-    body += [missing(found.failed.get(what, {})) for what in ("landscape", "comparison")]
+        table = html.table(
+            measured.comparison.table(), caption="Rise of the loss around each network"
+        )
+        body += ["<h3>Side by side</h3>", legend(results, looks), table, grid(rising)]
+    body.append(number_tables({name: one.table() for name, one in results.items()}))
+    body += [missing(measured.failed.get(what, {})) for what in ("landscape", "comparison")]
     return Section("landscape", "Loss landscape", "".join(body))
 
 
 def _plane(name: str, one: Landscape, levels: np.ndarray, looks: Looks) -> str:
-    """The surface and the contours of one net."""
+    """Return the surface and the contours of one network."""
     finite = one.loss[np.isfinite(one.loss)]
     low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
     about = f"The loss is {one.centre:.3g} at the weights, and from {low:.3g} to {high:.3g} around."
     flat = svg.inline_svg(charts.contours(one, levels), alt=f"Contours of {name}. {about}")
     data = json.dumps(scene(one, levels)).replace("<", "\\u003c")
-    hint = "Drag or use the arrow keys to turn it."
+    hint = "Drag or use the arrow keys to rotate."
     return (
-        f'<figure class="plane"><figcaption><b>{sign(name, looks)} {escape(name)}.</b> '
+        f'<figure class="plane"><figcaption><b>{marker(name, looks)} {escape(name)}.</b> '
         f'{escape(about)} <span class="turn-hint">{hint}</span></figcaption><div class="grid of2">'
         f'<div class="turn" tabindex="0" role="img" aria-label="'
         f'{escape(f"Surface of {name}. {about} {hint}")}">'
@@ -118,9 +125,9 @@ def _plane(name: str, one: Landscape, levels: np.ndarray, looks: Looks) -> str:
 
 
 def scene(one: Landscape, levels: np.ndarray) -> dict[str, Any]:
-    """Return what plotly draws: a surface whose heights and colours have the levels' range.
+    """Return the data of plotly: a surface whose heights and colours span the range of the levels.
 
-    Where they go over a decade or more, the heights are the logarithm of the loss.
+    If the levels span a decade or more, the heights are the logarithm of the loss.
     """
     x, y = one.axes
     log = levels[0] > 0 and levels[-1] >= 10 * levels[0]
@@ -148,5 +155,5 @@ def scene(one: Landscape, levels: np.ndarray) -> dict[str, Any]:
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
-    """Numbers in few digits; None where they are not finite."""
+    """Round numbers to few digits; non-finite numbers become None."""
     return [float(f"{v:.{DIGITS}g}") if np.isfinite(v) else None for v in values.tolist()]

@@ -18,8 +18,8 @@ from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.perturbation import Perturbation
 from sparsediag.diagnostics.report.charts import Looks
 from sparsediag.diagnostics.report.measure import Measured
-from sparsediag.diagnostics.report.parts import Section, numbers, sign, text
-from sparsediag.diagnostics.report.training import own
+from sparsediag.diagnostics.report.parts import Section, marker, number_tables, text
+from sparsediag.diagnostics.report.training import checkpoint_row
 from sparsediag.diagnostics.spectrum import Spectrum
 
 NONE = "\N{EN DASH}"
@@ -31,19 +31,19 @@ WHAT = (
 Value = Callable[[Measured, str], float]
 
 
-def _middle(found: Measured, name: str) -> float:
-    one = found.of(Perturbation)[name]
+def _middle(measured: Measured, name: str) -> float:
+    one = measured.of(Perturbation)[name]
     return float(one.accuracy[0, len(one.distance) // 2])
 
 
-def _rise(found: Measured, name: str) -> float:
-    one = found.of(Landscape)[name]
+def _rise(measured: Measured, name: str) -> float:
+    one = measured.of(Landscape)[name]
     return float(one.loss[np.isfinite(one.loss)].mean() - one.centre)
 
 
-# head -> value, form, and whether the highest (1), the lowest (-1) or none (0) is the best
+# column -> value, format, and the best: highest (1), lowest (-1) or none (0)
 COLUMNS: dict[str, tuple[Value, str, int]] = {
-    "test accuracy": (lambda f, n: own(f.nets[n].checkpoint)["test_accuracy"], ".2%", 1),
+    "test accuracy": (lambda f, n: checkpoint_row(f.nets[n].checkpoint)["test_accuracy"], ".2%", 1),
     "sample accuracy": (_middle, ".2%", 0),
     "sample loss": (lambda f, n: f.of(Landscape)[n].centre, ".3g", 0),
     "density": (lambda f, n: f.of(Census)[n].alive.sum() / f.of(Census)[n].sizes.sum(), ".2%", 0),
@@ -63,12 +63,12 @@ SECTIONS = {  # ids of sections that are not named after the diagnostic
 UNPROVED = ("held at 0", "--mask zeros", "is not of 0 and 1", "left out")  # conventions, fit
 
 
-def summary(found: Measured, looks: Looks) -> str:
-    """Return one row for each net; the best of a column is bold where there is a best."""
-    rows: list[dict[str, Any]] = [{"net": name} for name in found.nets]
+def summary(measured: Measured, looks: Looks) -> str:
+    """Return one row for each network, with the best of a column in bold."""
+    rows: list[dict[str, Any]] = [{"net": name} for name in measured.nets]
     best = set()
     for head, (value, form, sense) in COLUMNS.items():
-        values = [_known(value, found, name) for name in found.nets]
+        values = [_known(value, measured, name) for name in measured.nets]
         if np.isnan(values).all():
             continue
         shown = [NONE if np.isnan(v) else f"{v:{form}}" for v in values]
@@ -78,94 +78,100 @@ def summary(found: Measured, looks: Looks) -> str:
             top = shown[int(np.nanargmax(sense * np.array(values)))]
             best |= {(i, head) for i, cell in enumerate(shown) if cell == top}
     table = html.table(rows, caption="Summary", best=best)
-    for name in found.nets:
+    for name in measured.nets:
         table = table.replace(
             f'<th scope="row">{escape(name)}<',
-            f'<th scope="row">{sign(name, looks)} {escape(name)}<',
+            f'<th scope="row">{marker(name, looks)} {escape(name)}<',
         )
     return f'<div class="summary">{table}{text(f"{BEST} {WHAT}" if best else WHAT)}</div>'
 
 
-def _known(value: Value, found: Measured, name: str) -> float:
+def _known(value: Value, measured: Measured, name: str) -> float:
     try:
-        return float(value(found, name))
+        return float(value(measured, name))
     except KeyError:
         return float("nan")
 
 
-def findings(found: Measured) -> Section:
-    """Return what a person should know before believing the rest, then every remark."""
+def findings(measured: Measured) -> Section:
+    """Return the findings that limit how far the results can be trusted, then all remarks."""
     items = [
         f'<li><b>{escape(name)}</b>, <a href="#{SECTIONS.get(what, what)}">{what}</a>: '
         f"{escape(line)}</li>"
-        for name in found.nets
-        for what, line in _doubts(found, name)
+        for name in measured.nets
+        for what, line in _doubts(measured, name)
     ]
     remarks = {
         name: [
             {"diagnostic": what, "remark": line}
-            for what, result in found.of_net(name).items()
+            for what, result in measured.of_net(name).items()
             for line in result.remarks()
         ]
-        for name in found.nets
+        for name in measured.nets
     }
-    if found.comparison:
-        said = found.comparison.remarks()
-        remarks["together"] = [{"diagnostic": "comparison", "remark": line} for line in said]
-    told = f"<ul>{''.join(items)}</ul>" if items else text("Nothing speaks against these results.")
-    return Section("findings", "Findings", told + numbers(remarks, "All remarks"))
+    if measured.comparison:
+        lines = measured.comparison.remarks()
+        remarks["together"] = [{"diagnostic": "comparison", "remark": line} for line in lines]
+    shown = f"<ul>{''.join(items)}</ul>" if items else text("No check failed.")
+    return Section("findings", "Findings", shown + number_tables(remarks, "All remarks"))
 
 
-def _doubts(found: Measured, name: str) -> list[tuple[str, str]]:
-    """Diagnostic and line for all that there is to doubt of one net."""
-    said = [(what, why[name]) for what, why in found.failed.items() if name in why]
-    notes = found.nets[name].notes
+def _doubts(measured: Measured, name: str) -> list[tuple[str, str]]:
+    """Return the findings of one network, each with its diagnostic."""
+    said = [(what, why[name]) for what, why in measured.failed.items() if name in why]
+    notes = measured.nets[name].notes
     said += [("file", line) for line in notes if any(words in line for words in UNPROVED)]
-    for what, result in found.of_net(name).items():
+    for what, result in measured.of_net(name).items():
         said += [(what, line) for line in result.findings]
     return said
 
 
-def provenance(found: Measured) -> Section:
-    """Files, digests, options and versions."""
+def provenance(measured: Measured) -> Section:
+    """Return the section on files, digests, options and versions."""
     rows = []
-    for name, net in found.nets.items():
-        problem, kept = net.problem, net.checkpoint
+    for name, net in measured.nets.items():
+        problem, checkpoint = net.problem, net.checkpoint
         rows.append(
             {
                 "net": name,
                 "file": net.file or "in memory",
-                "model": kept.model or (type(problem.net).__name__ if problem else NONE),
-                "data": kept.data or NONE,
-                "step": f"{kept.step:,} of {kept.steps:,}" if kept.steps else NONE,
+                "model": checkpoint.model or (type(problem.net).__name__ if problem else NONE),
+                "data": checkpoint.data or NONE,
+                "step": f"{checkpoint.step:,} of {checkpoint.steps:,}"
+                if checkpoint.steps
+                else NONE,
                 "samples": f"{problem.samples:,}" if problem else NONE,
                 "live weights": f"{problem.size:,}" if problem else NONE,
                 "batch norm": problem.batch_norm if problem else NONE,
                 "device": str(problem.device) if problem else NONE,
                 "problem": problem.digest[:16] if problem else NONE,
-                "made by": ", ".join(f"{k} {v}" for k, v in kept.made_by.items() if k != "mask"),
+                "made by": ", ".join(
+                    f"{k} {v}" for k, v in checkpoint.made_by.items() if k != "mask"
+                ),
             }
         )
-    notes = [{"net": name, "note": line} for name, net in found.nets.items() for line in net.notes]
+    notes = [
+        {"net": name, "note": line} for name, net in measured.nets.items() for line in net.notes
+    ]
     options = {
         name: [
             {"diagnostic": what, "options": json.dumps(result.source.get("options", {}))}
-            for what, result in found.of_net(name).items()
+            for what, result in measured.of_net(name).items()
         ]
-        for name in found.nets
+        for name in measured.nets
     }
     runs = {
         f"The training of {name}": [
             {"key": key, "value": json.dumps(value)} for key, value in net.checkpoint.run.items()
         ]
-        for name, net in found.nets.items()
+        for name, net in measured.nets.items()
     }
     made = text(f"Made by sparsediag {__version__}.")
     body = [
-        html.table(rows, caption="Nets"),
-        html.table(notes, caption="What was made of the files"),
-        numbers(options, "Options of the diagnostics"),
-        numbers(runs, "Trainings"),
+        html.table(rows, caption="Networks"),
+        html.table(notes, caption="Notes on reading the files"),
+        number_tables(options, "Options of the diagnostics"),
+        number_tables(runs, "Trainings"),
         made,
     ]
     return Section("provenance", "Provenance", "".join(body))

@@ -1,4 +1,4 @@
-"""Training: what was recorded epoch by epoch."""
+"""Report section on the recorded training: loss, accuracy and learning rate by epoch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.diagnostics.report import charts
-from sparsediag.diagnostics.report.charts import Curve, Looks, told
+from sparsediag.diagnostics.report.charts import Curve, Looks, describe_values
 from sparsediag.diagnostics.report.measure import Measured
-from sparsediag.diagnostics.report.parts import Section, figure, grid, key, missing, text
+from sparsediag.diagnostics.report.parts import Section, figure, grid, legend, missing, text
 
 RATES = {
     "Loss": ("val_loss", "train_loss", ".3g"),
@@ -17,17 +17,21 @@ RATES = {
 }
 
 
-def training(found: Measured, looks: Looks) -> Section:
-    """Return what each training recorded, epoch by epoch."""
-    kept = {name: net.checkpoint for name, net in found.nets.items() if net.checkpoint.history}
+def training(measured: Measured, looks: Looks) -> Section:
+    """Return the section on loss, accuracy and learning rate by epoch."""
+    trainings = {
+        name: net.checkpoint for name, net in measured.nets.items() if net.checkpoint.history
+    }
     pictures = []
     for title, (first, second, form) in RATES.items():
-        solid = {name: curve for name, c in kept.items() if (curve := _recorded(c, first))}
-        dashed = {name: curve for name, c in kept.items() if (curve := _recorded(c, second))}
+        solid = {name: curve for name, c in trainings.items() if (curve := _recorded(c, first))}
+        dashed = {name: curve for name, c in trainings.items() if (curve := _recorded(c, second))}
         solid, dashed = (solid, dashed) if solid else (dashed, {})
         if not solid:
             continue
-        rings = {name: float(row["epoch"]) for name in solid if (row := own(kept[name]))}
+        rings = {
+            name: float(row["epoch"]) for name in solid if (row := checkpoint_row(trainings[name]))
+        }
         drawn = charts.lines(
             solid,
             dashed,
@@ -38,25 +42,27 @@ def training(found: Measured, looks: Looks) -> Section:
             rings=rings,
             size=charts.THIRD,
         )
-        pictures.append(figure(title, drawn, alt=told(solid, form)))
-    if not kept:
-        return Section("training", "Training", text("No history of a training came with the nets."))
-    without = {n: "it holds no history of a training" for n in found.nets if n not in kept}
-    how = "Solid: validation images. Dashed: training images. Ringed: the epoch of the checkpoint."
-    body = [text(how), key(kept, looks), grid(*pictures, columns=3)] if pictures else []
+        pictures.append(figure(title, drawn, alt=describe_values(solid, form)))
+    if not trainings:
+        return Section("training", "Training", text("The checkpoints hold no training history."))
+    without = {
+        n: "its checkpoint holds no training history" for n in measured.nets if n not in trainings
+    }
+    caption = "Solid: validation images. Dashed: training images. Ring: the checkpoint."
+    body = [text(caption), legend(trainings, looks), grid(*pictures, columns=3)] if pictures else []
     return Section("training", "Training", "".join([*body, missing(without)]))
 
 
 def _recorded(checkpoint: Checkpoint, what: str) -> Curve | None:
-    """Epochs and values of what a training recorded."""
+    """Return epochs and values of a recorded quantity, or None."""
     rows = [(i, row[what]) for i, row in enumerate(checkpoint.history) if row.get(what) is not None]
     if not rows:
         return None
     return np.array([i + 1 for i, _ in rows]), np.array([v for _, v in rows], float)
 
 
-def own(checkpoint: Checkpoint) -> dict[str, float]:
-    """The row of the history that the weights belong to, with epochs counted from 1; or nothing."""
+def checkpoint_row(checkpoint: Checkpoint) -> dict[str, float]:
+    """Return the history's row at the step of the checkpoint (epochs from 1), or an empty dict."""
     history = checkpoint.history
     epochs = checkpoint.run.get("optim", {}).get("epochs", len(history))
     if not history or not checkpoint.steps:

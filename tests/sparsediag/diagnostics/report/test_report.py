@@ -19,12 +19,12 @@ from torch import nn
 
 from sparsediag import Checkpoint, Mask, Problem, activations, gradflow, landscape, signal, spectrum
 from sparsediag.diagnostics.report import classes, layers
-from sparsediag.diagnostics.report.charts import looks, told
+from sparsediag.diagnostics.report.charts import describe_values, looks
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.nets import gather
 from sparsediag.diagnostics.report.report import report
 from sparsediag.diagnostics.report.summary import findings, provenance
-from sparsediag.diagnostics.report.training import own
+from sparsediag.diagnostics.report.training import checkpoint_row
 from training.config import Run
 from training.loop import fit
 
@@ -183,10 +183,10 @@ def test_lines_through_depth_are_those_of_the_diagnostics(page: str, files: list
     flow, wave = gradflow(problem), signal(problem)
     said = section(page, "gradients")
     for live, dead in ((flow.flow, flow.dead_flow), (flow.per_weight, flow.dead_per_weight)):
-        assert told({"last": (flow.names, live)}, ".2g") in said
-        assert told({"last, dead": (flow.names, dead)}, ".2g") in said
+        assert describe_values({"last": (flow.names, live)}, ".2g") in said
+        assert describe_values({"last, dead": (flow.names, dead)}, ".2g") in said
     for values, form in ((wave.rms, ".3g"), (wave.cosine, ".2f"), (wave.gradient, ".2g")):
-        assert told({"last": (wave.names, values)}, form) in section(page, "signal")
+        assert describe_values({"last": (wave.names, values)}, form) in section(page, "signal")
 
 
 # what sleeps, and what is doubtful
@@ -207,8 +207,8 @@ def three(weight: torch.Tensor) -> Problem:
 
 def test_channels_that_sleep_for_a_class_are_shown() -> None:
     one = {"net": activations(three(torch.eye(3)[:2]))}
-    assert 'aria-label="Asleep for a class, net. At most 100.0%, in 1 for class 2"' in (
-        classes.asleep(one)
+    assert 'aria-label="Channels inactive for a class, net. At most 100.0%, in 1 for class 2"' in (
+        classes.inactive_channels(one)
     )
     cells = re.findall(r"<td[^>]*>(.*?)</td>", classes.extremes(one))
     assert cells == ["50.0% of 0", "100.0% of 2"] * 2
@@ -216,9 +216,9 @@ def test_channels_that_sleep_for_a_class_are_shown() -> None:
 
 def test_what_never_sleeps_or_has_no_classes_gets_no_heat_map() -> None:
     awake = activations(three(torch.ones(2, 3)))
-    assert classes.asleep({"awake": awake}) == ""
+    assert classes.inactive_channels({"awake": awake}) == ""
     none = activations(toy(nn.ReLU()))
-    assert classes.asleep({"none": none}) == classes.extremes({"none": none}) == ""
+    assert classes.inactive_channels({"none": none}) == classes.extremes({"none": none}) == ""
 
 
 def test_a_net_without_dead_weights_has_no_dashed_flow() -> None:
@@ -321,7 +321,7 @@ def test_the_row_of_a_checkpoint_is_that_of_its_step(
     rows = [{"epoch": i, "loss": float(i)} for i in range(history)]
     about = {"step": step, "steps": 6, "history": rows, "run": run}
     kept = Checkpoint(model="", options={}, weights={}, **about)
-    assert own(kept) == ({} if epoch is None else rows[epoch] | {"epoch": epoch + 1})
+    assert checkpoint_row(kept) == ({} if epoch is None else rows[epoch] | {"epoch": epoch + 1})
 
 
 # a killed report
