@@ -289,7 +289,7 @@ def test_a_regressor_has_no_accuracy_and_no_history(odd: str) -> None:
     masked, whole = summary(odd)
     assert not [head for head in masked if "accuracy" in head]
     assert (masked["density"], whole["density"]) == ("33.33%", "100.00%")
-    assert "No history" in section(odd, "training")
+    assert "no training history" in section(odd, "training")
 
 
 def test_what_cannot_be_is_a_sentence(odd: str) -> None:
@@ -305,7 +305,7 @@ def test_a_net_that_diverged_is_told_beside_others_and_refused_alone(
     good = Checkpoint.load(files[1])
     bad = replace(good, weights={n: t * torch.inf for n, t in good.weights.items()})
     page = report({"good": good, "bad": bad}, out=tmp_path / "a.html", **FAST).read_text()
-    assert "bad is missing here: the loss is nan" in re.sub("<.*?>", "", section(page, "curvature"))
+    assert "bad has no result here: the loss is nan" in re.sub("<.*?>", "", section(page, "curvature"))
     assert len(surfaces(page)) == 1
     with pytest.raises(ValueError, match="the loss is nan"):
         report({"bad": bad}, out=tmp_path / "b.html", **FAST)
@@ -425,5 +425,5 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
 
 
 def test_no_net_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no net came"):
+    with pytest.raises(ValueError, match="no network given"):
         report([], out=tmp_path / "a.html")
