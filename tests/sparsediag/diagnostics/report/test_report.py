@@ -305,7 +305,9 @@ def test_a_net_that_diverged_is_told_beside_others_and_refused_alone(
     good = Checkpoint.load(files[1])
     bad = replace(good, weights={n: t * torch.inf for n, t in good.weights.items()})
     page = report({"good": good, "bad": bad}, out=tmp_path / "a.html", **FAST).read_text()
-    assert "bad has no result here: the loss is nan" in re.sub("<.*?>", "", section(page, "curvature"))
+    assert "bad has no result here: the loss is nan" in re.sub(
+        "<.*?>", "", section(page, "curvature")
+    )
     assert len(surfaces(page)) == 1
     with pytest.raises(ValueError, match="the loss is nan"):
         report({"bad": bad}, out=tmp_path / "b.html", **FAST)
