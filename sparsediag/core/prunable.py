@@ -27,13 +27,33 @@ def prunable(net: nn.Module) -> list[str]:
     ['0.weight']
     """
     modules = [m for _, m in permanent_modules(net)]
-    convolutions = [m for m in modules if isinstance(m, nn.modules.conv._ConvNd)]
+    convolutions = [m for m in modules if is_convolution(m)]
     linears = [m for m in modules if is_linear(m)]
     layers = convolutions if len(convolutions) >= len(linears) else [*convolutions, *linears]
+    return _names(net, layers)
+
+
+def layer_weights(net: nn.Module) -> list[str]:
+    """Return the names of the weights of all convolutions and linear layers, pruned or not.
+
+    >>> layer_weights(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)))
+    ['0.weight', '2.weight']
+    """
+    modules = [m for _, m in permanent_modules(net)]
+    return _names(net, [m for m in modules if is_convolution(m) or is_linear(m)])
+
+
+def _names(net: nn.Module, layers: list[nn.Module]) -> list[str]:
+    """Return the names of the weights of layers, without embeddings; a shared weight only once."""
     embedded = {id(_weight(m)) for m in net.modules() if isinstance(m, EMBEDDINGS)}
     names = {id(p): name for name, p in net.named_parameters() if id(p) not in embedded}
-    weights = dict.fromkeys(id(_weight(m)) for m in layers)  # a shared weight only once
+    weights = dict.fromkeys(id(_weight(m)) for m in layers)
     return [names[key] for key in weights if key in names]
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Return whether a module is a convolution of torch, transposed ones included."""
+    return isinstance(module, nn.modules.conv._ConvNd)
 
 
 def is_linear(module: nn.Module) -> bool:

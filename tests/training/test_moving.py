@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,18 @@ def test_the_mask_moves_every_so_many_steps_and_not_in_the_first(steps: int) -> 
     rigl = Rigl(density=0.1, update_interval=10, end=0.6)
     moves = [t for t in range(steps) if rigl.fraction(t, steps) > 0]
     assert moves == [t for t in range(10, steps, 10) if t < 0.6 * steps]
+
+
+def test_each_move_is_that_of_rigl_torch_one_step_later() -> None:
+    """Its scheduler counts the step first, then moves if interval | step < T, in place of it."""
+    rigl, steps, end = Rigl(density=0.1, update_interval=10, end=0.6), 100, 60
+    theirs = {}
+    for t, counted in enumerate(range(1, steps + 1)):
+        if counted % 10 == 0 and counted < end:
+            theirs[t] = 0.3 / 2 * (1 + math.cos(math.pi * counted / end))
+    ours = {t: f for t in range(steps) if (f := rigl.fraction(t, steps))}
+    assert list(theirs) == [9, 19, 29, 39, 49]
+    assert ours == pytest.approx({t + 1: f for t, f in theirs.items()}, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -405,8 +406,9 @@ def test_grasp_agrees_with_the_hessian_of_autograd(
     net, size = make(seed)
     problem = classification(net, size, seed)
     x, y = whole(problem)
-    shapes = {n: p.shape for n, p in net.named_parameters()}
-    flat = nn.utils.parameters_to_vector(net.parameters()).detach()
+    weights = {n: p.detach() for n, p in net.named_parameters() if p.dim() > 1}  # no bias
+    shapes = {n: p.shape for n, p in weights.items()}
+    flat = torch.cat([p.flatten() for p in weights.values()])
 
     def parts(vector: Tensor) -> dict[str, Tensor]:
         pieces = vector.split([shape.numel() for shape in shapes.values()])
@@ -416,11 +418,57 @@ def test_grasp_agrees_with_the_hessian_of_autograd(
         outputs = torch.func.functional_call(net, parts(vector), (x,))
         return F.cross_entropy(outputs / temperature, y)
 
-    hessian = torch.autograd.functional.hessian(loss, flat)  # biases and classifier included
+    hessian = torch.autograd.functional.hessian(loss, flat)  # classifier included
     gradient = torch.autograd.functional.jacobian(loss, flat)
     every = parts(flat * (hessian @ gradient))
     brute = {name: every[name] for name in prunable(net)}
     agree(grasp.scores(problem, temperature=temperature), brute, rtol=1e-9)
+
+
+def smooth(seed: int) -> tuple[nn.Module, torch.Size]:
+    """Linear layers with biases; no score of a smooth net is exactly 0, so there are no ties."""
+    torch.manual_seed(seed)
+    layers = (nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.Sigmoid(), nn.Linear(4, 3))
+    return nn.Sequential(*layers).double(), torch.Size([3])
+
+
+def normed(seed: int) -> tuple[nn.Module, torch.Size]:
+    """Biases, norms and a classifier, none of which is pruned."""
+    torch.manual_seed(seed)
+    body = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 4, 2), nn.Tanh())
+    net = nn.Sequential(*body, nn.Flatten(), nn.Linear(16, 3)).double()
+    for p in net.parameters():  # norms and biases away from 1 and 0
+        p.data += 0.3 * torch.randn_like(p)
+    return net, torch.Size([1, 5, 5])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("make", [smooth, normed])
+def test_grasp_keeps_the_mask_of_the_rule_of_its_authors(make: Any, seed: int) -> None:
+    """Gradient and Hessian by the weights of convolutions and linear layers, nothing else."""
+    net, size = make(seed)
+    problem = classification(net, size, seed).replace(batch_norm="train")
+    problem = problem.replace(batches=[whole(problem)])
+    x, y = whole(problem)
+    layers = {n: m for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    weights = [m.weight for m in layers.values()]
+    loss = F.cross_entropy(net.train()(x) / 200, y)
+    gradient = torch.autograd.grad(loss, weights, create_graph=True)
+    flow = sum((g.detach() * g).sum() for g in gradient)
+    products = torch.autograd.grad(flow, weights)
+    scores = {
+        f"{n}.weight": (m.weight * h).detach()
+        for (n, m), h in zip(layers.items(), products, strict=True)
+    }
+    pruned = {n: scores[n] for n in prunable(net)}
+    ranked = torch.cat([s.flatten() for s in pruned.values()]).sort(descending=True).values
+    for density in KEPT:
+        least = ranked[round(density * len(ranked)) - 1]
+        mask = METHODS["grasp"](density=density).start(problem, [], seed=0)
+        assert mask is not None
+        assert {n: m.tolist() for n, m in mask.items()} == {
+            n: (s >= least).tolist() for n, s in pruned.items()
+        }
 
 
 def dyadic(seed: int, *widths: int) -> nn.Sequential:
@@ -455,7 +503,10 @@ def multiplied(sizes: list[Tensor]) -> list[Tensor]:
 
 
 def cut(weights: list[Tensor], density: float, steps: int, scores: Any) -> list[Any]:
-    """What SynFlow leaves, in lists: the best of those that are alive, the earlier of equals."""
+    """What SynFlow leaves, in lists: the best of those that are alive, the earlier of equals.
+
+    In a step, int((1 - density^(s/S)) N) are pruned in all; in the end round(density N) are left.
+    """
     alive = [torch.ones_like(w, dtype=torch.bool) for w in weights]
     for step in range(1, steps + 1):
         found = scores([w.abs() * m for w, m in zip(weights, alive, strict=True)])
@@ -463,7 +514,8 @@ def cut(weights: list[Tensor], density: float, steps: int, scores: Any) -> list[
         ranked = torch.cat([s.masked_fill(~m, -1).flatten() for s, m in pairs]).tolist()
         order = sorted(range(len(ranked)), key=lambda i: (-ranked[i], i))
         keep = torch.zeros(len(ranked), dtype=torch.bool)
-        keep[order[: round(density ** (step / steps) * len(ranked))]] = True
+        left = len(ranked) - int((1 - density ** (step / steps)) * len(ranked))
+        keep[order[: round(density * len(ranked)) if step == steps else left]] = True
         pieces = keep.split([w.numel() for w in weights])
         alive = [piece.view_as(w) for piece, w in zip(pieces, weights, strict=True)]
     return [m.tolist() for m in alive]
@@ -485,6 +537,55 @@ def test_synflow_agrees_with_products_of_matrices_on_a_larger_net(density: float
     mask = Synflow(density=density, steps=20).start(regression(net, 100, 10), [], seed=0)
     brute = cut([p.detach() for p in net.parameters()], density, 20, multiplied)
     assert [m.tolist() for m in mask.values()] == brute
+
+
+class Blocks(nn.Module):
+    """Two residual blocks with biases and norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(1, 6, 3, padding=1), nn.Linear(6, 3)
+        self.convs = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in range(4))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for i in (0, 2):
+            inner = self.norms[i](self.convs[i](x)).relu()
+            x = (x + self.norms[i + 1](self.convs[i + 1](inner))).relu()
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kept", [18, 70, 300])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_synflow_keeps_the_mask_of_the_rule_of_its_authors(seed: int, kept: int) -> None:
+    """A threshold in each step, at the int((1 - d^(s/S)) N)-th lowest score of all weights."""
+    torch.manual_seed(seed)
+    net = Blocks()
+    names, steps = prunable(net), 100
+    count = sum(net.get_parameter(n).numel() for n in names)
+    density = (kept - 0.3) / count  # the last step of both leaves as many
+    linear = copy.deepcopy(net).double().eval()
+    for t in linear.state_dict().values():
+        t.abs_()
+    weights = [linear.get_parameter(n) for n in names]
+    masks = [torch.ones_like(w) for w in weights]
+    for s in range(1, steps + 1):
+        linear.zero_grad()
+        linear(torch.ones(1, 1, 4, 4, dtype=torch.float64)).sum().backward()
+        scores = [(w.detach() * w.grad).flatten() for w in weights]
+        pruned = int((1 - density ** (s / steps)) * count)
+        if pruned:
+            threshold = torch.cat(scores).kthvalue(pruned).values
+            masks = [
+                (x > threshold).view_as(w).double() for x, w in zip(scores, weights, strict=True)
+            ]
+        for m, w in zip(masks, weights, strict=True):
+            w.data *= m
+    blank = Problem(net, [(torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]))])
+    mask = Synflow(density=density, steps=steps).start(blank, [], seed=0)
+    assert mask.alive == kept
+    assert [m.tolist() for m in mask.values()] == [m.bool().tolist() for m in masks]
 
 
 # methods that score nothing at the start

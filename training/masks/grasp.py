@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
-from sparsediag.core.prunable import prunable
+from sparsediag.core.prunable import layer_weights, prunable
 from training.masks.base import Method
 
 
@@ -19,7 +20,9 @@ from training.masks.base import Method
 class Grasp(Method):
     """GraSP: prune the weights with the largest score -w (Hg) (equation 8).
 
-    Removing w changes the gradient flow g.g by about -2 w (Hg).
+    Removing w changes the gradient flow g.g by about -2 w (Hg). As in the authors' code, g and H
+    are those of the weights of convolutions and linear layers, the classifier included; biases and
+    norms do not count.
 
     Attributes:
         per_class: Training images of each class that the loss is computed on.
@@ -40,11 +43,15 @@ class Grasp(Method):
 
 
 def scores(problem: Problem, *, temperature: float = 200.0) -> dict[str, Tensor]:
-    """Return w (Hg) of the prunable weights, for the loss of outputs / temperature."""
+    """Return w (Hg) of the prunable weights, for the loss of outputs / temperature.
+
+    g is the gradient by the weights of all convolutions and linear layers, H their Hessian.
+    """
 
     def tempered(outputs: Any, targets: Any) -> Tensor:
         return problem.loss(outputs / temperature, targets)
 
-    tempered_problem = problem.view(loss=tempered)
-    by_name = problem.split(tempered_problem.hvp().mul_(problem.weights))
+    layers = ",".join(map(escape, layer_weights(problem.net)))
+    tempered_problem = problem.view(loss=tempered, params=layers)
+    by_name = tempered_problem.split(tempered_problem.hvp().mul_(tempered_problem.weights))
     return {name: by_name[name] for name in prunable(problem.net)}

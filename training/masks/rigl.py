@@ -22,7 +22,9 @@ class Rigl(Random):
 
     In step t a fraction f(t) = drop_fraction / 2 (1 + cos(pi t / T)) of each layer's live weights
     is replaced, until T = `end` x all steps. Grown weights start at 0, and such a step has no
-    update of the optimizer (algorithm 1).
+    update of the optimizer (algorithm 1). Steps are counted from 0, so that `update_interval`
+    updates come before the first move; the package rigl-torch counts from 1 and moves a step
+    earlier.
 
     Attributes:
         scope: Densities of the layers, which stay: see `Random`.

@@ -27,6 +27,9 @@ class Synflow(Method):
     single step empties layers, a hundred leave a path. A branch beside a shortcut may still be
     emptied, since the paths around it remain.
 
+    Of N weights, step s of S prunes down to N - int((1 - density^(s/S)) N), as the authors' code
+    does. Only the last step differs from it: it keeps exactly round(density N) weights.
+
     Attributes:
         steps: Number of pruning steps.
     """
@@ -45,7 +48,9 @@ class Synflow(Method):
         alive = {n: torch.ones_like(net.weights[n], dtype=torch.bool) for n in names}
         size = left = sum(m.numel() for m in alive.values())
         for step in range(1, self.steps + 1):
-            keep = round(self.density ** (step / self.steps) * size)
+            keep = size - int((1.0 - self.density ** (step / self.steps)) * size)
+            if step == self.steps:
+                keep = round(self.density * size)
             for name, at in lowest(net.scores(names), alive, left - keep).items():
                 alive[name].view(-1)[at] = False
                 net.weights[name].detach().view(-1)[at] = 0
