@@ -17,16 +17,28 @@ class BatchLoss:
 
     Attributes:
         outputs: Maps the weights, a list of tensors, to the outputs.
-        loss: Maps the outputs to the mean loss over the samples.
+        loss: Maps the outputs, and the weights if it reads them, to the loss.
         samples: Number of samples in the batch.
+        reads_weights: True if the loss depends on the weights directly, as weight decay does.
     """
 
     outputs: Callable[[Sequence[Tensor]], Any]
-    loss: Callable[[Any], Tensor]
+    loss: Callable[..., Tensor]
     samples: int
+    reads_weights: bool = False
+
+    def evaluate(self, weights: Sequence[Tensor]) -> tuple[Any, Tensor]:
+        """Return the outputs and the loss."""
+        outputs = self.outputs(weights)
+        return outputs, self.loss(outputs, *[weights] * self.reads_weights)
 
     def check_matrix(self, outputs: Any, matrix: Matrix) -> None:
         """Check that the matrix is defined for these outputs."""
+        if matrix != "hessian" and self.reads_weights:
+            raise ValueError(
+                f"the loss reads the net's weights; matrix='{matrix}' needs a loss of outputs and "
+                "targets only, so leave out weight decay and the like, or use matrix='hessian'"
+            )
         if matrix != "hessian" and not isinstance(outputs, Tensor):
             kind = type(outputs).__name__
             raise ValueError(f"the net's output is a {kind}; matrix='{matrix}' needs one tensor")

@@ -30,7 +30,7 @@ class DoubleBackward:
 
         self.leaves = [w.detach().requires_grad_() for w in weights]
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            loss = batch.loss(batch.outputs(self.leaves))
+            _, loss = batch.evaluate(self.leaves)
             self._gradient = _differentiable_grad(loss, self.leaves)
         self.nbytes = sum(saved.values())
         self.gradient = [g.detach() for g in self._gradient]

@@ -75,3 +75,21 @@ def num_correct(outputs: Any, targets: Any) -> Tensor:
         return torch.full((), torch.nan, dtype=torch.float64, device=device)
     correct: Tensor = (z.argmax(dim=1) == targets.to(z.device)).sum()
     return correct.double()
+
+
+def leaves_of(loss: Tensor) -> set[int]:
+    """Return the ids of the leaf tensors that a loss depends on.
+
+    >>> w = torch.ones(2, requires_grad=True)
+    >>> leaves_of(w.square().sum()) == {id(w)}
+    True
+    """
+    nodes, seen, leaves = [loss.grad_fn], set[Any](), set[int]()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaves.add(id(getattr(node, "variable", None)))
+        nodes += [following for following, _ in node.next_functions]
+    return leaves - {id(None)}

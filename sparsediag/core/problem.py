@@ -41,7 +41,7 @@ from sparsediag.core.coordinates import (
 from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.fingerprint import describe_callable, describe_modules, fingerprint
-from sparsediag.core.losses import default_loss
+from sparsediag.core.losses import default_loss, leaves_of
 from sparsediag.core.mask import Mask
 from sparsediag.core.twice_differentiable import twice_differentiable
 
@@ -97,7 +97,7 @@ class Problem:
         net = validation.unwrap(net)
         validation.check_differentiable(net)
         self._net, self._loss, self._mask = net, loss, mask
-        self._batch_norm, self._params = batch_norm, params
+        self._batch_norm, self._params, self._reads_weights = batch_norm, params, False
         self._live = LiveCoordinates.of(net, mask, params)
         moving = {n: p for n, p in net.named_parameters() if n in self._live.shapes}
         self._weights = self._live.join(moving)
@@ -126,6 +126,11 @@ class Problem:
     def loss(self) -> Loss:
         """The loss of outputs and targets, a mean over the samples of a batch."""
         return self._loss
+
+    @property
+    def reads_weights(self) -> bool:
+        """True if the loss reads the net's weights, as weight decay or a gradient penalty does."""
+        return self._reads_weights
 
     @property
     def mask(self) -> Mask | None:
@@ -246,7 +251,7 @@ class Problem:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with self.evaluation_mode(), torch.no_grad():
             for x, y in self.batches:
-                loss = self.reduce_loss(self.forward(weights, x), y)
+                loss = self.reduce_loss(self.forward(weights, x), y, weights)
                 total += loss.double() * num_samples((x, y))
         return float(total) / self.samples
 
@@ -257,7 +262,7 @@ class Problem:
             for batch in self.batches if batches is None else batches:
                 leaves = [t.detach().requires_grad_() for t in weights]
                 batch_loss = self.batch_loss(batch)
-                loss = batch_loss.loss(batch_loss.outputs(leaves))
+                _, loss = batch_loss.evaluate(leaves)
                 gradients = grad(loss, leaves, materialize_grads=True)
                 total = accumulate(total, gradients, batch_loss.samples)
                 samples += batch_loss.samples
@@ -281,15 +286,35 @@ class Problem:
     def batch_loss(self, batch: Batch) -> BatchLoss:
         """Return the loss of one batch as a function of the weights, within `evaluation_mode`."""
         x, y = batch
+
+        def by_name(weights: Sequence[Tensor]) -> dict[str, Tensor]:
+            return dict(zip(self.live.shapes, weights, strict=True))
+
         return BatchLoss(
-            lambda weights: self.forward(dict(zip(self.live.shapes, weights, strict=True)), x),
-            lambda outputs: self.reduce_loss(outputs, y),
+            lambda weights: self.forward(by_name(weights), x),
+            lambda outputs, *weights: self.reduce_loss(outputs, y, *map(by_name, weights)),
             num_samples(batch),
+            self.reads_weights,
         )
 
-    def reduce_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Return the loss of one batch's outputs as a scalar tensor."""
-        loss = self.loss(outputs, targets)
+    def reduce_loss(
+        self,
+        outputs: Any,
+        targets: Any,
+        weights: dict[str, Tensor] | None = None,
+        *,
+        frozen: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the loss of one batch's outputs as a scalar tensor.
+
+        A loss that reads the net's weights, or calls the net, finds these weights in it.
+        """
+        if self.reads_weights and weights is not None:
+            state = self._state(weights, frozen)
+            state = {f"net.{name}": t for name, t in state.items()}
+            loss = functional_call(_Beside(self.net), state, (self.loss, outputs, targets))
+        else:
+            loss = self.loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"the loss returned {shape}; need one number, the mean over the batch")
@@ -302,10 +327,15 @@ class Problem:
 
         Call it within `evaluation_mode`. `frozen` replaces the result of `frozen_state`.
         """
-        frozen = self.frozen_state() if frozen is None else frozen
-        weights = {**weights, **{n: weights[n].to(*to) for n, to in self._placement.items()}}
         x = tree_map(x, Tensor.clone)  # a net may write into its input
-        return functional_call(self.net, {**weights, **frozen}, *call_arguments(x))
+        return functional_call(self.net, self._state(weights, frozen), *call_arguments(x))
+
+    def _state(
+        self, weights: dict[str, Tensor], frozen: dict[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """Return all parameters and buffers by name, each on its device and in its dtype."""
+        placed = {name: weights[name].to(*to) for name, to in self._placement.items()}
+        return {**weights, **placed, **(self.frozen_state() if frozen is None else frozen)}
 
     def frozen_state(self) -> dict[str, Tensor]:
         """Return the buffers and the (masked) frozen weights, by name.
@@ -337,8 +367,9 @@ class Problem:
             ):
                 # shapes that broadcast give another loss
                 warnings.filterwarnings("error", message="Using a target size")
-                first = float(self.reduce_loss(outputs, y))
-            second = float(self.reduce_loss(self.forward(weights, x), y))
+                self._reads_weights = self._find_weights_in_loss(outputs, y)
+                first = self.reduce_loss(outputs, y, weights).item()
+            second = self.reduce_loss(self.forward(weights, x), y, weights).item()
         if not math.isfinite(value := self.value()):
             raise ValueError(
                 f"the loss is {value} at these weights; need a finite loss. "
@@ -349,3 +380,33 @@ class Problem:
                 f"the same batch gave two different losses ({first:.6g}, {second:.6g}): something "
                 "in the net is random. Need a net that is deterministic in evaluation mode."
             )
+
+    def _find_weights_in_loss(self, outputs: Any, targets: Any) -> bool:
+        """Return whether the loss of these outputs depends on the weights in the net.
+
+        Raises:
+            ValueError: If it depends on the caller's own parameters, which never change.
+        """
+        leaves = {n: w.detach().requires_grad_() for n, w in self.split(self.weights).items()}
+        self._reads_weights = True
+        with torch.enable_grad():
+            reached = leaves_of(self.reduce_loss(outputs, targets, leaves))
+        for name, p in self.net.named_parameters():
+            if id(p) in reached:
+                raise ValueError(
+                    f"it holds the parameter '{name}' itself, which stays as it is; read the "
+                    "weights from the net inside the loss: sum(p.square().sum() for p in "
+                    "net.parameters())"
+                )
+        return any(id(leaf) in reached for leaf in leaves.values())
+
+
+class _Beside(nn.Module):
+    """A network beside a function that reads its weights."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)

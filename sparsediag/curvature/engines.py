@@ -39,7 +39,7 @@ class Compiled:
 
     def __init__(self, batch: BatchLoss, weights: Sequence[Tensor]) -> None:
         self.weights = tuple(w.detach() for w in weights)
-        gradient = grad(lambda w: batch.loss(batch.outputs(w)))
+        gradient = grad(lambda w: batch.evaluate(w)[1])
         self.gradient = list(gradient(self.weights))
 
         def slope(w: tuple[Tensor, ...], v: tuple[Tensor, ...]) -> Tensor:

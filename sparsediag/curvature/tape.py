@@ -43,9 +43,8 @@ class Tape:
         self.weights = [w.detach() for w in weights]
         self.batch = batch
         with torch.no_grad(), Recorder(self.weights) as recorder:
-            outputs = batch.outputs(self.weights)
+            outputs, loss = batch.evaluate(self.weights)
             self._outputs = recorder.number.get(id(outputs))
-            loss = batch.loss(outputs)
         if id(loss) not in recorder.number:
             raise CannotRecord("the loss does not depend on the weights")
         self._loss = recorder.number[id(loss)]

@@ -188,7 +188,7 @@ def _gradient(problem: Problem, progress: Callable[[int, int], None] | None) -> 
     with problem.evaluation_mode(), torch.enable_grad():
         for batch in track(list(problem.batches), progress):
             way = problem.batch_loss(batch)
-            loss = way.loss(way.outputs(leaves))
+            _, loss = way.evaluate(leaves)
             total = accumulate(total, grad(loss, leaves, materialize_grads=True), way.samples)
     return {n: g / problem.samples for n, g in zip(weights, total or (), strict=True)}
 

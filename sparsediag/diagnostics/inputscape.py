@@ -277,4 +277,4 @@ class _Images:
                 f"outputs {shape} for {len(y)} images; need a tensor with one row for each"
             )
         rows = zip(outputs.split(1), y.split(1), strict=True)
-        return torch.stack([self.problem.reduce_loss(*row) for row in rows])
+        return torch.stack([self.problem.reduce_loss(*row, self.weights) for row in rows])

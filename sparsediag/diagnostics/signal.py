@@ -224,4 +224,4 @@ def _add_batch(
         outputs = problem.forward(weights, x, frozen=fixed)
     if moments:
         leaves = [t for t in (*weights.values(), *fixed.values()) if t.requires_grad]
-        grad(problem.reduce_loss(outputs, y), leaves, allow_unused=True)
+        grad(problem.reduce_loss(outputs, y, weights, frozen=fixed), leaves, allow_unused=True)

@@ -115,7 +115,8 @@ class LossEvaluator:
             for chunk in chunks:
                 x, y = chunk
                 outputs = self._forward(x, buffers, low_precision)
-                loss = self.problem.reduce_loss(outputs, y).double() * num_samples(chunk)
+                loss = self.problem.reduce_loss(outputs, y, self._weights)
+                loss = loss.double() * num_samples(chunk)
                 total += torch.stack([loss, num_correct(outputs, y)]).to(total)
         scores = logits(outputs)
         self.output_shape = scores.shape if isinstance(scores, Tensor) else None
