@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,18 +16,6 @@ from sparsediag.core.evaluation import deterministic_eval, full_precision
 from sparsediag.core.memory_format import may_train_channels_last
 
 Forward = Callable[[Tensor], Tensor]
-
-
-@contextmanager
-def deterministic_cudnn() -> Iterator[None]:
-    """Inside, cuDNN gives the same numbers each time."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = before
 
 
 @dataclass(frozen=True)

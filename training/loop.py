@@ -15,9 +15,9 @@ import torch
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import select_device
+from sparsediag.core.evaluation import deterministic_cudnn
 from sparsediag.data import datasets
 from training.captured import CapturedStep
-from training.compute import deterministic_cudnn
 from training.config import Run
 from training.loader import epoch_indices, load_batch
 from training.metrics import (

@@ -85,6 +85,29 @@ def _read(get: Callable[[], Any]) -> Any:
 
 
 @contextmanager
+def deterministic_cudnn(*, enabled: bool = True) -> Iterator[None]:
+    """Let cuDNN compute the same numbers each time in the block, or not be used at all.
+
+    The attributes of `torch.backends.cudnn` cannot be set once anything has called
+    `torch.backends.disable_global_flags()`, and its `flags()` fails where the older and the newer
+    settings of precision are mixed; the functions below both of them always work.
+    """
+    before = [
+        (torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled()),
+        (torch._C._set_cudnn_deterministic, torch._C._get_cudnn_deterministic()),
+        (torch._C._set_cudnn_benchmark, torch._C._get_cudnn_benchmark()),
+    ]
+    try:
+        torch._C._set_cudnn_enabled(enabled and torch._C._get_cudnn_enabled())
+        torch._C._set_cudnn_deterministic(True)
+        torch._C._set_cudnn_benchmark(False)
+        yield
+    finally:
+        for set_, value in before:
+            set_(value)
+
+
+@contextmanager
 def deterministic_eval(
     net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval"
 ) -> Iterator[None]:
@@ -105,19 +128,16 @@ def deterministic_eval(
     recurrent = any(
         isinstance(m, nn.RNNBase) for m in before
     )  # cudnn's have no gradient in evaluation mode
-    cudnn, fused = torch.backends.cudnn, torch.backends.mha.get_fastpath_enabled()
-    enabled, deterministic = cudnn.enabled, cudnn.deterministic
+    fused = torch.backends.mha.get_fastpath_enabled()
     try:
         for m in before:
             m.training = batch_norm == "train" and isinstance(m, nn.modules.batchnorm._BatchNorm)
         torch.backends.mha.set_fastpath_enabled(
             False
         )  # rounds differently from the differentiable path
-        cudnn.enabled, cudnn.deterministic = enabled and not recurrent, True
-        with full_precision():
+        with deterministic_cudnn(enabled=not recurrent), full_precision():
             yield
     finally:
-        cudnn.enabled, cudnn.deterministic = enabled, deterministic
         torch.backends.mha.set_fastpath_enabled(fused)
         for m, training in before.items():
             m.training = training

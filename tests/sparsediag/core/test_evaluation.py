@@ -15,6 +15,7 @@ from sparsediag.core.evaluation import (
     OLDER,
     OPERATIONS,
     PARENTS,
+    deterministic_cudnn,
     deterministic_eval,
     full_precision,
 )
@@ -181,6 +182,20 @@ def test_a_network_that_switches_cudnn_off_by_itself_can_be_measured(before: str
     Own(2, 2)(torch.ones(1, 2))
     problem = sd.Problem(Own(2, 2), [(torch.ones(1, 2), torch.tensor([0]))])
     assert sd.gradflow(problem).mean > 0
+
+
+def test_flags_of_torch_that_are_frozen_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `torch.backends.disable_global_flags()`, which torch's test helpers call."""
+    monkeypatch.setattr(torch.backends.m, "__allow_nonbracketed_mutation_flag", False)
+    with pytest.raises(RuntimeError, match="disable_global_flags"):
+        cudnn.deterministic = True
+    before = _settings()
+    with deterministic_eval(nn.LSTM(1, 1)):
+        assert (cudnn.enabled, cudnn.deterministic, cudnn.benchmark) == (False, True, False)
+    with deterministic_cudnn():
+        assert (cudnn.enabled, cudnn.deterministic, cudnn.benchmark) == (True, True, False)
+    assert _settings() == before
+    assert sd.gradflow(_float_problem()).mean > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
