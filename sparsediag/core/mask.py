@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.core.errors import unknown_name
-from sparsediag.core.prunable import prunable
+from sparsediag.core.prunable import plain_name, prunable
 
 
 class Mask(Mapping[str, Tensor]):
@@ -165,23 +165,34 @@ class Mask(Mapping[str, Tensor]):
 
     def check(self, net: nn.Module) -> None:
         """Check that the names and shapes of the mask fit `net`."""
-        weights = dict(net.named_parameters())
+        self.weights_of(net)
+
+    def weights_of(self, net: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the weights of `net` that the mask covers, by the names of the mask.
+
+        Names may differ by what wrappers such as `torch.compile` add to them (see `plain_name`).
+
+        Raises:
+            ValueError: If a name or a shape does not fit.
+        """
+        weights = dict(net.named_parameters(remove_duplicate=False))
+        plain, found = {plain_name(name): w for name, w in weights.items()}, {}
         for name, m in self.items():
-            if name not in weights:
+            weight = weights.get(name, plain.get(plain_name(name)))
+            if weight is None:
                 raise ValueError(unknown_name("weight named by the mask:", name, weights))
-            if m.shape != weights[name].shape:
+            if m.shape != weight.shape:
                 raise ValueError(
-                    f"mask of '{name}' is {tuple(m.shape)}, "
-                    f"the weight is {tuple(weights[name].shape)}"
+                    f"mask of '{name}' is {tuple(m.shape)}, the weight is {tuple(weight.shape)}"
                 )
+            found[name] = weight
+        return found
 
     @torch.no_grad()
     def apply_(self, net: nn.Module) -> None:
         """Set the dead weights of `net` to exactly 0, in place."""
-        self.check(net)
-        weights = dict(net.named_parameters())
-        for name, m in self.items():
-            weights[name].masked_fill_(~m.to(weights[name].device), 0)
+        for name, weight in self.weights_of(net).items():
+            weight.masked_fill_(~self[name].to(weight.device), 0)
 
     def pack(self) -> dict[str, Any]:
         """Return plain types for a file: shapes by name, and one compressed tensor of all bits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -9,6 +10,11 @@ from torch import Tensor, nn
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 CONV1D = "Conv1D"  # GPT-2's linear layers in Hugging Face's library
 FUSED = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)  # with weights of their own
+# what wrappers add to names: copies on several GPUs in front; torch.compile, activation
+# checkpointing and sharding anywhere
+WRAPPERS = re.compile(
+    r"^(module\.)+|\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.(module\.)*"
+)
 
 
 def prunable(net: nn.Module) -> list[str]:
@@ -54,6 +60,15 @@ def _names(net: nn.Module, layers: list[nn.Module]) -> list[str]:
 def is_convolution(module: nn.Module) -> bool:
     """Return whether a module is a convolution of torch, transposed ones included."""
     return isinstance(module, nn.modules.conv._ConvNd)
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a weight without what wrappers add to it.
+
+    >>> plain_name("module._orig_mod.block._checkpoint_wrapped_module.weight")
+    'block.weight'
+    """
+    return WRAPPERS.sub("", name)
 
 
 def is_linear(module: nn.Module) -> bool:

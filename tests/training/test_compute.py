@@ -109,5 +109,5 @@ def test_the_mask_lies_in_memory_as_the_weights_do() -> None:
     Compute(layout="channels_last").set_memory_format(net, CPU)
     mask = Mask.top({n: torch.rand(net.get_parameter(n).shape) for n in prunable(net)}, 0.5)
     keeper = MaskedOptimizer(net, mask, torch.optim.SGD(net.parameters(), lr=0.1))
-    for weight, alive in zip(keeper.weights, keeper.alive, strict=True):
+    for weight, alive in zip(keeper.weights, keeper.held.alive, strict=True):
         assert alive.stride() == weight.stride()

@@ -21,7 +21,7 @@ from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
 from sparsediag.core.rng import stream
-from training.keeper import MaskedOptimizer
+from training.keeper import Closure, MaskedOptimizer
 from training.masks.base import Method
 from training.masks.magnitude import largest_weights
 from training.prerequisite import Prerequisite
@@ -122,8 +122,10 @@ class GatedOptimizer(MaskedOptimizer):
             w.masked_fill_(~b, 0)
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, closure: Closure | None = None) -> Any:
         """Take a step of theta and of M, and clamp M to [0, 1]."""
+        if closure is not None:
+            raise ValueError("the gates are drawn once for a step, so it takes no closure")
         rows = zip(self.gated, self.theta, self.probabilities.values(), self.gates, strict=True)
         binary, l1 = self.method.lambda_binary, self.method.lambda_l1
         for w, theta, m, b in rows:

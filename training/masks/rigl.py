@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparsediag.core.mask import Mask
 from sparsediag.core.rng import stream
-from training.keeper import MaskedOptimizer
+from training.keeper import Closure, MaskedOptimizer
 from training.masks.layer_densities import top_per_layer
 from training.masks.random import Random
 
@@ -80,6 +80,8 @@ class Rigl(Random):
 class MovingMaskOptimizer(MaskedOptimizer):
     """A masked optimizer whose mask moves; for the arguments see `Method.keeper`."""
 
+    masks_backward = False
+
     def __init__(
         self,
         method: Rigl,
@@ -102,12 +104,12 @@ class MovingMaskOptimizer(MaskedOptimizer):
     def repeats(self) -> bool:
         return not self.fraction
 
-    def update(self) -> None:
+    def update(self, closure: Closure | None = None) -> Any:
         """Take a step of the optimizer, or move the mask by the gradients of all weights."""
         fraction = self.fraction
         if not fraction or self.mask is None:
-            super().update()
-            return
+            return super().update(closure)
+        loss = torch.enable_grad()(closure)() if closure else None
         generator = stream("growth", self.seed, self.steps_taken)
         weights: dict[str, Tensor] = dict(zip(self.mask, self.weights, strict=True))
         scores = {
@@ -119,9 +121,9 @@ class MovingMaskOptimizer(MaskedOptimizer):
         if self.method.replaces_step:
             self.mask_gradients()
         else:
-            super().update()
+            loss = super().update(closure)
         self.set_mask(move_mask(self.mask, weights, scores, fraction))
-        self.check()
+        return loss
 
     def count(self) -> None:
         self.steps_taken += 1
