@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 from typing import Any
 
+import cases
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ from sparsediag.diagnostics.connectivity import paths
 from training.masks import METHODS, grasp, snip
 from training.masks.layer_densities import erk, round_counts, top_per_layer, uniform
 from training.masks.random import Random
-from training.masks.synflow import AbsoluteNet, Synflow
+from training.masks.synflow import AbsoluteNet, Synflow, check
 
 DENSITIES = (0.5, 0.1, 0.05, 0.02, 0.01)
 SCORED: dict[str, dict[str, Any]] = {
@@ -287,6 +289,53 @@ def test_synflow_of_a_masked_net_is_that_of_the_net_with_zeros() -> None:
         assert not found[name][~alive].any()
     whole = float(found["2.weight"].sum())
     assert float(found["0.weight"].sum()) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("end", "sums"),
+    [
+        (nn.Softmax(1), "sum up to 1,"),
+        (nn.Tanh(), "sum up to 2,"),
+        (nn.LayerNorm(2), "sum up to 2,"),
+    ],
+)
+def test_synflow_refuses_outputs_that_no_weight_changes(end: nn.Module, sums: str) -> None:
+    net = nn.Sequential(*mlp(3, 4, 2), end.double())
+    net[0].weight.data.fill_(1e3)
+    with pytest.raises(ValueError, match=rf"{sums} .* softmax .* logits"):
+        Synflow(density=0.5).start(regression(net, 3, 2), [], seed=0)
+
+
+def test_synflow_refuses_outputs_that_overflow() -> None:
+    with pytest.raises(ValueError, match="sum up to inf"):
+        check({"weight": torch.tensor([torch.inf, 1.0])}, torch.inf)
+
+
+def test_synflow_names_layers_that_no_path_reaches() -> None:
+    net = resnet()
+    for name, module in net.named_modules():
+        if name.endswith("bn2"):
+            nn.init.zeros_(module.weight)
+    with pytest.warns(UserWarning, match=r"layer1\.0\.conv1\.weight, .* \(18 of 21\) .*zero_init"):
+        Synflow(density=0.5, steps=2).start(digits(net), [], seed=0)
+    net = cases.Net(lambda net, x: net.fc(x), fc=nn.Linear(3, 3), idle=nn.Linear(3, 3)).double()
+    with pytest.warns(UserWarning, match=r"idle\.weight \(1 of 2\)"):
+        Synflow(density=0.5, steps=2).start(regression(net, 3, 3), [], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("net", "names"),
+    [
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)),
+            "0.weight, 2.weight (2 of 2)",
+        ),
+        (nn.Sequential(nn.Linear(3, 2), nn.LogSoftmax(1)), "0.weight (1 of 1)"),
+    ],
+)
+def test_synflow_says_where_scores_are_negative(net: nn.Module, names: str) -> None:
+    with pytest.warns(UserWarning, match=re.escape(f"negative scores in {names}")):
+        Synflow(density=0.5, steps=2).start(regression(net.double(), 3, 2), [], seed=0)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.02, 0.01])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
 from training.masks.base import Method
 
+ROUNDING = 1e-9  # share of the largest score, or of the outputs, below which a score is rounding
 STRIDE = 61  # every so many scores are a sample, from which the threshold is estimated
 
 
@@ -51,7 +54,10 @@ class Synflow(Method):
             keep = size - int((1.0 - self.density ** (step / self.steps)) * size)
             if step == self.steps:
                 keep = round(self.density * size)
-            for name, at in lowest(net.scores(names), alive, left - keep).items():
+            scores = net.scores(names)
+            if step == 1:
+                check(scores, net.strength)
+            for name, at in lowest(scores, alive, left - keep).items():
                 alive[name].view(-1)[at] = False
                 net.weights[name].detach().view(-1)[at] = 0
             left = keep
@@ -67,7 +73,10 @@ class AbsoluteNet:
 
     Attributes:
         weights: |w| by name.
+        strength: Sum of the sizes of the outputs at the last scores.
     """
+
+    strength = 0.0
 
     def __init__(self, net: nn.Module, shape: torch.Size) -> None:
         self.net = net
@@ -83,10 +92,54 @@ class AbsoluteNet:
         """Return w dR/dw of these weights."""
         weights = [self.weights[name].requires_grad_() for name in names]
         with deterministic_eval(self.net), torch.enable_grad():
-            strength = functional_call(self.net, self.state, (self.ones,)).sum()
-            gradients = torch.autograd.grad(strength, weights, materialize_grads=True)
+            outputs = functional_call(self.net, self.state, (self.ones,))
+            gradients = torch.autograd.grad(outputs.sum(), weights, materialize_grads=True)
+        self.strength = float(outputs.detach().abs().sum())
         rows = zip(names, weights, gradients, strict=True)
         return {name: gradient.mul_(w.detach()) for name, w, gradient in rows}
+
+
+def check(scores: dict[str, Tensor], strength: float) -> None:
+    """Check that scores rank weights by the strength of the paths through them.
+
+    Where that is so, they are not negative, and a layer's scores sum up to the strength of all
+    paths but those from biases: R, the sum of the outputs.
+
+    Args:
+        scores: The scores of each weight tensor, before anything is pruned.
+        strength: Sum of the sizes of the outputs.
+
+    Raises:
+        ValueError: If the outputs do not change with the weights, or overflow.
+    """
+    largest = {name: float(score.abs().max()) for name, score in scores.items()}
+    total = max(float(score.abs().sum()) for score in scores.values())
+    if not total > ROUNDING * strength or total == math.inf:
+        raise ValueError(
+            f"SynFlow cannot rank the weights: the outputs for ones sum up to {strength:.3g}, and "
+            f"their gradients to {total:.3g}. A net that ends in a softmax has a constant sum: "
+            "let it return logits"
+        )
+    threshold = ROUNDING * max(largest.values())
+    zero = [name for name, size in largest.items() if size <= threshold]
+    negative = [name for name, score in scores.items() if score.min() < -threshold]
+    if zero:
+        warnings.warn(
+            f"SynFlow scores every weight of {_listed(zero, scores)} as 0, since no path through "
+            "them reaches the outputs: they are pruned first, in an arbitrary order. Is the last "
+            "batch norm of each block 0 (zero_init_residual)? Initialise it with 1",
+            stacklevel=3,
+        )
+    if negative:
+        warnings.warn(
+            f"SynFlow has negative scores in {_listed(negative, scores)}, so they are no strengths "
+            "of paths: the outputs fall with some |w|, as after a layer norm or log-softmax",
+            stacklevel=3,
+        )
+
+
+def _listed(names: list[str], among: dict[str, Tensor]) -> str:
+    return f"{', '.join(names[:3])}{', ...' * (len(names) > 3)} ({len(names)} of {len(among)})"
 
 
 def lowest(scores: dict[str, Tensor], alive: dict[str, Tensor], count: int) -> dict[str, Tensor]:
