@@ -39,30 +39,40 @@ class LiveCoordinates:
     def of(cls, net: nn.Module, mask: Mask | None, params: str | None = None) -> LiveCoordinates:
         """Return the live coordinates of `net` under `mask` (None: every trainable weight).
 
-        `params` restricts them to names that match one of the comma-separated globs; "matrices"
-        selects weights of two dimensions or more, those of convolutions and linear layers.
+        `params` restricts them, as in `restrict`.
         """
-        trained = {n: p for n, p in net.named_parameters() if p.requires_grad}
+        trained = {n: p.shape for n, p in net.named_parameters() if p.requires_grad}
         if not trained:
             raise ValueError("the network has no parameter with requires_grad, so no weight moves")
+        if mask is not None:
+            mask.check(net)
+        return cls(trained, None).restrict(mask, params, net.get_parameter(next(iter(trained))))
+
+    def restrict(self, mask: Mask | None, params: str | None, like: Tensor) -> LiveCoordinates:
+        """Return the coordinates of those weights that are live in `mask` and chosen by `params`.
+
+        Args:
+            mask: The live weights; None for all.
+            params: Comma-separated globs of names; "matrices" selects weights of two dimensions or
+                more, those of convolutions and linear layers. None for all.
+            like: A tensor on the device of the vectors.
+        """
         globs = [g.strip() for g in ("*" if params is None else params).split(",")]
-        weights = {
-            n: p
-            for n, p in trained.items()
-            if any(fnmatchcase(n, g) or (g == "matrices" and p.dim() > 1) for g in globs)
+        shapes = {
+            n: shape
+            for n, shape in self.shapes.items()
+            if any(fnmatchcase(n, g) or (g == "matrices" and len(shape) > 1) for g in globs)
         }
-        if not weights:
-            raise ValueError(unknown_name("trainable weight", str(params), trained))
-        shapes = {n: p.shape for n, p in weights.items()}
+        if not shapes:
+            raise ValueError(unknown_name("trainable weight", str(params), self.shapes))
         if mask is None:
-            return cls(shapes, None)
-        mask.check(net)
-        device = next(iter(weights.values())).device
+            return LiveCoordinates(shapes, None)
         alive = [
-            (mask[n].flatten() if n in mask else torch.ones(p.numel(), dtype=torch.bool)).to(device)
-            for n, p in weights.items()
+            mask[n].flatten() if n in mask else torch.ones(shape.numel(), dtype=torch.bool)
+            for n, shape in shapes.items()
         ]
-        return cls(shapes, torch.cat(alive).nonzero().squeeze(1))
+        index = torch.cat([bits.to(like.device) for bits in alive]).nonzero().squeeze(1)
+        return LiveCoordinates(shapes, index)
 
     @property
     def size(self) -> int:
@@ -137,16 +147,6 @@ def accumulate(total: list[Tensor] | None, parts: Sequence[Tensor], share: float
         return list(torch._foreach_mul(list(parts), share))
     torch._foreach_add_(total, list(parts), alpha=share)
     return total
-
-
-def frozen_state(net: nn.Module, live: LiveCoordinates, mask: Mask | None) -> dict[str, Tensor]:
-    """Return copies of the buffers and of the (masked) frozen weights, by name."""
-    frozen = {name: p for name, p in net.named_parameters() if name not in live.shapes}
-    state = {name: t.detach().clone() for name, t in [*frozen.items(), *net.named_buffers()]}
-    for name, m in (mask or {}).items():
-        if name in frozen:
-            state[name].masked_fill_(~m.to(state[name].device), 0)
-    return state
 
 
 def possibly_written(net: nn.Module, *, batch_norm: str) -> set[str]:

@@ -34,7 +34,6 @@ from sparsediag.core.batches import (
 from sparsediag.core.coordinates import (
     LiveCoordinates,
     accumulate,
-    frozen_state,
     placement,
     possibly_written,
 )
@@ -91,23 +90,62 @@ class Problem:
         batch_norm: BatchNorm = "eval",
         params: str | None = None,
     ) -> None:
+        validation.check_types(net, mask, loss)
+        self._net = validation.unwrap(net)
+        validation.check_differentiable(self._net)
+        self._trainable = LiveCoordinates.of(self._net, None)
+        tensors = dict([*self._net.named_parameters(), *self._net.named_buffers()])
+        self._names = list(tensors)
+        self._build(tensors, batches, loss, mask, batch_norm, params)
+
+    def _build(
+        self,
+        tensors: dict[str, Tensor],
+        batches: Iterable[Any],
+        loss: Loss,
+        mask: Mask | None,
+        batch_norm: BatchNorm,
+        params: str | None,
+    ) -> None:
+        """Make the problem at these weights and buffers, and check that its loss is a function."""
         if batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{batch_norm}': need 'eval' or 'train'")
-        validation.check_types(net, mask, loss)
-        net = validation.unwrap(net)
-        validation.check_differentiable(net)
-        self._net, self._loss, self._mask = net, loss, mask
-        self._batch_norm, self._params, self._reads_weights = batch_norm, params, False
-        self._live = LiveCoordinates.of(net, mask, params)
-        moving = {n: p for n, p in net.named_parameters() if n in self._live.shapes}
-        self._weights = self._live.join(moving)
-        self._placement = placement(moving, self._weights)
+        validation.check_types(self._net, mask, loss)
+        self._loss, self._batch_norm, self._reads_weights = loss, batch_norm, False
+        self._set_weights(tensors, mask, params)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             self._batches = materialize(batches, self.device)
-            self._frozen_state = frozen_state(net, self._live, mask)
-            self._written = possibly_written(net, batch_norm=batch_norm)
+            self._written = possibly_written(self._net, batch_norm=batch_norm)
             self._check_loss()
+
+    def _set_weights(
+        self, tensors: dict[str, Tensor], mask: Mask | None, params: str | None
+    ) -> None:
+        """Copy these weights and buffers, and choose the weights that move."""
+        if mask is not None:
+            mask.check(self._net)
+        self._mask, self._params = mask, params
+        like = tensors[next(iter(self._trainable.shapes))]
+        self._live = self._trainable.restrict(mask, params, like)
+        moving = {name: tensors[name] for name in self._live.shapes}
+        self._weights = self._live.join(moving)
+        self._placement = placement(moving, self._weights)
+        masked = mask or {}
+        self._unmasked = {n: t.detach().clone() for n, t in tensors.items() if n in masked}
+        self._frozen_state = {
+            n: t.detach().masked_fill(~masked[n].to(t.device), 0)
+            if n in masked
+            else t.detach().clone()
+            for n, t in tensors.items()
+            if n not in moving
+        }
+
+    def _tensors(self, *, masked: bool) -> dict[str, Tensor]:
+        """Return all weights and buffers by name; dead weights are 0 or as the net had them."""
+        tensors = self._state(self._weights_at(None), self._frozen_state)
+        tensors |= {} if masked else self._unmasked
+        return {name: tensors[name] for name in self._names}
 
     def __repr__(self) -> str:
         return f"Problem({type(self.net).__name__}, {self.samples:,} samples, {self.size:,} live)"
@@ -180,27 +218,43 @@ class Problem:
         Args:
             params: Let only these weights move, as in `Problem`.
             dense: Let the dead weights move too, from 0.
-            loss: Another loss.
+            loss: Another loss, which is checked on the data; nothing else is.
         """
+        dense = dense and self.mask is not None
         problem = self if loss is None else self.replace(loss=loss)
-        problem._weights, problem._frozen_state = self._weights, self._frozen_state
-        if dense and problem.mask:
-            net = copy.deepcopy(problem.net)
-            problem.mask.apply_(net)
-            problem = problem.replace(net=net, mask=None)
-        return problem if params is None else problem.replace(params=params)
+        if not dense and params is None:
+            return problem
+        view = copy.copy(problem)
+        vars(view).pop("digests", None)
+        tensors = self._tensors(masked=dense)
+        view._set_weights(tensors, None if dense else self.mask, params or self.params)
+        return view
 
     def replace(self, **changes: Any) -> Problem:
-        """Return a new Problem with some arguments changed; the weights are read from `net`."""
+        """Return a new Problem with some arguments changed.
+
+        Its weights and buffers are those of this one, or are read from `net` if that is among them.
+        """
         arguments: dict[str, Any] = {
-            "net": self.net,
             "batches": self.batches,
             "loss": self.loss,
             "mask": self.mask,
             "batch_norm": self.batch_norm,
             "params": self.params,
         }
-        return Problem(**(arguments | changes))
+        if "net" in changes:
+            return Problem(**(arguments | changes))
+        problem = object.__new__(Problem)
+        problem._net, problem._trainable, problem._names = self._net, self._trainable, self._names
+        problem._build(self._tensors(masked=False), **(arguments | changes))
+        return problem
+
+    @torch.no_grad()
+    def copy_weights_to(self, net: nn.Module) -> None:
+        """Copy the weights and buffers into a copy of the net, dead weights as 0."""
+        tensors = self._tensors(masked=True)
+        for name, t in [*net.named_parameters(), *net.named_buffers()]:
+            t.copy_(tensors[name])
 
     @cached_property
     def separable(self) -> bool:
@@ -382,23 +436,27 @@ class Problem:
             )
 
     def _find_weights_in_loss(self, outputs: Any, targets: Any) -> bool:
-        """Return whether the loss of these outputs depends on the weights in the net.
+        """Return whether the loss of these outputs depends on any weight in the net.
 
         Raises:
             ValueError: If it depends on the caller's own parameters, which never change.
         """
-        leaves = {n: w.detach().requires_grad_() for n, w in self.split(self.weights).items()}
+        parameters = dict(self.net.named_parameters())
+        weights, frozen = self.split(self.weights), self.frozen_state()
+        for tensors in (weights, frozen):
+            for name in tensors.keys() & parameters.keys():
+                tensors[name] = tensors[name].detach().requires_grad_()
         self._reads_weights = True
         with torch.enable_grad():
-            reached = leaves_of(self.reduce_loss(outputs, targets, leaves))
-        for name, p in self.net.named_parameters():
+            reached = leaves_of(self.reduce_loss(outputs, targets, weights, frozen=frozen))
+        for name, p in parameters.items():
             if id(p) in reached:
                 raise ValueError(
                     f"it holds the parameter '{name}' itself, which stays as it is; read the "
                     "weights from the net inside the loss: sum(p.square().sum() for p in "
                     "net.parameters())"
                 )
-        return any(id(leaf) in reached for leaf in leaves.values())
+        return any(id(t) in reached for t in (*weights.values(), *frozen.values()))
 
 
 class _Beside(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -66,12 +65,10 @@ def _setup(packed: bytes) -> None:
     plane, options = pickle.loads(packed)
     problem: Any = plane.problem
     if problem.device.type == "cuda":
-        net = copy.deepcopy(problem.net)
-        for name, weight in problem.split(problem.weights).items():
-            net.get_parameter(name).data.copy_(weight)
+        problem.copy_weights_to(problem.net)  # this process has a net of its own
         device = torch.device("cuda", torch.cuda.current_device())
         mask = problem.mask and problem.mask.to(device)
-        problem = problem.replace(net=net.to(device), mask=mask)
+        problem = problem.replace(net=problem.net.to(device), mask=mask)
         plane = replace(plane, problem=problem, directions=plane.directions.to(device))
     _evaluator = LossEvaluator(plane, **options)
 

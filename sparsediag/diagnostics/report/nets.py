@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ class Net:
         """Return the network whose mask is counted, with its mask or a full one."""
         if self.problem is None:
             return self.checkpoint
-        net = self.problem.view(dense=True).net  # dead weights are 0
+        net = copy.deepcopy(self.problem.net)
+        self.problem.copy_weights_to(net)
         shapes = {name: net.get_parameter(name).shape for name in prunable(net)}
         every = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
         if not (self.problem.mask or every):
