@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal
@@ -131,7 +131,7 @@ class Problem:
         moving = {name: tensors[name] for name in self._live.shapes}
         self._weights = self._live.join(moving)
         self._placement = placement(moving, self._weights)
-        masked = mask or {}
+        masked: Mapping[str, Tensor] = mask or {}
         self._unmasked = {n: t.detach().clone() for n, t in tensors.items() if n in masked}
         self._frozen_state = {
             n: t.detach().masked_fill(~masked[n].to(t.device), 0)
