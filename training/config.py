@@ -12,7 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from sparsediag import models
 from sparsediag.core.errors import ConfigError, unknown_name
+from sparsediag.core.fingerprint import describe_code, is_custom
+from sparsediag.data import datasets
 from training.compute import Compute
 from training.masks import METHODS, Method
 from training.masks.dense import Dense
@@ -178,7 +181,7 @@ class Run:
         needed = [*self.mask.before(), *([self.mask.origin(self.rewind)] if self.rewind else [])]
         for tweak in self.tweaks.values():
             needed += tweak.before()
-        return tuple({run.id: run for run in map(self.prerequisite, needed)}.values())
+        return tuple(dict.fromkeys(map(self.prerequisite, needed)))
 
     def rewound(self) -> tuple[Run, str]:
         """Return the run whose weights this one starts from, and the name of their file."""
@@ -190,7 +193,11 @@ class Run:
 
     def table(self) -> dict[str, Any]:
         """Return all fields as plain types; `Run.of(run.table()) == run`."""
-        method = next(name for name, kind in METHODS.items() if type(self.mask) is kind)
+        method = next((name for name, kind in METHODS.items() if type(self.mask) is kind), None)
+        if method is None:
+            raise ConfigError(
+                f"mask {type(self.mask).__name__} has no name; enter it in training.masks.METHODS"
+            )
         return asdict(self) | {"mask": {"method": method, **asdict(self.mask)}}
 
     @classmethod
@@ -274,12 +281,23 @@ class Run:
         """Return the run as TOML with every field, for `python -m training`."""
         return to_toml(self.table())
 
-    @cached_property
+    @property
     def id(self) -> str:
         """Name of the run: model, method, density, seed, and a hash of what is not the default.
 
-        A field that is added later, at its default, changes no id.
+        A field that is added later, at its default, changes no id. The hash also has what a run
+        file only names: the user's own code, and the content of an image folder or a mask file.
         """
+        method, options = self._identity
+        outside = {f"outside {key}": text for key, text in self._outside().items() if text}
+        text = json.dumps(options | outside, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        density = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
+        return f"{self.model.name}-{method}{density}-s{self.seed}-{digest}"
+
+    @cached_property
+    def _identity(self) -> tuple[str, dict[str, Any]]:
+        """The name of the method, and the options that differ from their defaults."""
         run = Run.of(self.table())  # 1 and 1.0, a list and a tuple are the same
         method = run.table()["mask"]["method"]
         mask_seed = None if run.mask_seed == run.seed else run.mask_seed
@@ -291,8 +309,29 @@ class Run:
             name: differences(asdict(tweak), asdict(type(tweak)()) | FIRST_DEFAULTS.get(name, {}))
             for name, tweak in run.tweaks.items()
         }
-        table = renamed(table, FIRST_KEYS, FIRST_VALUES)
-        text = json.dumps(table, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        density = "" if self.mask.density == 1 else f"-d{self.mask.density:.4g}"
-        return f"{self.model.name}-{method}{density}-s{self.seed}-{digest}"
+        return method, renamed(table, FIRST_KEYS, FIRST_VALUES)
+
+    @cached_property
+    def _masks(self) -> list[Method]:
+        """The pruning methods of this run and of those it depends on; the first two of a chain."""
+        masks, followed, runs = list[Method](), set[type](), [self]
+        while runs:
+            run = runs.pop()
+            masks.append(run.mask)
+            if type(run.mask) not in followed:
+                followed.add(type(run.mask))
+                runs += run.before()
+        return masks
+
+    def _outside(self) -> dict[str, str]:
+        """Return what the run file only names: the user's code, and digests of files."""
+        kinds = [*map(type, self._masks), *map(type, self.tweaks.values())]
+        own: list[Any] = [kind for kind in dict.fromkeys(kinds) if is_custom(kind)]
+        name = self.model.name
+        if name in models.MODELS and models.MODELS[name] is not models.BUILT_IN.get(name):
+            own.append(models.MODELS[name])
+        return {
+            "code": "".join(map(describe_code, own)),
+            "data": datasets.fingerprint_content(self.data),
+            "masks": "".join(mask.content() for mask in self._masks),
+        }

@@ -1,17 +1,30 @@
-"""Fingerprints that show whether two results have the same network, data and loss."""
+"""Fingerprints that show whether two results have the same network, data, loss and code."""
 
 from __future__ import annotations
 
+import builtins
+import dis
+import enum
 import hashlib
-from collections.abc import Iterable
-from functools import partial
-from types import CodeType
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache, cached_property, lru_cache, partial
+from inspect import unwrap
+from pathlib import Path, PurePath
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 SIMPLE = (int, float, str)
+PLAIN = (*SIMPLE, complex, bytes, range, slice, type(None), type(...), enum.Enum, PurePath)
+PLAIN_ARRAYS = (np.generic, torch.dtype, torch.device)
+OURS = {"sparsediag", "training", "figures"}
+File = tuple[str, int, int, int]  # path below a folder, and its `file_state`
+_first_seen: dict[int, tuple[Any, str]] = {}  # holds the containers, so that no id is used again
 
 
 def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
@@ -19,6 +32,21 @@ def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
     sha = hashlib.sha256(about.encode())
     for t in tensors:
         sha.update(t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Return size, time of modification and time of change: another content has another state."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@lru_cache(maxsize=16)
+def fingerprint_files(root: Path, files: tuple[File, ...]) -> str:
+    """Return the hex digest of the names and bytes of files below a folder."""
+    sha = hashlib.sha256()
+    for path, *_ in files:
+        sha.update(path.encode() + b"\0" + hashlib.sha256((root / path).read_bytes()).digest())
     return sha.hexdigest()
 
 
@@ -33,32 +61,140 @@ def describe_modules(net: nn.Module) -> str:
         sorted((k, v) for k, v in vars(m).items() if k != "training" and isinstance(v, SIMPLE))
         for m in custom
     ]
-    codes = {type(m).__qualname__: describe_callable(type(m).forward.__code__) for m in custom}
+    kinds = {type(m).__qualname__: type(m) for m in custom}
+    codes = {
+        name: describe_code(kind if is_custom(kind) else kind.forward.__code__)
+        for name, kind in kinds.items()
+    }
     return str([codes, options]) if custom else "[]"
 
 
-def describe_callable(loss: Any) -> str:
-    """Return the code and options of a function or module as text, the same in every process.
+def is_custom(thing: type | FunctionType | ModuleType) -> bool:
+    """Return whether code is the user's: not of this package, of Python or of an installed one.
+
+    >>> is_custom(nn.Linear), is_custom(fingerprint)
+    (False, False)
+    """
+    names = thing.__globals__ if isinstance(thing, FunctionType) else vars(thing)
+    module = names.get("__module__" if isinstance(thing, type) else "__name__")
+    if module in (None, "builtins"):  # of a text that was executed
+        return vars(builtins).get(thing.__name__) is not thing
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    top, installed = module.partition(".")[0], {"site-packages", "dist-packages"}
+    return not (top in OURS or top in sys.stdlib_module_names or installed & {*Path(file).parts})
+
+
+def describe_code(thing: Any) -> str:
+    """Return the code and options of a function, class or module as text.
+
+    It is the same in every process, for one version of Python. Code of the user is followed to its
+    base classes, and to the functions and constants that it names. Variables that it assigns itself
+    are left out; lists and dicts are described as they were when they were first seen.
 
     >>> plain, smooth = nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)
-    >>> describe_callable(plain) == describe_callable(smooth)
+    >>> describe_code(plain) == describe_code(smooth)
     False
     """
-    if isinstance(loss, partial):
-        options = [describe_callable(value) for _, value in sorted(loss.keywords.items())]
-        return (
-            f"{describe_callable(loss.func)} {[describe_callable(a) for a in loss.args]} {options}"
-        )
-    if isinstance(loss, CodeType):
-        constants = [describe_callable(c) for c in loss.co_consts]
-        return f"{loss.co_code.hex()} {loss.co_names} {constants}"
-    if code := getattr(loss, "__code__", None):
-        held = [describe_callable(cell.cell_contents) for cell in loss.__closure__ or ()]
-        return f"{loss.__qualname__} {describe_callable(code)} {loss.__defaults__} {held}"
-    if isinstance(loss, Tensor):
-        return fingerprint(str(tuple(loss.shape)), [loss])
-    if isinstance(loss, nn.Module):
-        plain = sorted((k, v) for k, v in vars(loss).items() if isinstance(v, SIMPLE))
-        return f"{loss} {plain} {fingerprint('', loss.state_dict().values())}"
-    plain_types = (int, float, str, bytes, tuple, type(None))
-    return repr(loss) if isinstance(loss, plain_types) else type(loss).__qualname__
+    return _describe(thing, {})
+
+
+def _describe(thing: Any, seen: dict[int, Any]) -> str:
+    """Describe a thing and, once each, all that it refers to."""
+    if isinstance(thing, (*PLAIN, *PLAIN_ARRAYS)):
+        return repr(thing)
+    if isinstance(thing, Tensor):
+        return fingerprint(str(tuple(thing.shape)), [] if thing.is_meta else [thing])
+    if isinstance(thing, np.ndarray):
+        return fingerprint(f"{thing.dtype} {thing.shape} {thing.tobytes().hex()}", [])
+    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    if id(thing) in seen and not isinstance(thing, tuple):
+        return name
+    outermost, seen[id(thing)] = not seen, thing
+    parts = [_describe(part, seen) for part in _parts(thing, outermost)]
+    if isinstance(thing, set | frozenset):
+        parts.sort()
+    text = f"{name}({', '.join(parts)})"  # quotes within quotes would double at every level
+    if isinstance(thing, list | dict | set):
+        text = _first_seen.setdefault(id(thing), (thing, text))[1]
+    return text
+
+
+def _parts(thing: Any, outermost: bool) -> Iterator[Any]:
+    """Yield what a thing consists of and refers to; only the outermost one may be a library's."""
+    values = getattr(thing, "__dict__", {})
+    if isinstance(thing, CodeType):
+        yield from (thing.co_code, thing.co_names, thing.co_consts)
+    elif isinstance(thing, dict):
+        yield from thing.items()
+    elif isinstance(thing, list | tuple | set | frozenset):
+        yield from thing
+    elif isinstance(thing, ModuleType):
+        yield thing.__name__ if not is_custom(thing) else ""
+    elif isinstance(thing, partial):
+        yield from (thing.func, thing.args, *sorted(thing.keywords.items()))
+    elif isinstance(thing, MethodType | staticmethod | classmethod):
+        yield from (thing.__func__, getattr(thing, "__self__", None))
+    elif isinstance(thing, property | cached_property):
+        yield from (getattr(thing, "fget", None), getattr(thing, "func", None))
+    elif isinstance(thing, FunctionType):
+        yield from (thing.__module__ if not is_custom(thing) else "", values.get("__wrapped__"))
+        if outermost or is_custom(thing):
+            yield from (thing.__code__, thing.__defaults__, thing.__kwdefaults__)
+        if is_custom(thing):
+            yield from _outer_variables(thing)
+    elif isinstance(thing, type):
+        if is_custom(thing):
+            yield from (*thing.__bases__, *_class_variables(thing))
+        else:
+            yield thing.__module__
+    elif isinstance(thing, nn.Module):
+        yield from (str(thing), *dict.fromkeys(map(type, thing.modules())))
+        yield from (fingerprint("", thing.state_dict().values()), *_plain(values))
+    elif is_custom(type(thing)):
+        yield from (type(thing), *_plain(values))
+    else:
+        yield values.get("__wrapped__")  # of a cached function
+
+
+def _plain(values: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted((k, v) for k, v in values.items() if isinstance(v, PLAIN))
+
+
+def _outer_variables(function: FunctionType) -> Iterator[Any]:
+    """Yield what a function reads from outside: names and values."""
+    code, outside = function.__code__, dict[str, Any]()
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not assigned yet
+            outside[name] = cell.cell_contents
+    read = sorted(_names(code))
+    outside |= {name: function.__globals__[name] for name in read if name in function.__globals__}
+    for name, value in _options(outside, _names(code, "STORE_GLOBAL", "STORE_DEREF")):
+        inside = vars(value) if isinstance(value, ModuleType) and is_custom(value) else {}
+        yield name, value, *((n, inside[n]) for n in read if n in inside)
+
+
+def _class_variables(kind: type) -> Iterator[Any]:
+    """Yield methods and constants of a class: names and values."""
+    bodies = [getattr(v, "fget", getattr(v, "__func__", v)) for v in vars(kind).values()]
+    methods = [
+        unwrap(m) for m in bodies if isinstance(m, FunctionType) and m.__name__ != "__init__"
+    ]
+    assigned = frozenset[str]().union(*(_names(m.__code__, "STORE_ATTR") for m in methods))
+    for name, value in _options(dict(sorted(vars(kind).items())), assigned):
+        code = isinstance(value, FunctionType | staticmethod | classmethod | property)
+        if code or not name.startswith(("__", "_abc_")):
+            yield name, value
+
+
+def _options(values: dict[str, Any], assigned: frozenset[str]) -> list[tuple[str, Any]]:
+    """Return the values without counters and the like, which the code assigns itself."""
+    return [(k, v) for k, v in values.items() if not (k in assigned and isinstance(v, PLAIN))]
+
+
+@cache
+def _names(code: CodeType, *operations: str) -> frozenset[str]:
+    """Return the names of globals and attributes in code, or of variables that it assigns."""
+    steps = dis.get_instructions(code) if operations else ()
+    names = [step.argval for step in steps if step.opname in operations]
+    inner = [_names(c, *operations) for c in code.co_consts if isinstance(c, CodeType)]
+    return frozenset(names if operations else code.co_names).union(*inner)

@@ -39,7 +39,7 @@ from sparsediag.core.coordinates import (
 )
 from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.evaluation import deterministic_eval
-from sparsediag.core.fingerprint import describe_callable, describe_modules, fingerprint
+from sparsediag.core.fingerprint import describe_code, describe_modules, fingerprint
 from sparsediag.core.losses import default_loss, leaves_of
 from sparsediag.core.mask import Mask
 from sparsediag.core.twice_differentiable import twice_differentiable
@@ -273,7 +273,7 @@ class Problem:
             "buffers": fingerprint("", self._frozen_state.values()),
             "mask": self.mask.digest if self.mask else "dense",
             "data": fingerprint("", tensors_in(self.batches)),
-            "loss": fingerprint(describe_callable(self.loss), []),
+            "loss": fingerprint(describe_code(self.loss), []),
         }
 
     @property

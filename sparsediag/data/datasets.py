@@ -16,11 +16,12 @@ from torch import Tensor
 
 from sparsediag.core.device import with_index
 from sparsediag.core.errors import unknown_name
+from sparsediag.core.fingerprint import File, describe_code
 from sparsediag.data.images import (
-    File,
     Images,
     Pair,
     class_folders,
+    content,
     hold_out,
     home,
     list_images,
@@ -131,18 +132,43 @@ def load(name: str, *, device: torch.device | str = "cpu") -> Data:
     >>> len(load("digits").train)
     1170
     """
-    own = name.startswith("folder:")
-    if not own and name not in DATASETS:
+    root, source = _folder(name), DATASETS.get(name)
+    if not (root or source):
         raise ValueError(
             f"{unknown_name('data set', name, DATASETS)} Your own images: folder:PATH."
         )
-    root = Path(name.removeprefix("folder:")).expanduser() if own else home()
-    return _load(name, with_index(device), root, list_images(root) if own else ())
+    files = list_images(root) if root else ()
+    return _load(name, with_index(device), root or home(), files, source)
+
+
+def fingerprint_content(name: str) -> str:
+    """A digest of what is behind a name: an image folder's files, a set that was added; or "".
+
+    Args:
+        name: As `load` takes it. The built-in sets, which do not change, and folders that are
+            missing have none.
+    """
+    root, source = _folder(name), DATASETS.get(name)
+    if root:
+        return content(root) if root.is_dir() else ""
+    return "" if source is BUILT_IN.get(name) else describe_code(source)
+
+
+def _folder(name: str) -> Path | None:
+    """The folder in `folder:PATH`."""
+    path = name.removeprefix("folder:")
+    return None if path == name else Path(path).expanduser()
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, device: torch.device, root: Path, files: tuple[File, ...]) -> Data:
-    source = DATASETS.get(name) or Source(partial(class_folders, files), 0, (), "images")
+def _load(
+    name: str,
+    device: torch.device,
+    root: Path,
+    files: tuple[File, ...],
+    source: Source | None,
+) -> Data:
+    source = source or Source(partial(class_folders, files), 0, (), "images")
     # some torchvisions report downloads on stdout; numpy 2.4.0 to 2.4.4 warns of CIFAR's pickles
     with redirect_stdout(sys.stderr), warnings.catch_warnings(action="ignore"):
         try:
@@ -200,3 +226,4 @@ DATASETS: dict[str, Source] = {
     "cifar100": Source(partial(_vision, "CIFAR100"), 100, CIFAR, "cifar-100-python.tar.gz"),
     "tinyimagenet": Source(tinyimagenet, 200, TINY, "tiny-imagenet-200.zip"),
 }
+BUILT_IN = DATASETS.copy()

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from sparsediag.core.atomic import atomic_write
+from sparsediag.core.fingerprint import File, file_state, fingerprint_files
 
 SPLIT_SEED = 0  # one split for all runs, whatever a run's own seed
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 LAYOUT = f"train/<class>/* and test/<class>/*, or <class>/* ({', '.join(SUFFIXES)})"
-File = tuple[str, int, int]  # path below the root, bytes, time of change in ns
 Pair = tuple["Images", "Images"]  # for training and validation, for testing
 
 
@@ -89,8 +89,18 @@ def list_images(root: Path) -> tuple[File, ...]:
     if not root.is_dir():
         raise FileNotFoundError(f"'{root}' is not a folder; need one with {LAYOUT}.")
     paths = sorted(glob("**/*.*", root_dir=root, recursive=True))  # without hidden files
-    stats = ((p, os.stat(root / p)) for p in paths if p.lower().endswith(SUFFIXES))
-    return tuple((Path(p).as_posix(), stat.st_size, stat.st_mtime_ns) for p, stat in stats)
+    images = (Path(p) for p in paths if p.lower().endswith(SUFFIXES))
+    return tuple((p.as_posix(), *file_state(root / p)) for p in images)
+
+
+def content(root: Path) -> str:
+    """Digest of the names and bytes of all image files, kept in `home()` until a file changes."""
+    root, files = root.resolve(), list_images(root)
+    cache = home() / "contents" / hashlib.sha256(repr((root, files)).encode()).hexdigest()
+    if not cache.is_file():
+        with atomic_write(cache) as draft:
+            draft.write_text(fingerprint_files(root, files))
+    return cache.read_text()
 
 
 def _read(root: Path, found: list[tuple[bool, str, File]]) -> Pair:

@@ -31,6 +31,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     **mobilenet.NETS,
     **mlp.NETS,
 }
+BUILT_IN = MODELS.copy()
 
 
 def build(name: str, **options: Any) -> nn.Module:

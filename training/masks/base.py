@@ -46,6 +46,10 @@ class Method(ABC):
         """Return the run that the weights are rewound to; `rewind` = 1 is its end."""
         return Prerequisite()
 
+    def content(self) -> str:
+        """Return a digest of the files that the mask depends on; it enters the id of the run."""
+        return ""
+
     @abstractmethod
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask | None:
         """Return the mask of the first step, or None for a dense network.
