@@ -133,9 +133,11 @@ def activations(
     """Measure the shares of zero and small activations and of dead channels, module by module.
 
     By default the modules are the residual blocks or layers of a built-in network, after the
-    addition. In any other network they are its activations, layers or functions such as `F.relu`
-    (under the name of the module that calls them), and its recurrent layers. All calls of a module
-    count.
+    addition. In any other network they are its activations and its recurrent layers. Activations
+    are layers, or functions under the name of the module that calls them: those named as such
+    (`F.relu`), nonlinear functions of each element (`clamp`, `maximum`, `abs`), selections by a
+    condition on the signal (`where(x > 0, x, 0)`), and products of two signals (gates). All calls
+    of a module count, and of several outputs the first.
 
     Args:
         problem: The network and the samples; class labels give shares for each class too.
@@ -205,8 +207,9 @@ def _count_batch(
     has_rows = per_sample(problem.net, num_samples(batch))
     with unit_axis(problem.net) as axis:
 
-        def add(name: str, output: Tensor, _call: int) -> None:
-            counts[name].add(output, labels, per_sample=has_rows(output), axis=axis(output))
+        def add(name: str, outputs: list[Tensor], _call: int) -> None:
+            a = outputs[0]
+            counts[name].add(a, labels, per_sample=has_rows(a), axis=axis(a))
 
         with observe(problem.net, names, add, functions=functions):
             problem.forward(problem.split(problem.weights), x)

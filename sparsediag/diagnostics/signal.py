@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import grad
 
 from sparsediag.core.batches import Batch, num_samples
@@ -26,7 +26,7 @@ from sparsediag.diagnostics.layers.hooks import (
     observe,
     weight_layers,
 )
-from sparsediag.diagnostics.layers.signal_moments import SignalMoments
+from sparsediag.diagnostics.layers.signal_moments import SignalMoments, pooled_moments
 from sparsediag.diagnostics.layers.unit_axis import per_sample
 from sparsediag.diagnostics.result import Result, source, table_rows
 from sparsediag.diagnostics.traits import History, InReport, Traits, diagnostic
@@ -34,6 +34,7 @@ from sparsediag.diagnostics.traits import History, InReport, Traits, diagnostic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Moments = dict[str, dict[int, SignalMoments]]  # by module, and by output if it has several
 ALIKE = 0.99  # mean cosine above which samples can hardly be told apart
 
 
@@ -149,7 +150,8 @@ def signal(
 
     By default the modules are the residual blocks or layers of a built-in network. In any other
     network they are its activation and recurrent layers or, if none of them is called, its
-    convolutions and linear layers. All calls of a module count.
+    convolutions and linear layers. All calls of a module count, and of several outputs, such as
+    those and the states of a recurrent layer, all that the loss depends on.
 
     Args:
         problem: The network, the samples and the loss.
@@ -175,7 +177,7 @@ def signal(
         moments = _measure(problem, match_modules(problem.net, modules), progress)
     if not moments:
         raise ValueError("no module has a floating-point output; name modules in use: modules='*'")
-    rms, cosine, gradient = np.array([m.moments for m in moments.values()]).T
+    rms, cosine, gradient = np.array([pooled_moments(list(m.values())) for m in moments.values()]).T
     with np.errstate(divide="ignore", invalid="ignore"):
         gains, gradient_gains = rms[1:] / rms[:-1], gradient[:-1] / gradient[1:]
     return Signal(
@@ -192,9 +194,9 @@ def signal(
 
 def _measure(
     problem: Problem, names: list[str], progress: Callable[[int, int], None] | None
-) -> dict[str, SignalMoments]:
+) -> Moments:
     """Return the moments of the modules that are called, in the order of their first calls."""
-    moments = defaultdict[str, SignalMoments](SignalMoments)
+    moments: Moments = defaultdict(lambda: defaultdict(SignalMoments))
     with problem.evaluation_mode(), torch.enable_grad():
         for batch in track(list(problem.batches) if names else [], progress):
             _add_batch(moments, problem, batch, names)
@@ -203,16 +205,19 @@ def _measure(
     return moments
 
 
-def _add_batch(
-    moments: dict[str, SignalMoments], problem: Problem, batch: Batch, names: list[str]
-) -> None:
+def _add_batch(moments: Moments, problem: Problem, batch: Batch, names: list[str]) -> None:
     """Add the outputs of a batch and the gradients at them, down to frozen weights too."""
     x, y = batch
     samples = num_samples(batch)
     has_rows = per_sample(problem.net, samples)
 
-    def add(name: str, output: Tensor, call: int) -> None:
-        moments[name].add(output, call, samples, per_sample=has_rows(output))
+    def add(name: str, outputs: list[Tensor], call: int) -> None:
+        recurrent = isinstance(problem.net.get_submodule(name), nn.RNNBase)
+        for i, output in enumerate(outputs):
+            axis = 0 if has_rows(output) else None
+            if i and output.dim() == 3 and output.shape[1] == samples:  # states by layer
+                axis = 1 if recurrent else None
+            moments[name][i].add(output, call, samples, axis)
 
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
     parameters = dict(problem.net.named_parameters())

@@ -10,16 +10,14 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from sparsediag.core.batches import tensors_in
+from sparsediag.core.batches import tensors_in, tree_map
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.prunable import is_linear
+from sparsediag.diagnostics.layers.functions import FunctionObserver, names_activation
 
-Observer = Callable[[str, Tensor, int], None]  # module, its output, number of the call from 0
+Observer = Callable[[str, list[Tensor], int], None]  # module, its outputs, number of the call
 
-# parts of the names of activations, whoever wrote them: nn.GELU, NewGELUActivation, Swish, F.relu
-ACTIVATIONS = ("elu", "silu", "swish", "mish", "tanh", "sigmoid", "softplus", "glu")
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)  # their activations are inside
 
 
@@ -57,7 +55,7 @@ def default_modules(net: nn.Module) -> dict[str, bool]:
         name: False
         for name, m in modules.items()
         if not any(m.children())
-        and (isinstance(m, RECURRENT) or _is_activation(type(m).__name__.lower()))
+        and (isinstance(m, RECURRENT) or names_activation(type(m).__name__.lower()))
     }
 
 
@@ -74,78 +72,50 @@ def weight_layers(net: nn.Module) -> list[str]:
 def observe(
     net: nn.Module, names: Iterable[str], observer: Observer, *, functions: bool = False
 ) -> Iterator[None]:
-    """Call `observer(name, output, call)` for every output of the modules inside the block.
+    """Call `observer(name, outputs, call)` for every call of the modules inside the block.
 
-    Of an output that is a tuple or a dict it gets the first floating-point tensor.
+    The outputs are all floating-point tensors in what a module returns. If there are several, as of
+    a recurrent module, the network goes on with views of them, so that the gradient at each is that
+    of its use outside of the module.
 
     Args:
         net: The network; the hooks are removed at the end of the block.
         names: Names of the modules.
-        observer: Function of a name, a tensor and the number of the module's call, from 0.
-        functions: Also observe activations that are functions (F.relu, torch.tanh), under the name
-            of the module that calls them: "layer1.0.relu".
+        observer: Function of a name, tensors and the number of the module's call, from 0.
+        functions: Also observe activations that are functions, see `FunctionObserver`, under the
+            name of the module that calls them: "layer1.0.relu".
     """
     names, calls = list(names), Counter[str]()
 
-    def report(name: str, output: Any) -> None:
-        if (tensor := _first_tensor(output)) is not None:
-            observer(name, tensor, calls[name])
+    def report(name: str, output: Any) -> Any:
+        outputs = _outputs(output)
+        if len(outputs) > 1:
+            views = {id(t): t.view_as(t) for t in outputs}
+            output = tree_map(output, lambda t: views.get(id(t), t))
+            outputs = _outputs(output)
+        if outputs:
+            observer(name, outputs, calls[name])
             calls[name] += 1
+        return output
 
-    def hook(name: str, _module: nn.Module, _args: Any, output: Any) -> None:
-        report(name, output)
+    def hook(name: str, _module: nn.Module, _args: Any, output: Any) -> Any:
+        return report(name, output)
 
     with ExitStack() as stack:
         for name in names:
             module = net.get_submodule(name)
             stack.enter_context(module.register_forward_hook(partial(hook, name)))
         if functions:
-            running = _track_running(net, stack)
-            stack.enter_context(_FunctionObserver(running, set(names), report))
+            stack.enter_context(FunctionObserver(net, set(names), report, stack))
         yield
 
 
-class _FunctionObserver(TorchFunctionMode):
-    """Report activations called as functions, except inside modules that are observed anyway."""
+def _outputs(output: Any) -> list[Tensor]:
+    """Return the floating-point tensors with entries in a module's output, each once.
 
-    def __init__(
-        self, running: list[str], observed: set[str], report: Callable[[str, Any], None]
-    ) -> None:
-        super().__init__()
-        self.running, self.observed, self.report = running, observed, report
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        output = function(*args, **(kwargs or {}))
-        name = getattr(function, "__name__", "").strip("_")
-        caller = self.running[-1] if self.running else ""
-        if _is_activation(name) and caller not in self.observed:
-            self.report(f"{caller}.{name}".lstrip("."), output)
-        return output
-
-
-def _track_running(net: nn.Module, stack: ExitStack) -> list[str]:
-    """Return a list that holds the names of the running modules, the innermost last."""
-    running: list[str] = []
-
-    def enter(name: str, *_: Any) -> None:
-        running.append(name)
-
-    def leave(*_: Any) -> None:
-        running.pop()
-
-    for name, module in net.named_modules():
-        stack.enter_context(module.register_forward_pre_hook(partial(enter, name)))
-        stack.enter_context(module.register_forward_hook(leave))
-    return running
-
-
-def _is_activation(name: str) -> bool:
-    return any(part in name for part in ACTIVATIONS)
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    """Return the first floating-point tensor with entries in a module's output."""
-    candidates = tensors_in(output) or tensors_in(list(getattr(output, "__dict__", {}).values()))
-    return next((t for t in candidates if t.is_floating_point() and t.dim() and t.numel()), None)
+    Of an object whose parts torch does not know, it is the first one.
+    """
+    known = tensors_in(output)
+    found = known or tensors_in(list(getattr(output, "__dict__", {}).values()))
+    floats = {id(t): t for t in found if t.is_floating_point() and t.dim() and t.numel()}
+    return list(floats.values()) if known else list(floats.values())[:1]

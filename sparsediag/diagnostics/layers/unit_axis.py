@@ -60,8 +60,8 @@ def unit_axis(net: nn.Module) -> Iterator[Callable[[Tensor], int | None]]:
     has_signals = any(isinstance(m, nn.Conv1d | nn.ConvTranspose1d) for m in net.modules())
     last: dict[str, tuple[int, torch.Size]] = {}
 
-    def remember(name: str, output: Tensor, _call: int) -> None:
-        last["layer"] = layers[name] % output.dim(), output.shape
+    def remember(name: str, outputs: list[Tensor], _call: int) -> None:
+        last["layer"] = layers[name] % outputs[0].dim(), outputs[0].shape
 
     def axis(output: Tensor) -> int | None:
         if output.dim() < 3:
