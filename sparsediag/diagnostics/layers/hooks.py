@@ -1,4 +1,4 @@
-"""Hooks that observe the outputs of modules and leave them unchanged."""
+"""Hooks that observe the outputs of modules and leave their values unchanged."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import cases
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsediag import Activations, Problem, activations, models
@@ -228,7 +229,7 @@ def test_a_network_without_activations(net: nn.Module) -> None:
 def test_functions_count_as_modules_do(inplace: bool) -> None:
     torch.manual_seed(0)
     called = cases.Net(
-        lambda net, x: net.b(nn.functional.relu(net.a(x), inplace=inplace)).tanh().relu_(),
+        lambda net, x: net.b(F.relu(net.a(x), inplace=inplace)).tanh().relu_(),
         a=nn.Linear(2, 4),
         b=nn.Linear(4, 4),
     )
@@ -246,10 +247,113 @@ def test_functions_count_as_modules_do(inplace: bool) -> None:
 @pytest.mark.parametrize("name", ["Sigmoid", "Softplus", "GLU", "Hardsigmoid"])
 def test_gates_count(name: str) -> None:
     x, narrow = torch.randn(5, 2), cases.Net(lambda _, x: x[:, :2])
-    function = getattr(nn.functional, name.lower())
+    function = getattr(F, name.lower())
     called = cases.Net(lambda _, x: function(x)[:, :2])
     assert of(nn.Sequential(nn.Linear(2, 4), getattr(nn, name)(), narrow), x).names == ["1"]
     assert of(nn.Sequential(nn.Linear(2, 4), called), x).names == [f"1.{name.lower()}"]
+
+
+def zero_below(h: Tensor) -> Tensor:
+    h = h.clone()
+    h[h < 0] = 0
+    return h
+
+
+def swiglu(h: Tensor) -> Tensor:
+    gate, value = h.chunk(2, dim=1)
+    return F.silu(gate) * value
+
+
+class Twice(torch.autograd.Function):
+    """A function that torch cannot look into."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return 2 * gradients[0]
+
+
+ROW = torch.tensor([[-2.0, 0.5, -1, 3]])  # under ReLU two of four are 0, and the rms is RELU
+RELU = ((0.5**2 + 3**2) / 4) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda h: torch.clamp(h, min=0), {"clamp": (0.5, RELU)}),
+        (lambda h: h.clamp_(0), {"clamp": (0.5, RELU)}),
+        (lambda h: h.clip(0, 6), {"clip": (0.5, RELU)}),
+        (lambda h: torch.maximum(h, torch.zeros(4)), {"maximum": (0.5, RELU)}),
+        (lambda h: torch.max(torch.zeros_like(h), h), {"max": (0.5, RELU)}),
+        (lambda h: -torch.minimum(-h, torch.zeros(())), {"minimum": (0.5, RELU)}),
+        (lambda h: torch.where(h > 0, h, 0.0), {"where": (0.5, RELU)}),
+        (lambda h: h.where(h > 0, torch.zeros(())), {"where": (0.5, RELU)}),
+        (lambda h: h.masked_fill(h < 0, 0), {"masked_fill": (0.5, RELU)}),
+        (zero_below, {"setitem": (0.5, RELU)}),
+        (lambda h: F.threshold(h, 0, 0), {"threshold": (0.5, RELU)}),
+        (nn.Threshold(0, 0), {"": (0.5, RELU)}),
+        (lambda h: h * (h > 0), {"mul": (0.5, RELU)}),
+        (lambda h: h.mul_((h > 0).float()), {"mul": (0.5, RELU)}),
+        (lambda h: (h + h.abs()) / 2, {"abs": (0, (14.25 / 4) ** 0.5)}),
+        (lambda h: F.hardshrink(h, 0.5), {"hardshrink": (0.25, (14 / 4) ** 0.5)}),
+        (nn.Softshrink(0.5), {"": (0.25, ((1.5**2 + 0.5**2 + 2.5**2) / 4) ** 0.5)}),
+        (F.hardtanh, {"hardtanh": (0, (3.25 / 4) ** 0.5)}),
+        (F.relu6, {"relu6": (0.5, RELU)}),
+        (lambda h: h.round() ** 2, {"round": (0.25, None), "pow": (0.25, (98 / 4) ** 0.5)}),
+        (torch.sin, {"sin": (0, float(ROW.sin().square().mean() ** 0.5))}),
+        (lambda h: h / (1 + h.abs()), {"abs": (0, None), "div": (0, None)}),
+        (
+            lambda h: h * torch.sigmoid(h),
+            {"sigmoid": (0, None), "mul": (0, float(F.silu(ROW).square().mean() ** 0.5))},
+        ),
+        (swiglu, {"silu": (0, None), "mul": (0, None)}),
+        (lambda h: Twice.apply(h).clamp(min=0), {"clamp": (0.5, 2 * RELU)}),
+    ],
+)
+def test_activations_written_in_other_ways(function: Any, expected: dict[str, Any]) -> None:
+    act = function if isinstance(function, nn.Module) else cases.Net(lambda _, h: function(h))
+    a = of(through(act), ROW)
+    assert a.names == [f"act.{name}".rstrip(".") for name in expected]
+    for zeros, rms, (share, size) in zip(a.zeros, a.rms, expected.values(), strict=True):
+        assert zeros == share
+        assert size is None or rms == pytest.approx(size)
+
+
+class RmsNorm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+class Tokens(nn.Module):
+    """Attention to tokens that are not padding, with positions, temperatures and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.norm, self.scale = (
+            nn.Embedding(5, 4),
+            RmsNorm(),
+            nn.Parameter(torch.ones(4)),
+        )
+        self.register_buffer("causal", torch.ones(3, 3, dtype=torch.bool).tril())
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        angles = torch.arange(3.0)[:, None] * torch.ones(4)
+        h = self.norm(self.embedding(ids)) * self.scale * F.softplus(self.scale)
+        h = h * angles.cos() + F.dropout(h, training=self.training) * angles.sin()
+        scores = torch.where(self.causal, h @ h.mT / 2, -torch.inf)
+        padding = (1 - mask.float()).bool()[:, None]
+        weights = scores.masked_fill(mask[:, None] == 0, -9).masked_fill(padding, -9).softmax(-1)
+        h = (weights @ h) / h.norm(dim=-1, keepdim=True)
+        return (torch.maximum(h, torch.zeros(())) * mask[..., None]).mean(1)
+
+
+def test_masks_positions_temperatures_norms_and_softmax_are_no_activations() -> None:
+    ids, mask = torch.randint(5, (2, 3)), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    a = activations(Problem(Tokens(), [((ids, mask), torch.tensor([0, 1]))]))
+    assert a.names == ["maximum"]
 
 
 # modules by name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 import cases
 import numpy as np
@@ -195,6 +196,79 @@ def test_outputs_without_a_row_for_each_sample_have_no_cosine() -> None:
     assert np.isnan(s.cosine[0])
     assert s.rms[0] > 0
     assert s.gradient[0] > 0
+
+
+class Several(nn.Module):
+    """Returns 6 x and what that is computed from, 3 x, in a nesting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.three = linear(3 * torch.eye(4))[0]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        part = self.three(x)
+        return 2 * part, {"part": part, "ids": torch.arange(4)}
+
+
+@pytest.mark.parametrize(
+    ("use", "squares", "numbers"),
+    [
+        (lambda outputs: outputs[0], 36, 24),
+        (lambda outputs: outputs[1]["part"], 9, 24),
+        (lambda outputs: torch.cat([outputs[0], outputs[1]["part"]], dim=1), 45, 48),
+    ],
+)
+def test_of_several_outputs_those_count_that_the_loss_depends_on(
+    use: Any, squares: float, numbers: int
+) -> None:
+    x = inputs()
+    s = of(cases.Net(lambda net, x: use(net.layer(x)), layer=Several()), x, modules="layer")
+    size = (squares * float(x.square().sum()) / numbers) ** 0.5
+    assert (s.rms[0], s.gradient[0]) == pytest.approx((size, size))
+    assert s.cosine[0] == pytest.approx(mean_cosine(x))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("samples", [2, 5])  # as many as layers, or more
+def test_a_recurrent_layer_of_which_the_last_state_is_used(
+    kind: type[nn.RNNBase], samples: int
+) -> None:
+    torch.manual_seed(0)
+    layer = kind(3, 4, num_layers=2, batch_first=True).double()
+    x = torch.randn(samples, 6, 3).double()
+    state = layer(x)[1]
+    h = (state[0] if kind is nn.LSTM else state).detach()
+
+    def run(net: cases.Net, x: Tensor) -> Tensor:
+        state = net.layer(x)[1]
+        return (state[0] if kind is nn.LSTM else state).transpose(0, 1)
+
+    s = of(cases.Net(run, layer=layer).double(), x, modules=None)
+    size = float(h.square().mean().sqrt())
+    assert s.names == ["layer"]
+    assert (s.rms[0], s.gradient[0]) == pytest.approx((size, size))
+    assert s.cosine[0] == pytest.approx(mean_cosine(h.transpose(0, 1)))
+
+
+def test_a_cell_passes_both_its_states_on() -> None:
+    torch.manual_seed(0)
+    cell, x = nn.LSTMCell(4, 3).double(), inputs()
+    states = torch.cat(cell(x), dim=1).detach()
+    s = of(cases.Net(lambda net, x: torch.cat(net.cell(x), dim=1), cell=cell), x, modules="cell")
+    size = float(states.square().mean().sqrt())
+    assert (s.rms[0], s.gradient[0]) == pytest.approx((size, size))
+
+
+def test_packed_sequences() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.GRU(4, 3, batch_first=True).double(), inputs()[:, None]
+    net = cases.Net(
+        lambda net, x: net.layer(nn.utils.rnn.pack_padded_sequence(x, [1] * 6, True))[0].data,
+        layer=layer,
+    )
+    size = float(layer(x)[0].detach().square().mean().sqrt())
+    s = of(net, x, modules="layer")
+    assert (s.rms[0], s.gradient[0]) == pytest.approx((size, size))
 
 
 # the modules
