@@ -135,6 +135,25 @@ def refused(place: Path, capsys: Captured, words: list[str], message: str) -> No
 # what works
 
 
+@pytest.mark.parametrize(
+    ("words", "images", "said"),
+    [
+        ("--images 70", 70, ""),
+        ("--images 70 --count 5", 5, "the first 5 of 70 images: for more, raise count"),
+        ("", 64, "the first 64 of 1000 images: for more, raise count"),
+        ("--images 5000 --count 5", 5, "1170 samples: fewer than the 5000 that were asked for"),
+    ],
+)
+def test_inputscape_takes_as_many_images_as_asked_or_says_so(
+    words: str, images: int, said: str, place: Path, capsys: Captured
+) -> None:
+    assert main(["inputscape", "small.pt", "--points", "2", *words.split()]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert bool(re.search("raise count|fewer than", out)) == bool(said)
+    assert Result.load("small-inputscape.npz").centre.shape == (images,)
+
+
 @every_diagnostic
 @pytest.mark.parametrize("file", ["small", "conv"])
 def test_a_diagnostic_writes_its_result_and_prints_a_table(

@@ -16,6 +16,7 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import select_device
 from sparsediag.core.evaluation import deterministic_cudnn
+from sparsediag.core.progress import track
 from sparsediag.data import datasets
 from training.captured import CapturedStep
 from training.config import Run
@@ -30,7 +31,7 @@ from training.metrics import (
     sparsity_metrics,
 )
 from training.optim import epoch_at
-from training.setup import finished, load_partial, start
+from training.setup import Progress, finished, load_partial, start
 from training.step import Step
 from training.tweaks import Objective, cross_entropy
 
@@ -47,6 +48,7 @@ def fit(
     out: Path = Path("out"),
     device: str = "auto",
     on_epoch: Callable[[Row], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train, and return the path of the checkpoint with the best validation accuracy.
 
@@ -61,6 +63,8 @@ def fit(
         out: Output folder.
         device: auto, cpu, cuda or cuda:N.
         on_epoch: Called after every epoch with its row of the history and its costs.
+        progress: Called as `progress(part, done, all)` after every step of a part of the training:
+            of "epoch 1" and so on, or of a tweak such as "rescale" before it.
 
     Raises:
         ValueError: If the run is invalid, or its loss is not finite any more (`Diverged`).
@@ -77,7 +81,7 @@ def fit(
     for earlier in run.before():
         fit(earlier, out=out, device=device)
     with run.compute.arithmetic(), deterministic_cudnn():
-        training = Training(run, out=out, device=select_device(device))
+        training = Training(run, out=out, device=select_device(device), progress=progress)
         for epoch in range(len(training.history), run.optim.epochs):
             row = training.train_epoch(epoch)
             if on_epoch:
@@ -93,16 +97,22 @@ class Training:
         run: The run; those that it depends on must be finished.
         out: Output folder.
         device: Device of the network and the data.
+        progress: As of `fit`.
 
     Attributes:
         history: A row for every epoch that has been trained.
     """
 
-    def __init__(self, run: Run, *, out: Path, device: torch.device) -> None:
+    def __init__(
+        self, run: Run, *, out: Path, device: torch.device, progress: Progress | None = None
+    ) -> None:
+        self.progress = progress
         self.run, self.device, self.folder = run, device, out / "runs" / run.id
         self.data = datasets.load(run.data, device=device)
         self.partial = load_partial(run, self.folder)
-        self.start = start(run, self.data, out=out, device=device, partial=self.partial)
+        self.start = start(
+            run, self.data, out=out, device=device, partial=self.partial, progress=progress
+        )
         self.net, self.history = self.start.net, self.start.history
         run.compute.set_memory_format(self.net, device)
         self.steps_per_epoch = math.ceil(len(self.data.train) / run.optim.batch_size)
@@ -141,7 +151,8 @@ class Training:
             tweak.update(self.net, epoch, epochs)
             loss = tweak.loss(loss, epoch, epochs, self.start.tweak_states[name])
         key = (rate, *(tweak.phase(epoch, epochs) for tweak in run.tweaks.values()))
-        indices = epoch_indices(run, self.data, epoch)
+        report = self.progress and partial(self.progress, f"epoch {epoch + 1}")
+        indices = track(epoch_indices(run, self.data, epoch), report, self.steps_per_epoch)
         train_loss, train_accuracy, finite = self.captured.epoch(indices, loss, key=key)
         speed = len(self.data.train) / (time.perf_counter() - start)
         with self.keeper.inference_weights():

@@ -86,6 +86,9 @@ def _fit_with_bar(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
             highlight=False,
         )
 
-    path = fit(run, out=out, device=device, on_epoch=show)
-    bars.update(task, completed=run.optim.epochs)
+    def name_part(part: str, done: int, steps: int) -> None:
+        bars.update(task, description=f"{run.id}, {part}, step {done} of {steps}")
+
+    path = fit(run, out=out, device=device, on_epoch=show, progress=name_part)
+    bars.update(task, completed=run.optim.epochs, description=run.id)
     return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from training.dependencies import load_rewind_origin, load_trained
 from training.loader import batch_stream
 from training.metrics import Row
 from training.tweaks import TrainingContext
+
+Progress = Callable[[str, int, int], None]  # of the part of a training, and its steps: done, all
 
 
 class Disconnected(ConfigError):
@@ -49,7 +53,13 @@ class Start:
 
 
 def start(
-    run: Run, data: Data, *, out: Path, device: torch.device, partial: Checkpoint | None = None
+    run: Run,
+    data: Data,
+    *,
+    out: Path,
+    device: torch.device,
+    partial: Checkpoint | None = None,
+    progress: Progress | None = None,
 ) -> Start:
     """Build the network and its mask; the runs of `run.before()` must be finished.
 
@@ -59,6 +69,7 @@ def start(
         out: Folder of the finished runs.
         device: Device of the network.
         partial: The last checkpoint of this run, if it was interrupted.
+        progress: Called as `progress(tweak, done, all)` while a tweak starts.
 
     Raises:
         Disconnected: If no path through the mask is left, and the run does not allow it.
@@ -90,6 +101,7 @@ def start(
             load_trained(run, tweak.before(), out),
             resumed=partial is not None,
             permanent_ghosts=permanent_ghosts,
+            progress=progress and functools.partial(progress, name),
         )
         states[name] = tweak.start(context)
     if mask is not None:

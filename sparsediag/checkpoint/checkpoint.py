@@ -285,8 +285,11 @@ class Checkpoint:
             images=images,
             batch=batch_size,
         )
+        compare = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
+        problem = rebuild.problem(net, batches, loss=compare, mask=chosen, batch_norm=batch_norm)
+        if problem.samples < (images or 0):
+            notes.append(f"{problem.samples} samples: fewer than the {images} that were asked for")
         if note:
             for line in notes:
                 note(line)
-        compare = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
-        return rebuild.problem(net, batches, loss=compare, mask=chosen, batch_norm=batch_norm)
+        return problem

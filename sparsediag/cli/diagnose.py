@@ -77,6 +77,8 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
         return checkpoint.problem(**problem, note=lambda line: notes.setdefault(prefix + line))
 
     traits = traits_of(load_diagnostic(name))
+    if traits.samples and shared["images"]:
+        options.setdefault(traits.samples, shared["images"])
     exports = () if compare else traits.formats(len(files), **options)
     formats = output.parse_formats(shared["formats"], exports=exports)
     if shared["out"]:

@@ -98,6 +98,8 @@ class Inputscape(Result):
             ).any(axis=1),
         }
         lines = [f"{n} of {asked} images: the problem has no more"] if n < asked else []
+        if n < (given := self.source["samples"]):
+            lines = [f"the first {n} of {given} images: for more, raise count"]
         return lines + [f"{k.sum()} of {n} images {text}" for text, k in found.items() if k.any()]
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -123,7 +125,7 @@ def pixel_std(checkpoint: Checkpoint, *, data: str | None = None, **_: Any) -> T
     return None if resolve.is_custom_data(name) else datasets.load(name).std
 
 
-@diagnostic(Traits(from_checkpoint={"std": pixel_std}))
+@diagnostic(Traits(from_checkpoint={"std": pixel_std}, samples="count"))
 def inputscape(
     problem: Problem,
     *,

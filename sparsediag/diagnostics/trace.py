@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,12 +16,14 @@ from torch import Tensor
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.problem import Problem
+from sparsediag.core.progress import track
 from sparsediag.core.rng import stream
 from sparsediag.curvature import pyhessian
 from sparsediag.curvature.engines import Mode
 from sparsediag.curvature.operator import Curvature
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.traits import diagnostic
+from sparsediag.surfaces.point_log import PointLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,6 +107,7 @@ def trace(
     mode: Mode = "auto",
     memory: float | None = None,
     max_matvecs: int = 200,
+    resume: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trace:
     """Estimate the trace of the Hessian over the live weights (Meyer, Musco et al., SOSA 2021).
@@ -125,13 +129,16 @@ def trace(
             "compiled"; "auto" takes the one that suits the network.
         memory: GiB kept between products.
         max_matvecs: Largest number of products.
+        resume: File that records the samples of hutch++, so that a killed estimate can be resumed;
+            remove it at the end.
         progress: Called as `progress(products, limit)`.
 
     Returns:
         The estimate, its error and its samples.
 
     Raises:
-        ValueError: If an option is invalid, or options do not go together.
+        ValueError: If an option is invalid, options do not go together, or `resume` holds other
+            samples.
 
     >>> net = torch.nn.Linear(2, 1, bias=False)
     >>> eye = [(torch.eye(2), torch.ones(2, 1))]
@@ -165,10 +172,12 @@ def trace(
         exact, doubts = 0.0, list[str]()
     else:
         hessian = Curvature(problem, matrix=matrix, mode=mode, memory=memory)
-        exact, samples = _hutch(
-            hessian, sketch, tol=tol, seed=seed, max_matvecs=max_matvecs, progress=progress
-        )
-        products, doubts = hessian.products, hessian.doubts
+        about = problem.digests | {"options": f"{matrix} {sketch} {seed}"}
+        with PointLog(resume, about) as log:
+            exact, samples, products = _hutch(
+                hessian, sketch, log, tol=tol, seed=seed, max_matvecs=max_matvecs, progress=progress
+            )
+        doubts = hessian.doubts
     total, error = exact + float(samples.mean()), _error(samples)
     return Trace(
         trace=total,
@@ -187,36 +196,44 @@ def trace(
 def _hutch(
     hessian: Curvature,
     sketch: int,
+    log: PointLog,
     *,
     tol: float,
     seed: int,
     max_matvecs: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[float, np.ndarray]:
-    """Return the trace on a sketch of the leading subspace, and samples of the rest."""
+) -> tuple[float, np.ndarray, int]:
+    """Return the trace on a sketch of the leading subspace, samples of the rest, and the products.
+
+    What `log` holds is not computed again.
+    """
     weights, generator = hessian.problem.weights, stream("trace", seed)
     size = len(weights)
 
     def signs() -> Tensor:
         return (torch.randint(2, (size,), generator=generator) * 2 - 1).to(weights)
 
-    def quadratic_form(v: Tensor) -> float:
-        return float((v.double() * hessian(v).double()).sum())
-
-    basis = weights.new_zeros(0, size)
-    if sketch:
-        basis = torch.linalg.qr(torch.stack([hessian(signs()) for _ in range(sketch)]).T).Q.T
-    exact = sum(quadratic_form(q) for q in basis)
-    samples: list[float] = []
-    while hessian.products < max_matvecs and sketch < size:
-        v = signs()
-        samples.append(quadratic_form(v - (v @ basis.T) @ basis))
+    def quadratic_form(number: int, v: Tensor) -> float:
+        if number not in log.values:
+            log.add(number, float((v.double() * hessian(v).double()).sum()), 0.0)
         if progress:
-            progress(hessian.products, max_matvecs)
+            progress(sketch + number + 1, max_matvecs)
+        return log.values[number][0]
+
+    basis, columns = weights.new_zeros(0, size), range(sketch)
+    if sketch:
+        images = [hessian(signs()) for _ in track(columns, progress, max_matvecs)]
+        basis = torch.linalg.qr(torch.stack(images).T).Q.T
+    exact = sum(quadratic_form(i, basis[i]) for i in columns)
+    samples: list[float] = []
+    while (products := 2 * sketch + len(samples)) < max_matvecs and sketch < size:
+        v = signs()
+        samples.append(quadratic_form(products - sketch, v - (v @ basis.T) @ basis))
         enough = len(samples) >= MIN_SAMPLES
         if enough and _error(np.array(samples)) <= tol * abs(exact + np.mean(samples)):
             break
-    return exact, np.array(samples or [0.0, 0.0])
+    products = 2 * sketch + len(samples)
+    return exact, np.array(samples or [0.0, 0.0]), products
 
 
 def _error(samples: np.ndarray) -> float:

@@ -66,6 +66,7 @@ class Traits:
             that such a result can be exported to.
         from_checkpoint: Keywords that are read from a checkpoint, not typed, and the functions that
             do so, called with the checkpoint and the options of `Checkpoint.problem`.
+        samples: Keyword that follows the number of samples on the command line, if it is not typed.
         report: Its part in the report; None if it has none.
     """
 
@@ -75,6 +76,7 @@ class Traits:
     compare: str = ""
     formats: Callable[..., tuple[str, ...]] = lambda *_, **__: ()
     from_checkpoint: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    samples: str = ""
     report: InReport | None = None
 
     @property

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 PIPE_WIDTH = 160  # columns of a table that no terminal cuts
+SECONDS_A_LINE = 30.0  # between two lines of progress, where there are no bars
 AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}  # names may hold [bold] or :fire:
 
 
-def progress_bars(transient: bool = False) -> Progress:
+@contextmanager
+def progress_bars(transient: bool = False) -> Iterator[Progress]:
     """Progress bars on stderr, with what is done, the time taken and the time left.
 
-    Where stderr is no terminal, nothing is drawn.
+    Where stderr is no terminal, a line says so for each bar, every `SECONDS_A_LINE`.
     """
-    console = Console(stderr=True)
-    return Progress(
+    console, ended = Console(stderr=True), threading.Event()
+    bars = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.completed}/{task.total}"),
@@ -32,6 +43,28 @@ def progress_bars(transient: bool = False) -> Progress:
         transient=transient,
         disable=not console.is_terminal,
     )
+
+    def print_lines() -> None:
+        while not ended.wait(SECONDS_A_LINE):
+            for task in bars.tasks:
+                if not task.finished:
+                    print(_line(task), file=sys.stderr, flush=True)
+
+    with bars:
+        if not console.is_terminal:
+            threading.Thread(target=print_lines, daemon=True).start()
+        try:
+            yield bars
+        finally:
+            ended.set()
+
+
+def _line(task: Task) -> str:
+    """Return a task's progress in words."""
+    elapsed, left = (f"{(s or 0) / 60:.1f} min" for s in (task.elapsed, task.time_remaining))
+    done = f"{task.completed:g} of {task.total:g}" if task.total else "no step is done"
+    about = f", about {left} left" if task.time_remaining else ""
+    return f"{task.description}: {done} after {elapsed}{about}"
 
 
 @contextmanager

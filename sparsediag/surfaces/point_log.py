@@ -1,4 +1,4 @@
-"""A file of grid points that grows as they are computed, so that a killed computation goes on.
+"""A file of points that grows as they are computed, so that a killed computation goes on.
 
 It is an SQLite database: each point is a transaction, so a kill at any moment loses at most the
 point that is being written, and a lock keeps a second process away until the first one ends.

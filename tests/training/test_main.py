@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -97,6 +98,18 @@ def test_the_runs_that_a_mask_needs_are_shown_first(monkeypatch: pytest.MonkeyPa
     run = Run.load("digits")
     assert fit_with_progress(run, out=Path("out")) == run.id
     assert runs == [run.plain(), run]
+
+
+def test_lines_by_time_tell_the_step_of_a_tweak_and_of_an_epoch(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("sparsediag.plotting.terminal.SECONDS_A_LINE", 0.01)
+    words = ["--optim.batch_size=16", "--tweaks={rescale={steps=20}}"]
+    assert _main(tiny, *words, out=tmp_path) == 0
+    lines = capsys.readouterr().err
+    assert re.search(r"lenet300-\S+, rescale, step \d+ of 20: 0 of 2 after 0.0 min", lines)
+    assert re.search(r"epoch 1, step \d+ of 74: 0 of 2 after", lines)
+    assert re.search(r"epoch 2, step \d+ of 74: 1 of 2 after", lines)
 
 
 def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:

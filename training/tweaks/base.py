@@ -32,6 +32,7 @@ class TrainingContext:
         trained: The last checkpoint of each run of `before`.
         resumed: Whether an interrupted training continues with these weights.
         permanent_ghosts: Whether the network keeps its ghosts.
+        progress: Called as `progress(done, all)` in a long start, if there is one to be told.
     """
 
     net: nn.Module
@@ -40,6 +41,7 @@ class TrainingContext:
     trained: Sequence[Checkpoint]
     resumed: bool = False
     permanent_ghosts: bool = False
+    progress: Callable[[int, int], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.mask import Mask
+from sparsediag.core.progress import track
 from sparsediag.models.ghost import without_ghosts
 from training.tweaks.base import TrainingContext, Tweak
 
@@ -65,7 +66,7 @@ class Rescale(Tweak):
         net, keep_ghosts = context.net, self.ghosts or context.permanent_ghosts
         search = ScaleSearch(self, net, context.mask if self.masked else None)
         with nullcontext() if keep_ghosts else without_ghosts(net):
-            for _ in range(self.steps):
+            for _ in track(range(self.steps), context.progress):
                 search.step(context.batches)
         search.apply_()
         return dict(zip(search.start, search.scales.tolist(), strict=True))

@@ -159,7 +159,32 @@ def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     found = trace(cases.tanh_mlp(), sketch=4, tol=0.3, progress=lambda *now: seen.append(now))
     assert found.products == count == 8 + len(found.samples)
-    assert seen == [(n, 200) for n in range(9, count + 1)]
+    assert seen == [(n, 200) for n in range(1, count + 1)]
+
+
+def test_a_killed_estimate_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole, resume = trace(cases.masked_cnn(), sketch=4, tol=1e-3, max_matvecs=40), tmp_path / "kept"
+
+    def stop(done: int, _: int) -> None:
+        if done == 30:
+            raise KeyboardInterrupt
+
+    def estimate(seed: int = 0, **how: Any) -> Trace:
+        options: dict[str, Any] = {"sketch": 4, "tol": 1e-3, "max_matvecs": 40, "resume": resume}
+        return trace(cases.masked_cnn(), seed=seed, **options, **how)
+
+    with pytest.raises(KeyboardInterrupt):
+        estimate(progress=stop)
+    calls: list[int] = []
+    call = Curvature.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Curvature, "__call__", lambda *a: (calls.append(1), call(*a))[1])
+        again = estimate()
+    assert len(calls) == 4 + 40 - 30  # the sketch, and what was missing
+    assert (again.trace, again.error, again.products) == (whole.trace, whole.error, 40)
+    assert again.samples.tobytes() == whole.samples.tobytes()
+    with pytest.raises(ValueError, match=r"kept holds unfinished work with other options"):
+        estimate(seed=1)
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:

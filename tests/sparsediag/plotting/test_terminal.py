@@ -1,0 +1,31 @@
+"""Progress where there is no terminal: a line by time, whether steps are done or not."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sparsediag.plotting import terminal
+
+
+def test_lines_say_what_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "SECONDS_A_LINE", 0.02)
+    with terminal.progress_bar("report") as progress:
+        time.sleep(0.05)
+        progress(3, 12)
+        time.sleep(0.05)
+    ended = capsys.readouterr()
+    first, *_, last = ended.err.splitlines()
+    assert first == "report: no step is done after 0.0 min"
+    assert last.startswith("report: 3 of 12 after 0.0 min")
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ended.out == ""
+
+
+def test_a_short_task_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.progress_bar("trace") as progress:
+        progress(1, 2)
+    assert capsys.readouterr().err == ""
