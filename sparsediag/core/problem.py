@@ -230,6 +230,29 @@ class Problem:
         view._set_weights(tensors, None if dense else self.mask, params or self.params)
         return view
 
+    def on(self, batches: list[Batch], *, dtype: torch.dtype | None = None) -> Problem:
+        """Return the problem at the same weights on other batches in memory, without checks.
+
+        Args:
+            batches: Pairs (inputs, targets) on the device of the weights.
+            dtype: Floating-point type to convert weights, buffers, samples and the loss to.
+        """
+
+        def convert(t: Tensor) -> Tensor:
+            return t if dtype is None or not t.is_floating_point() else t.to(dtype)
+
+        problem = copy.copy(self)
+        for name in ("samples", "separable", "digests"):  # cached: they belong to the old batches
+            problem.__dict__.pop(name, None)
+        problem._batches = tree_map(batches, convert)
+        problem._weights = convert(self.weights)
+        problem._frozen_state = {n: convert(t) for n, t in self._frozen_state.items()}
+        if dtype is not None:
+            problem._placement = {n: (device, dtype) for n, (device, _) in self._placement.items()}
+            if isinstance(self.loss, nn.Module):
+                problem._loss = copy.deepcopy(self.loss).to(dtype)
+        return problem
+
     def replace(self, **changes: Any) -> Problem:
         """Return a new Problem with some arguments changed.
 

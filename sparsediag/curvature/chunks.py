@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from sparsediag.core.batches import Batch, max_chunk, num_samples, rechunk, select_samples
+from sparsediag.core.problem import Problem
 
 # input numbers at a time, 128 and 1024 images of 3 x 32 x 32: enough to keep the processor busy
 CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**20}
@@ -22,6 +23,11 @@ def probe_batch(batches: Sequence[Batch]) -> Batch:
     """
     some = [select_samples(batch, slice(PROBE)) for batch in batches[:PROBE]]
     return select_samples(rechunk(some, PROBE**2)[0], slice(PROBE))
+
+
+def few_samples(problem: Problem) -> Batch:
+    """Return the first samples, or the first batch if its samples are not independent."""
+    return probe_batch(problem.batches) if problem.separable else problem.batches[0]
 
 
 def out_of_memory(device: torch.device, samples: int) -> torch.OutOfMemoryError:

@@ -11,7 +11,10 @@ from torch.func import grad
 
 from sparsediag.core.batch_loss import BatchLoss, Matrix
 from sparsediag.core.double_backward import DoubleBackward
+from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
+from sparsediag.core.twice_differentiable import twice_differentiable
+from sparsediag.curvature.finite_differences import DifferenceCheck
 from sparsediag.curvature.recorder import CannotRecord
 from sparsediag.curvature.tape import Tape
 
@@ -46,7 +49,7 @@ class Compiled:
             pairs = zip(gradient(w), v, strict=True)
             return torch.stack([(g * d).sum() for g, d in pairs]).sum()
 
-        self._product: Callable[..., Any] = torch.compile(grad(slope))
+        self._product: Callable[..., Any] = torch.compile(grad(slope), dynamic=False)
 
     def product(self, directions: Sequence[Tensor], matrix: Matrix = "hessian") -> list[Tensor]:
         """Return the Hessian times a vector, both as a tensor for each weight."""
@@ -55,48 +58,107 @@ class Compiled:
         return list(self._product(self.weights, tuple(directions)))
 
 
-ENGINES: dict[str, Callable[[BatchLoss, Sequence[Tensor]], Any]] = {
+REFERENCE: Mode = "retained"  # double backward, which the other modes are compared with
+ENGINES: dict[Mode, Callable[[BatchLoss, Sequence[Tensor]], Any]] = {
     "tape": Tape,
     "retained": DoubleBackward,
     "compiled": Compiled,
 }
 
 
-def choose_mode(batch: BatchLoss, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix) -> Mode:
-    """Return the mode that was asked for, or the better one for "auto"; see `Curvature`.
+def choose_mode(
+    batch: BatchLoss,
+    weights: Sequence[Tensor],
+    check: DifferenceCheck,
+    *,
+    mode: Mode,
+    matrix: Matrix,
+) -> tuple[Mode, list[str]]:
+    """Return the mode that was asked for, or the better one for "auto", and doubts about it.
+
+    The mode's product is compared with that of double backward, and both with finite differences:
+    what they agree with is used.
 
     Raises:
-        ValueError: If the mode fails on this network, or its product differs from that of double
-            backward.
+        ValueError: If the mode fails on this network, or its product is wrong.
         torch.OutOfMemoryError: If the memory is too short for these samples.
     """
     generator = stream("curvature probe")
     vector = [torch.randn(w.shape, generator=generator).to(w) for w in weights]
-    try:
-        expected = DoubleBackward(batch, weights).product(vector, matrix)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, NotImplementedError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise ValueError(f"the network cannot be differentiated twice: {cause}") from error
-    try:
-        engine = ENGINES["tape" if mode == "auto" else mode](batch, weights)
-        problem = _compare(engine.product(vector, matrix), expected)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        problem = " ".join(str(error).split())[:200]
-    if mode == "auto":
-        return "tape" if not problem and engine.convolves else "retained"
-    if problem:
-        raise ValueError(f"mode '{mode}' cannot do this network: {problem}; use mode='auto'")
-    return mode
+    wanted: Mode = "tape" if mode == "auto" else mode
+    products, failures, convolves = dict[Mode, list[Tensor]](), dict[Mode, str](), False
+    for name in dict.fromkeys((REFERENCE, wanted)):
+        try:
+            engine = ENGINES[name](batch, weights)
+            products[name] = engine.product(vector, matrix)
+            convolves = getattr(engine, "convolves", False)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            failures[name] = " ".join(str(error).split())[:200]
+    if REFERENCE in failures:
+        if wanted == "tape" in products and check.product(_product("tape"), matrix).agrees:
+            return "tape", []
+        raise ValueError(f"the network cannot be differentiated twice: {failures[REFERENCE]}")
+    if wanted in failures and mode != "auto":
+        raise ValueError(_refusal(mode, failures[wanted]))
+    difference = 0.0 if wanted in failures else _difference(products[wanted], products[REFERENCE])
+    if difference:
+        name, doubts = _settle(check, difference, mode=mode, matrix=matrix)
+    else:
+        name = wanted if wanted in products and (convolves or mode != "auto") else REFERENCE
+        doubts = check.product_doubts(_product(name), matrix)
+    return name, [*check.slope_doubts(), *doubts]
 
 
-def _compare(product: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
-    """Return a message if a product differs from the expected one by more than rounding."""
+def _settle(
+    check: DifferenceCheck, difference: float, *, mode: Mode, matrix: Matrix
+) -> tuple[Mode, list[str]]:
+    """Return the mode that agrees with finite differences where modes disagree, and the doubt."""
+    wanted: Mode = "tape" if mode == "auto" else mode
+    candidates: list[Mode] = [wanted, REFERENCE] if mode == "auto" else [mode]
+    right = [m for m in candidates if check.product(_product(m), matrix).agrees]
+    if not right and mode != "auto":
+        raise ValueError(_refusal(mode, f"its product is off by {difference:.1e}"))
+    doubt = f"the products of modes '{wanted}' and '{REFERENCE}' differ by {difference:.1e}"
+    if not right:
+        return REFERENCE, [f"{doubt}, and differences of gradients cannot tell which is right"]
+    return right[0], [f"{doubt}; '{right[0]}' agrees with differences of gradients and is used"]
+
+
+def check_direction(
+    check: DifferenceCheck, direction: Tensor, *, mode: Mode, matrix: Matrix
+) -> list[str]:
+    """Return the doubts about a mode's product along a direction, by finite differences."""
+    return check.product_doubts(_product(mode), matrix, direction)
+
+
+def double_backward_doubts(problem: Problem) -> list[str]:
+    """Return the doubts about the gradient and about Hessian products by double backward."""
+    check = DifferenceCheck(problem)
+    return [*check.slope_doubts(), *check.product_doubts(_product(REFERENCE))]
+
+
+def _product(mode: Mode) -> Callable[[Problem, Tensor, Matrix], Tensor]:
+    """Return the function that multiplies a vector in a mode, on the first batch of a problem."""
+
+    def product(problem: Problem, vector: Tensor, matrix: Matrix) -> Tensor:
+        weights, directions = (list(problem.split(v).values()) for v in (problem.weights, vector))
+        with problem.evaluation_mode(), twice_differentiable():
+            engine = ENGINES[mode](problem.batch_loss(problem.batches[0]), weights)
+            return problem.flatten(engine.product(directions, matrix))
+
+    return product
+
+
+def _refusal(mode: Mode, cause: str) -> str:
+    return f"mode '{mode}' cannot do this network: {cause}; use mode='auto'"
+
+
+def _difference(product: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the relative difference of two products, 0 if it is only rounding."""
     pairs = list(zip(product, expected, strict=True))
     off = sum(float((a - b).square().sum()) for a, b in pairs) ** 0.5
     size = sum(float(b.square().sum()) for b in expected) ** 0.5
     close = off <= 10 * torch.finfo(product[0].dtype).eps ** 0.5 * size
-    return "" if close else f"its product is off by {off / size if size else off:.1e}"
+    return 0.0 if close else off / size if size else off

@@ -19,9 +19,10 @@ from sparsediag.core.filter_norms import filter_norms
 from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.core.problem import Problem
 from sparsediag.core.twice_differentiable import twice_differentiable
-from sparsediag.curvature.chunks import chunk_size, out_of_memory, probe_batch
+from sparsediag.curvature.chunks import chunk_size, few_samples, out_of_memory
 from sparsediag.curvature.cuda_graph import GraphReplay, capture, capture_stream, use_stream
-from sparsediag.curvature.engines import ENGINES, Engine, Mode, choose_mode
+from sparsediag.curvature.engines import ENGINES, Engine, Mode, check_direction, choose_mode
+from sparsediag.curvature.finite_differences import DifferenceCheck
 
 MATRICES = ("hessian", "gauss-newton", "fisher")
 
@@ -96,7 +97,7 @@ class Curvature:
         self._engines: list[Engine | None] = []
         self._norms = filter_norms(problem) if norm == "filter" else None
         self._chunks = list(problem.batches)
-        probe = probe_batch(self._chunks) if problem.separable else self._chunks[0]
+        probe = few_samples(problem)
         if matrix == "fisher" and not problem.separable:
             raise ValueError("matrix='fisher' needs a loss that is a mean over separate samples")
         uneven = problem.batch_norm == "eval" and len(set(map(num_samples, self._chunks))) > 1
@@ -110,7 +111,11 @@ class Curvature:
         with self._context():
             self._weights = self._layout.convert_weights(problem.split(problem.weights))
             try:
-                self.mode = choose_mode(self._loss(probe), self._weights, mode=mode, matrix=matrix)
+                check = DifferenceCheck(problem)
+                self.mode, doubts = choose_mode(
+                    self._loss(probe), self._weights, check, mode=mode, matrix=matrix
+                )
+                self.doubts += doubts
                 if problem.separable:
                     room = min(room, self._budget or room)
                     size = chunk or chunk_size(
@@ -127,6 +132,18 @@ class Curvature:
         self.products += 1
         with self._context():
             return self._halve_until_fits(lambda: self._replay(self._product, vector))
+
+    def check(self, direction: Tensor) -> list[str]:
+        """Compare the product with a direction, (size,), with differences of gradients.
+
+        Returns:
+            A doubt if they disagree on a few samples; none if it is known already.
+        """
+        if self.doubts:
+            return []
+        check = DifferenceCheck(self.problem)
+        vector = self._scale(direction)
+        return check_direction(check, vector, mode=self.mode, matrix=self.matrix)
 
     @property
     def nbytes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import escape
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +41,7 @@ class Blocks(Result):
         converged: True for blocks whose pairs no check speaks against.
         products: Number of products for all blocks, certificates included; each passes through the
             whole network.
+        doubts: Reasons to doubt pairs of blocks, one line each.
     """
 
     names: list[str]
@@ -50,6 +51,7 @@ class Blocks(Result):
     weight_norms: np.ndarray
     converged: list[bool]
     products: int
+    doubts: list[str] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row for each block, with its top eigenvalue."""
@@ -64,6 +66,10 @@ class Blocks(Result):
                 "verdict": (["converged" if ok else "NOT converged" for ok in self.converged], ""),
             }
         )
+
+    def remarks(self) -> list[str]:
+        """Return the doubts."""
+        return [f"doubt: {line}" for line in self.doubts]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the top eigenvalue of each block, a row a block; hollow if not converged."""
@@ -136,6 +142,10 @@ def blocks(
     for members in track(list(groups.values()), progress):
         part = problem.view(params=",".join(map(escape, members)))
         spectra.append(spectrum(part, top=min(top, part.size), **options))
+    doubted = defaultdict[str, list[str]](list)
+    for name, s in zip(groups, spectra, strict=True):
+        for line in s.doubts:
+            doubted[line].append(name)
     values, residuals = np.full((2, len(groups), top), np.nan)
     for i, s in enumerate(spectra):
         values[i, : len(s.eigenvalues)] = s.eigenvalues
@@ -148,6 +158,7 @@ def blocks(
         weight_norms=np.array([s.weight_norm for s in spectra]),
         converged=[s.converged for s in spectra],
         products=sum(s.products + int(s.checks["products"]) for s in spectra),
+        doubts=[f"{line} ({', '.join(names)})" for line, names in doubted.items()],
         source=source(problem, by=by, top=top, **options),
     )
 

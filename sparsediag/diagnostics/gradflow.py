@@ -7,7 +7,7 @@ where it is largest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
 from sparsediag.core.prunable import weight_matrices
+from sparsediag.curvature.finite_differences import DifferenceCheck
 from sparsediag.diagnostics.result import Result, source, table_rows
 from sparsediag.diagnostics.traits import History, InReport, Traits, diagnostic
 
@@ -49,6 +50,7 @@ class Gradflow(Result):
         regrown_counts: Number of regrown weights, (layers,).
         mean: Effective gradient flow: the mean of `flow` over the layers.
         mean_per_weight: The mean of `per_weight` over the layers.
+        doubts: Reasons to doubt the gradient itself, one line each.
     """
 
     names: list[str]
@@ -64,6 +66,7 @@ class Gradflow(Result):
     regrown_counts: np.ndarray
     mean: float
     mean_per_weight: float
+    doubts: list[str] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row for each layer, and their mean."""
@@ -80,6 +83,10 @@ class Gradflow(Result):
             | {head: ([*values, np.nanmean(values)], ".4g") for head, values in columns.items()}
             | {"|w|": ([*self.weight_norm, np.nan], ".4g")}
         )
+
+    def remarks(self) -> list[str]:
+        """Return the doubts."""
+        return [f"doubt: {line}" for line in self.doubts]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the gradient norm over the root of the number of weights, a row a layer."""
@@ -177,6 +184,7 @@ def gradflow(
         regrown_counts=regrown_counts,
         mean=float(flow.mean()),
         mean_per_weight=float(per_weight.mean()),
+        doubts=DifferenceCheck(problem).slope_doubts(),
         source=source(problem, **options),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
+from sparsediag.curvature.operator import Curvature
 from sparsediag.diagnostics.result import Result, source, table_rows
 from sparsediag.diagnostics.spectrum import Spectrum, spectrum
 from sparsediag.diagnostics.traits import InReport, Traits, diagnostic
@@ -51,6 +52,7 @@ class Perturbation(Result):
         reach: Error of `expected`, (top,).
         eigenvalues: Eigenvalues of the vectors on the loss that they were computed on, (top,).
         weight_norm: |w| over the live weights, for relative distances.
+        doubts: Reasons to doubt the gradient or the products v.Hv, one line each.
     """
 
     distance: np.ndarray
@@ -68,6 +70,7 @@ class Perturbation(Result):
     reach: np.ndarray
     eigenvalues: np.ndarray
     weight_norm: float
+    doubts: list[str] = field(default_factory=list)
 
     @property
     def agrees(self) -> np.ndarray:
@@ -93,20 +96,23 @@ class Perturbation(Result):
 
     @property
     def findings(self) -> list[str]:
-        """Return eigenvectors along which the second difference and the Hessian disagree."""
+        """Return doubts, and eigenvectors whose second difference and curvature disagree."""
         differences = abs(self.second - self.expected)
         lines = [f"{i + 1} by {differences[i]:.2g}" for i in np.flatnonzero(~self.agrees)]
         if not lines:
-            return []
+            return self.doubts
         cause = "kinks of the loss within the step (ReLU, max pooling) do that"
         if not (abs(self.curvature - self.expected) <= self.reach).all():
             cause = "v.Hv differs too, so the eigenpairs are wrong: compute them on this loss"
         of = self._expectation
-        return [f"second differences differ from {of} (eigenvector {', '.join(lines)}): {cause}"]
+        line = f"second differences differ from {of} (eigenvector {', '.join(lines)}): {cause}"
+        return [*self.doubts, line]
 
     def remarks(self) -> list[str]:
         """Return findings about the second differences and the range of the quadratic model."""
-        lines = self.findings or [f"second differences agree with {self._expectation}"]
+        lines = list(self.findings)
+        if self.agrees.all():
+            lines.append(f"second differences agree with {self._expectation}")
         vague = self.agrees & (self.second_error > VALID * abs(self.expected))
         if vague.any():
             numbers = ", ".join(str(i + 1) for i in np.flatnonzero(vague))
@@ -228,7 +234,8 @@ def perturbation(
     for s, i, j in track(list(np.ndindex(len(evaluators), len(units), points)), progress):
         values[s, :, i, j] = evaluators[s](distance[j] * units[i])
     loss, accuracy = values[0]
-    products = torch.stack([problem.hvp(v) for v in vectors])
+    hessian = Curvature(problem)
+    products = torch.stack([hessian(v) for v in vectors])
     slope = (vectors @ problem.gradient()).double().cpu().numpy()
     curvature = (vectors * products).sum(dim=1).double().cpu().numpy()
     terms = np.outer(slope, distance), np.outer(curvature, distance**2 / 2)
@@ -265,6 +272,7 @@ def perturbation(
         reach=reach,
         eigenvalues=pairs.eigenvalues[:top],
         weight_norm=norm,
+        doubts=[*hessian.doubts, *hessian.check(vectors[0])],
         source=source(problem, **options, also=also and also.digest)
         | {"spectrum": pairs.source, "residuals": pairs.residuals.tolist()},
     )

@@ -250,7 +250,7 @@ def spectrum(
             seed=seed,
             progress=progress,
         )
-    doubts = [*certificate.doubts, *hessian.doubts]
+    doubts = [*certificate.doubts, *hessian.doubts, *hessian.check(vectors[0])]
     uphill = torch.where(vectors @ hessian.gradient < 0, -1, 1)
     counts = problem.live.counts()
     return Spectrum(

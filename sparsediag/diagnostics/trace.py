@@ -19,7 +19,7 @@ from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
 from sparsediag.core.rng import stream
 from sparsediag.curvature import pyhessian
-from sparsediag.curvature.engines import Mode
+from sparsediag.curvature.engines import Mode, double_backward_doubts
 from sparsediag.curvature.operator import Curvature
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.traits import diagnostic
@@ -169,7 +169,7 @@ def trace(
     began = time.perf_counter()
     if solver == "pyhessian":
         samples, products = pyhessian.trace(problem, tol=tol, seed=seed, max_matvecs=max_matvecs)
-        exact, doubts = 0.0, list[str]()
+        exact, doubts = 0.0, double_backward_doubts(problem)
     else:
         hessian = Curvature(problem, matrix=matrix, mode=mode, memory=memory)
         about = problem.digests | {"options": f"{matrix} {sketch} {seed}"}

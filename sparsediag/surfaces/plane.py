@@ -183,9 +183,12 @@ def plane(
     if lines < 1 or (lines > 1 and (dims != 1 or axes != "random")):
         raise ValueError(f"lines={lines}: need 1, or more of them with dims=1 and axes='random'")
     if axes == "eigenvectors":
-        solution = solve_lanczos(Curvature(problem), top=dims, which="largest", tol=1e-3, seed=seed)
+        hessian = Curvature(problem)
+        solution = solve_lanczos(hessian, top=dims, which="largest", tol=1e-3, seed=seed)
         labels = [f"eigenvector {i + 1}" for i in range(dims)]
-        doubts = [f"eigenvectors: {line}" for line in solution.certificate.doubts]
+        doubts = [
+            f"eigenvectors: {line}" for line in [*solution.certificate.doubts, *hessian.doubts]
+        ]
         return plane_from_vectors(problem, solution.vectors, labels, unit="distance", doubts=doubts)
     random = [
         directions.random_direction(problem, norm=norm, vectors=vectors, seed=seed + i)

@@ -1,0 +1,184 @@
+"""Finite differences: a reference for gradients and Hessian products that is not autograd.
+
+Autograd cannot check itself. A surrogate or straight-through gradient is not the derivative of the
+loss, and the backward of a custom function that reads a stored value is right once but wrong when
+it is differentiated again. Central differences see both:
+
+    g.v = (L(w + hv) - L(w - hv)) / 2h + O(h^2),    Hv = (g(w + hv) - g(w - hv)) / 2h + O(h^2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sparsediag.core.batch_loss import Matrix
+from sparsediag.core.batches import Batch
+from sparsediag.core.problem import Problem
+from sparsediag.core.rng import stream
+from sparsediag.curvature.chunks import few_samples
+
+# steps relative to |w|, and the relative difference below which two derivatives agree
+STEPS = {torch.float64: (1e-5, 1e-6, 1e-4, 1e-7), torch.float32: (1e-2, 3e-3, 3e-2, 1e-3)}
+AGREE = {torch.float64: 1e-5, torch.float32: 2e-2}
+SURE = 10  # a derivative is wrong if it is off by this many times the error of the differences
+ROUNDING = 100  # rounding errors of a loss or a gradient, in units of the precision
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A derivative by autograd against finite differences.
+
+    Attributes:
+        error: Norm of the difference, relative to the larger of the two.
+        agrees: True or False, or None if the error of the differences is too large to tell.
+    """
+
+    error: float
+    agrees: bool | None
+
+
+class DifferenceCheck:
+    """The derivatives of a few samples' loss, compared with finite differences.
+
+    The samples are evaluated in float64 if the network and the loss allow it. The direction is
+    half random, half that of the gradient, whose slope does not shrink with the number of weights.
+
+    Args:
+        problem: The loss.
+
+    >>> from torch import nn
+    >>> problem = Problem(nn.Linear(2, 1), [(torch.eye(2), torch.ones(2, 1))], loss=nn.MSELoss())
+    >>> DifferenceCheck(problem).slope.agrees
+    True
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = _in_float64(problem, few_samples(problem))
+        gradient = self.problem.gradient()
+        noise = torch.randn(len(gradient), generator=stream("finite differences")).to(gradient)
+        unit = torch.nn.functional.normalize
+        self.direction = unit(gradient, dim=0) + unit(noise, dim=0)
+
+    @cached_property
+    def slope(self) -> Comparison:
+        """Compare the gradient along the direction with differences of the loss."""
+        slope = (self.problem.gradient() @ self.direction)[None]
+        return self.compare(self.direction, slope, lambda w: slope.new_tensor([self._loss(w)]))
+
+    def product(
+        self,
+        product: Callable[[Problem, Tensor, Matrix], Tensor],
+        matrix: Matrix = "hessian",
+        direction: Tensor | None = None,
+    ) -> Comparison:
+        """Compare a matrix-vector product with differences of gradients.
+
+        For the Gauss-Newton matrix the comparison is of v.Gv with the second difference of the loss
+        along the change of the outputs. The Fisher matrix has no second derivative: nothing to
+        compare.
+        """
+        v = self.direction if direction is None else direction.to(self.direction)
+        if matrix == "fisher":
+            return Comparison(0.0, None)
+        claimed = product(self.problem, v, matrix)
+        if matrix == "hessian":
+            return self.compare(v, claimed, self.problem.gradient)
+        return self.compare(v, (v @ claimed)[None], self._outputs, self._second_difference)
+
+    def slope_doubts(self) -> list[str]:
+        """Return a line that says that the gradient is wrong, if it is."""
+        if self.slope.agrees is not False:
+            return []
+        return [
+            f"the gradient is off by {self.slope.error:.0%} from differences of the loss: "
+            "surrogate or straight-through gradients, or a detached part? All derivatives are "
+            "those of autograd, not those of the loss"
+        ]
+
+    def product_doubts(
+        self,
+        product: Callable[[Problem, Tensor, Matrix], Tensor],
+        matrix: Matrix = "hessian",
+        direction: Tensor | None = None,
+    ) -> list[str]:
+        """Return a line that says that a product is wrong, if it is; see `product`."""
+        comparison = self.product(product, matrix, direction)
+        if comparison.agrees is not False:
+            return []
+        return [
+            f"a product is off by {comparison.error:.0%} from differences of gradients: a custom "
+            "autograd.Function whose backward is not differentiable? Use plain operations there"
+        ]
+
+    def compare(
+        self,
+        direction: Tensor,
+        claimed: Tensor,
+        function: Callable[[Tensor], Tensor],
+        derive: Callable[[Tensor], Tensor] = lambda difference: difference,
+    ) -> Comparison:
+        """Take steps of several sizes until the differences agree with the claim or each other."""
+        close = AGREE[self.problem.weights.dtype]
+        best, last = Comparison(float("inf"), None), None
+        smallest = float("inf")
+        for difference, rounding in self._differences(direction, function):
+            difference = derive(difference)
+            scale = max(float(difference.norm()), float(claimed.norm()))
+            if not scale:  # also if no weight is live
+                return Comparison(0.0, True)
+            error = float((claimed - difference).norm()) / scale
+            if error <= close:
+                return Comparison(error, True)
+            if last is not None:
+                uncertainty = (float((difference - last).norm()) + rounding) / scale
+                if uncertainty < smallest:
+                    wrong = error > SURE * max(uncertainty, close)
+                    smallest, best = uncertainty, Comparison(error, False if wrong else None)
+            last = difference
+        return best
+
+    def _differences(
+        self, direction: Tensor, function: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[Tensor, float]]:
+        """Yield central differences along a direction and their rounding error, step by step."""
+        weights = self.problem.weights
+        precision = ROUNDING * torch.finfo(weights.dtype).eps
+        size = max(float(weights.norm()), 1e-3 * len(weights) ** 0.5) or 1.0
+        for step in STEPS[weights.dtype]:
+            h = step * size / (float(direction.norm()) or 1.0)
+            above, below = function(weights + h * direction), function(weights - h * direction)
+            yield (above - below) / (2 * h), precision * float(above.norm()) / (2 * h)
+
+    def _loss(self, weights: Tensor) -> float:
+        return self.problem.value(weights)
+
+    def _outputs(self, weights: Tensor) -> Tensor:
+        outputs: Tensor = self.problem.outputs(weights)[0]
+        return outputs
+
+    def _second_difference(self, tangent: Tensor) -> Tensor:
+        """Return the second difference of the loss of the outputs along a tangent, (1,)."""
+        (outputs,), (_, targets) = self.problem.outputs(), self.problem.batches[0]
+        h = 1e-3 * max(float(outputs.norm()), 1.0) / (float(tangent.norm()) or 1.0)
+        with torch.no_grad():
+            steps = (outputs + k * h * tangent for k in (1, 0, -1))
+            above, centre, below = (self.problem.reduce_loss(z, targets) for z in steps)
+        return ((above - 2 * centre + below) / h**2)[None]
+
+
+def _in_float64(problem: Problem, batch: Batch) -> Problem:
+    """Return the loss of one batch in float64, or as it is if the net or the loss refuses that."""
+    own = problem.on([batch])
+    try:
+        double = problem.on([batch], dtype=torch.float64)
+        close = abs(double.value() - own.value()) <= 1e-2 * abs(double.value()) + 1e-6
+        return double if close and double.gradient().isfinite().all() else own
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        return own
