@@ -68,7 +68,10 @@ class DifferenceCheck:
     def slope(self) -> Comparison:
         """Compare the gradient along the direction with differences of the loss."""
         slope = (self.problem.gradient() @ self.direction)[None]
-        return self.compare(self.direction, slope, lambda w: slope.new_tensor([self._loss(w)]))
+        loss = self._differences(
+            self.direction, lambda w: slope.new_tensor([self.problem.value(w)])
+        )
+        return self._compare(slope, loss)
 
     def product(
         self,
@@ -87,8 +90,8 @@ class DifferenceCheck:
             return Comparison(0.0, None)
         claimed = product(self.problem, v, matrix)
         if matrix == "hessian":
-            return self.compare(v, claimed, self.problem.gradient)
-        return self.compare(v, (v @ claimed)[None], self._outputs, self._second_difference)
+            return self._compare(claimed, self._differences(v, self.problem.gradient))
+        return self._compare((v @ claimed)[None], self._gauss_newton(v))
 
     def slope_doubts(self) -> list[str]:
         """Return a line that says that the gradient is wrong, if it is."""
@@ -115,19 +118,11 @@ class DifferenceCheck:
             "autograd.Function whose backward is not differentiable? Use plain operations there"
         ]
 
-    def compare(
-        self,
-        direction: Tensor,
-        claimed: Tensor,
-        function: Callable[[Tensor], Tensor],
-        derive: Callable[[Tensor], Tensor] = lambda difference: difference,
-    ) -> Comparison:
-        """Take steps of several sizes until the differences agree with the claim or each other."""
+    def _compare(self, claimed: Tensor, differences: Iterator[tuple[Tensor, float]]) -> Comparison:
+        """Compare with differences at several steps, until they agree with the claim."""
         close = AGREE[self.problem.weights.dtype]
-        best, last = Comparison(float("inf"), None), None
-        smallest = float("inf")
-        for difference, rounding in self._differences(direction, function):
-            difference = derive(difference)
+        best, last, smallest = Comparison(float("inf"), None), None, float("inf")
+        for difference, rounding in differences:
             scale = max(float(difference.norm()), float(claimed.norm()))
             if not scale:  # also if no weight is live
                 return Comparison(0.0, True)
@@ -145,30 +140,32 @@ class DifferenceCheck:
     def _differences(
         self, direction: Tensor, function: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, float]]:
-        """Yield central differences along a direction and their rounding error, step by step."""
+        """Yield central differences along a direction and their rounding error, step by step.
+
+        Where the function is 0, its rounding is that of the terms that cancel in it, at least the
+        square root of the precision of its second difference.
+        """
         weights = self.problem.weights
-        precision = ROUNDING * torch.finfo(weights.dtype).eps
+        eps, centre = torch.finfo(weights.dtype).eps, function(weights)
         size = max(float(weights.norm()), 1e-3 * len(weights) ** 0.5) or 1.0
         for step in STEPS[weights.dtype]:
             h = step * size / (float(direction.norm()) or 1.0)
             above, below = function(weights + h * direction), function(weights - h * direction)
-            yield (above - below) / (2 * h), precision * float(above.norm()) / (2 * h)
+            bend = float((above + below - 2 * centre).norm())
+            rounding = ROUNDING * eps * float(above.norm()) + eps**0.5 * bend
+            yield (above - below) / (2 * h), rounding / (2 * h)
 
-    def _loss(self, weights: Tensor) -> float:
-        return self.problem.value(weights)
-
-    def _outputs(self, weights: Tensor) -> Tensor:
-        outputs: Tensor = self.problem.outputs(weights)[0]
-        return outputs
-
-    def _second_difference(self, tangent: Tensor) -> Tensor:
-        """Return the second difference of the loss of the outputs along a tangent, (1,)."""
+    def _gauss_newton(self, direction: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """Yield v.Gv, the second difference of the loss along the change of the outputs."""
         (outputs,), (_, targets) = self.problem.outputs(), self.problem.batches[0]
-        h = 1e-3 * max(float(outputs.norm()), 1.0) / (float(tangent.norm()) or 1.0)
-        with torch.no_grad():
-            steps = (outputs + k * h * tangent for k in (1, 0, -1))
-            above, centre, below = (self.problem.reduce_loss(z, targets) for z in steps)
-        return ((above - 2 * centre + below) / h**2)[None]
+        eps = torch.finfo(outputs.dtype).eps
+        for tangent, _ in self._differences(direction, lambda w: self.problem.outputs(w)[0]):
+            h = 1e-3 * max(float(outputs.norm()), 1.0) / (float(tangent.norm()) or 1.0)
+            with torch.no_grad():
+                points = (outputs + k * h * tangent for k in (1, 0, -1))
+                above, centre, below = (self.problem.reduce_loss(z, targets) for z in points)
+            rounding = ROUNDING * eps * float(abs(centre)) / h**2
+            yield ((above - 2 * centre + below) / h**2)[None], rounding
 
 
 def _in_float64(problem: Problem, batch: Batch) -> Problem:
