@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from sparsediag import models
 from sparsediag.checkpoint import rebuild, resolve, safe_load, state_dicts
-from sparsediag.checkpoint.load_weights import load_weights
+from sparsediag.checkpoint.load_weights import choose_mask, load_weights
+from sparsediag.checkpoint.mask_conventions import describe, zero_dead
 from sparsediag.core import losses
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import select_device
@@ -115,10 +116,11 @@ class Checkpoint:
     def load(cls, path: str | Path) -> Checkpoint:
         """Read a file of `save`, or the weights in a file of another tool, without running code.
 
-        Other tools' files are those of `torch.save` and safetensors: a state dict, alone or under
-        `state_dict`, `model` and the like, and files of Lightning. Masks beside the weights are
-        found (see `mask_conventions`) and applied; `made_by` names the convention. If a mask is
-        invalid, `made_by` says why, and `build` and `problem` raise unless `mask` is given.
+        Other tools' files are those of `torch.save`, safetensors and `numpy.savez`, and folders of
+        Hugging Face: a state dict, alone or under `state_dict`, `model` and the like, files of
+        Lightning, or a pickled network. Masks beside the weights are found (see
+        `mask_conventions`) and applied; `made_by` names the convention. If a mask is invalid,
+        `made_by` says why, and `build` and `problem` raise unless `mask` is given.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -139,9 +141,10 @@ class Checkpoint:
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if not masked.weights:
-            raise CheckpointError(only_masks if masked.mask else f"{path} holds no weights")
-        if path.suffix == ".safetensors":
-            made_by["file"] = "safetensors"
+            fault = f"; {masked.fault}" if masked.fault else ""
+            raise CheckpointError(only_masks if masked.mask else f"{path} holds no weights{fault}")
+        if path.suffix in (".safetensors", ".npz"):
+            made_by["file"] = path.suffix[1:]
         return cls(model="", options={}, weights=masked.weights, mask=masked.mask, made_by=made_by)
 
     @classmethod
@@ -156,6 +159,20 @@ class Checkpoint:
                 raise ValueError(f"'{name}' has not as many values as live weights")
             weights[name] = live[name].new_zeros(m.shape).masked_scatter_(m, live[name])
         return cls(weights=weights, mask=mask, **payload)
+
+    def with_mask(self, choice: str | Path | None) -> Checkpoint:
+        """Return a checkpoint with the mask that `choice` names; see `mask` of `problem`.
+
+        Raises:
+            CheckpointError: If there is no such mask, or it does not fit the weights.
+        """
+        mask, source = choose_mask(choice, self.mask, self.weights)
+        if not source:
+            return self
+        summary = describe(source, mask, self.weights) if mask else source
+        made_by = {key: text for key, text in self.made_by.items() if key != "fault"}
+        weights = zero_dead(self.weights, mask or {})
+        return replace(self, mask=mask, weights=weights, made_by=made_by | {"mask": summary})
 
     def about(self) -> dict[str, Any]:
         """Return the contents of the file as plain types, for people and programs."""
@@ -231,6 +248,8 @@ class Checkpoint:
         )
         if "beside" in about:
             notes.append(f"file: {about['file']}; not read: {about['beside']}")
+        if "converted" in about:
+            notes.append(f"file: {about['converted']}")
         return net.eval(), chosen, notes
 
     @accept_old_names

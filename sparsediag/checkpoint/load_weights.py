@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.checkpoint import mask_conventions, mask_file
-from sparsediag.core.errors import CheckpointError
+from sparsediag.checkpoint.mask_conventions import FROM_SCORES, and_more, is_score
+from sparsediag.checkpoint.wrapper_names import rename
+from sparsediag.core.errors import CheckpointError, unknown_name
 from sparsediag.core.mask import Mask
 
 COUNTER = "num_batches_tracked"  # of batch norms; files of old versions of torch leave it out
@@ -45,7 +47,7 @@ def find_prefix(net: nn.Module, weights: Mapping[str, Tensor]) -> str:
 def load_weights(
     net: nn.Module,
     weights: Mapping[str, Tensor],
-    mask: Mask | None,
+    mask: Mapping[str, Tensor] | None,
     *,
     choice: str | Path | None = None,
     summary: str = "",
@@ -67,14 +69,23 @@ def load_weights(
     Raises:
         CheckpointError: If names or shapes differ, tied tensors differ, or there is no such mask.
     """
+    names = net.state_dict().keys()
+    weights, mask = rename(weights, names), rename(mask or {}, names)
     prefix, first_names = find_prefix(net, weights), _first_names(net)
-    inner_mask = _untie(_strip(mask or {}, prefix), first_names, name)
+    inner_mask = _untie(_strip(mask, prefix), first_names, name)
     file_mask = Mask(inner_mask) if inner_mask else None
     weights = _untie(_strip(weights, prefix), first_names, name, inner_mask)
-    chosen, source = _choose_mask(net, weights, file_mask, choice)
+    parameters = dict(net.named_parameters(remove_duplicate=False))
+    values = {n: weights.get(first_names[n], p) for n, p in parameters.items()}
+    values = {n: w if w.shape == parameters[n].shape else parameters[n] for n, w in values.items()}
+    chosen, source = choose_mask(choice, file_mask, values)
+    if source and chosen:
+        chosen = Mask(_untie(chosen, first_names, source))
     masked = mask_conventions.zero_dead(weights, chosen or {})
+    if choice is not None:  # it replaces the mask that scores stand for
+        masked = {n: t for n, t in masked.items() if n in names or not is_score(n, masked)}
     notes = _assign(net, masked, chosen or file_mask, first_names, name)
-    outside = [n for n in mask or () if not n.startswith(prefix)]
+    outside = [n for n in mask if not n.startswith(prefix)]
     if source and chosen:  # names and shapes fit by now
         mask_conventions.check_not_inverted(source, weights, chosen)
         summary = mask_conventions.describe(source, chosen, weights)
@@ -83,9 +94,47 @@ def load_weights(
     elif outside:
         summary = mask_conventions.describe("the file's mask", chosen) if chosen else "none"
         summary += (
-            f"; left out, as they are outside of '{prefix}': '{outside[0]}'{_and_more(outside)}"
+            f"; left out, as they are outside of '{prefix}': '{outside[0]}'{and_more(outside)}"
         )
     return chosen, [f"mask: {summary}", *notes] if summary else notes
+
+
+def choose_mask(
+    choice: str | Path | None, mask: Mask | None, weights: Mapping[str, Tensor]
+) -> tuple[Mask | None, str]:
+    """Return the mask that `--mask` chooses, and its source if it is not the file's own.
+
+    Args:
+        choice: None for the mask of the file; "zeros" for exact zeros if it has none; "none";
+            or the file of a mask.
+        mask: The mask of the file.
+        weights: The weights that a mask may cover, by name.
+
+    Raises:
+        CheckpointError: If no weight is 0, or the mask does not fit the weights.
+
+    >>> choose_mask("zeros", None, {"weight": torch.tensor([[0.5, 0.0]])})
+    (Mask(1 of 2 weights alive, 1 tensors), 'exact zeros')
+    """
+    if choice is None or (choice == "zeros" and mask):
+        return mask, ""
+    if choice == "none":
+        return None, "none, as asked"
+    if choice == "zeros":
+        if zeros := mask_conventions.zeros(weights):
+            return zeros, "exact zeros"
+        raise CheckpointError("no weight is exactly 0, so there are no zeros to take for dead")
+    chosen = Mask(rename(mask_file.load(choice, weights=weights), weights))
+    for name, m in chosen.items():
+        if name not in weights:
+            message = unknown_name("weight named by the mask:", name, weights)
+            raise CheckpointError(f"{choice} does not fit the net: {message}")
+        if m.shape != weights[name].shape:
+            raise CheckpointError(
+                f"{choice} does not fit the net: mask of '{name}' is {tuple(m.shape)}, "
+                f"the weight is {tuple(weights[name].shape)}"
+            )
+    return chosen, str(choice)
 
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -121,27 +170,6 @@ def _untie(
     return {first: t for first, (_, t) in by_first.items()}
 
 
-def _choose_mask(
-    net: nn.Module, weights: Mapping[str, Tensor], mask: Mask | None, choice: str | Path | None
-) -> tuple[Mask | None, str]:
-    """Return the chosen mask, and its source if it is not the file's own."""
-    if choice is None or (choice == "zeros" and mask):
-        return mask, ""
-    if choice == "none":
-        return None, "none, as asked"
-    if choice == "zeros":
-        parameters = {n: weights[n] for n, _ in net.named_parameters() if n in weights}
-        if mask := mask_conventions.zeros(parameters):
-            return mask, "exact zeros"
-        raise CheckpointError("no weight is exactly 0, so there are no zeros to take for dead")
-    mask = Mask(_untie(mask_file.load(choice), _first_names(net), str(choice)))
-    try:
-        mask.check(net)
-    except ValueError as error:
-        raise CheckpointError(f"{choice} does not fit the net: {error}") from None
-    return mask, str(choice)
-
-
 def _assign(
     net: nn.Module,
     weights: Mapping[str, Tensor],
@@ -154,20 +182,10 @@ def _assign(
     own = {n: t for n, t in state.items() if isinstance(t, Tensor) and first_names.get(n, n) == n}
     new = {**_mask_buffers(own, mask), **weights}
     missing = [n for n in own if n not in new and not n.endswith(COUNTER)]
-    wrong = [n for n, t in own.items() if n in new and new[n].shape != t.shape]
     surplus = [n for n in weights if n not in own]
     unknown = [n for n in surplus if not _is_optional(n, weights[n])]
-    misfit = ""
-    if missing:
-        misfit = f"the file holds no '{missing[0]}'"
-    elif wrong:
-        file, model = tuple(new[wrong[0]].shape), tuple(own[wrong[0]].shape)
-        misfit = f"'{wrong[0]}' is {file} in the file, {model} in the model"
-    elif unknown:
-        misfit = f"the model has no '{unknown[0]}'"
-    if misfit:
-        more = _and_more(missing or wrong or unknown)
-        raise CheckpointError(f"weights do not fit {name}: {misfit}{more}")
+    if misfit := _misfit(own, new, weights, missing, unknown):
+        raise CheckpointError(f"weights do not fit {name}: {misfit}")
     copies: dict[str, Tensor] = {}
     for n, t in own.items():
         if n in new:
@@ -181,16 +199,52 @@ def _assign(
     if any(new[n].dtype in HALF for n in copies):
         notes.append("file: its numbers of 16 bits are float32 here")
     if surplus:
-        left = f"'{surplus[0]}'{_and_more(surplus)}"
+        left = f"'{surplus[0]}'{and_more(surplus)}"
         notes.append(f"file: left out, as {name} has no place for it: {left}")
     return notes
 
 
+def _misfit(
+    own: Mapping[str, Tensor],
+    new: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    missing: list[str],
+    unknown: list[str],
+) -> str:
+    """Say which names, shapes or dtypes of a file do not fit the network; "" if all fit."""
+    wrong = [n for n, t in own.items() if n in new and new[n].shape != t.shape]
+    parameters = [n for n, t in own.items() if isinstance(t, nn.Parameter) and n in new]
+    integers = [n for n in parameters if own[n].is_floating_point() and _is_integer(new[n])]
+    first, *_ = names = missing or wrong or integers or unknown or [""]
+    if missing:
+        misfit = f"the file holds no '{first}'"
+    elif wrong:
+        file, model = tuple(new[first].shape), tuple(own[first].shape)
+        misfit = f"'{first}' is {file} in the file, {model} in the model"
+    elif integers:
+        kind = str(new[first].dtype).removeprefix("torch.")
+        misfit = f"'{first}' is {kind} in the file, quantised without its scale; dequantise it"
+    elif unknown and is_score(first, weights):
+        return f"'{first}'{and_more(names)} holds scores; {FROM_SCORES}: --mask FILE, or none"
+    elif unknown:
+        misfit = f"the model has no '{first}'"
+    else:
+        return ""
+    misfit += and_more(names)
+    if any("_flat_param" in n or not t.numel() for n, t in weights.items()):
+        misfit += "; it has a part of the weights only; save all in one file: zero_to_fp32.py of "
+        misfit += "DeepSpeed, or the full state dict of FSDP"
+    return misfit
+
+
 def _is_optional(name: str, t: Tensor) -> bool:
     """Return whether the network may lack a tensor: counters, masks, buffers of old versions."""
-    integer = not (t.is_floating_point() or t.is_complex())
     old = any(f".{name}".endswith(f".{n}") and t.dim() == d for n, d in OLD_BUFFERS.items())
-    return integer or old or name.endswith("mask")
+    return _is_integer(t) or old or name.endswith("mask")
+
+
+def _is_integer(t: Tensor) -> bool:
+    return not (t.is_floating_point() or t.is_complex())
 
 
 def _mask_buffers(own: Mapping[str, Tensor], mask: Mask | None) -> dict[str, Tensor]:
@@ -201,7 +255,3 @@ def _mask_buffers(own: Mapping[str, Tensor], mask: Mask | None) -> dict[str, Ten
             if n in own and n != weight and own[n].shape == m.shape:
                 buffers[n] = m.to(own[n].dtype)
     return buffers
-
-
-def _and_more(names: list[str]) -> str:
-    return f", and {len(names) - 1} more" if len(names) > 1 else ""

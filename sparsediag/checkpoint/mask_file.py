@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sparsediag.checkpoint import mask_conventions, safe_load, state_dicts
 from sparsediag.core.atomic import atomic_write
@@ -26,16 +28,20 @@ def save(mask: Mask, path: str | Path) -> None:
         torch.save({"format": safe_load.FORMAT, "mask": mask.pack()}, file)
 
 
-def load(path: str | Path, *, zeros: bool = False) -> Mask:
+def load(
+    path: str | Path, *, zeros: bool = False, weights: Mapping[str, Tensor] | None = None
+) -> Mask:
     """Read a mask from a file of this package or of another tool, without running code from it.
 
     The file may be one of `save`, a checkpoint with a mask (of this package or of another tool, see
-    `Checkpoint.load`), or a dict of name -> tensor of booleans or of 0 and 1.
+    `Checkpoint.load`), or a dict of name -> tensor of booleans or of 0 and 1. With `weights`, its
+    names may be those of layers, and it may be a list with None for what is not pruned.
 
     Args:
         path: The file.
         zeros: If the file has no mask, take the exact zeros of its weights for dead; a weight that
             is 0 by chance counts as dead too.
+        weights: The weights that it belongs to, by name.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -53,20 +59,20 @@ def load(path: str | Path, *, zeros: bool = False) -> Mask:
     if safe_load.is_own_format(path, payload, "mask"):
         try:
             mask = None if payload["mask"] is None else Mask.unpack(payload["mask"])
-            weights = dict(payload.get("dense", {}))
+            values = dict(payload.get("dense", {}))
         except Exception:
             raise CheckpointError(f"{path} is no whole mask; write it again") from None
     else:
         try:
-            _, masked = state_dicts.read(payload)
+            _, masked = state_dicts.read(payload, weights)
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {path} holds no mask") from None
         if masked.fault:
             raise CheckpointError(f"{masked.fault}; {path} holds no mask")
-        mask, weights, ignored = masked.mask, masked.weights, masked.ignored
+        mask, values, ignored = masked.mask, masked.weights, masked.ignored
     if mask is not None:
         return mask
-    from_zeros = mask_conventions.zeros(weights)
+    from_zeros = mask_conventions.zeros(values)
     if from_zeros is None or not zeros:
         hint = "; its weights hold zeros: zeros = true" if from_zeros else ""
         raise CheckpointError("; ".join([*ignored, f"{path} holds no mask{hint}"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import sys
 import warnings
 import zipfile
@@ -11,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from sparsediag.checkpoint import model_folder, pickled_objects
 from sparsediag.core.errors import CheckpointError
 
 FORMAT = 1
@@ -36,18 +38,23 @@ def is_own_format(path: Path, payload: Mapping[Any, Any], *needed: str) -> bool:
 
 
 def load_dict(path: Path) -> dict[Any, Any]:
-    """Read the dict in a file of `torch.save` or of safetensors.
+    """Read the dict in a file of `torch.save`, safetensors or numpy, or in a folder of shards.
+
+    A list of tensors becomes a dict with the key "masks", since only masks come in lists. Objects
+    beside the tensors are not imported, see `pickled_objects`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is anything else, or is damaged.
     """
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give a file in it, such as {path / 'best.pt'}")
+        path = model_folder.weights_file(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give one that `python -m training` wrote")
     with path.open("rb") as file:
-        start = file.read(len(LEGACY))
+        start = file.read(64)
+    if start[:1] == b"{" and b"\0" not in start:
+        return {n: t for shard in model_folder.shards(path) for n, t in load_dict(shard).items()}
     try:
         if start[8:9] == b"{":
             from safetensors.torch import load_file
@@ -55,44 +62,90 @@ def load_dict(path: Path) -> dict[Any, Any]:
             return dict(load_file(path))
         if start.startswith(b"PK"):
             _check_zip(path)
-        elif start != LEGACY:
+            if path.suffix == ".npz":
+                return _load_arrays(path)
+        elif not start.startswith(LEGACY):
             raise CheckpointError(
-                f"{path}: not a torch checkpoint (it starts with {start[:5]!r}); "
-                "give a file that `python -m training` wrote, torch.save or safetensors"
+                f"{path}: not a torch checkpoint (it starts with {start[:5]!r}); give a file of "
+                f"torch.save, safetensors or numpy's savez{_hint(path, start)}"
             )
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*[Ss]parse"
-            )  # sparse tensors are made dense later
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        what = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise CheckpointError(
-            f"{path} holds pickled Python objects, and reading them would run code"
-            f"{f' ({what[1]})' if what else ''}; save plain tensors instead: "
-            "torch.save(net.state_dict(), path), or Checkpoint.of(net, model=...).save(path)"
-        ) from None
-    except CheckpointError:
+        payload = pickled_objects.plain(_load_pickle(path))
+    except (CheckpointError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) or zipfile.is_zipfile(path):
+            what = " ".join(str(error).split())[:200]  # the checksums are right
+            raise CheckpointError(f"{path} cannot be read without running code: {what}") from None
         raise CheckpointError(f"{path} is damaged or cut short; copy or write it again") from None
+    if isinstance(payload, list | tuple) and any(isinstance(t, Tensor) for t in payload):
+        payload = {"masks": list(payload)}
     if not isinstance(payload, Mapping):
         raise CheckpointError(f"{path} holds a {type(payload).__name__}; need a dict of tensors")
     return dict(payload)
 
 
+def _load_pickle(path: Path) -> Any:
+    """Return the contents of a file of `torch.save`."""
+    with warnings.catch_warnings():
+        # sparse tensors are made dense later; nested ones are refused by name
+        warnings.filterwarnings("ignore", message=".*([Ss]parse|nested)")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            return pickled_objects.load(path)
+
+
+def _load_arrays(path: Path) -> dict[Any, Any]:
+    """Return the arrays of numbers in a file of `numpy.savez` as tensors."""
+    with np.load(path, allow_pickle=False) as arrays:
+        numbers = {n: a for n in arrays.files if (a := arrays[n]).dtype.kind in "biufc"}
+    return {n: torch.from_numpy(a.astype(a.dtype.newbyteorder("="))) for n, a in numbers.items()}
+
+
+def _hint(path: Path, start: bytes) -> str:
+    """Return what to do with a file of another kind."""
+    hints = {
+        b"\x80": "; if it is a pickle that you trust, write it again: "
+        f"torch.save(pickle.load(open('{path}', 'rb')), path)",
+        b"\x93NUMPY": "; it is one array of numpy, without a name",
+        b"version https://git-lfs": "; it is a pointer of Git LFS: git lfs pull",
+        b"<": "; it is a web page, so the download failed",
+        b"\x1f\x8b": "; it is compressed: unpack it first",
+    }
+    return next((hint for magic, hint in hints.items() if start.startswith(magic)), "")
+
+
 def _check_zip(path: Path) -> None:
     """Raise an error if a zip file is damaged, or is no file of weights."""
-    with zipfile.ZipFile(path) as file:
-        if file.testzip():  # torch checks no checksum
-            raise ValueError("a checksum does not fit")
-        if any(name.endswith("/constants.pkl") for name in file.namelist()):
-            raise CheckpointError(
-                f"{path} is a TorchScript program; save the weights of the net that it was made "
-                "from: torch.save(net.state_dict(), path)"
-            )
-        if "header.npy" in file.namelist():
-            raise CheckpointError(f"{path} is a result; give the checkpoint it was made from")
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken, names = file.testzip(), file.namelist()  # torch checks no checksum
+    except Exception:
+        broken, names = "all", []
+    advice = ""
+    if broken:
+        advice = "is damaged or cut short; copy or write it again"
+    elif path.suffix == ".distcp":
+        advice = (
+            "is a part of a distributed checkpoint; "
+            f"{model_folder.DISTRIBUTED} {path.parent} NEW.pt"
+        )
+    elif any(name.endswith("/constants.pkl") for name in names):
+        advice = (
+            "is a TorchScript program; save the weights in it: "
+            f"torch.save(torch.jit.load('{path}').state_dict(), 'NEW.pt')"
+        )
+    elif any(name.endswith("archive_format") for name in names):
+        advice = (
+            "is a program of torch.export; save the weights in it: "
+            f"torch.save(torch.export.load('{path}').state_dict, 'NEW.pt')"
+        )
+    elif "header.npy" in names:
+        advice = "is a result; give the checkpoint it was made from"
+    elif path.suffix != ".npz" and not any(name.endswith("data.pkl") for name in names):
+        advice = f"is a zip archive of other files, such as {names[:1]}; unpack it, and give one"
+    if advice:
+        raise CheckpointError(f"{path} {advice}")
 
 
 def intern_strings(value: Any) -> Any:

@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsediag.checkpoint import mask_conventions
-from sparsediag.checkpoint.mask_conventions import MaskedWeights
+from sparsediag.checkpoint.mask_conventions import MaskedWeights, Masks
+from sparsediag.checkpoint.wrapper_names import strip_wrappers
 from sparsediag.core.errors import CheckpointError
-from sparsediag.core.mask import Mask
 
 STATE_KEYS = ("state_dict", "model", "net", "model_state_dict", "model_state", "params")
-MASK_KEYS = ("mask", "masks")
-WRAPPERS = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
+MASK_KEY = re.compile(r"(.*_)?masks?(_(dict|state|state_dict))?")
+LAYER_KEYS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked", "mask"}
 
 
-def read(payload: Mapping[Any, Any]) -> tuple[dict[str, str], MaskedWeights]:
+def read(
+    payload: Mapping[Any, Any], weights: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, str], MaskedWeights]:
     """Return a description of a file, and its weights and mask; either may be missing.
 
     Args:
         payload: The dict that was read from the file.
+        weights: Weights of another file, to which masks without weights belong.
 
     Raises:
-        CheckpointError: If it holds the weights of several networks under unknown keys.
+        CheckpointError: If it holds the weights of several networks under unknown keys, or a
+            tensor that torch cannot compute with.
 
     >>> about, masked = read({"epoch": 3, "model": {"module.bias": torch.tensor([0.5])}})
     >>> about, masked.weights
     ({'file': "state dict, under 'model'", 'mask': 'none'}, {'bias': tensor([0.5000])})
     """
     inner, place, others = _find_state(payload)
-    state, fault = strip_wrappers(inner), ""
-    masks: dict[str, Tensor] = {}
-    for key in MASK_KEYS:
-        try:
-            masks |= _mask_dict(key, payload.get(key))
-        except CheckpointError as error:
-            fault = str(error)
-    masked = mask_conventions.read(state, masks if state else None)
-    if fault:
-        masked = replace(masked, mask=None, summary="none that can be used", fault=fault)
-    if masked.mask is None and _holds_masks_only(state):
-        only = {n.removesuffix("_mask"): m.bool() for n, m in {**state, **masks}.items()}
-        masked = replace(masked, weights={}, mask=Mask(only) if only else None, fault="")
+    state, masks = tensors_in(inner), list(_find_masks(payload))
+    if not state or _holds_masks_only(state, asked=weights is not None):
+        masks = [m for m in ({n: t.bool() for n, t in state.items()}, *masks) if m]
+        masked = mask_conventions.read_masks(masks, weights)
+    else:
+        masked = mask_conventions.read(state, masks)
     version = payload.get("pytorch-lightning_version")
+    small = (t.dtype for t in inner.values() if isinstance(t, Tensor) and _is_small(t))
+    counts = Counter(str(kind).removeprefix("torch.") for kind in small)
     about = {
         "file": (f"Lightning {version}" if version else "state dict") + place,
         "mask": masked.summary,
         "beside": ", ".join(others),
+        "converted": ", ".join(f"{n} of {kind} became float32" for kind, n in counts.items()),
         "fault": masked.fault,
     }
     return {key: text for key, text in about.items() if text}, masked
@@ -58,8 +59,9 @@ def read(payload: Mapping[Any, Any]) -> tuple[dict[str, str], MaskedWeights]:
 
 def _find_state(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, list[str]]:
     """Return the state dict in a file, its place, and the keys of other state dicts beside it."""
-    state, place, others = payload, "", []
-    while inner := {k: _tensors(v) for k, v in state.items() if _may_be_state(k, v)}:
+    state, place, others = payload, "", list[str]()
+    while dicts := _dicts(state):
+        inner = {k: _tensors(v) for k, v in dicts.items()}
         nets = [
             key
             for key, tensors in inner.items()
@@ -67,6 +69,9 @@ def _find_state(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, lis
         ]
         known = [k for k in STATE_KEYS if inner.get(k)]
         weights_here = any(isinstance(t, Tensor) and t.dim() for t in state.values())
+        layers = {k: dicts[k] for k, tensors in inner.items() if tensors}
+        if not known and layers and all(dicts[k].keys() <= LAYER_KEYS for k in layers):
+            return flatten({**state, **layers}), f"{place}, by layer", others
         if not known and (weights_here or not nets):
             break
         if not known and len(nets) > 1:
@@ -76,14 +81,56 @@ def _find_state(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, lis
             )
         key = (known or nets)[0]
         others += [f"'{k}'" for k in nets if k != key]
-        state, place = state[key], f", under '{key}'"
+        state, place = dicts[key], f", under '{key}'"
     return state, place, others
 
 
-def _may_be_state(key: Any, value: Any) -> bool:
-    """Return whether a value may be a state dict; those of optimizers are left out by name."""
-    named = isinstance(key, str) and key not in MASK_KEYS and "optim" not in key
-    return named and isinstance(value, Mapping)
+def _find_masks(tree: Mapping[Any, Any]) -> Iterator[Masks]:
+    """Find the masks under keys such as `mask`, `masks` or `backward_masks`, at any depth."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping | list | tuple) and MASK_KEY.fullmatch(str(key)):
+            if isinstance(value, Mapping) and not _is_numbered(value):
+                masks: Masks = tensors_in(flatten(value))
+            else:
+                entries = value.values() if isinstance(value, Mapping) else value
+                masks = [readable(str(key), m) if isinstance(m, Tensor) else None for m in entries]
+            if any(
+                isinstance(m, Tensor)
+                for m in (masks.values() if isinstance(masks, dict) else masks)
+            ):
+                yield masks
+        elif isinstance(value, Mapping) and "optim" not in str(key):
+            yield from _find_masks(value)
+
+
+def _is_numbered(masks: Mapping[Any, Any]) -> bool:
+    """Return whether keys are the numbers 0, 1, 2 and so on, as those of a list."""
+    return [*masks] == [*range(len(masks))]
+
+
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors of nested dicts; the names of dicts and tensors are joined by dots.
+
+    >>> flatten({"fc": {"weight": torch.ones(1), "bias": None}})
+    {'fc.weight': tensor([1.])}
+    """
+    flat: dict[str, Tensor] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, Tensor):
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _dicts(tree: Mapping[Any, Any]) -> dict[str, Mapping[Any, Any]]:
+    """Return what may be state dicts, in lists too; those of optimizers are left out by name."""
+    dicts: dict[str, Mapping[Any, Any]] = {}
+    for key, value in tree.items():
+        entries = enumerate(value) if isinstance(value, list | tuple) else [("", value)]
+        if isinstance(key, str) and not MASK_KEY.fullmatch(key) and "optim" not in key:
+            dicts |= {f"{key}{i}": v for i, v in entries if isinstance(v, Mapping)}
+    return dicts
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -94,36 +141,47 @@ def _tensors(value: Any) -> list[Tensor]:
     return [t for key, v in inner if isinstance(key, str) for t in _tensors(v)]
 
 
-def strip_wrappers(tensors: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Return dense tensors by the names of the network, without the prefixes of wrappers.
+def tensors_in(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a dict, readable and by the names of the network."""
+    tensors = {str(n): t for n, t in state.items() if isinstance(t, Tensor)}
+    return strip_wrappers({n: readable(n, t) for n, t in tensors.items()})
 
-    >>> sorted(strip_wrappers({"module.a": torch.ones(2), "n_averaged": torch.tensor(3)}))
-    ['a']
+
+def readable(name: str, t: Tensor) -> Tensor:
+    """Return a dense tensor of a dtype that torch computes with.
+
+    Raises:
+        CheckpointError: If it has no values, or values that need another program.
     """
-    state = {
-        str(n): (t if t.layout == torch.strided else t.to_dense()).detach()
-        for n, t in tensors.items()
-        if isinstance(t, Tensor)
-    }
-    while inner := {n: t for n, t in state.items() if n.startswith(WRAPPERS)}:
-        if any(t.dim() for n, t in state.items() if n not in inner):
-            break
-        state = {n.split(".", 1)[1]: t for n, t in inner.items()}
-    return state
+    if t.is_meta:
+        raise CheckpointError(f"'{name}' is on the meta device: the file has its shape, no values")
+    if t.is_nested:
+        raise CheckpointError(f"'{name}' is a nested tensor, no weight; leave it out of the file")
+    try:
+        t = t.detach().dequantize() if t.is_quantized else t.detach()
+        t = t if t.layout == torch.strided else t.to_dense()
+        t = t.float() if _is_small(t) else t
+        _ = t.flatten()[:1] == 0
+    except (RuntimeError, NotImplementedError):
+        kind = str(t.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"'{name}' is {kind}, with which torch does not compute; where it was made, save it as "
+            "float32"
+        ) from None
+    return t
 
 
-def _mask_dict(key: str, value: Any) -> dict[str, Tensor]:
-    """Return the masks that a file holds under a key; a single tensor or number is no mask."""
-    if value is None or isinstance(value, Tensor | str | int | float):
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(m, Tensor) for m in value.values()):
-        raise CheckpointError(f"'{key}' is a {type(value).__name__}; need a dict of name -> tensor")
-    return strip_wrappers(value)
+def _is_small(t: Tensor) -> bool:
+    """Return whether a tensor is quantised, or of floating-point numbers of 8 bits."""
+    return t.is_quantized or (t.is_floating_point() and t.dtype.itemsize == 1)
 
 
-def _holds_masks_only(state: Mapping[str, Tensor]) -> bool:
-    """Return whether all tensors look like masks and none like a weight."""
+def _holds_masks_only(state: Mapping[str, Tensor], *, asked: bool) -> bool:
+    """Return whether all tensors look like masks and none like a weight.
+
+    A vector of 0 and 1 may be a batch norm as it starts, unless masks were asked for.
+    """
     return all(
-        (t.dtype == torch.bool or t.dim() > 1) and mask_conventions.is_binary(t)
+        (asked or t.dtype == torch.bool or t.dim() > 1) and mask_conventions.is_binary(t)
         for t in state.values()
     )

@@ -15,6 +15,7 @@ from docstring_parser import parse
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.labels import short_labels
+from sparsediag.checkpoint.model_folder import is_model_folder
 from sparsediag.checkpoint.run_folder import checkpoints
 from sparsediag.cli import output
 from sparsediag.cli.options import SHARED, Options, cli_type, option, problem_options, set_signature
@@ -136,7 +137,7 @@ def plan(
         named = dict(zip(short_labels(files), files, strict=True))
         work = partial(import_sibling(traits.compare), named, load=load)
         return work, first.with_name(f"{first.stem}-comparison.npz")
-    if first.is_dir():
+    if first.is_dir() and not is_model_folder(first):
         out = first / f"{name}{ending}"
         if len(files) > 1 or not traits.takes_run:
             raise ValueError(f"{first} is a folder; {name} needs one checkpoint of it")

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.labels import short_labels
 from sparsediag.cli import output
-from sparsediag.cli.options import CHECKPOINT, DEBUG, JSON
+from sparsediag.cli.options import CHECKPOINT, DEBUG, JSON, MASK
 from sparsediag.diagnostics.census import census
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.plotting import terminal
@@ -25,6 +25,7 @@ def info(
         Path | None,
         Parameter(help="Result file for the statistics of the masks, .npz, with a picture, .png."),
     ] = None,
+    mask: MASK = None,
     json: JSON = False,
     debug: DEBUG = False,
 ) -> None:
@@ -32,7 +33,8 @@ def info(
     if out:
         output.check(out)
     files = [checkpoint, *others]
-    nets = dict(zip(short_labels(files), map(Checkpoint.load, files), strict=True))
+    loaded = [Checkpoint.load(file).with_mask(mask) for file in files]
+    nets = dict(zip(short_labels(files), loaded, strict=True))
     masked = any(net.mask for net in nets.values())
     if (others or out) and not masked and not all(net.model for net in nets.values()):
         raise ValueError(f"there is no mask to count in {', '.join(map(str, files))}")

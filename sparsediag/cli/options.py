@@ -34,6 +34,12 @@ CHECKPOINT = Annotated[
         "tool. Some commands also take the folder of a training run."
     ),
 ]
+MASK = option(
+    "mask",
+    str | None,
+    "Mask: zeros (weights that are exactly 0 are dead), none, or a mask file "
+    "(default: the checkpoint's).",
+)
 JSON = option("json", bool, "Print one JSON object instead of a table.", negative="")
 DEBUG = option("debug", bool, "Show the traceback of an error.", negative="")
 SHARED: Options = {
@@ -78,15 +84,7 @@ SHARED: Options = {
         ),
         None,
     ),
-    "mask": (
-        option(
-            "mask",
-            str | None,
-            "Mask: zeros (weights that are exactly 0 are dead), none, or a mask file "
-            "(default: the checkpoint's).",
-        ),
-        None,
-    ),
+    "mask": (MASK, None),
     "split": (
         option(
             "split",
