@@ -22,7 +22,6 @@ import pytest
 import torch
 from docstring_parser import parse
 from PIL import Image
-from torch import nn
 
 import sparsediag
 from sparsediag import Checkpoint, Mask, Result, models, prunable
@@ -364,6 +363,50 @@ def test_info_of_two_nets_says_how_far_their_masks_agree(
     assert contents(place) == before
 
 
+def test_info_takes_the_mask_that_it_advises(place: Path, capsys: Captured) -> None:
+    kept = Checkpoint.load("small.pt")
+    assert kept.mask is not None
+    torch.save(kept.weights, "plain.pt")
+    torch.save([*kept.mask.values()], "mask.pt")
+    assert main(["info", "plain.pt"]) == 0
+    out, err = capsys.readouterr()
+    assert "are exactly 0: --mask zeros" in out
+    for asked in ("zeros", "mask.pt"):
+        assert main(["info", "plain.pt", "--mask", asked]) == 0
+        out, err = capsys.readouterr()
+        lines = [line.split() for line in out.splitlines()]
+        for name, alive, size in kept.mask.table():
+            assert [name, f"{size:,}", f"{alive:,}", f"{alive / size:.2%}"] in [
+                r[:4] for r in lines
+            ]
+        assert err == ""
+    assert main(["info", "small.pt", "--mask", "none", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["density"] == 1
+    torch.save(kept.weights | {"fc.weight": torch.ones(3, 3)}, "other.pt")
+    refused(place, capsys, ["info", "other.pt", "--mask", "mask.pt"], "mask.pt holds no mask")
+
+
+def test_a_folder_of_a_network_is_no_folder_of_a_run(place: Path, capsys: Captured) -> None:
+    Path("folder").mkdir()
+    kept = Checkpoint.load("small.pt")
+    torch.save(kept.weights, "folder/pytorch_model.bin")
+    Path("net.py").write_text(
+        "from sparsediag import models\n"
+        f"def make(): return models.build('lenet300', **{kept.options})"
+    )
+    own = ["--images", "20", "--json"]
+    assert main(["gradflow", "small.pt", *own]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    more = ["--model", "net.py:make", "--data", "digits", "--mask", "zeros"]
+    assert main(["gradflow", "folder", *more, *own]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["files"][0] == "folder-gradflow.npz"
+    about = {"source", "files", "notes"}
+    assert {k: v for k, v in result.items() if k not in about} == {
+        k: v for k, v in expected.items() if k not in about
+    }
+
+
 @pytest.mark.usefixtures("other")
 def test_info_of_two_nets_as_json(place: Path, capsys: Captured) -> None:
     before = contents(place)
@@ -559,7 +602,7 @@ def text(file: Path) -> None:
 
 
 def pickled(file: Path) -> None:
-    torch.save(nn.Linear(2, 2), file)
+    torch.save({"activation": torch.relu}, file)
 
 
 def cut(file: Path) -> None:
@@ -593,7 +636,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda file: None, "bad.pt: no such file"),
     "text": (text, "bad.pt: not a torch checkpoint (it starts with b'hello')"),
     "empty": (Path.touch, "bad.pt: not a torch checkpoint"),
-    "pickled module": (pickled, "bad.pt holds pickled Python objects"),
+    "pickled function": (pickled, "bad.pt holds pickled Python objects"),
     "cut short": (cut, "bad.pt is damaged or cut short"),
 }
 BAD_NETS: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -32,11 +32,12 @@ def weights_file(folder: Path) -> Path:
         raise CheckpointError(
             f"{folder} is a distributed checkpoint; {DISTRIBUTED} {folder} NEW.pt"
         )
-    if converters := sorted(folder.glob("**/zero_to_fp32.py")):
-        raise CheckpointError(
-            f"{folder} is a checkpoint of DeepSpeed; make one file of it: "
-            f"python {converters[0]} {converters[0].parent} NEW_FOLDER"
-        )
+    for place in (folder, folder.parent):
+        if (converter := place / "zero_to_fp32.py").exists():
+            raise CheckpointError(
+                f"{folder} is a checkpoint of DeepSpeed; make one file of it: "
+                f"python {converter} {place} NEW_FOLDER"
+            )
     files = [f for e in ("safetensors", "pt", "pth", "ckpt") for f in sorted(folder.glob(f"*.{e}"))]
     example = files[0] if files else folder / "best.pt"
     raise CheckpointError(f"{folder} is a folder; give a file in it, such as {example}")
@@ -56,7 +57,7 @@ def shards(index: Path) -> list[Path]:
         names = list(dict.fromkeys(Path(name).name for name in entries["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(
-            f"{index} is JSON without a weight_map of shards; give the file with the weights"
+            f"{index} is no index of shards, which has a weight_map; give the file with the weights"
         ) from None
     files = [index.parent / name for name in names]
     if missing := [file.name for file in files if not file.exists()]:

@@ -9,6 +9,7 @@ weights in a pickled module.
 from __future__ import annotations
 
 import builtins
+import pickle
 import pickletools
 import re
 import sys
@@ -16,7 +17,7 @@ import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def _number(dtype: DType, data: Any) -> Any:
 
 STAND_INS: dict[str, Any] = {
     "builtins.bytes": lambda *_: b"",  # bytes that are not empty are no object
+    "functools.partial": Inert,
     "collections.defaultdict": Record,
     "collections.deque": lambda *_: [],
     "numpy.dtype": DType,
@@ -122,26 +124,32 @@ def load(path: Path) -> Any:
         path: The file, zip or of the old format.
 
     Raises:
-        CheckpointError: If it names what only runs code, such as a function of `os`.
+        CheckpointError: If it names what only runs code, such as a function of `os`, or cannot
+            be read with stand-ins.
     """
-    names = global_names(path)
-    for name in sorted(names):
-        if _runs_code(name):
-            raise CheckpointError(
-                f"{path} holds pickled Python objects, and reading them would run code ({name}); "
-                f"if you trust it, net = torch.load('{path}', weights_only=False) does it; keep "
-                "the tensors: torch.save(net.state_dict(), path), or "
-                "Checkpoint.of(net, model=...).save(path)"
-            )
-    errors = []
-    for other in (Record, Inert):  # some are dicts; others are keys of dicts, or have slots
-        stand_ins: list[Any] = [(STAND_INS.get(name, other), name) for name in names]
-        try:
-            with torch.serialization.safe_globals(stand_ins):
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            errors.append(error)
-    raise errors[0]
+    allowed = torch.serialization.get_safe_globals()
+    names = global_names(path) - {f[1] if isinstance(f, tuple) else _name(f) for f in allowed}
+    harmful = sorted(filter(_runs_code, names))
+    for other in () if harmful else (Record, Inert):  # some are dicts, others keys of dicts
+        stand_ins = [(STAND_INS.get(n, Inert if "numpy." in n else other), n) for n in names]
+        with suppress(pickle.UnpicklingError, TypeError, ValueError, AttributeError):
+            return _load(path, stand_ins)
+    ours = ("collections.", "torch.", "_codecs.")
+    named = [*harmful, *sorted(n for n in names if not n.startswith(ours)), *names]
+    raise CheckpointError(
+        f"{path} holds pickled Python objects, and reading them would run code ({named[0]}); if "
+        f"you trust it, net = torch.load('{path}', weights_only=False) does it; keep the tensors: "
+        "torch.save(net.state_dict(), path), or Checkpoint.of(net, model=...).save(path)"
+    )
+
+
+def _load(path: Path, allowed: list[Any]) -> Any:
+    with torch.serialization.safe_globals(allowed):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 def _runs_code(name: str) -> bool:
@@ -159,8 +167,8 @@ def global_names(path: Path) -> set[str]:
     with ExitStack() as stack:
         if zipfile.is_zipfile(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
-            pickle = next(n for n in archive.namelist() if n.endswith("data.pkl"))
-            file, count = stack.enter_context(archive.open(pickle)), 1
+            data = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+            file, count = stack.enter_context(archive.open(data)), 1
         else:
             file, count = stack.enter_context(path.open("rb")), 4  # magic, version, system, object
         for _ in range(count):

@@ -73,9 +73,11 @@ def load_dict(path: Path) -> dict[Any, Any]:
     except (CheckpointError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if isinstance(error, pickle.UnpicklingError) or zipfile.is_zipfile(path):
-            what = " ".join(str(error).split())[:200]  # the checksums are right
-            raise CheckpointError(f"{path} cannot be read without running code: {what}") from None
+        if "DefaultCPUAllocator" in str(error):  # how torch says that there is too little memory
+            raise
+        if zipfile.is_zipfile(path):  # and the checksums are right
+            what = f"torch {torch.__version__} raised {type(error).__name__}"
+            raise CheckpointError(f"{path} cannot be read; {what}; save plain tensors") from None
         raise CheckpointError(f"{path} is damaged or cut short; copy or write it again") from None
     if isinstance(payload, list | tuple) and any(isinstance(t, Tensor) for t in payload):
         payload = {"masks": list(payload)}
@@ -92,13 +94,20 @@ def _load_pickle(path: Path) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
+            if not pickled_objects.global_names(path):
+                raise
             return pickled_objects.load(path)
 
 
 def _load_arrays(path: Path) -> dict[Any, Any]:
     """Return the arrays of numbers in a file of `numpy.savez` as tensors."""
     with np.load(path, allow_pickle=False) as arrays:
-        numbers = {n: a for n in arrays.files if (a := arrays[n]).dtype.kind in "biufc"}
+        try:
+            numbers = {n: a for n in arrays.files if (a := arrays[n]).dtype.kind in "biufc"}
+        except ValueError:
+            raise CheckpointError(
+                f"{path} holds Python objects; save arrays of numbers: numpy.savez(path, **arrays)"
+            ) from None
     return {n: torch.from_numpy(a.astype(a.dtype.newbyteorder("="))) for n, a in numbers.items()}
 
 

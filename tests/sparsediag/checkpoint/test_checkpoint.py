@@ -185,11 +185,10 @@ def test_a_checkpoint_and_its_nets_are_independent() -> None:
     assert all(torch.equal(t, before[n]) for n, t in checkpoint.weights.items())
 
 
-@pytest.mark.parametrize("classes", [10, 100])
-def test_a_sparse_resnet18_takes_six_megabytes_at_most(path: Path, classes: int) -> None:
+def test_a_sparse_resnet18_takes_six_megabytes_at_most(path: Path) -> None:
     torch.manual_seed(0)
-    net = models.build("resnet18", classes=classes)
-    about = {"model": "resnet18", "options": {"classes": classes}}
+    net = models.build("resnet18", classes=100)
+    about = {"model": "resnet18", "options": {"classes": 100}}
     checkpoint = Checkpoint.of(net, mask=random_mask(net, 0.1), **about)
     checkpoint.save(path)
     assert path.stat().st_size <= 6_000_000

@@ -196,8 +196,11 @@ def test_a_counter_of_batches_may_be_missing(tmp_path: Path) -> None:
         ({"4.bias": None, "4.weight": None}, "the file holds no '4.weight', and 1 more"),
         ({"4.weight": torch.ones(4, 5)}, r"'4.weight' is \(4, 5\) in the file, \(4, 12\) in the"),
         ({"5.bias": torch.ones(5)}, "the model has no '5.bias'"),
+        ({"4.weight": torch.ones(4, 12).char()}, "'4.weight' is int8 in the file, quantised"),
+        ({"4.weight": torch.ones(4, 12).bool()}, "'4.weight' is bool in the file, quantised"),
+        ({"_flat_param": torch.ones(9)}, "the model has no '_flat_param'; .* of FSDP"),
     ],
-    ids=["missing", "shape", "unknown"],
+    ids=["missing", "shape", "unknown", "int8", "bool", "flat"],
 )
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_weights_that_do_not_fit(

@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from sparsediag import Checkpoint, CheckpointError, Mask, Problem
-from sparsediag.checkpoint import mask_file
+from sparsediag.checkpoint import mask_conventions, mask_file
 
 
 def short(net: nn.Module, mask: Mask) -> Payload:
@@ -54,6 +54,51 @@ CONVENTIONS: dict[str, tuple[Callable[[nn.Module, Mask], Payload], str]] = {
         "a dict of masks",
     ),
     "dict of layers": (short, "a dict of masks"),
+    "dicts in a dict": (
+        lambda net, mask: {
+            "model": net.state_dict(),
+            "masks": {n[:1]: {"weight": m.numpy(), "bias": None} for n, m in mask.items()},
+        },
+        "a dict of masks",
+    ),
+    "deep inside": (
+        lambda net, mask: {
+            "run": {"net": net.state_dict()},
+            "pruner": {"state": [1], "weight_masks": {**{n: m.char() for n, m in mask.items()}}},
+            "optimizer": {"masks": {"4": torch.zeros(2)}},
+        },
+        "a dict of masks",
+    ),
+    "masks of layers": (
+        lambda net, mask: {
+            "model": net.state_dict(),
+            "mask": {n[:1]: {"mask": m.double()} for n, m in mask.items()},
+        },
+        "a dict of masks",
+    ),
+    "a list": (
+        lambda net, mask: {"model": net.state_dict(), "pruner": {"keep_masks": [*mask.values()]}},
+        "a list of masks (in the order of the weights)",
+    ),
+    "a list with the batch norm": (
+        lambda net, mask: {
+            "model": net.state_dict(),
+            "mask": [mask["0.weight"].byte().numpy(), None, mask["4.weight"].byte().numpy()],
+        },
+        "a list of masks (in the order of the weights)",
+    ),
+    "numbered": (
+        lambda net, mask: {"model": net.state_dict(), "masks": dict(enumerate(mask.values()))},
+        "a list of masks (in the order of the weights)",
+    ),
+    "a number for each layer": (
+        lambda net, mask: {
+            "model": net.state_dict(),
+            "mask": [*mask.values()],
+            "linear_layers_mask": [0, 1],
+        },
+        "a list of masks (in the order of the weights)",
+    ),
 }
 
 
@@ -129,9 +174,13 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Mask], Payload], str]] = {
         lambda net, mask: {"model": net.state_dict(), "masks": {"fc": mask["4.weight"]}},
         "the mask names 'fc', which is no weight in the file",
     ),
-    "a list": (
-        lambda net, mask: {"model": net.state_dict(), "mask": list(mask.values())},
-        "'mask' is a list; need a dict of name -> tensor",
+    "a list in another order": (
+        lambda net, mask: {"model": net.state_dict(), "mask": [*mask.values()][::-1]},
+        "a list of 2 masks fits the 2 matrices in no way; need an entry for each, None for what",
+    ),
+    "scores": (
+        lambda net, mask: {"model": net.state_dict(), "masks": {"4": torch.randn(4, 12)}},
+        "'of 4' holds other values than 0 and 1; if they are scores, the training's code makes",
     ),
 }
 
@@ -209,3 +258,63 @@ def test_few_zeros_are_no_hint_and_none_are_no_mask(tmp_path: Path) -> None:
     whole = Checkpoint.load(write(tmp_path / "whole.pt", dense().state_dict()))
     with pytest.raises(CheckpointError, match="no weight is exactly 0"):
         whole.problem(model=make, data=BATCH, mask="zeros", device="cpu")
+
+
+def test_openlth(tmp_path: Path) -> None:
+    net, mask = dense(), random_mask(dense())
+    state = {f"model.{n}": t for n, t in net.state_dict().items()}
+    buffers = {f"mask_{n.replace('.', '___')}": m.float() for n, m in mask.items()}
+    checkpoint = load(tmp_path, state | buffers)
+    assert checkpoint.made_by["mask"].startswith(
+        "mask_... with ___ for dots (OpenLTH) of 2 tensors"
+    )
+    assert torch.equal(checkpoint.build(model=make)(X), masked(net, mask)(X))
+
+
+def test_a_list_for_some_of_the_weights_must_fit_in_one_way() -> None:
+    weights = {n: torch.ones(2, 2) for n in "abc"} | {"d": torch.ones(3, 2)}
+    square, tall = torch.eye(2), torch.ones(3, 2)
+    for masks, names in {
+        (square, square, square): "abc",
+        (square, square, square, tall): "abcd",
+        (None, square, None, tall): "bd",
+        (tall,): "d",
+        (square, tall): "",
+        (square,): "",
+        (tall, square): "",
+    }.items():
+        mask = mask_conventions.read_masks([[*masks]], weights)
+        assert list(mask.mask or {}) == list(names)
+        way = "more than one" if masks[0] is square else "no"
+        assert mask.mask or f"fits the 4 matrices in {way} way" in mask.fault
+
+
+@pytest.mark.parametrize("name", ["4.mask_scores", "4.scores", "4.popup_scores"])
+def test_scores_are_no_mask(tmp_path: Path, name: str) -> None:
+    """The net that computes with them gets them; another one is not taken for the trained net."""
+
+    class Scored(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(12, 4)
+            self.register_parameter(name[2:], nn.Parameter(torch.zeros(4, 12)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            best = self.get_parameter(name[2:]) > 0
+            return nn.functional.linear(x, self.weight * best, self.bias)
+
+    def scored() -> nn.Module:
+        net = make()
+        net[4] = Scored()
+        return net.eval()
+
+    scores, mask = torch.randn(4, 12), random_mask(dense())
+    checkpoint = load(tmp_path, dense().state_dict() | {name: scores})
+    assert f"none; '{name}' holds scores, not a mask" in checkpoint.made_by["mask"]
+    with pytest.raises(CheckpointError, match=f"'{name}' holds scores; .*: --mask FILE, or none"):
+        checkpoint.build(model=make)
+    own = {"4.weight": scores > 0}
+    assert torch.equal(checkpoint.build(model=scored)(X), masked(dense(), Mask(own))(X))
+    mask_file.save(mask, tmp_path / "mask.pt")
+    for choice, expected in {"none": dense(), tmp_path / "mask.pt": masked(dense(), mask)}.items():
+        problem = checkpoint.problem(model=make, data=BATCH, mask=choice, device="cpu")
+        assert torch.equal(problem.net(X), expected(X))

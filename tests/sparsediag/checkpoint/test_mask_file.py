@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import beside, dense, pruned, random_mask, write
+from foreign import BATCH, beside, dense, load, make, pruned, random_mask, write
 from torch import Tensor, nn
 
 from sparsediag import Checkpoint, CheckpointError, Mask
@@ -172,3 +172,36 @@ PACKED = random_mask(dense()).pack()
 )
 def test_a_file_without_a_mask(tmp_path: Path, payload: Any, match: str) -> None:
     refused(write(tmp_path / "net.pt", payload), match)
+
+
+def forms(mask: Mask) -> dict[str, Any]:
+    """Return the ways in which a mask without names of weights is stored."""
+    first, last = mask.values()
+    return {
+        "list": [first, last],
+        "numpy": [first.numpy(), last.numpy().astype(float)],
+        "layers": {"0": first, "4": last},
+        "dicts": {n[:1]: {"weight": m.float(), "bias": None} for n, m in mask.items()},
+        "deep": {"state": {"masks": [first, last]}, "density": 0.3},
+        "longer names": {f"model.{n}": m for n, m in mask.items()},
+    }
+
+
+@pytest.mark.parametrize("form", forms(random_mask(dense())))
+def test_the_network_names_the_weights_of_a_mask(tmp_path: Path, form: str) -> None:
+    net, mask = dense(), random_mask(dense())
+    path = write(tmp_path / "mask.pt", forms(mask)[form])
+    assert mask_file.load(path, weights=net.state_dict()) == mask
+    problem = load(tmp_path, net.state_dict()).problem(model=make, data=BATCH, mask=path)
+    assert problem.mask == mask
+    if isinstance(forms(mask)[form], list):
+        refused(path, "list of 2 masks names no weights; give it as --mask with its network")
+
+
+def test_a_mask_of_a_vector_is_one_if_it_was_asked_for(tmp_path: Path) -> None:
+    weights = dense().state_dict()
+    bias = {"4": {"weight": torch.eye(4, 12), "bias": torch.tensor([1.0, 0.0, 1.0, 1.0])}}
+    mask = mask_file.load(write(tmp_path / "mask.pt", bias), weights=weights)
+    assert mask == Mask({f"4.{n}": m.bool() for n, m in bias["4"].items()})
+    with pytest.raises(CheckpointError, match=r"the mask names '4.weight', which is no weight"):
+        mask_file.load(tmp_path / "mask.pt", weights={"4.bias": torch.ones(4)})

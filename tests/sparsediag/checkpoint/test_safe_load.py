@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from foreign import BATCH, X, dense, random_mask, write
 from PIL import Image
-from torch import nn
 
 from sparsediag import Checkpoint, CheckpointError, Problem, activations
 from sparsediag.checkpoint import mask_file
@@ -79,7 +80,8 @@ def test_a_picture_a_zip_and_a_result(refused: Callable[..., str], path: Path) -
     assert "it starts with b'\\x89PNG" in refused(path)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("hello.txt", "hello")
-    assert "is damaged" in refused(path)
+    message = refused(path)
+    assert "is a zip archive of other files, such as ['hello.txt']; unpack it" in message
     activations(Problem(dense(), BATCH)).save(path.with_suffix(".npz"))
     message = refused(path.with_suffix(".npz"))
     assert message.endswith("is a result; give the checkpoint it was made from")
@@ -88,7 +90,11 @@ def test_a_picture_a_zip_and_a_result(refused: Callable[..., str], path: Path) -
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_a_torchscript_program(refused: Callable[..., str], path: Path) -> None:
     torch.jit.trace(dense(), X).save(path)
-    assert "is a TorchScript program; save the weights" in refused(path)
+    message = refused(path)
+    assert "is a TorchScript program; save the weights" in message
+    (command,) = re.findall(r"torch\.save\(.*\)", message)
+    exec(command.replace("NEW.pt", str(new := path.with_name("new.pt"))), {"torch": torch})
+    assert torch.equal(Checkpoint.load(new).build(model=dense)(X), dense()(X))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +159,7 @@ def test_a_newer_format_names_the_version_to_install(
     assert "has format 2, this version reads up to 1; install sparsediag 9.8.7 or later" in message
 
 
-@pytest.mark.parametrize("payload", [nn.Linear(2, 2), {"hyper_parameters": Namespace(lr=0.1)}])
+@pytest.mark.parametrize("payload", [torch.relu, {"hyper_parameters": Namespace(act=torch.relu)}])
 def test_pickled_objects(refused: Callable[..., str], path: Path, payload: Any) -> None:
     message = refused(write(path, payload))
     assert "holds pickled Python objects, and reading them would run code (" in message
@@ -181,3 +187,44 @@ def test_code_in_a_file_is_never_run(
     else:
         torch.load(path, weights_only=False)
     assert sentinel.exists()
+
+
+def test_arrays_of_numpy(refused: Callable[..., str], tmp_path: Path) -> None:
+    state, mask = dense().state_dict(), random_mask(dense())
+    path = tmp_path / "net.npz"
+    np.savez(path, **{n: t.numpy() for n, t in state.items()}, note=np.array("text"))
+    checkpoint = Checkpoint.load(path)
+    assert checkpoint.made_by["file"] == "npz"
+    assert torch.equal(checkpoint.build(model=dense)(X), dense()(X))
+    np.savez_compressed(path, **{n: m.numpy() for n, m in mask.items()})
+    assert mask_file.load(path) == mask
+    np.savez(path, net=np.array([dense()], dtype=object))
+    assert "holds Python objects" in refused(path)
+    np.save(tmp_path / "net.npy", np.ones(3))
+    assert "one array of numpy" in refused(tmp_path / "net.npy")
+
+
+@pytest.mark.filterwarnings("ignore")  # from torch.export
+def test_an_exported_program(refused: Callable[..., str], path: Path) -> None:
+    torch.export.save(torch.export.export(dense(), (X,)), path)
+    message = refused(path)
+    assert "is a program of torch.export" in message
+    (command,) = re.findall(r"torch\.save\(.*\)", message)
+    exec(command.replace("NEW.pt", str(new := path.with_name("new.pt"))), {"torch": torch})
+    assert torch.equal(Checkpoint.load(new).build(model=dense)(X), dense()(X))
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\x1f\x8b\x08\x00", "compressed"),
+        (pickle.dumps({"a": 1}), "torch.save(pickle.load(open("),
+    ],
+)
+def test_a_hint_for_what_is_no_checkpoint(
+    refused: Callable[..., str], path: Path, content: bytes, hint: str
+) -> None:
+    path.write_bytes(content)
+    assert hint in refused(path)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from foreign import BATCH, X, dense, load, make, masked, pruned, random_mask, write
@@ -128,3 +132,86 @@ def test_masks_alone_are_no_net(tmp_path: Path) -> None:
     )
     mask_file.save(mask, tmp_path / "ours.pt")
     assert "masks and no weights; give it as --mask" in refused(tmp_path / "ours.pt")
+
+
+def test_files_of_known_trainings(tmp_path: Path) -> None:
+    state, args = dense().state_dict(), Namespace(lr=np.float64(0.1), output=Path("/data"))
+    averaged = {n: t + 1 for n, t in state.items()}
+    files: dict[str, dict[str, Any]] = {
+        "timm": {"state_dict": state, "args": args, "state_dict_ema": averaged, "version": 2},
+        "torchvision": {"model": state, "optimizer": {"state": {0: averaged}}, "args": args},
+        "fairseq": {
+            "args": None,
+            "cfg": {"task": args},
+            "model": state,
+            "extra_state": {"meters": [{"val": torch.tensor(1.0)}]},
+            "last_optimizer_state": averaged,
+        },
+        "deepspeed": {"module": state, "param_shapes": [{"0.weight": torch.Size([3, 1, 3, 3])}]},
+        "numpy": {n: t.numpy() for n, t in state.items()},
+        "models": {"models": [state], "losses": [0.1]},
+        "layers": {
+            layer: {n[2:]: t for n, t in state.items() if n.startswith(layer)} for layer in "014"
+        },
+    }
+    for name, payload in files.items():
+        assert torch.equal(load(tmp_path, payload).build(model=make)(X), dense()(X)), name
+    both = {"models": [state, averaged]}
+    assert "several nets are in it, 'models0', 'models1'" in refused(write(tmp_path / "2.pt", both))
+
+
+KINDS = ["csr", "qint8", "quint8", "float8_e4m3fn", "float8_e5m2"]
+
+
+def stored(weight: Tensor, kind: str) -> tuple[Tensor, Tensor | None]:
+    """Return a weight as torch stores it, and its values if they are the same."""
+    scales = torch.full((4,), 0.01)
+    ways: dict[str, Callable[[], tuple[Tensor, Tensor | None]]] = {
+        "csr": lambda: (weight.to_sparse_csr(), weight),
+        "qint8": lambda: (torch.quantize_per_tensor(weight, 0.01, 3, torch.qint8), None),
+        "quint8": lambda: (
+            torch.quantize_per_channel(weight, scales, scales * 0, 0, torch.quint8),
+            None,
+        ),
+        "float8_e4m3fn": lambda: (weight.to(torch.float8_e4m3fn), None),
+        "float8_e5m2": lambda: (weight.to(torch.float8_e5m2), None),
+    }
+    return ways[kind]()
+
+
+@pytest.mark.filterwarnings("ignore")  # from quantisation
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_read_as_they_are_stored(tmp_path: Path, kind: str) -> None:
+    net, lines = dense(), list[str]()
+    weight, values = stored(net[4].weight.detach(), kind)
+    if values is None:  # the numbers that were rounded when they were stored
+        integers = weight.is_quantized and weight.int_repr().double()
+        zero = 3 if kind == "qint8" else 0
+        values = (integers - zero) * 0.01 if weight.is_quantized else weight.double()
+        values = values.float()
+    checkpoint = load(tmp_path, net.state_dict() | {"4.weight": weight})
+    problem = checkpoint.problem(model=make, data=BATCH, device="cpu", note=lines.append)
+    assert torch.allclose(problem.net[4].weight, values, rtol=1e-6, atol=0)
+    assert problem.net[4].weight.dtype == torch.float32
+    assert (f"file: 1 of {kind} became float32" in lines) == (kind != "csr")
+
+
+UNREADABLE = {
+    "meta": (lambda: torch.ones(4, 12, device="meta"), "is on the meta device: .* no values"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.ones(2)]), "is a nested tensor"),
+    "jagged": (
+        lambda: torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged),
+        "is a nested tensor",
+    ),
+    "packed": (
+        lambda: torch.zeros(4, 6, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+        "is float4_e2m1fn_x2, with which torch does not compute",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # from nested tensors
+@pytest.mark.parametrize(("weight", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_tensor_without_numbers(tmp_path: Path, weight: Any, message: str) -> None:
+    path = write(tmp_path / "net.pt", dense().state_dict() | {"4.weight": weight()})
+    assert re.search(f"'4.weight' {message}", refused(path))
