@@ -12,6 +12,18 @@ from sparsediag.core.batch_loss import BatchLoss, Matrix
 Tensors = Sequence[Tensor]
 
 
+def storage_bytes(t: Tensor) -> dict[int, int]:
+    """Return the address of a tensor's memory and its bytes; nothing if it has none of its own.
+
+    Sparse tensors, constants that are all zero, and those that `torch.func` wraps have none.
+    """
+    try:
+        storage = t.untyped_storage()
+        return {storage.data_ptr(): storage.nbytes()}
+    except (RuntimeError, NotImplementedError):
+        return {}
+
+
 class DoubleBackward:
     """Products by differentiating the gradient, whose graph is kept in memory.
 
@@ -25,7 +37,7 @@ class DoubleBackward:
         saved: dict[int, int] = {}  # address -> bytes
 
         def count(t: Tensor) -> Tensor:
-            saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            saved.update(storage_bytes(t))
             return t
 
         self.leaves = [w.detach().requires_grad_() for w in weights]

@@ -1,8 +1,9 @@
 """Replacements for functions whose second derivative torch lacks or gets wrong.
 
 Fused attention, hard sigmoids (MobileNetV3) and bags of embeddings have none, sparse gradients
-cannot be differentiated again, and that of the fused weight norm is wrong (torch 2.15:
-`torch.autograd.gradgradcheck(torch._weight_norm, ...)` fails).
+cannot be differentiated again, and that of the fused weight norm (torch 2.15:
+`torch.autograd.gradgradcheck(torch._weight_norm, ...)` fails) or of a cross-entropy in chunks is
+wrong.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / norms)
 
 
+def _linear_cross_entropy(*args: Any, **kwargs: Any) -> Tensor:
+    return F.linear_cross_entropy(*args, **{**kwargs, "options": None})
+
+
 def _embedding(*args: Any, **kwargs: Any) -> Tensor:
     bound = signature(F.embedding).bind(*args, **kwargs)
     return F.embedding(**{**bound.arguments, "sparse": False})
@@ -75,3 +80,5 @@ REPLACEMENTS: dict[Any, Callable[..., Tensor]] = {
     F.embedding: _embedding,
     torch._weight_norm: _weight_norm,
 }
+if hasattr(F, "linear_cross_entropy"):  # not in torch 2.10
+    REPLACEMENTS[F.linear_cross_entropy] = _linear_cross_entropy

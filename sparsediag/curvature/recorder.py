@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+KEYS, KEY_SET = torch._C.DispatchKey, torch._C.DispatchKeySet
+LAZY = KEY_SET(KEYS.Conjugate) | KEY_SET(KEYS.Negative) | KEY_SET(KEYS.ZeroTensor)
+
 
 class CannotRecord(Exception):
     """The network does something that cannot be recorded."""
@@ -43,7 +46,7 @@ class Call:
         for position, leaf in zip(self.active, leaves, strict=True):
             arguments[position] = leaf
         args, kwargs = pytree.tree_unflatten(arguments, self.spec)
-        return pytree.tree_leaves(self.operation(*args, **kwargs))
+        return pytree.tree_leaves(_run(self.operation, args, kwargs))
 
 
 class Recorder(TorchDispatchMode):
@@ -69,21 +72,24 @@ class Recorder(TorchDispatchMode):
             return operation(*args, **(kwargs or {}))
         target = None
         if operation._schema.is_mutable:
-            operation, target = _out_of_place(operation), args[0]
+            _check_writes(operation)
+            target = args[0]
+            if id(target) not in self.number:
+                raise CannotRecord("a constant tensor is written in place")
             storage = target.untyped_storage().data_ptr()
-            if id(target) not in self.number or any(
+            if any(
                 id(t) in self.number and t.untyped_storage().data_ptr() == storage
                 for t in self.values
                 if t is not target
             ):
                 raise CannotRecord("a tensor is written in place while views of it exist")
-        result = operation(*args, **(kwargs or {}))
+        result = _run(operation, args, kwargs or {})
         outputs = pytree.tree_leaves(result)
         inputs = [a.detach() if isinstance(a, Tensor) else a for a in flat]
         values = [o.detach() if isinstance(o, Tensor) else o for o in outputs]
         self.calls.append(Call(operation, inputs, spec, active, values, len(self.values)))
         for i, output in enumerate(outputs):
-            if isinstance(output, Tensor) and output.is_floating_point():
+            if isinstance(output, Tensor) and (output.is_floating_point() or output.is_complex()):
                 self.number[id(output)] = len(self.values) + i
         self.values.extend(outputs)
         if target is None:
@@ -93,11 +99,22 @@ class Recorder(TorchDispatchMode):
         return target
 
 
-def _out_of_place(operation: Any) -> Any:
-    """Return the form of an in-place operation that returns a new tensor."""
-    name = operation._schema.name.removeprefix("aten::")
-    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
-    overload = operation._overloadname
-    if not name.endswith("_") or not hasattr(packet, overload):
-        raise CannotRecord(f"{name} writes in place")
-    return getattr(packet, overload)
+def _check_writes(operation: Any) -> None:
+    """Check that an operation writes into its first argument only, and returns it."""
+    schema = operation._schema
+    written = [a.name for a in schema.arguments if a.is_write]
+    if written != [schema.arguments[0].name] or len(schema.returns) != 1:
+        raise CannotRecord(f"{schema.name} writes in place into {', '.join(written)}")
+
+
+def _run(operation: Any, args: Any, kwargs: Any) -> Any:
+    """Run an operation; if it works in place, on a copy of its first argument.
+
+    Inside `__torch_dispatch__` torch 2.15 forgets conjugations that a kernel puts off
+    (`torch.linalg.pinv` of a complex matrix is wrong there); the guard lets them be done.
+    """
+    if operation._schema.is_mutable:
+        args = (args[0].clone(), *args[1:])
+    local = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    with torch._C._ForceDispatchKeyGuard(local[0], local[1] - LAZY):
+        return operation(*args, **kwargs)

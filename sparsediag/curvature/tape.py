@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sparsediag.core.batch_loss import BatchLoss, Matrix
+from sparsediag.core.double_backward import storage_bytes
 from sparsediag.curvature.bn_folding import fold, foldable
 from sparsediag.curvature.recorder import Call, CannotRecord, Recorder
-from sparsediag.curvature.tape_rules import FAST, Convolution, Local, Step
+from sparsediag.curvature.tape_rules import FAST, FREE_PHASE, Convolution, Local, Step
 
 
 class Tape:
@@ -75,12 +76,11 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """Bytes that the tape holds."""
-        storages = {}
+        storages: dict[int, int] = {}
         for _, rule, _ in self.steps:
             for t in pytree.tree_leaves(list(vars(rule).values())):
                 if isinstance(t, Tensor):
-                    storage = t.untyped_storage()
-                    storages[storage.data_ptr()] = storage.nbytes()
+                    storages.update(storage_bytes(t))
         return sum(storages.values())
 
     def product(self, directions: Sequence[Tensor], matrix: Matrix = "hessian") -> list[Tensor]:
@@ -137,6 +137,11 @@ def _rules(call: Call) -> list[Step]:
     leaves = [call.arguments[i].detach().requires_grad_() for i in positions]
     with torch.enable_grad():
         outputs = call.rerun(leaves)
+    moving = [isinstance(o, Tensor) and o.requires_grad for o in outputs]
+    if any(moving) and torch.Tag.nondeterministic_seeded in call.operation.tags:
+        raise CannotRecord(f"{call.operation} draws random numbers")
+    if call.operation in FREE_PHASE and any(o.is_complex() for o in outputs):
+        raise CannotRecord(f"the vectors of {call.operation} have a free phase")
     return [
         (call.number + i, Local(leaves, output), inputs)
         for i, output in enumerate(outputs)

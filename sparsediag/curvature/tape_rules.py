@@ -187,7 +187,7 @@ class Affine:
 class Relu:
     """z = max(x, 0)."""
 
-    OPS = (aten.relu.default,)
+    OPS = (aten.relu.default, aten.relu_.default)
 
     def __init__(self, args: Sequence[Any], active: list[int], output: Tensor) -> None:
         self.output = output
@@ -207,16 +207,18 @@ class Relu:
 
 
 class Add:
-    """z = x + y, of the same shape."""
+    """z = x + y, of the same shape and dtype."""
 
-    OPS = (aten.add.Tensor,)
+    OPS = (aten.add.Tensor, aten.add_.Tensor)
 
     def __init__(self, args: Sequence[Any], active: list[int], output: Tensor) -> None:
         self.active = active
 
     @staticmethod
     def fits(args: Sequence[Any]) -> bool:
-        return all(isinstance(a, Tensor) for a in args) and args[0].shape == args[1].shape
+        x, y = args
+        both = isinstance(x, Tensor) and isinstance(y, Tensor)
+        return both and x.shape == y.shape and x.dtype == y.dtype
 
     def backward(self, z: Tensor) -> list[Tensor]:
         return [z] * len(self.active)
@@ -230,3 +232,5 @@ class Add:
 
 
 FAST = {op: rule for rule in (Convolution, Affine, Relu, Add) for op in rule.OPS}
+# complex vectors are unique up to a phase, so only their combinations have second derivatives
+FREE_PHASE = (aten._linalg_svd.default, aten._linalg_eigh.default, aten.linalg_eig.default)

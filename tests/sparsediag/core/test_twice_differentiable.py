@@ -62,6 +62,30 @@ def test_products_are_the_differences_of_gradients(name: str) -> None:
     assert found.eigenvalues[0] == pytest.approx(value, rel=1e-8)
 
 
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="not in torch 2.10")
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_loss_in_chunks_has_the_products_of_the_loss_in_one_piece(reduction: str) -> None:
+    """Its backward multiplies a gradient that was kept, a constant to a second backward."""
+
+    class Head(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            options = nn.LinearCrossEntropyOptions(batch_chunk_size=4, allow_retain_graph=True)
+            loss = F.linear_cross_entropy(
+                x, self.weight, torch.arange(6) % 3, reduction=reduction, options=options
+            )
+            return loss.mean()
+
+    head = cases._net(lambda: Head(5, 3, bias=False))
+    products = [
+        Problem(net, [(ROWS, torch.arange(6) % 3)], loss=loss).hvp(torch.ones(15).double())
+        for net, loss in (
+            (head, lambda z, y: z),
+            (cases._net(lambda: nn.Linear(5, 3, bias=False)), F.cross_entropy),
+        )
+    ]
+    torch.testing.assert_close(*products, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_weight_norms_are_torchs(dim: int) -> None:
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsediag import Curvature, Problem, models
 from sparsediag.core.batch_loss import BatchLoss
+from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.curvature.bn_folding import Folded
 from sparsediag.curvature.recorder import CannotRecord
 from sparsediag.curvature.tape import Tape
@@ -311,7 +312,32 @@ def _unbound(w: Tensor) -> Tensor:
     return a * b + b * c.tanh()
 
 
+def _in_place(name: str, *args: object) -> Net:
+    return lambda a: getattr(a.square() + 0.5, name)(*args) * a.sum()
+
+
+def _complex(function: Net) -> Net:
+    """A function of complex tensors as one of real tensors, whose last axis is of length 2."""
+    return lambda *ts: torch.view_as_real(
+        function(*map(torch.view_as_complex, ts)).resolve_conj().resolve_neg()
+    )
+
+
 OPERATIONS: dict[str, tuple[Net, list[tuple[int, ...]]]] = {
+    "in-place power": (_in_place("pow_", 3), [(3, 4)]),
+    "in-place square": (_in_place("square_"), [(3, 4)]),
+    "in-place polygamma": (_in_place("polygamma_", 1), [(3, 4)]),
+    "in-place lerp": (lambda a, b: (a * b).lerp_(b, 0.3) * a, [(3, 4), (3, 4)]),
+    "in-place copy": (lambda a, b: (a * 1).copy_(b) * a, [(3, 4), (4,)]),
+    "in-place transpose": (lambda a: (a * 1).transpose_(0, 1).exp() @ a, [(3, 4)]),
+    "in-place fill": (lambda a: (a * 1).masked_fill_(a > 0, 2.0) * a, [(3, 4)]),
+    "sum of two precisions": (lambda a, b: (a.float() + b) * b, [(3, 4), (3, 4)]),
+    "spectrum of a signal": (lambda a: torch.fft.rfft(a).abs(), [(3, 5)]),
+    "filter of a signal": (lambda a, b: torch.fft.irfft(torch.fft.rfft(a) * b, 4), [(4,), (3,)]),
+    "complex product": (_complex(lambda a, b: a @ b.mH), [(3, 4, 2), (2, 4, 2)]),
+    "complex inverse": (_complex(torch.linalg.pinv), [(4, 3, 2)]),
+    "complex in place": (_complex(lambda a: (a * a).mul_(a.conj()).imag * a), [(3, 4, 2)]),
+    "sum of real and complex": (_complex(lambda a: a * (a.real + a)), [(3, 4, 2)]),
     "matrices": (torch.matmul, [(3, 4), (4, 2)]),
     "linear": (F.linear, [(3, 4), (2, 4), (2,)]),
     "chunk": (_chunks, [(3, 4)]),
@@ -368,6 +394,31 @@ def test_a_loss_that_is_linear_has_a_product_of_zeros() -> None:
 def test_a_loss_without_weights_cannot_be_recorded() -> None:
     with pytest.raises(CannotRecord, match="does not depend on the weights"):
         Tape(BatchLoss(lambda ws: torch.ones(3), torch.sum, 1), [_drawn(3)])
+
+
+@pytest.mark.parametrize(
+    ("function", "match"),
+    [
+        (lambda a: F.dropout(a * 1), "bernoulli_.* random"),
+        (lambda a: torch.native_dropout(a, 0.5, True)[0], "native_dropout.* random"),
+        (lambda a: F.rrelu(a, training=True), "rrelu_with_noise .* noise"),
+        (_complex(lambda a: torch.linalg.eigh(a @ a.mH)[1].abs() + 0j), "_linalg_eigh.* phase"),
+    ],
+)
+def test_operations_without_a_second_derivative_of_their_own(function: Net, match: str) -> None:
+    with torch.random.fork_rng(), pytest.raises(CannotRecord, match=match):
+        _check(function, _drawn(3, 3, 2))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda a: torch.sparse.mm((a * 1).to_sparse(), a.T), _complex(torch.sgn)]
+)
+def test_memory_is_counted_where_tensors_have_none_of_their_own(function: Net) -> None:
+    """Sparse tensors, and the zeros that the derivative of a complex sign keeps."""
+    batch, weights = BatchLoss(lambda ws: function(*ws), _bent, 1), [_drawn(3, 2)]
+    tape, double = Tape(batch, weights), DoubleBackward(batch, weights)
+    assert min(tape.nbytes, double.nbytes) >= 3 * 2 * 8
+    _close(tape.product(weights), double.product(weights))
 
 
 def _written_view(a: Tensor) -> Tensor:
