@@ -37,8 +37,8 @@ class MaskedOptimizer:
         optimiser: A `torch.optim.Optimizer` of the parameters of `net`.
 
     Raises:
-        ValueError: If the mask does not fit, or cannot be held: the optimiser has none of the
-            weights (but copies of them), or calls no hooks around its steps.
+        ValueError: If the mask does not fit, or cannot be held: the optimiser has copies of the
+            weights, or runs no hooks around its steps.
 
     >>> net = nn.Linear(2, 1, bias=False)
     >>> optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -62,6 +62,7 @@ class MaskedOptimizer:
         """Set another mask, or none; weights that it kills become 0, and their state too."""
         if self.held is None or (mask or {}).keys() != (self.mask or {}).keys():
             weights = list(mask.weights_of(self.net).values()) if mask else []
+            check_optimiser(self.optimiser, self.net, weights)
             self.held = hold(self.optimiser, weights, backward=self.masks_backward)
         if mask is not None:
             mask = mask.to(next(self.net.parameters()).device)
@@ -151,7 +152,7 @@ class MaskedWeights:
     Attributes:
         alive: 1 where a weight is alive and 0 where it is dead, in the dtype of the weights.
         bits: All bits of a live weight and none of a dead one, as integers.
-        violation: Largest dead weight of each tensor, summed over tensors and checks.
+        violation: Sum of the sizes of dead weights over all checks.
         steps: Steps since the last check.
     """
 
@@ -174,12 +175,14 @@ class MaskedWeights:
     @torch.no_grad()
     def mask_weights(self) -> None:
         """Set the dead weights to 0."""
+        self._follow()
         if self.weights:
             torch._foreach_mul_(self.weights, self.alive)
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """Set the gradients of dead weights to 0; sparse ones are left as they are."""
+        self._follow()
         pairs = [(w.grad, alive) for w, alive in zip(self.weights, self.alive, strict=True)]
         dense = [(g, a) for g, a in pairs if g is not None and g.layout == torch.strided]
         if dense:
@@ -210,9 +213,11 @@ class MaskedWeights:
     @torch.no_grad()
     def check(self) -> None:
         """Add up the dead weights that are not 0; the device is not waited for."""
+        self._follow()
         if self.weights:
             moved = torch._foreach_sub(self.weights, torch._foreach_mul(self.weights, self.alive))
-            self.violation += torch.stack(torch._foreach_norm(moved, ord=float("inf"))).sum()
+            for total in torch._foreach_norm(moved, ord=1):
+                self.violation += total.to(self.violation.device)
 
     def read_violation(self) -> float:
         """Check now, and return the sum over all checks since the last call."""
@@ -220,6 +225,12 @@ class MaskedWeights:
         total = float(self.violation)
         self.violation.zero_()
         return total
+
+    def _follow(self) -> None:
+        """Follow a network that was moved to another device or dtype."""
+        pairs = list(zip(self.alive, self.weights, strict=True))
+        if any(a.device != w.device or a.dtype != w.dtype for a, w in pairs):
+            self.alive = [a.to(w.device, w.dtype) for a, w in pairs]
 
     def _masked(self, argument: Any) -> Any:
         """Return a closure that runs with masked weights, and masks its gradients."""
@@ -249,27 +260,15 @@ def hold(
         weights: The weights that the mask covers.
         backward: Also mask the gradients that backward passes leave.
     """
-    own = {id(p) for group in optimiser.param_groups for p in group["params"]}
-    if weights and not any(id(w) in own for w in weights):
-        raise ValueError(
-            f"the optimiser has none of the {len(weights)} weights of the mask, but others or "
-            "copies of them; build it from net.parameters() of this net"
-        )
     HELD.pop(optimiser, lambda: None)()
     held = MaskedWeights(weights)
     if not weights:
         return held
-    try:
-        handles = [
-            optimiser.register_step_pre_hook(held.before_step),
-            optimiser.register_step_post_hook(held.after_step),
-            optimiser.register_load_state_dict_post_hook(held.mask_states),
-        ]
-    except AttributeError:
-        raise ValueError(
-            f"a {type(optimiser).__name__} calls no hooks around its steps; "
-            "give the torch.optim.Optimizer inside it"
-        ) from None
+    handles = [
+        optimiser.register_step_pre_hook(held.before_step),
+        optimiser.register_step_post_hook(held.after_step),
+        optimiser.register_load_state_dict_post_hook(held.mask_states),
+    ]
     for weight, bits in zip(weights, held.bits, strict=True):
         if backward and weight.requires_grad and weight.is_floating_point():
             hook = partial(_mask_gradient, bits)
@@ -278,10 +277,30 @@ def hold(
     return held
 
 
+def check_optimiser(optimiser: Any, net: nn.Module, weights: Sequence[Tensor]) -> None:
+    """Raise ValueError if an optimiser would move these weights of a network past its hooks."""
+    if not weights:
+        return
+    if not getattr(getattr(type(optimiser), "step", None), "hooked", False):
+        raise ValueError(
+            f"a {type(optimiser).__name__} runs no hooks around its steps, so no mask can be held; "
+            "give the torch.optim.Optimizer inside it, before it is wrapped"
+        )
+    parts = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    others = parts - {id(p) for p in net.parameters()}
+    if others and not any(id(w) in parts for w in weights):
+        raise ValueError(
+            f"the optimiser has none of the {len(weights)} weights of the mask, but {len(others)} "
+            "tensors that are not of this net, such as copies; build it from net.parameters()"
+        )
+
+
 def _mask_gradient(bits: Tensor, weight: Tensor) -> None:
     """Set the gradient of dead weights to 0 by their bits, since 0 times nan is nan."""
-    if weight.grad is not None and weight.grad.layout == torch.strided:
-        weight.grad.detach().view(bits.dtype).bitwise_and_(bits)
+    gradient = weight.grad
+    if gradient is not None and gradient.layout == torch.strided:
+        bits = bits.to(gradient.device, INTEGERS[gradient.itemsize])  # if the net was moved
+        gradient.detach().view(bits.dtype).bitwise_and_(bits)
 
 
 def _remove(handles: list[Any]) -> None:

@@ -468,15 +468,66 @@ def test_an_optimiser_of_copies_is_refused() -> None:
     assert net.weight.count_nonzero() == 4
 
 
-def test_an_optimiser_without_hooks_is_refused() -> None:
-    class Wrapper(optim.Optimizer):
-        def __init__(self, inner: optim.Optimizer) -> None:
-            self.param_groups = inner.param_groups
+def test_an_optimiser_of_the_head_may_leave_a_masked_backbone_alone() -> None:
+    net = nn.Sequential(_tiny()[0], nn.Linear(1, 2).double())
+    mask = Mask({"0.weight": TINY["weight"]})
+    masked = MaskedOptimizer(net, mask, optim.SGD(net[1].parameters()))
+    net(torch.ones(1, 4).double()).sum().backward()
+    masked.step()
+    assert net[0].weight.tolist() == [[3, 2, 0, 0]]
 
-    net, _ = _tiny()
-    with pytest.raises(ValueError, match=r"Wrapper calls no hooks .* torch\.optim\.Optimizer"):
-        MaskedOptimizer(net, TINY, Wrapper(optim.SGD(net.parameters())))
+
+class Lookahead(optim.Optimizer):
+    """A wrapper that is no torch optimiser but in name, as several libraries have them."""
+
+    def __init__(self, inner: optim.Optimizer) -> None:
+        self.inner, self.param_groups = inner, inner.param_groups
+        self.slow = [p.detach().clone() for p in self.param_groups[0]["params"]]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.inner.step()
+        for p, slow in zip(self.param_groups[0]["params"], self.slow, strict=True):
+            p.data = slow.lerp_(p.data, 0.5).clone()
+
+
+def test_a_wrapper_without_hooks_is_refused_and_may_wrap_a_masked_optimiser() -> None:
+    net, x = _tiny()
+    sgd = optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"Lookahead runs no hooks .* torch\.optim\.Optimizer"):
+        MaskedOptimizer(net, TINY, Lookahead(sgd))
     assert net.weight.count_nonzero() == 4
+    masked = MaskedOptimizer(net, TINY, sgd)
+    outer = Lookahead(sgd)
+    with _every_forward(net):
+        for _ in range(2):
+            net.zero_grad()
+            _half_square(net, x).backward()
+            outer.step()
+        net(x)
+    masked.assert_masked()
+    assert net.weight.tolist()[0] == pytest.approx([3 * 0.95**2, 2 * 0.9**2, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_net_may_be_moved_later(dtype: torch.dtype) -> None:
+    net, x = _tiny()
+    masked = MaskedOptimizer(net, TINY, optim.SGD(net.parameters(), lr=0.5))
+    net.to(dtype)
+    (net(x.to(dtype)).square().sum() / 2).backward()
+    masked.step()
+    masked.assert_masked()
+    assert net.weight.tolist()[0] == pytest.approx([1.5, 0, 0, 0], abs=0.02)
+    assert net.weight[0, 2:].tolist() == [0, 0]
+
+
+def test_a_weight_without_entries() -> None:
+    net = nn.Sequential(_tiny()[0], nn.utils.skip_init(nn.Linear, 1, 0).double())
+    empty = torch.ones(0, 1, dtype=torch.bool)
+    mask = Mask({"0.weight": TINY["weight"], "1.weight": empty})
+    masked = MaskedOptimizer(net, mask, optim.SGD(net.parameters()))
+    net(torch.ones(1, 4).double()).sum().backward()
+    masked.step()
+    masked.assert_masked()
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e-30])
