@@ -19,6 +19,7 @@ class BatchLoss:
         outputs: Maps the weights, a list of tensors, to the outputs.
         loss: Maps the outputs, and the weights if it reads them, to the loss.
         samples: Number of samples in the batch.
+        summed: True if the loss is a sum over samples, not a mean.
         reads_weights: True if the loss depends on the weights directly, as weight decay does.
     """
 
@@ -26,6 +27,7 @@ class BatchLoss:
     loss: Callable[..., Tensor]
     samples: int
     reads_weights: bool = False
+    summed: bool = False
 
     def evaluate(self, weights: Sequence[Tensor]) -> tuple[Any, Tensor]:
         """Return the outputs and the loss."""
@@ -50,5 +52,6 @@ class BatchLoss:
 
     def fisher_product(self, gradient: Tensor, tangent: Tensor) -> Tensor:
         """Multiply a tangent of the outputs by the outer product of each sample's gradient."""
-        inner = (gradient * tangent).reshape(len(gradient), -1).sum(1) * self.samples
+        inner = (gradient * tangent).reshape(len(gradient), -1).sum(1)
+        inner = inner if self.summed else inner * self.samples
         return gradient * inner.view(-1, *[1] * (gradient.dim() - 1))

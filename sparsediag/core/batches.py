@@ -103,7 +103,7 @@ def is_per_sample(batch: Batch) -> bool:
     return all(t.dim() > 0 and len(t) == num_samples(batch) for t in tensors_in(batch))
 
 
-def select_samples(batch: Batch, which: slice) -> Batch:
+def select_samples(batch: Batch, which: slice | list[int]) -> Batch:
     """Return some samples of a batch for which `is_per_sample` holds."""
     x, y = tree_map(batch, lambda t: t[which])
     return x, y
@@ -138,17 +138,23 @@ def rechunk(batches: Sequence[Batch], samples: int) -> list[Batch]:
             and num_samples(chunks[-1]) + num_samples(batch) <= samples
             and _alike(chunks[-1], batch)
         ):
-            joined = pytree.tree_map(_concatenate, chunks.pop(), batch)
+            joined = concatenate(chunks.pop(), batch)
         starts = range(0, num_samples(joined), samples)
         chunks += [select_samples(joined, slice(i, i + samples)) for i in starts]
     return chunks
 
 
-def is_separable(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]) -> bool:
-    """Return whether the gradient of a few samples is the mean of the gradients of their halves.
+def is_separable(
+    batches: Sequence[Batch], gradient: Callable[[list[Batch]], Tensor]
+) -> bool | None:
+    """Return whether the gradient of a few samples is the mean of the gradients of uneven parts.
 
-    The samples are spread over all batches, since they may be sorted. A net that fails on a part
-    of a batch, such as one on a graph, does not treat samples independently.
+    The samples are spread over all batches, since they may be sorted. None if the net fails on a
+    part of a batch, as one on a graph does.
+
+    Args:
+        batches: The samples.
+        gradient: Returns the gradient of the loss of all samples in some batches.
     """
     spread = batches[:: -(-len(batches) // 8)]
     per_batch = -(-8 // len(spread))
@@ -157,21 +163,30 @@ def is_separable(batches: Sequence[Batch], gradient: Callable[[list[Batch]], Ten
     ]
     probes = rechunk([select_samples(b, slice(per_batch)) for b in strided], 8)
     probe = max(probes[:2], key=num_samples)
-    half = (num_samples(probe) + 1) // 2
-    if half == num_samples(probe):
-        return sum(map(num_samples, batches)) == 1
+    third = num_samples(probe) // 2 - (num_samples(probe) > 3)  # 8 samples as 3, 3 and 2
+    if not third:
+        return True if sum(map(num_samples, batches)) == 1 else None
     try:
-        whole, halves = gradient([probe]), gradient(rechunk([probe], half))
+        whole, parts = gradient([probe]), gradient(rechunk([probe], third))
     except torch.OutOfMemoryError:
         raise
     except Exception:
-        return False
-    tolerance = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + halves.norm())
-    return bool((whole - halves).norm() <= tolerance)
+        return None
+    tolerance = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + parts.norm())
+    same = (whole - parts).norm() <= tolerance
+    return bool(same) if whole.isfinite().all() and parts.isfinite().all() else None
 
 
-def _concatenate(one: Any, two: Any) -> Any:
-    return torch.cat((one, two)) if isinstance(one, Tensor) else one
+def concatenate(one: Batch, two: Batch) -> Batch:
+    """Return the samples of two batches in one.
+
+    Raises:
+        ValueError: If they have other shapes, types or structures.
+    """
+    if not _alike(one, two):
+        raise ValueError("the batches have other shapes; need the same but for the first dimension")
+    x, y = pytree.tree_map(lambda t, u: torch.cat((t, u)) if isinstance(t, Tensor) else t, one, two)
+    return x, y
 
 
 def _alike(one: Batch, two: Batch) -> bool:

@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from sparsediag.core import validation
 from sparsediag.core.batch_loss import BatchLoss
+from sparsediag.core.batch_weights import NotAdditiveError
 from sparsediag.core.batches import (
     Batch,
     call_arguments,
@@ -28,6 +29,7 @@ from sparsediag.core.batches import (
     is_separable,
     materialize,
     num_samples,
+    rechunk,
     tensors_in,
     tree_map,
 )
@@ -42,6 +44,7 @@ from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.fingerprint import describe_code, describe_modules, fingerprint
 from sparsediag.core.losses import default_loss, leaves_of
 from sparsediag.core.mask import Mask
+from sparsediag.core.reduction import Reduction
 from sparsediag.core.twice_differentiable import twice_differentiable
 
 Loss = Callable[[Any, Any], Tensor]
@@ -60,9 +63,11 @@ class Problem:
         batches: Pairs (inputs, targets), in a fixed order; a loader is read into memory. Inputs are
             a tensor, a tuple (positional arguments) or a dict (keyword arguments). A batch may also
             be one dict with the key `labels`, as in Hugging Face's libraries.
-        loss: `loss(outputs, targets)`, the mean over the samples of a batch. Batches are weighted
-            by their number of samples, so 96 + 4 samples give the same as 100. By default the loss
-            that the outputs carry, else the cross-entropy of their logits.
+        loss: `loss(outputs, targets)` for a batch: a mean over its samples, its tokens or class
+            weights, or a sum. Batches are weighted by what it averages over, which is measured,
+            so 96 + 4 samples give the same as 100. Another loss (contrastive ones) is computed for
+            all samples at once. It may read the weights of `net`, as weight decay does. By default
+            the loss that the outputs carry, else the cross-entropy of their logits.
         mask: The live weights; the loss is that of the masked net even if `net` is not masked.
         batch_norm: "eval" uses the running statistics. "train" uses those of each batch (so the
             loss depends on how the samples are batched) and does not update the running ones.
@@ -71,7 +76,8 @@ class Problem:
 
     Raises:
         ValueError: If the batches are empty or change from one reading to the next, if the net
-            does not accept them, or if the loss is not one number, not finite, or not repeatable.
+            does not accept them, or if the loss is not one number, not finite, not repeatable, or
+            cannot be computed from batches.
 
     >>> net = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(net.weight, 3.0)
@@ -117,6 +123,9 @@ class Problem:
         with torch.random.fork_rng(devices=devices):
             self._batches = materialize(batches, self.device)
             self._written = possibly_written(self._net, batch_norm=batch_norm)
+            tolerance = 10 * torch.finfo(self.weights.dtype).eps ** 0.75
+            self._reduction = Reduction(self._outputs_of, self._loss_of, tolerance)
+            self._shares = [1.0]
             self._check_loss()
 
     def _set_weights(
@@ -281,10 +290,48 @@ class Problem:
 
     @cached_property
     def separable(self) -> bool:
-        """True if the loss is a mean over independent samples, judged from a few of them."""
+        """True if the samples can be batched otherwise: the net treats each one independently.
+
+        The loss is judged from all samples, the net from a few of them.
+        """
         if self.batch_norm == "train" or not all(map(is_per_sample, self.batches)):
             return False
-        return is_separable(self.batches, lambda some: self.gradient(batches=some))
+        reduction = self._reduction
+        try:
+            with self.evaluation_mode():
+                reduction.measure_within(self.batches)
+        except NotAdditiveError:
+            return False
+        if reduction.summed and self.reads_weights:
+            return False
+        independent = is_separable(self.batches, lambda some: self.gradient(batches=some))
+        if independent is False and len(self.batches) > 1:
+            reduction.doubts.append(
+                "the samples of a batch depend on each other, so the numbers depend on the batches"
+            )
+        return bool(independent)
+
+    @property
+    def reduction(self) -> Literal["samples", "sum", "weights"]:
+        """A mean over samples, a sum, or a mean over terms with other weights, such as tokens."""
+        _ = self.separable  # measures the loss of a single batch
+        return self._reduction.kind
+
+    @property
+    def doubts(self) -> list[str]:
+        """Reasons to doubt that the loss of these batches is the loss of their samples."""
+        return list(self._reduction.doubts)
+
+    def shares(self, batches: Sequence[Batch] | None = None) -> list[float]:
+        """Return the factors with which the losses of batches add up to the loss of all samples.
+
+        Args:
+            batches: The same samples, or some of them, in other batches.
+        """
+        if batches is None:
+            return self._shares
+        with self.evaluation_mode():
+            return self._reduction.shares(batches)
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -323,27 +370,28 @@ class Problem:
             return [self.forward(weights, x) for x, _ in self.batches]
 
     def value(self, at: Tensor | None = None) -> float:
-        """Return the mean loss over the samples, summed in float64."""
+        """Return the loss of all samples, summed in float64."""
         weights = self._weights_at(at)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with self.evaluation_mode(), torch.no_grad():
-            for x, y in self.batches:
-                loss = self.reduce_loss(self.forward(weights, x), y, weights)
-                total += loss.double() * num_samples((x, y))
-        return float(total) / self.samples
+            for (x, y), share in zip(self.batches, self.shares(), strict=True):
+                if share:
+                    loss = self.reduce_loss(self.forward(weights, x), y, weights)
+                    total += loss.double() * share
+        return float(total)
 
     def gradient(self, at: Tensor | None = None, *, batches: list[Batch] | None = None) -> Tensor:
-        """Return the gradient of the mean loss over the samples (of other `batches`), (size,)."""
-        total, samples, weights = None, 0, list(self._weights_at(at).values())
+        """Return the gradient of the loss of all samples (of other `batches`), (size,)."""
+        total, weights = None, list(self._weights_at(at).values())
+        chosen, shares = self.batches if batches is None else batches, self.shares(batches)
         with self.evaluation_mode(), torch.enable_grad():
-            for batch in self.batches if batches is None else batches:
-                leaves = [t.detach().requires_grad_() for t in weights]
-                batch_loss = self.batch_loss(batch)
-                _, loss = batch_loss.evaluate(leaves)
-                gradients = grad(loss, leaves, materialize_grads=True)
-                total = accumulate(total, gradients, batch_loss.samples)
-                samples += batch_loss.samples
-        return self.flatten(total).div_(samples)
+            for batch, share in zip(chosen, shares, strict=True):
+                if share:
+                    leaves = [t.detach().requires_grad_() for t in weights]
+                    _, loss = self.batch_loss(batch).evaluate(leaves)
+                    gradients = grad(loss, leaves, materialize_grads=True)
+                    total = accumulate(total, gradients, share)
+        return self.flatten(total)
 
     def hvp(self, vector: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """Return the Hessian times `vector` (default: the gradient).
@@ -353,11 +401,12 @@ class Problem:
         total, weights = None, list(self._weights_at(at).values())
         vector = self.gradient(at) if vector is None and len(self.batches) > 1 else vector
         with self.evaluation_mode(), twice_differentiable():
-            for batch in self.batches:
-                hessian = DoubleBackward(self.batch_loss(batch), weights)
-                v = hessian.gradient if vector is None else list(self.split(vector).values())
-                total = accumulate(total, hessian.product(v), num_samples(batch) / self.samples)
-                del hessian, v  # frees the graph
+            for batch, share in zip(self.batches, self.shares(), strict=True):
+                if share:
+                    hessian = DoubleBackward(self.batch_loss(batch), weights)
+                    v = hessian.gradient if vector is None else list(self.split(vector).values())
+                    total = accumulate(total, hessian.product(v), share)
+                    del hessian, v  # frees the graph
         return self.flatten(total)
 
     def batch_loss(self, batch: Batch) -> BatchLoss:
@@ -372,6 +421,7 @@ class Problem:
             lambda outputs, *weights: self.reduce_loss(outputs, y, *map(by_name, weights)),
             num_samples(batch),
             self.reads_weights,
+            self._reduction.summed,
         )
 
     def reduce_loss(
@@ -425,6 +475,12 @@ class Problem:
         """Put the net into the modes that `batch_norm` asks for, and restore them at the end."""
         return deterministic_eval(self.net, batch_norm=self.batch_norm)
 
+    def _outputs_of(self, x: Any) -> Any:
+        return self.forward(self.split(self.weights), x)
+
+    def _loss_of(self, outputs: Any, targets: Any) -> Tensor:
+        return self.reduce_loss(outputs, targets, self.split(self.weights))
+
     def _weights_at(self, at: Tensor | None) -> dict[str, Tensor]:
         return self.split(self.weights if at is None else at)
 
@@ -447,7 +503,8 @@ class Problem:
                 self._reads_weights = self._find_weights_in_loss(outputs, y)
                 first = self.reduce_loss(outputs, y, weights).item()
             second = self.reduce_loss(self.forward(weights, x), y, weights).item()
-        if not math.isfinite(value := self.value()):
+            value = self._weigh_batches() if len(self.batches) > 1 else first
+        if not math.isfinite(value):
             raise ValueError(
                 f"the loss is {value} at these weights; need a finite loss. "
                 "Did the training diverge, or are the inputs not normalised?"
@@ -457,6 +514,35 @@ class Problem:
                 f"the same batch gave two different losses ({first:.6g}, {second:.6g}): something "
                 "in the net is random. Need a net that is deterministic in evaluation mode."
             )
+
+    def _weigh_batches(self) -> float:
+        """Find the share of each batch in the loss of all samples, and return that loss.
+
+        If it does not follow from the losses of the batches, they are joined into one.
+        """
+        reduction = self._reduction
+        try:
+            losses, self._shares = reduction.measure(self.batches)
+            if reduction.summed and self.reads_weights:
+                raise NotAdditiveError
+        except NotAdditiveError:
+            joined = rechunk(self.batches, self.samples)
+            if self.batch_norm == "train":
+                reduction.doubts.append(
+                    "the loss is no mean over samples, so the batches change it"
+                )
+            elif len(joined) > 1:
+                raise ValueError(
+                    "the loss is no sum and no mean of terms with fixed weights, so it does not "
+                    "follow from the losses of batches, and these have other shapes; need all "
+                    "samples in one batch, or a loss with reduction='sum'"
+                ) from None
+            else:
+                self._batches, reduction.summed = joined, False
+            self._shares = reduction.shares(self.batches)
+            losses = [reduction.value(batch) for batch in self.batches]
+        pairs = zip(losses, self._shares, strict=True)
+        return sum(loss * share for loss, share in pairs if share)
 
     def _find_weights_in_loss(self, outputs: Any, targets: Any) -> bool:
         """Return whether the loss of these outputs depends on any weight in the net.

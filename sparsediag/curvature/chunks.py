@@ -26,8 +26,14 @@ def probe_batch(batches: Sequence[Batch]) -> Batch:
 
 
 def few_samples(problem: Problem) -> Batch:
-    """Return the first samples, or the first batch if its samples are not independent."""
-    return probe_batch(problem.batches) if problem.separable else problem.batches[0]
+    """Return the first samples that count, or a whole batch if samples are not independent."""
+    if problem.separable and problem.reduction != "weights":
+        return probe_batch(problem.batches)
+    first = next(b for b, share in zip(problem.batches, problem.shares(), strict=True) if share)
+    if not problem.separable:
+        return first
+    parts = rechunk([first], PROBE)
+    return next(part for part, share in zip(parts, problem.shares(parts), strict=True) if share)
 
 
 def out_of_memory(device: torch.device, samples: int) -> torch.OutOfMemoryError:

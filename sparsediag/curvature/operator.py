@@ -33,7 +33,7 @@ class Curvature:
     Hessian-vector products: Pearlmutter, Neural Computation 6, 1994; with the Gauss-Newton matrix:
     Schraudolph, Neural Computation 14, 2002, section 3.
 
-    The samples are processed in chunks, each weighted by its number of samples. The parts of the
+    The samples are processed in chunks, each weighted by its share in the loss. The parts of the
     forward and backward pass that a product needs are kept between products as far as `memory`
     allows, and recomputed beyond it. If memory runs out, chunks are halved. On a GPU the third and
     later products are replayed from a CUDA graph if that gives the same result.
@@ -50,7 +50,7 @@ class Curvature:
             takes the tape for networks with convolutions, whose double backward is slow, and
             "retained" for others.
         memory: GiB that may be kept between products (default: half of the free memory).
-        chunk: Samples at a time, if the loss is a mean over samples (default: as many as keep a
+        chunk: Samples at a time, if they are independent (default: as many as keep a
             CPU busy, or fit on a GPU).
 
     Attributes:
@@ -96,15 +96,13 @@ class Curvature:
         self.doubts: list[str] = []
         self._engines: list[Engine | None] = []
         self._norms = filter_norms(problem) if norm == "filter" else None
-        self._chunks = list(problem.batches)
+        self._divide(list(problem.batches))
         probe = few_samples(problem)
-        if matrix == "fisher" and not problem.separable:
-            raise ValueError("matrix='fisher' needs a loss that is a mean over separate samples")
-        uneven = problem.batch_norm == "eval" and len(set(map(num_samples, self._chunks))) > 1
-        if uneven and not problem.separable:
-            self.doubts.append(
-                "the loss is not a mean over samples, so uneven batches are not weighted correctly"
+        if matrix == "fisher" and not (problem.separable and problem.reduction != "weights"):
+            raise ValueError(
+                "matrix='fisher' needs a loss that is a mean, or a sum, over separate samples"
             )
+        self.doubts += problem.doubts
         self._layout, self._stream = MemoryFormat.of(problem), capture_stream(problem.device)
         room = free_memory(problem.device) / 2
         self._budget = room if memory is None else memory * 2**30
@@ -118,10 +116,9 @@ class Curvature:
                 self.doubts += doubts
                 if problem.separable:
                     room = min(room, self._budget or room)
-                    size = chunk or chunk_size(
-                        self._chunks, problem.device.type, room, self._nbytes
-                    )
-                    self._chunks = rechunk(self._chunks, size)
+                    batches = [batch for batch, _ in self._chunks]
+                    size = chunk or chunk_size(batches, problem.device.type, room, self._nbytes)
+                    self._divide(rechunk(batches, size))
             except torch.OutOfMemoryError as error:
                 raise out_of_memory(problem.device, num_samples(probe)) from error
             self._halve_until_fits(self._make_engines)
@@ -161,10 +158,9 @@ class Curvature:
             self._make_engines()
         directions = self._layout.convert_weights(self.problem.split(self._scale(vector)))
         total: list[Tensor] | None = None
-        for chunk, kept in zip(self._chunks, self._engines, strict=True):
+        for (chunk, share), kept in zip(self._chunks, self._engines, strict=True):
             engine = kept or self._make_engine(chunk)
-            parts = engine.product(directions, self.matrix)
-            total = accumulate(total, parts, num_samples(chunk) / self.problem.samples)
+            total = accumulate(total, engine.product(directions, self.matrix), share)
         return self._scale(self.problem.flatten(total))
 
     def _scale(self, vector: Tensor) -> Tensor:
@@ -176,20 +172,27 @@ class Curvature:
             try:
                 return work()
             except torch.OutOfMemoryError as error:
-                size = max(map(num_samples, self._chunks))
+                batches = [batch for batch, _ in self._chunks]
+                size = max(map(num_samples, batches))
                 if size == 1 or not self.problem.separable:
                     raise out_of_memory(self.problem.device, size) from error
             # here the error and the tensors that it held are freed
             self._engines, self._replay = [], GraphReplay(0, None)
-            self._chunks, self._budget = rechunk(self._chunks, size // 2), self._budget / 2
+            self._divide(rechunk(batches, size // 2))
+            self._budget /= 2
+
+    def _divide(self, chunks: list[Batch]) -> None:
+        """Compute in these chunks, each with its share in the loss; leave out those without."""
+        shares = self.problem.shares(chunks)
+        self._chunks = [pair for pair in zip(chunks, shares, strict=True) if pair[1]]
 
     def _make_engines(self) -> Tensor:
         """Keep engines for as many chunks as the budget allows, and return the gradient."""
         self._engines = []
         held, total = 0, None
-        for chunk in self._chunks:
+        for chunk, share in self._chunks:
             engine = self._make_engine(chunk)
-            total = accumulate(total, engine.gradient, num_samples(chunk) / self.problem.samples)
+            total = accumulate(total, engine.gradient, share)
             engine.gradient = None
             fits = held + engine.nbytes <= self._budget
             held += engine.nbytes * fits

@@ -39,8 +39,11 @@ def _counting_hessian(problem: Problem, seed: int) -> Iterator[Any]:
             self.products += 1
             return super().dataloader_hv_product(v)
 
-    if problem.reads_weights:
-        raise ValueError("the loss reads the net's weights; use solver='lanczos'")
+    if problem.reads_weights or (len(problem.batches) > 1 and problem.reduction != "samples"):
+        raise ValueError(
+            "PyHessian takes a loss that is a mean over samples and does not read the net's "
+            "weights; use solver='lanczos'"
+        )
     if not all(isinstance(part, Tensor) for batch in problem.batches for part in batch):
         raise ValueError("PyHessian takes pairs of tensors only; use solver='lanczos'")
     cuda = problem.device.type == "cuda"

@@ -194,11 +194,13 @@ def _gradient(problem: Problem, progress: Callable[[int, int], None] | None) -> 
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
     total, leaves = None, list(weights.values())
     with problem.evaluation_mode(), torch.enable_grad():
-        for batch in track(list(problem.batches), progress):
-            way = problem.batch_loss(batch)
-            _, loss = way.evaluate(leaves)
-            total = accumulate(total, grad(loss, leaves, materialize_grads=True), way.samples)
-    return {n: g / problem.samples for n, g in zip(weights, total or (), strict=True)}
+        for batch, share in zip(
+            track(list(problem.batches), progress), problem.shares(), strict=True
+        ):
+            if share:
+                _, loss = problem.batch_loss(batch).evaluate(leaves)
+                total = accumulate(total, grad(loss, leaves, materialize_grads=True), share)
+    return dict(zip(weights, total or (), strict=True))
 
 
 def _live(mask: Mask | None, name: str, like: Tensor) -> Tensor:

@@ -213,7 +213,7 @@ class _Images:
         if not problem.separable:
             raise ValueError(
                 f"batch_norm='{problem.batch_norm}': the loss of an image depends on the others; "
-                "need 'eval' and a loss that is a mean over images"
+                "need 'eval' and a loss that is a mean, or a sum, over images"
             )
         single = rechunk(list(problem.batches), 1)[:count]
         shapes = {tuple(getattr(x, "shape", ())[1:]) for x, _ in single}

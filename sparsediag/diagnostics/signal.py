@@ -49,10 +49,11 @@ class Signal(Result):
         cosine: Mean cosine between the outputs of two samples, over all pairs, (modules,): 1 means
             that samples cannot be told apart. NaN where fewer than two outputs are not 0, or the
             output has not one row for each sample.
-        gradient: Root mean square of dl/da, with l the loss of one sample, (modules,); NaN if no
-            weight of the network comes before the module.
+        gradient: Root mean square of dl/da, with l what one sample adds to the loss, a mean or a
+            sum over the samples, (modules,); NaN if no weight of the network comes before the
+            module.
         gradient_gains: `gradient` divided by that of the next module; NaN for the last, (modules,).
-        separable: True if the loss is a mean over independent samples, so that l exists.
+        separable: True if the loss is made up of independent samples, so that l exists.
     """
 
     names: list[str]
@@ -106,8 +107,8 @@ class Signal(Result):
             )
         if not self.separable and (gradient > 0).any():
             lines.append(
-                "the loss is not a mean over independent samples, so the gradient is not that of "
-                "one sample's loss; a sum makes it too large by the batch size: use the mean"
+                "the loss is not made up of independent samples, so the gradient is not that of "
+                "one sample's loss"
             )
         return lines
 
@@ -198,15 +199,22 @@ def _measure(
     """Return the moments of the modules that are called, in the order of their first calls."""
     moments: Moments = defaultdict(lambda: defaultdict(SignalMoments))
     with problem.evaluation_mode(), torch.enable_grad():
-        for batch in track(list(problem.batches) if names else [], progress):
-            _add_batch(moments, problem, batch, names)
+        samples = 1 if problem.reduction == "sum" else problem.samples
+        batches = list(zip(problem.batches, problem.shares(), strict=True)) if names else []
+        for batch, share in track(batches, progress):
+            _add_batch(moments, problem, batch, names, share * samples)
             if not moments:
                 break
     return moments
 
 
-def _add_batch(moments: Moments, problem: Problem, batch: Batch, names: list[str]) -> None:
-    """Add the outputs of a batch and the gradients at them, down to frozen weights too."""
+def _add_batch(
+    moments: Moments, problem: Problem, batch: Batch, names: list[str], scale: float
+) -> None:
+    """Add the outputs of a batch and `scale` times the gradients at them.
+
+    Gradients are computed down to frozen weights too.
+    """
     x, y = batch
     samples = num_samples(batch)
     has_rows = per_sample(problem.net, samples)
@@ -217,7 +225,7 @@ def _add_batch(moments: Moments, problem: Problem, batch: Batch, names: list[str
             axis = 0 if has_rows(output) else None
             if i and output.dim() == 3 and output.shape[1] == samples:  # states by layer
                 axis = 1 if recurrent else None
-            moments[name][i].add(output, call, samples, axis)
+            moments[name][i].add(output, call, scale, axis)
 
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
     parameters = dict(problem.net.named_parameters())

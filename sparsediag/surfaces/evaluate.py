@@ -74,8 +74,8 @@ class LossEvaluator:
         if statistics == "fixed" and self.problem.separable:
             tolerance = 10 * torch.finfo(self._centre.dtype).eps ** 0.75 * abs(self.network_loss)
             if abs(self.centre_loss - self.network_loss) > tolerance:
-                # the loss is not a mean over samples: keep the batches of the caller
-                self._chunks = self._convert(list(self.problem.batches))
+                # samples do depend on each other: keep the batches of the caller
+                self._chunks = self._weighted(list(self.problem.batches))
                 del self.centre_loss
 
     @cached_property
@@ -112,25 +112,27 @@ class LossEvaluator:
         total = torch.zeros(2, dtype=torch.float64, device=self._centre.device)
         with torch.inference_mode(), self.problem.evaluation_mode():
             buffers = self._estimate_statistics(chunks, low_precision) if estimate else {}
-            for chunk in chunks:
-                x, y = chunk
+            for (x, y), share in chunks:
                 outputs = self._forward(x, buffers, low_precision)
-                loss = self.problem.reduce_loss(outputs, y, self._weights)
-                loss = loss.double() * num_samples(chunk)
-                total += torch.stack([loss, num_correct(outputs, y)]).to(total)
+                total[1] += num_correct(outputs, y).to(total)
+                if share:
+                    loss = self.problem.reduce_loss(outputs, y, self._weights)
+                    total[0] += loss.to(total) * share
         scores = logits(outputs)
         self.output_shape = scores.shape if isinstance(scores, Tensor) else None
-        mean, share = (total / self.problem.samples).tolist()
-        return mean, share if math.isfinite(mean) else math.nan
+        mean, correct = total.tolist()
+        return mean, correct / self.problem.samples if math.isfinite(mean) else math.nan
 
-    def _convert(self, batches: list[Batch]) -> list[Batch]:
-        return [(self._layout.convert_inputs(x), y) for x, y in batches]
+    def _weighted(self, batches: list[Batch]) -> list[tuple[Batch, float]]:
+        """Return batches in the layout of the weights, each with its share in the loss."""
+        converted = [(self._layout.convert_inputs(x), y) for x, y in batches]
+        return list(zip(converted, self.problem.shares(batches), strict=True))
 
-    def _make_chunks(self, statistics: Statistics | None) -> list[Batch]:
+    def _make_chunks(self, statistics: Statistics | None) -> list[tuple[Batch, float]]:
         """The samples in chunks of about one size, or in the caller's batches if they depend."""
         batches, chunks = list(self.problem.batches), list[Batch]()
         if not self.problem.separable:
-            return self._convert(batches)
+            return self._weighted(batches)
         size = max_chunk(batches, CHUNK.get(self.problem.device.type, 2**18))
         size = max(size, MIN_SAMPLES if statistics == "estimate" else 1)
         for joined in rechunk(batches, self.problem.samples):
@@ -139,9 +141,11 @@ class LossEvaluator:
                 chunks += [select_samples(joined, slice(i, None, n)) for i in range(n)]
             else:
                 chunks += rechunk([joined], -(-num_samples(joined) // n))
-        return self._convert(chunks)
+        return self._weighted(chunks)
 
-    def _estimate_statistics(self, chunks: list[Batch], low_precision: bool) -> dict[str, Tensor]:
+    def _estimate_statistics(
+        self, chunks: list[tuple[Batch, float]], low_precision: bool
+    ) -> dict[str, Tensor]:
         """Return the buffers of batch norm for the samples at the weights in the buffer."""
         names = {
             buffer
@@ -152,7 +156,7 @@ class LossEvaluator:
         state = self.problem.frozen_state()
         buffers = {name: t.clone() for name, t in state.items() if name in names}
         seen = 0
-        for chunk in chunks:
+        for chunk, _ in chunks:
             seen += num_samples(chunk)
             with recalibrating_batch_norm(self.problem.net, share=num_samples(chunk) / seen):
                 self._forward(chunk[0], buffers, low_precision)

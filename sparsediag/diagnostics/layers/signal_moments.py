@@ -25,13 +25,14 @@ class SignalMoments:
         self.unit_sums: dict[Any, Tensor] = {}  # sum of u, by call and shape
         self.unit_counts: dict[Any, Tensor | int] = {}  # n, likewise
 
-    def add(self, output: Tensor, call: int, samples: int, axis: int | None) -> None:
+    def add(self, output: Tensor, call: int, scale: float, axis: int | None) -> None:
         """Add an output, and the gradient at it once the backward pass has it.
 
         Args:
             output: The output of the module.
             call: Number of the module's call in this pass.
-            samples: Number of samples in the batch.
+            scale: Factor of the gradient: that of the mean loss times the number of samples is that
+                of each sample's own loss.
             axis: The dimension of the samples; None if unclear.
         """
         self.numbers += output.numel()
@@ -42,12 +43,12 @@ class SignalMoments:
         norms = rows.norm(dim=1)
         self.squares = self.squares + norms.double().square().sum()
         key = (call, rows.shape[1])
-        scale = torch.where(norms > 0, 1 / norms, 0)
-        self.unit_sums[key] = self.unit_sums.get(key, 0) + (scale @ rows).double()
+        inverse = torch.where(norms > 0, 1 / norms, 0)
+        self.unit_sums[key] = self.unit_sums.get(key, 0) + (inverse @ rows).double()
         self.unit_counts[key] = self.unit_counts.get(key, 0) + (norms > 0).sum()
         self.differentiable &= output.requires_grad
-        if output.requires_grad:  # times the samples: the gradient of each sample's own loss
-            output.register_hook(lambda gradient: self._add_gradient(gradient * samples))
+        if output.requires_grad:
+            output.register_hook(lambda gradient: self._add_gradient(gradient * scale))
 
     def _add_gradient(self, gradient: Tensor) -> None:
         self.in_loss = True

@@ -9,12 +9,13 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsediag import Problem, landscape
+from sparsediag import Problem, landscape, spectrum
 from sparsediag.curvature.operator import Curvature
 from sparsediag.diagnostics.gradflow import gradflow
 from tests import cases
@@ -180,3 +181,190 @@ def test_gauss_newton_of_a_loss_that_reads_the_weights_is_refused() -> None:
     problem = Problem(net, [(X, Y)], loss=weight_decay(net))
     with pytest.raises(ValueError, match=r"weight decay.*matrix='hessian'"):
         Curvature(problem, matrix="gauss-newton")
+
+
+# losses that are no means over samples
+
+IGNORING = Y.masked_fill(torch.arange(9) % 4 == 1, -100)
+CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 7.0]).double()
+
+
+def contrastive(z: Tensor, y: Tensor) -> Tensor:
+    z = F.normalize(z)
+    return F.cross_entropy(z @ z.T / 0.5, torch.arange(len(z)))
+
+
+def focal(z: Tensor, y: Tensor) -> Tensor:
+    """The sum over the samples divided by the number of those of class 0, as in detection."""
+    each = F.cross_entropy(z, y, reduction="none")
+    return ((1 - (-each).exp()) ** 2 * each).sum() / (y == 0).sum().clamp(min=1)
+
+
+MEANS: dict[str, tuple[Loss, Tensor]] = {
+    "ignored": (F.cross_entropy, IGNORING),
+    "another ignored": (nn.CrossEntropyLoss(ignore_index=2), Y),
+    "class weights": (nn.CrossEntropyLoss(weight=CLASS_WEIGHTS), Y),
+    "weights and smoothing": (
+        nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, label_smoothing=0.1, ignore_index=1),
+        Y,
+    ),
+    "negative log-likelihood": (
+        lambda z, y: F.nll_loss(z.log_softmax(1), y, weight=CLASS_WEIGHTS),
+        IGNORING,
+    ),
+    "some outputs": (lambda z, y: F.huber_loss(z[y > 0], torch.zeros_like(z[y > 0])), Y),
+}
+SUMS: dict[str, tuple[Loss, Tensor]] = {
+    "sum": (nn.CrossEntropyLoss(reduction="sum"), Y),
+    "sum over a constant": (lambda z, y: F.cross_entropy(z, y, reduction="sum") / 128, IGNORING),
+}
+OTHERS: dict[str, tuple[Loss, Tensor]] = {
+    "contrastive": (contrastive, Y),
+    "focal": (focal, Y),
+    "largest": (lambda z, y: F.cross_entropy(z, y, reduction="none").amax(), Y),
+    "two means": (lambda z, y: F.cross_entropy(z, y) + z.square().mean(), IGNORING),
+    "variance": (lambda z, y: z.var(), Y),
+}
+
+
+@pytest.mark.parametrize("name", [*MEANS, *SUMS, *OTHERS])
+def test_the_same_samples_in_other_batches_are_the_same_function(name: str) -> None:
+    net = plain()
+    loss, y = (MEANS | SUMS | OTHERS)[name]
+    for counts in ((9,), (4, 5), (1, 6, 2), (3, 3, 3)):
+        problem = Problem(net, list(zip(X.split(counts), y.split(counts), strict=True)), loss=loss)
+        v = vector(problem.size)
+        value, gradient, product = derivatives(net, lambda z, _: loss(z, y), v)
+        assert problem.value() == pytest.approx(value.item(), rel=1e-12)
+        close(problem.gradient(), gradient)
+        close(problem.hvp(v), product)
+        curvature = Curvature(problem, chunk=2)
+        close(curvature(v), product, rtol=1e-11)
+        assert curvature.doubts == []
+        assert problem.separable == (name not in OTHERS)
+        assert (problem.reduction == "sum") == (name in SUMS)
+
+
+def test_a_batch_in_which_all_is_ignored_counts_for_nothing() -> None:
+    y = torch.cat((torch.full((4,), -100), Y[4:]))
+    net = plain()
+    problem = Problem(net, list(zip(X.split((2, 2, 5)), y.split((2, 2, 5)), strict=True)))
+    assert problem.shares() == [0, 0, 1]
+    v = vector(problem.size)
+    value, gradient, product = derivatives(net, lambda z, _: F.cross_entropy(z, y), v)
+    assert problem.value() == pytest.approx(value.item(), rel=1e-14)
+    close(problem.gradient(), gradient)
+    close(Curvature(problem)(v), product)
+    assert landscape(problem, points=3).centre == pytest.approx(value.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("position", [0, 17, 63])
+def test_one_ignored_target_among_many_is_noticed(position: int) -> None:
+    x, y = cases.classes((64,), (4,), 3)[0]
+    y[position] = -100
+    net = plain()
+    problem = Problem(net, [(x, y)])
+    assert problem.reduction == "weights"
+    v = vector(problem.size)
+    close(Curvature(problem, chunk=5)(v), problem.hvp(v))
+
+
+def test_a_flat_loss_does_not_hide_that_it_is_no_mean() -> None:
+    net = plain()
+    nn.init.zeros_(net[2].weight)
+    nn.init.zeros_(net[2].bias)
+    batches = list(zip(X.split((4, 5)), Y.split((4, 5)), strict=True))
+    problem = Problem(net, batches, loss=lambda z, _: z.mean().square())
+    assert len(problem.batches) == 1
+    v = vector(problem.size)
+    close(problem.hvp(v), derivatives(net, lambda z, _: z.mean().square(), v)[2])
+
+
+# tokens: outputs (samples, tokens, classes) and targets (samples, tokens)
+
+
+class Tagger(nn.Module):
+    """A net of tokens that computes its loss as Hugging Face's models do."""
+
+    def __init__(self, shift: int = 0, *, carry: bool = True) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(11, 4), nn.Linear(4, 5)
+        self.shift, self.carry = shift, carry
+
+    def forward(self, ids: Tensor, labels: Tensor | None = None) -> Any:
+        z = self.head(self.embedding(ids).cumsum(1).tanh())
+        if labels is None or not self.carry:
+            return z
+        logits = z[:, : z.shape[1] - self.shift]
+        loss = F.cross_entropy(logits.flatten(0, 1), labels[:, self.shift :].flatten())
+        return {"loss": loss, "logits": z}
+
+
+def tokens(length: int, ignored: int = -100) -> tuple[Tensor, Tensor]:
+    """Six rows of tokens; of row k, the last k tokens of `length` are padding."""
+    g = torch.Generator().manual_seed(5)
+    ids, labels = (torch.randint(2, n, (6, length), generator=g) for n in (11, 5))
+    for k in range(6):
+        labels[k, length - k :] = ignored
+    return ids, labels
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("padded", [True, False])
+def test_padded_batches_are_weighted_by_their_tokens(shift: int, padded: bool) -> None:
+    net = cases._net(lambda: Tagger(shift))
+    ids, labels = tokens(8) if padded else (t[:, :3] for t in tokens(8))
+    lengths = (8, 6, 4) if padded else (3, 3, 3)  # each batch is as long as its longest row
+    rows = _rows(ids, labels, lengths)
+    batches = [{"ids": i, "labels": j} for i, j in rows]
+    z = net(ids)[:, : ids.shape[1] - shift]
+    expected = F.cross_entropy(z.flatten(0, 1), labels[:, shift:].flatten())
+    gradient = torch.autograd.grad(expected, list(net.parameters()))
+    for some in (batches, [{"ids": ids, "labels": labels}]):
+        problem = Problem(net, some)
+        assert problem.value() == pytest.approx(expected.item(), rel=1e-12)
+        close(problem.gradient(), torch.cat([g.flatten() for g in gradient]))
+        assert problem.doubts == []
+
+
+def test_batches_of_other_lengths_without_padding_are_weighted_by_their_tokens() -> None:
+    for shift in (0, 1):
+        net = cases._net(lambda shift=shift: Tagger(shift))
+        parts = [[t[:2, :n] for t in tokens(8)] for n in (7, 3)]
+        problem = Problem(net, [{"ids": i, "labels": j} for i, j in parts])
+        losses = [net(i, j)["loss"].item() for i, j in parts]
+        counts = [2 * (n - shift) for n in (7, 3)]
+        assert problem.value() == pytest.approx(np.average(losses, weights=counts), rel=1e-12)
+
+
+@pytest.mark.parametrize("lengths", [(8, 8, 8), (8, 6, 4)])
+def test_tokens_ignored_by_a_loss_of_ones_own_do_not_count(lengths: tuple[int, ...]) -> None:
+    net, (ids, labels) = cases._net(lambda: Tagger(carry=False)), tokens(8, ignored=0)
+
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(z.flatten(0, 1), y.flatten(), ignore_index=0)
+
+    problem = Problem(net, _rows(ids, labels, lengths), loss=loss)
+    expected = loss(net(ids), labels).item()
+    assert problem.value() == pytest.approx(expected, rel=1e-12)
+
+
+def _rows(ids: Tensor, labels: Tensor, lengths: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
+    """Batches of two rows each, cut to these lengths."""
+    parts = zip(ids.split(2), labels.split(2), lengths, strict=True)
+    return [(i[:, :n], j[:, :n]) for i, j, n in parts]
+
+
+def test_batches_that_cannot_be_joined_are_refused_if_the_loss_needs_it() -> None:
+    net, (ids, labels) = cases._net(lambda: Tagger(carry=False)), tokens(8)
+    rows = [(ids[:3], labels[:3]), (ids[3:, :6], labels[3:, :6])]
+    with pytest.raises(ValueError, match=r"one batch.*reduction='sum'"):
+        Problem(net, rows, loss=lambda z, y: z.mean().square() + z.std())
+
+
+def test_a_loss_of_batches_that_cannot_be_compared_is_doubted() -> None:
+    net = cases._net(lambda: Tagger(carry=False))
+    rows = [(tokens(8)[0][:1, :n], torch.ones(1, n, 5).double()) for n in (7, 3)]
+    problem = Problem(net, rows, loss=F.mse_loss)
+    assert "samples" in problem.doubts[0]
+    assert not spectrum(problem, top=1).converged

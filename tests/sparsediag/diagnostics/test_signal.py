@@ -396,14 +396,23 @@ def test_time_steps_are_not_taken_for_samples() -> None:
     assert signal(Problem(first, [(x, y)])).names == ["layer"]
 
 
-def test_a_loss_that_is_a_sum_is_remarked() -> None:
-    net, batches = nn.Linear(4, 3).double(), [(inputs(), torch.tensor([0, 1, 2] * 2))]
+@pytest.mark.parametrize("counts", [(6,), (1, 5)])
+def test_the_gradient_of_a_sample_is_the_same_for_a_sum(counts: tuple[int, ...]) -> None:
+    net, y = nn.Linear(4, 3).double(), torch.tensor([0, 1, 2] * 2)
+    batches = list(zip(inputs().split(counts), y.split(counts), strict=True))
     mean, total = (
         signal(Problem(net, batches, loss=nn.CrossEntropyLoss(reduction=kind)))
         for kind in ("mean", "sum")
     )
-    assert total.gradient == pytest.approx(6 * mean.gradient)
-    assert (mean.separable, total.separable) == (True, False)
-    assert mean.remarks() == []
-    (line,) = total.remarks()
-    assert line.startswith("the loss is not a mean over independent samples")
+    assert total.gradient == pytest.approx(mean.gradient)
+    assert mean.separable
+    assert total.separable
+    assert mean.remarks() == total.remarks() == []
+
+
+def test_a_loss_that_couples_samples_is_remarked() -> None:
+    net, batches = nn.Linear(4, 3).double(), [(inputs(), torch.tensor([0, 1, 2] * 2))]
+    result = signal(Problem(net, batches, loss=lambda z, _: z.var()))
+    assert not result.separable
+    (line,) = result.remarks()
+    assert "independent samples" in line
