@@ -38,6 +38,7 @@ Count = Callable[[Batch], float]
 IGNORED = -100  # the target that torch's losses and Hugging Face's models leave out
 GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are spread evenly over [0, 1]
 MAX_TESTED = 4  # batches that are split to find out what the loss counts
+SINGLE = 10 * torch.finfo(torch.float32).eps ** 0.75  # nets may round to float32 inside
 
 
 class NotAdditiveError(Exception):
@@ -75,7 +76,8 @@ class Part:
     ) -> None:
         self.loss, self.targets, self.samples, self.number = loss, targets, samples, number
         self.outputs = tree_map(outputs, Tensor.detach)
-        self.value = loss(self.outputs, targets).item()
+        value = loss(self.outputs, targets)
+        self.value, self.dtype = value.item(), value.dtype
 
     @cached_property
     def beside(self) -> Any:
@@ -100,7 +102,7 @@ class Part:
     @cached_property
     def tolerance(self) -> float:
         """Relative rounding error of a factor."""
-        dtypes = [t.dtype for t in (*self.slope[1], torch.zeros((), dtype=torch.float64))]
+        dtypes = {self.dtype, *(t.dtype for t in self.slope[1])}
         return float(10 * max(torch.finfo(dtype).eps for dtype in dtypes) ** 0.75)
 
     @cached_property
@@ -179,10 +181,7 @@ def measure_weights(parts: Iterable[Part]) -> Weights:
 
 
 def fit_count(
-    batches: Sequence[Batch],
-    loss: Callable[[Batch], float],
-    counts: Sequence[Count],
-    tolerance: float,
+    batches: Sequence[Batch], loss: Callable[[Batch], float], counts: Sequence[Count]
 ) -> Count | None:
     """Return the first of `counts` that the loss averages over, judged by parts of batches.
 
@@ -192,30 +191,51 @@ def fit_count(
         batches: The samples.
         loss: Returns the loss of a batch or of a part of one, by a pass through the net.
         counts: Functions that return the weight of a batch.
-        tolerance: Relative rounding error of a loss.
 
     Raises:
         NotAdditiveError: If no count fits, and the loss is no sum.
         CannotMeasureError: If no batch can be split.
     """
-    splittable = [b for b in batches if is_per_sample(b) and num_samples(b) > 1]
-    summed, fitting, tested = True, list(counts), False
-    for batch in sorted(splittable, key=lambda b: num_labels(b) / _labels(b).numel())[:MAX_TESTED]:
-        for variant in (_ignore_some(batch), batch):
-            parts = _split_unevenly(variant)
-            with suppress(CannotMeasureError), _cannot_measure():
-                whole, *each = map(loss, (variant, *parts))
-                if math.isfinite(whole):
-                    error = tolerance * max(map(abs, (whole, *each)))
-                    fitting = [c for c in fitting if abs(_mean(c, parts, each) - whole) <= error]
-                    summed &= abs(sum(each) - whole) <= error
-                    tested = True
-                    break
-    if not tested:
-        raise CannotMeasureError
-    if not fitting and not summed:
+    few = sorted(batches, key=lambda b: num_labels(b) / _labels(b).numel())[:MAX_TESTED]
+    by_rows = _fitting([*counts, None], [(b, _split_rows(b)) for b in few], loss)
+    if by_rows == []:
         raise NotAdditiveError
-    return fitting[0] if fitting else None
+    fitting = by_rows or []
+    if len(fitting) != 1 and _may_ignore(batches):
+        splits = [(b, _split_labels(b)) for b in few]
+        fitting = _fitting(fitting or [*counts, None], splits, loss) or fitting
+    if not fitting:
+        raise CannotMeasureError
+    return fitting[0]
+
+
+def _fitting(
+    counts: Sequence[Count | None],
+    splits: Iterable[tuple[Batch, list[Batch]]],
+    loss: Callable[[Batch], float],
+) -> list[Count | None] | None:
+    """Return the counts that explain the loss of every split batch; None if none could be split."""
+    fitting = None
+    for batch, parts in splits:
+        with suppress(CannotMeasureError), _cannot_measure():
+            whole, *each = map(loss, (batch, *parts))
+            if parts and math.isfinite(whole):
+                error = SINGLE * max(map(abs, (whole, *each)))
+                fitting = [
+                    count
+                    for count in (counts if fitting is None else fitting)
+                    if abs(_expected(count, parts, each) - whole) <= error
+                ]
+    return fitting
+
+
+def _expected(count: Count | None, parts: Sequence[Batch], losses: Sequence[float]) -> float:
+    """Return the loss of some parts together: their sum, or their mean weighted by `count`."""
+    if count is None:
+        return sum(losses)
+    weights = [count(part) for part in parts]
+    total = sum(w * loss for w, loss in zip(weights, losses, strict=True) if w)
+    return total / sum(weights) if any(weights) else math.nan
 
 
 def num_labels(batch: Batch, *, skip: int = 0) -> int:
@@ -274,27 +294,30 @@ def _labels(batch: Batch) -> Tensor:
     return (tensors_in(batch[1]) or tensors_in(batch[0]))[0]
 
 
-def _ignore_some(batch: Batch) -> Batch:
-    """Return a batch with fewer labels in some rows, if it is one of Hugging Face's."""
-    x, labels = batch
-    if not (isinstance(x, dict) and isinstance(labels, Tensor)) or labels.dim() != 2:
-        return batch
-    labels = labels.clone()
-    labels[: -(-len(labels) // 3), labels.shape[1] // 2 :] = IGNORED
-    return {**x, "labels": labels}, labels
-
-
-def _split_unevenly(batch: Batch) -> list[Batch]:
-    """Return the third of the samples with the fewest labels, and the others."""
-    rows = _labels(batch).ne(IGNORED).reshape(num_samples(batch), -1).sum(1).argsort().tolist()
-    size = max(1, len(rows) // 3)
+def _split_rows(batch: Batch) -> list[Batch]:
+    """Return the third of the samples with the fewest labels, and the others; [] for one sample."""
+    samples = num_samples(batch)
+    if samples < 2 or not is_per_sample(batch):
+        return []
+    rows = _labels(batch).ne(IGNORED).reshape(samples, -1).sum(1).argsort().tolist()
+    size = max(1, samples // 3)
     return [select_samples(batch, rows[:size]), select_samples(batch, rows[size:])]
 
 
-def _mean(count: Count, parts: Sequence[Batch], losses: Sequence[float]) -> float:
-    weights = [count(part) for part in parts]
-    total = sum(w * loss for w, loss in zip(weights, losses, strict=True) if w)
-    return total / sum(weights) if any(weights) else math.nan
+def _may_ignore(batches: Sequence[Batch]) -> bool:
+    """Return whether labels may be set to `IGNORED`; a GPU does not survive a wrong label."""
+    labels = [_labels(batch) for batch in batches]
+    return all(t.device.type == "cpu" for t in labels) or any(t.eq(IGNORED).any() for t in labels)
+
+
+def _split_labels(batch: Batch) -> list[Batch]:
+    """Return a batch with the first third of its labels, and with the others; [] without any."""
+    x, labels = batch
+    if not (isinstance(x, dict) and isinstance(labels, Tensor) and labels.dim() == 2):
+        return []
+    first = torch.arange(labels.shape[1], device=labels.device) < -(-labels.shape[1] // 3)
+    kept = [labels.masked_fill(ignored, IGNORED) for ignored in (~first, first)]
+    return [({**x, "labels": k}, k) for k in kept]
 
 
 def _slope(loss: Loss, outputs: Any, targets: Any) -> tuple[float, list[Tensor]]:

@@ -123,8 +123,7 @@ class Problem:
         with torch.random.fork_rng(devices=devices):
             self._batches = materialize(batches, self.device)
             self._written = possibly_written(self._net, batch_norm=batch_norm)
-            tolerance = 10 * torch.finfo(self.weights.dtype).eps ** 0.75
-            self._reduction = Reduction(self._outputs_of, self._loss_of, tolerance)
+            self._reduction = Reduction(self._outputs_of, self._loss_of)
             self._shares = [1.0]
             self._check_loss()
 

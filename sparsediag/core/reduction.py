@@ -31,12 +31,11 @@ UNKNOWN = (
 
 
 class Reduction:
-    """How the losses of batches make up the loss of all samples.
+    """Find out by measurement, and apply, what makes the losses of batches that of all samples.
 
     Args:
         forward: Returns the outputs for the inputs of a batch.
         loss: Returns the loss of outputs and targets.
-        tolerance: Relative rounding error of a loss.
 
     Attributes:
         count: Returns the weight of a batch; None if only the loss itself can tell.
@@ -44,8 +43,8 @@ class Reduction:
         doubts: Reasons to doubt it.
     """
 
-    def __init__(self, forward: Callable[[Any], Any], loss: Loss, tolerance: float) -> None:
-        self.forward, self.loss, self.tolerance = forward, loss, tolerance
+    def __init__(self, forward: Callable[[Any], Any], loss: Loss) -> None:
+        self.forward, self.loss = forward, loss
         self.count: Count | None = num_samples
         self.summed, self.doubts = False, list[str]()
 
@@ -128,7 +127,7 @@ class Reduction:
         without_first = partial(num_labels, skip=1)
         counts: list[Count] = [num_labels, without_first, num_samples, self._positions]
         try:
-            count = fit_count(batches, self.value, counts, self.tolerance)
+            count = fit_count(batches, self.value, counts)
         except CannotMeasureError:
             self.doubts += [UNKNOWN] * (len(batches) > 1)
             return

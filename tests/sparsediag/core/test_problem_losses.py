@@ -327,14 +327,16 @@ def test_padded_batches_are_weighted_by_their_tokens(shift: int, padded: bool) -
         assert problem.doubts == []
 
 
-def test_batches_of_other_lengths_without_padding_are_weighted_by_their_tokens() -> None:
-    for shift in (0, 1):
-        net = cases._net(lambda shift=shift: Tagger(shift))
-        parts = [[t[:2, :n] for t in tokens(8)] for n in (7, 3)]
-        problem = Problem(net, [{"ids": i, "labels": j} for i, j in parts])
-        losses = [net(i, j)["loss"].item() for i, j in parts]
-        counts = [2 * (n - shift) for n in (7, 3)]
-        assert problem.value() == pytest.approx(np.average(losses, weights=counts), rel=1e-12)
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_batches_of_other_lengths_are_weighted_by_their_tokens(shift: int, rows: int) -> None:
+    net = cases._net(lambda: Tagger(shift))
+    parts = [[t[:rows, :n] for t in tokens(8)] for n in (7, 3)]
+    problem = Problem(net, [{"ids": i, "labels": j} for i, j in parts])
+    losses = [net(i, j)["loss"].item() for i, j in parts]
+    counts = [rows * (n - shift) for n in (7, 3)]
+    assert problem.value() == pytest.approx(np.average(losses, weights=counts), rel=1e-12)
+    assert problem.doubts == []
 
 
 @pytest.mark.parametrize("lengths", [(8, 8, 8), (8, 6, 4)])
