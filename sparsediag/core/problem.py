@@ -253,6 +253,8 @@ class Problem:
         for name in ("samples", "separable", "digests"):  # cached: they belong to the old batches
             problem.__dict__.pop(name, None)
         problem._batches = tree_map(batches, convert)
+        problem._shares = self.shares(batches)
+        problem._reduction = copy.copy(self._reduction)
         problem._weights = convert(self.weights)
         problem._frozen_state = {n: convert(t) for n, t in self._frozen_state.items()}
         if dtype is not None:
