@@ -84,6 +84,7 @@ def _fit_with_bar(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
             f"train {row['train_accuracy']:6.1%}  validation {row['val_accuracy']:6.1%}  "
             f"{row['images_per_second']:7,.0f} images/s",
             highlight=False,
+            soft_wrap=True,
         )
 
     def name_part(part: str, done: int, steps: int) -> None:

@@ -138,6 +138,8 @@ def load(name: str, *, device: torch.device | str = "cpu") -> Data:
             f"{unknown_name('data set', name, DATASETS)} Your own images: folder:PATH."
         )
     files = list_images(root) if root else ()
+    if source:  # lists have no hash
+        source = source._replace(moments=tuple((mean, std) for mean, std in source.moments))
     return _load(name, with_index(device), root or home(), files, source)
 
 

@@ -78,7 +78,7 @@ def own_data(shift: int) -> Source:
         train, test = DATASETS["digits"].read(root)
         return replace(train, labels=(train.labels + shift) % 10), test
 
-    return Source(read, 10, DATASETS["digits"].moments, scale=16)
+    return Source(read, 10, [*DATASETS["digits"].moments], scale=16)  # type: ignore[arg-type]
 
 
 NAMED, DATA = {"model": {"name": "own"}}, {"data": "own"}
