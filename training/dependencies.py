@@ -13,7 +13,7 @@ from training.prerequisite import Prerequisite
 def with_prerequisites(run: Run) -> list[Run]:
     """Return the runs that a run needs, in the order of training, and the run itself."""
     runs = [needed for earlier in run.before() for needed in with_prerequisites(earlier)]
-    return list({needed.id: needed for needed in [*runs, run]}.values())
+    return list(dict.fromkeys([*runs, run]))
 
 
 def load_trained(run: Run, needed: Iterable[Prerequisite], out: Path) -> list[Checkpoint]:

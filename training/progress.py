@@ -75,7 +75,8 @@ def add_trainings(graph: TaskGraph, run: Run, out: Path, *, device: str = "auto"
 
 
 def _fit_with_bar(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
-    task = bars.add_task(run.id, total=run.optim.epochs)
+    name = run.id
+    task = bars.add_task(name, total=run.optim.epochs)
 
     def show(row: Row) -> None:
         bars.update(task, completed=row["epoch"] + 1)
@@ -88,8 +89,8 @@ def _fit_with_bar(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
         )
 
     def name_part(part: str, done: int, steps: int) -> None:
-        bars.update(task, description=f"{run.id}, {part}, step {done} of {steps}")
+        bars.update(task, description=f"{name}, {part}, step {done} of {steps}")
 
     path = fit(run, out=out, device=device, on_epoch=show, progress=name_part)
-    bars.update(task, completed=run.optim.epochs, description=run.id)
+    bars.update(task, completed=run.optim.epochs, description=name)
     return path

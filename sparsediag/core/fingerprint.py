@@ -6,6 +6,7 @@ import builtins
 import dis
 import enum
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -35,9 +36,9 @@ def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
     return sha.hexdigest()
 
 
-def file_state(path: Path) -> tuple[int, int, int]:
+def file_state(path: str | Path) -> tuple[int, int, int]:
     """Return size, time of modification and time of change: another content has another state."""
-    stat = path.stat()
+    stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 

@@ -89,8 +89,8 @@ def list_images(root: Path) -> tuple[File, ...]:
     if not root.is_dir():
         raise FileNotFoundError(f"'{root}' is not a folder; need one with {LAYOUT}.")
     paths = sorted(glob("**/*.*", root_dir=root, recursive=True))  # without hidden files
-    images = (Path(p) for p in paths if p.lower().endswith(SUFFIXES))
-    return tuple((p.as_posix(), *file_state(root / p)) for p in images)
+    images = (p for p in paths if p.lower().endswith(SUFFIXES))
+    return tuple((p.replace(os.sep, "/"), *file_state(f"{root}/{p}")) for p in images)
 
 
 def content(root: Path) -> str:
