@@ -15,6 +15,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.batches import Batch
@@ -58,20 +59,25 @@ class DifferenceCheck:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = _in_float64(problem, few_samples(problem))
-        gradient = self.problem.gradient()
-        noise = torch.randn(len(gradient), generator=stream("finite differences")).to(gradient)
-        unit = torch.nn.functional.normalize
-        self.direction = unit(gradient, dim=0) + unit(noise, dim=0)
+        self.problem, self.gradient = _in_float64(problem, few_samples(problem))
+
+    @cached_property
+    def direction(self) -> Tensor:
+        """A direction in the live coordinates, (size,)."""
+        size, generator = len(self.gradient), stream("finite differences")
+        noise = torch.randn(size, generator=generator).to(self.gradient)
+        return normalize(self.gradient, dim=0) + normalize(noise, dim=0)
 
     @cached_property
     def slope(self) -> Comparison:
         """Compare the gradient along the direction with differences of the loss."""
-        slope = (self.problem.gradient() @ self.direction)[None]
-        loss = self._differences(
-            self.direction, lambda w: slope.new_tensor([self.problem.value(w)])
-        )
-        return self._compare(slope, loss)
+        slope = (self.gradient @ self.direction)[None]
+
+        def loss(weights: Tensor) -> Tensor:
+            return slope.new_tensor([self.problem.value(weights)])
+
+        centre = loss(self.problem.weights)
+        return self._compare(slope, self._differences(self.direction, loss, centre))
 
     def product(
         self,
@@ -90,7 +96,8 @@ class DifferenceCheck:
             return Comparison(0.0, None)
         claimed = product(self.problem, v, matrix)
         if matrix == "hessian":
-            return self._compare(claimed, self._differences(v, self.problem.gradient))
+            differences = self._differences(v, self.problem.gradient, self.gradient)
+            return self._compare(claimed, differences)
         return self._compare((v @ claimed)[None], self._gauss_newton(v))
 
     def slope_doubts(self) -> list[str]:
@@ -138,7 +145,7 @@ class DifferenceCheck:
         return best
 
     def _differences(
-        self, direction: Tensor, function: Callable[[Tensor], Tensor]
+        self, direction: Tensor, function: Callable[[Tensor], Tensor], centre: Tensor
     ) -> Iterator[tuple[Tensor, float]]:
         """Yield central differences along a direction and their rounding error, step by step.
 
@@ -146,7 +153,7 @@ class DifferenceCheck:
         square root of the precision of its second difference.
         """
         weights = self.problem.weights
-        eps, centre = torch.finfo(weights.dtype).eps, function(weights)
+        eps = torch.finfo(weights.dtype).eps
         size = max(float(weights.norm()), 1e-3 * len(weights) ** 0.5) or 1.0
         for step in STEPS[weights.dtype]:
             h = step * size / (float(direction.norm()) or 1.0)
@@ -159,7 +166,8 @@ class DifferenceCheck:
         """Yield v.Gv, the second difference of the loss along the change of the outputs."""
         (outputs,), (_, targets) = self.problem.outputs(), self.problem.batches[0]
         eps = torch.finfo(outputs.dtype).eps
-        for tangent, _ in self._differences(direction, lambda w: self.problem.outputs(w)[0]):
+        outputs_at = lambda w: self.problem.outputs(w)[0]  # noqa: E731
+        for tangent, _ in self._differences(direction, outputs_at, outputs):
             h = 1e-3 * max(float(outputs.norm()), 1.0) / (float(tangent.norm()) or 1.0)
             with torch.no_grad():
                 points = (outputs + k * h * tangent for k in (1, 0, -1))
@@ -168,14 +176,16 @@ class DifferenceCheck:
             yield ((above - 2 * centre + below) / h**2)[None], rounding
 
 
-def _in_float64(problem: Problem, batch: Batch) -> Problem:
-    """Return the loss of one batch in float64, or as it is if the net or the loss refuses that."""
+def _in_float64(problem: Problem, batch: Batch) -> tuple[Problem, Tensor]:
+    """Return the loss of one batch and its gradient, in float64 if the net and the loss allow it."""
     own = problem.on([batch])
     try:
         double = problem.on([batch], dtype=torch.float64)
-        close = abs(double.value() - own.value()) <= 1e-2 * abs(double.value()) + 1e-6
-        return double if close and double.gradient().isfinite().all() else own
+        value, gradient = double.value(), double.gradient()
+        if abs(value - own.value()) <= 1e-2 * abs(value) + 1e-6 and gradient.isfinite().all():
+            return double, gradient
     except torch.OutOfMemoryError:
         raise
     except Exception:
-        return own
+        pass  # it has tensors of a fixed precision
+    return own, own.gradient()
