@@ -177,7 +177,7 @@ class DifferenceCheck:
 
 
 def _in_float64(problem: Problem, batch: Batch) -> tuple[Problem, Tensor]:
-    """Return the loss of one batch and its gradient, in float64 if the net and the loss allow it."""
+    """Return the loss of one batch and its gradient, in float64 if net and loss allow it."""
     own = problem.on([batch])
     try:
         double = problem.on([batch], dtype=torch.float64)
