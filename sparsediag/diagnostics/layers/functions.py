@@ -21,8 +21,20 @@ NAMES = (
 )
 ELEMENTWISE = {
     *("abs", "absolute", "arctan", "asinh", "atan", "clamp", "clamp_max", "clamp_min", "clip"),
-    *("cos", "erf", "exp", "expm1", "heaviside", "pow", "rdiv", "reciprocal", "round", "sgn"),
-    *("sign", "sin", "sinc", "square"),
+    *("ceil", "cos", "erf", "exp", "exp2", "expm1", "floor", "heaviside", "log1p", "logaddexp"),
+    *(
+        "pow",
+        "rdiv",
+        "reciprocal",
+        "round",
+        "rpow",
+        "sgn",
+        "sign",
+        "sin",
+        "sinc",
+        "square",
+        "trunc",
+    ),
 }
 EXTREMES = {"fmax", "fmin", "max", "maximum", "min", "minimum"}  # of two tensors
 SELECTIONS = {"masked_fill", "masked_scatter", "setitem", "where"}  # by a condition
@@ -46,8 +58,8 @@ class FunctionObserver(TorchFunctionMode):
     - a selection by a condition on a signal, as where(x > 0, x, 0), but not by a padding mask;
     - the product or quotient of two signals of the same shape: gates, and x * (x > 0).
 
-    Not reported are functions inside of modules that are observed anyway, or of classes named as
-    norms, which square and divide their inputs.
+    Not reported are functions inside of modules that are observed anyway, and the squares and
+    quotients of norms: layers without parts whose class is named as one.
 
     Args:
         net: The network.
@@ -82,7 +94,7 @@ class FunctionObserver(TorchFunctionMode):
     ) -> Any:
         name = getattr(function, "__name__", "").strip("_")
         tensors = tensors_in((args, kwargs))
-        found = self._is_activation(name, tensors)
+        found = self._is_activation(name, tensors) and not self._is_inside(name)
         constant = name.endswith("_like") or name.startswith("new_")
         kind = CONSTANT if constant else self._kind(tensors)
         output = function(*args, **(kwargs or {}))
@@ -92,7 +104,7 @@ class FunctionObserver(TorchFunctionMode):
                 self.kinds[tensor] = kind
             else:
                 self.kinds.pop(tensor, None)
-        if found and not self._is_inside():
+        if found:
             caller = self.running[-1][0] if self.running else ""
             self.report(f"{caller}.{name}".lstrip("."), changed)
         return output
@@ -118,12 +130,13 @@ class FunctionObserver(TorchFunctionMode):
         weights = [t for t, kind in zip(tensors, kinds, strict=True) if kind == CONSTANT]
         return None if any(t.is_floating_point() and t.dim() for t in weights) else INTEGER
 
-    def _is_inside(self) -> bool:
-        """Return whether the running module is observed anyway, or a norm."""
+    def _is_inside(self, function: str) -> bool:
+        """Return whether a function is part of a module that is observed anyway, or of a norm."""
         if not self.running:
             return False
         name, module = self.running[-1]
-        return name in self.observed or "norm" in type(module).__name__.lower()
+        norm = "norm" in type(module).__name__.lower() and not any(module.children())
+        return name in self.observed or (norm and not names_activation(function))
 
     def _start(self, net: nn.Module, args: Any, kwargs: Any) -> None:
         """Begin a pass of the network: note its weights, buffers and integer inputs."""

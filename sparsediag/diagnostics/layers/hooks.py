@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sparsediag.core.batches import tensors_in, tree_map
@@ -94,7 +95,7 @@ def observe(
             output = tree_map(output, lambda t: views.get(id(t), t))
             outputs = _outputs(output)
         if outputs:
-            observer(name, outputs, calls[name])
+            observer(name, [_unwrap(t) for t in outputs], calls[name])
             calls[name] += 1
         return output
 
@@ -119,3 +120,10 @@ def _outputs(output: Any) -> list[Tensor]:
     found = known or tensors_in(list(getattr(output, "__dict__", {}).values()))
     floats = {id(t): t for t in found if t.is_floating_point() and t.dim() and t.numel()}
     return list(floats.values()) if known else list(floats.values())[:1]
+
+
+def _unwrap(tensor: Tensor) -> Tensor:
+    """Return the values of all samples behind a tensor inside of `torch.func.vmap`."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor

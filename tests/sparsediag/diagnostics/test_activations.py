@@ -311,6 +311,7 @@ RELU = ((0.5**2 + 3**2) / 4) ** 0.5
         ),
         (swiglu, {"silu": (0, None), "mul": (0, None)}),
         (lambda h: Twice.apply(h).clamp(min=0), {"clamp": (0.5, 2 * RELU)}),
+        (torch.vmap(lambda v: v.clamp(min=0)), {"clamp": (0.5, RELU)}),
     ],
 )
 def test_activations_written_in_other_ways(function: Any, expected: dict[str, Any]) -> None:
@@ -325,6 +326,21 @@ def test_activations_written_in_other_ways(function: Any, expected: dict[str, An
 class RmsNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+class ConvNormClamp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(1, 2, 1), RmsNorm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).clamp(min=0)
+
+
+def test_a_block_that_is_named_after_its_norm() -> None:
+    assert of(nn.Sequential(ConvNormClamp(), nn.Flatten()), torch.randn(3, 1, 4)).names == [
+        "0.clamp"
+    ]
 
 
 class Tokens(nn.Module):
