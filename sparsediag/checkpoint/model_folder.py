@@ -60,6 +60,8 @@ def shards(index: Path) -> list[Path]:
             f"{index} is no index of shards, which has a weight_map; give the file with the weights"
         ) from None
     files = [index.parent / name for name in names]
+    if any(name.endswith(".json") for name in names):
+        raise CheckpointError(f"{index} names an index as a shard; give the files with the weights")
     if missing := [file.name for file in files if not file.exists()]:
         raise CheckpointError(
             f"{index} names {len(files)} files, and {missing[0]} is not beside it; get it too"

@@ -108,7 +108,9 @@ STAND_INS: dict[str, Any] = {
     "collections.deque": lambda *_: [],
     "numpy.dtype": DType,
     "torch.distributed.tensor.DTensor": Subclass,
+    "torch.nested._internal.nested_tensor.NestedTensor": Tensor,
     "torch.nested._internal.nested_tensor._rebuild_njt": lambda *_: torch.nested.nested_tensor([]),
+    "torch._utils._rebuild_nested_tensor": lambda *_: torch.nested.nested_tensor([]),
     **{
         f"numpy.{core}.multiarray.{name}": stand_in
         for core in ("core", "_core")

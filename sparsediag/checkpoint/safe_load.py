@@ -6,7 +6,7 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsediag.checkpoint import model_folder, pickled_objects
+from sparsediag.checkpoint.mask_conventions import is_binary
 from sparsediag.core.errors import CheckpointError
 
 FORMAT = 1
@@ -40,8 +41,8 @@ def is_own_format(path: Path, payload: Mapping[Any, Any], *needed: str) -> bool:
 def load_dict(path: Path) -> dict[Any, Any]:
     """Read the dict in a file of `torch.save`, safetensors or numpy, or in a folder of shards.
 
-    A list of tensors becomes a dict with the key "masks", since only masks come in lists. Objects
-    beside the tensors are not imported, see `pickled_objects`.
+    A list of dicts becomes a dict by number, and a list of tensors of 0 and 1 one with the key
+    "masks". Objects beside the tensors are not imported, see `pickled_objects`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -79,11 +80,18 @@ def load_dict(path: Path) -> dict[Any, Any]:
             what = f"torch {torch.__version__} raised {type(error).__name__}"
             raise CheckpointError(f"{path} cannot be read; {what}; save plain tensors") from None
         raise CheckpointError(f"{path} is damaged or cut short; copy or write it again") from None
-    if isinstance(payload, list | tuple) and any(isinstance(t, Tensor) for t in payload):
+    if isinstance(payload, list | tuple) and any(isinstance(v, Mapping) for v in payload):
+        payload = {str(i): value for i, value in enumerate(payload)}
+    elif isinstance(payload, list | tuple) and _are_masks(payload):
         payload = {"masks": list(payload)}
     if not isinstance(payload, Mapping):
         raise CheckpointError(f"{path} holds a {type(payload).__name__}; need a dict of tensors")
     return dict(payload)
+
+
+def _are_masks(values: Iterable[Any]) -> bool:
+    tensors = [t for t in values if t is not None]
+    return bool(tensors) and all(isinstance(t, Tensor) and is_binary(t) for t in tensors)
 
 
 def _load_pickle(path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,12 +39,18 @@ def read(
     ({'file': "state dict, under 'model'", 'mask': 'none'}, {'bias': tensor([0.5000])})
     """
     inner, place, others = _find_state(payload)
-    state, masks = tensors_in(inner), list(_find_masks(payload))
+    state, masks, fault = tensors_in(inner), list[Masks](), ""
+    try:
+        masks = list(_find_masks(payload))
+    except CheckpointError as error:
+        fault = str(error)
     if not state or _holds_masks_only(state, asked=weights is not None):
         masks = [m for m in ({n: t.bool() for n, t in state.items()}, *masks) if m]
         masked = mask_conventions.read_masks(masks, weights)
     else:
         masked = mask_conventions.read(state, masks)
+    if fault:
+        masked = replace(masked, mask=None, summary="none that can be used", fault=fault)
     version = payload.get("pytorch-lightning_version")
     small = (t.dtype for t in inner.values() if isinstance(t, Tensor) and _is_small(t))
     counts = Counter(str(kind).removeprefix("torch.") for kind in small)
@@ -88,24 +95,37 @@ def _find_state(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, lis
 def _find_masks(tree: Mapping[Any, Any]) -> Iterator[Masks]:
     """Find the masks under keys such as `mask`, `masks` or `backward_masks`, at any depth."""
     for key, value in tree.items():
-        if isinstance(value, Mapping | list | tuple) and MASK_KEY.fullmatch(str(key)):
-            if isinstance(value, Mapping) and not _is_numbered(value):
-                masks: Masks = tensors_in(flatten(value))
-            else:
-                entries = value.values() if isinstance(value, Mapping) else value
-                masks = [readable(str(key), m) if isinstance(m, Tensor) else None for m in entries]
-            if any(
-                isinstance(m, Tensor)
-                for m in (masks.values() if isinstance(masks, dict) else masks)
-            ):
-                yield masks
+        if MASK_KEY.fullmatch(str(key)) and isinstance(value, Mapping | list | tuple):
+            yield from _masks_of(str(key), value)
         elif isinstance(value, Mapping) and "optim" not in str(key):
             yield from _find_masks(value)
 
 
-def _is_numbered(masks: Mapping[Any, Any]) -> bool:
-    """Return whether keys are the numbers 0, 1, 2 and so on, as those of a list."""
-    return [*masks] == [*range(len(masks))]
+def _masks_of(key: str, value: Any) -> Iterator[Masks]:
+    """Return masks in dicts by name, or in a list in the order of the weights; none without any."""
+    if isinstance(value, Mapping) and [*value] == [*range(len(value))]:
+        value = [*value.values()]
+    if isinstance(value, Mapping):
+        if masks := {n: m for n, m in tensors_in(flatten(value)).items() if m.dim()}:
+            yield masks
+    elif all(isinstance(m, Tensor | None) for m in value):
+        if any(isinstance(m, Tensor) for m in value):
+            yield [None if m is None else readable(key, m) for m in value]
+    elif all(isinstance(m, Mapping) for m in value):
+        for masks in value:
+            yield from _masks_of(key, masks)
+    elif _holds_tensors(value):
+        raise CheckpointError(
+            f"'{key}' is a list of {type(value[0]).__name__}; need a dict of name -> tensor, or a "
+            "list of tensors"
+        )
+
+
+def _holds_tensors(value: Any) -> bool:
+    entries = value.values() if isinstance(value, Mapping) else value
+    return isinstance(value, Tensor) or (
+        isinstance(value, Mapping | list | tuple) and any(map(_holds_tensors, entries))
+    )
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Tensor]:
@@ -144,6 +164,11 @@ def _tensors(value: Any) -> list[Tensor]:
 def tensors_in(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors of a dict, readable and by the names of the network."""
     tensors = {str(n): t for n, t in state.items() if isinstance(t, Tensor)}
+    if packed := [n for n in state if str(n).endswith("._packed_params")]:
+        raise CheckpointError(
+            f"'{packed[0]}' is packed by the quantisation of torch; save the network before it, or "
+            "the weights that its layers return: layer.weight().dequantize()"
+        )
     return strip_wrappers({n: readable(n, t) for n, t in tensors.items()})
 
 

@@ -87,6 +87,13 @@ CONVENTIONS: dict[str, tuple[Callable[[nn.Module, Mask], Payload], str]] = {
         },
         "a list of masks (in the order of the weights)",
     ),
+    "a list of dicts": (
+        lambda net, mask: {
+            "model": net.state_dict(),
+            "masks": [{n: m.float().to_sparse()} for n, m in mask.items()],
+        },
+        "a dict of masks",
+    ),
     "numbered": (
         lambda net, mask: {"model": net.state_dict(), "masks": dict(enumerate(mask.values()))},
         "a list of masks (in the order of the weights)",
@@ -177,6 +184,10 @@ REFUSED: dict[str, tuple[Callable[[nn.Module, Mask], Payload], str]] = {
     "a list in another order": (
         lambda net, mask: {"model": net.state_dict(), "mask": [*mask.values()][::-1]},
         "a list of 2 masks fits the 2 matrices in no way; need an entry for each, None for what",
+    ),
+    "a list of lists": (
+        lambda net, mask: {"model": net.state_dict(), "masks": [[m] for m in mask.values()]},
+        "'masks' is a list of list; need a dict of name -> tensor, or a list of tensors",
     ),
     "scores": (
         lambda net, mask: {"model": net.state_dict(), "masks": {"4": torch.randn(4, 12)}},

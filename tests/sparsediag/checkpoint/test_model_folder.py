@@ -61,6 +61,9 @@ def test_a_folder_of_other_files_names_one(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"hidden_size": 3}')
     with pytest.raises(CheckpointError, match=r"config\.json is no index of shards.* weight_map"):
         Checkpoint.load(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text('{"weight_map": {"a": "config.json"}}')
+    with pytest.raises(CheckpointError, match="names an index as a shard"):
+        Checkpoint.load(tmp_path / "config.json")
 
 
 @pytest.mark.filterwarnings("ignore")  # from torch.distributed

@@ -150,6 +150,7 @@ def test_files_of_known_trainings(tmp_path: Path) -> None:
         "deepspeed": {"module": state, "param_shapes": [{"0.weight": torch.Size([3, 1, 3, 3])}]},
         "numpy": {n: t.numpy() for n, t in state.items()},
         "models": {"models": [state], "losses": [0.1]},
+        "list": [state, {"state": {0: {"exp_avg": torch.ones(2, 2)}}}, 3],  # type: ignore[dict-item]
         "layers": {
             layer: {n[2:]: t for n, t in state.items() if n.startswith(layer)} for layer in "014"
         },
@@ -194,6 +195,13 @@ def test_weights_are_read_as_they_are_stored(tmp_path: Path, kind: str) -> None:
     assert torch.allclose(problem.net[4].weight, values, rtol=1e-6, atol=0)
     assert problem.net[4].weight.dtype == torch.float32
     assert (f"file: 1 of {kind} became float32" in lines) == (kind != "csr")
+
+
+@pytest.mark.filterwarnings("ignore")  # from quantisation
+def test_packed_weights(tmp_path: Path) -> None:
+    net = torch.ao.quantization.quantize_dynamic(dense(), {nn.Linear}, dtype=torch.qint8)
+    message = refused(write(tmp_path / "net.pt", net.state_dict()))
+    assert "'4._packed_params._packed_params' is packed by the quantisation of torch" in message
 
 
 UNREADABLE = {

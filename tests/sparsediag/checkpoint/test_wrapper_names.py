@@ -34,7 +34,7 @@ def wrapped(name: str) -> nn.Sequential:
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
-@pytest.mark.parametrize("outer", ["", "module.", "_orig_mod._fsdp_wrapped_module.", "model."])
+@pytest.mark.parametrize("outer", ["", "_orig_mod._fsdp_wrapped_module.", "model."])
 def test_a_wrapper_in_the_file_or_in_the_net(tmp_path: Path, name: str, outer: str) -> None:
     mask = random_mask(dense())
     state = pruned(dense(), mask).state_dict()
