@@ -273,6 +273,23 @@ def test_synflow_is_the_strength_of_the_paths_through_a_weight() -> None:
     torch.testing.assert_close(found["2.weight"], (second * first.sum(1)[None]).detach())
 
 
+def test_synflow_sums_up_outputs_in_a_dict() -> None:
+    net = mlp(3, 4, 2)
+    parts = cases.Net(lambda net, x: {"a": net.act(x), "b": (net.act(x),)}, act=net).double()
+    scores = AbsoluteNet(parts, torch.Size([3])).scores(["act.0.weight"])
+    twice = 2 * synflow_scores(net, 3)["0.weight"]
+    torch.testing.assert_close(scores["act.0.weight"], twice)
+
+
+def test_synflow_refuses_tokens() -> None:
+    net = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2))
+    problem = Problem(
+        net, [(torch.zeros(4, 2, dtype=torch.long), torch.zeros(4, dtype=torch.long))]
+    )
+    with pytest.raises(ValueError, match=r"inputs are \(4, 2\); .* real numbers"):
+        Synflow(density=0.5).start(problem, [], seed=0)
+
+
 def test_synflow_is_conserved_from_layer_to_layer() -> None:
     found = synflow_scores(mlp(5, 8, 7, 6, 3), 5)
     sums = [float(score.sum()) for score in found.values()]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.core import validation
+from sparsediag.core.batches import tensors_in
 from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
@@ -47,6 +49,11 @@ class Synflow(Method):
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """Return the mask after the last step."""
         x, _ = next(iter(problem.batches))
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise ValueError(
+                f"the inputs are {validation.describe_shapes(x)}; SynFlow needs one tensor of real "
+                "numbers, since it passes ones through the net"
+            )
         net, names = AbsoluteNet(problem.net, x.shape[1:]), prunable(problem.net)
         alive = {n: torch.ones_like(net.weights[n], dtype=torch.bool) for n in names}
         size = left = sum(m.numel() for m in alive.values())
@@ -93,8 +100,10 @@ class AbsoluteNet:
         weights = [self.weights[name].requires_grad_() for name in names]
         with deterministic_eval(self.net), torch.enable_grad():
             outputs = functional_call(self.net, self.state, (self.ones,))
-            gradients = torch.autograd.grad(outputs.sum(), weights, materialize_grads=True)
-        self.strength = float(outputs.detach().abs().sum())
+            parts = [t for t in tensors_in(outputs) if t.is_floating_point()]
+            total = torch.stack([t.sum() for t in parts]).sum()
+            gradients = torch.autograd.grad(total, weights, materialize_grads=True)
+        self.strength = sum(float(t.detach().abs().sum()) for t in parts)
         rows = zip(names, weights, gradients, strict=True)
         return {name: gradient.mul_(w.detach()) for name, w, gradient in rows}
 
