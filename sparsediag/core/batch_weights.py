@@ -75,9 +75,9 @@ class Part:
         self, loss: Loss, outputs: Any, targets: Any, *, samples: int, number: int
     ) -> None:
         self.loss, self.targets, self.samples, self.number = loss, targets, samples, number
-        self.outputs = tree_map(outputs, Tensor.detach)
-        value = loss(self.outputs, targets)
+        value = loss(outputs, targets)
         self.value, self.dtype = value.item(), value.dtype
+        self.outputs = tree_map(outputs, Tensor.detach)
 
     @cached_property
     def beside(self) -> Any:

@@ -170,7 +170,7 @@ class Problem:
 
     @property
     def loss(self) -> Loss:
-        """The loss of outputs and targets, a mean over the samples of a batch."""
+        """The loss of outputs and targets of a batch; for its kind see `reduction`."""
         return self._loss
 
     @property
@@ -445,7 +445,7 @@ class Problem:
             loss = self.loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"the loss returned {shape}; need one number, the mean over the batch")
+            raise ValueError(f"the loss returned {shape}; need one number, a mean or a sum")
         return loss.squeeze()
 
     def forward(

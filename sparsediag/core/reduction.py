@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import torch
-
 from sparsediag.core.batch_weights import (
     CannotMeasureError,
     Count,
@@ -55,7 +53,6 @@ class Reduction:
             return "sum"
         return "samples" if self.count is num_samples else "weights"
 
-    @torch.no_grad()
     def measure(self, batches: Sequence[Batch]) -> tuple[list[float], list[float]]:
         """Find the reduction out from several batches; return their losses and shares.
 
@@ -74,7 +71,6 @@ class Reduction:
         self.count = None
         return losses, _normalise(weights.values)
 
-    @torch.no_grad()
     def measure_within(self, batches: Sequence[Batch]) -> None:
         """Check it on splits of every batch, or find it out if there is only one batch.
 
@@ -98,7 +94,6 @@ class Reduction:
         if self.kind == "samples" and not all(weights.by_samples for weights in found):
             self.count = None
 
-    @torch.no_grad()
     def shares(self, batches: Sequence[Batch]) -> list[float]:
         """Return the factors with which the losses of batches add up to the loss of all samples."""
         if self.summed or len(batches) == 1:
@@ -107,7 +102,6 @@ class Reduction:
             return _normalise(measure_weights(self._parts(batches)).values)
         return _normalise(list(map(self.count, batches)))
 
-    @torch.no_grad()
     def value(self, batch: Batch) -> float:
         """Return the loss of one batch."""
         return self.loss(self.forward(batch[0]), batch[1]).item()

@@ -184,7 +184,7 @@ def gradflow(
         regrown_counts=regrown_counts,
         mean=float(flow.mean()),
         mean_per_weight=float(per_weight.mean()),
-        doubts=DifferenceCheck(problem).slope_doubts(),
+        doubts=[*DifferenceCheck(problem).slope_doubts(), *problem.doubts],
         source=source(problem, **options),
     )
 

@@ -21,7 +21,7 @@ def check_plane(evaluator: LossEvaluator, *, expected: float | None = None) -> l
         expected: The loss that the training recorded for these samples.
     """
     plane, problem = evaluator.plane, evaluator.problem
-    findings = list(plane.doubts)
+    findings = [*plane.doubts, *problem.doubts]
     cosine = np.abs(np.triu(plane.gram, 1)).max()
     if cosine > 0.3 and not (plane.lines or plane.stops):
         findings.append(f"the axes have a cosine of {cosine:.2f}; use orthogonal=True")
@@ -49,7 +49,8 @@ def _check_classes(evaluator: LossEvaluator) -> list[str]:
     labels, shape = [y for _, y in evaluator.problem.batches], evaluator.output_shape
     if shape is None or len(shape) != 2 or not all(map(_are_classes, labels)):
         return []
-    seen, classes = len(torch.cat(labels).unique()), shape[1]
+    indices, classes = torch.cat(labels), shape[1]
+    seen = len(indices[indices >= 0].unique())
     return [f"only {seen} of {classes} classes are among the samples"] if seen < classes else []
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsediag.core.batch_weights import num_labels
 from sparsediag.core.batches import Batch, max_chunk, num_samples, rechunk, select_samples
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import recalibrating_batch_norm
@@ -70,6 +71,7 @@ class LossEvaluator:
         self._buffer = torch.empty_like(self._centre)
         self._weights = self._layout.unflatten(self._buffer)
         self._chunks = self._make_chunks(statistics)
+        self._labels = sum(map(num_labels, self.problem.batches))
         self.output_shape: torch.Size | None = None
         if statistics == "fixed" and self.problem.separable:
             tolerance = 10 * torch.finfo(self._centre.dtype).eps ** 0.75 * abs(self.network_loss)
@@ -121,7 +123,7 @@ class LossEvaluator:
         scores = logits(outputs)
         self.output_shape = scores.shape if isinstance(scores, Tensor) else None
         mean, correct = total.tolist()
-        return mean, correct / self.problem.samples if math.isfinite(mean) else math.nan
+        return mean, correct / self._labels if math.isfinite(mean) else math.nan
 
     def _weighted(self, batches: list[Batch]) -> list[tuple[Batch, float]]:
         """Return batches in the layout of the weights, each with its share in the loss."""

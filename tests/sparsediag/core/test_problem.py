@@ -678,7 +678,7 @@ def test_ordinary_dropout_is_not_random_in_evaluation() -> None:
     ],
 )
 def test_a_loss_that_is_not_one_number_is_refused(loss: Callable, came: str) -> None:
-    with pytest.raises(ValueError, match=f"the loss returned {came}; need one number, the mean"):
+    with pytest.raises(ValueError, match=f"the loss returned {came}; need one number"):
         Problem(nn.Linear(5, 4).double(), cases.classes((12,), (5,), 4), loss=loss)
 
 

@@ -255,7 +255,10 @@ def test_a_batch_in_which_all_is_ignored_counts_for_nothing() -> None:
     assert problem.value() == pytest.approx(value.item(), rel=1e-14)
     close(problem.gradient(), gradient)
     close(Curvature(problem)(v), product)
-    assert landscape(problem, points=3).centre == pytest.approx(value.item(), rel=1e-12)
+    seen = landscape(problem, points=3)
+    assert seen.centre == pytest.approx(value.item(), rel=1e-12)
+    accuracy = (net(X)[4:].argmax(1) == Y[4:]).double().mean()
+    assert seen.accuracy[1, 1] == pytest.approx(accuracy.item(), rel=1e-14)
 
 
 @pytest.mark.parametrize("position", [0, 17, 63])
@@ -368,5 +371,8 @@ def test_a_loss_of_batches_that_cannot_be_compared_is_doubted() -> None:
     net = cases._net(lambda: Tagger(carry=False))
     rows = [(tokens(8)[0][:1, :n], torch.ones(1, n, 5).double()) for n in (7, 3)]
     problem = Problem(net, rows, loss=F.mse_loss)
-    assert "samples" in problem.doubts[0]
+    (doubt,) = problem.doubts
+    assert "samples" in doubt
     assert not spectrum(problem, top=1).converged
+    assert doubt in landscape(problem, points=3).doubts
+    assert doubt in gradflow(problem).doubts
