@@ -107,8 +107,15 @@ class Part:
 
     @cached_property
     def summed(self) -> bool:
-        """True if these samples, taken twice, have twice the loss."""
-        return self.moves and abs(self._together(self)[0] - 1) <= self.tolerance
+        """True if these samples, taken twice, have twice the gradient; False if they have it once.
+
+        Raises:
+            NotAdditiveError: If neither holds.
+        """
+        factor = self._together(self)[0] if self.moves else 0.5
+        if min(abs(factor - 1), abs(factor - 0.5)) > self.tolerance:
+            raise NotAdditiveError
+        return factor > 0.75
 
     def ratio(self, other: Part) -> float:
         """Return the weight of another part divided by the weight of this one.
@@ -116,6 +123,8 @@ class Part:
         Raises:
             NotAdditiveError: If the loss of both together does not follow from the two losses.
         """
+        if other is self:
+            return 1.0
         mine, theirs, beside = self._together(other)
         mine = self.samples / (self.samples + other.samples) if math.isnan(mine) else mine
         rest = 1.0 if self.summed else 1 - mine
@@ -256,8 +265,8 @@ def num_positions(loss: Loss, outputs: Any, targets: Any) -> int:
     return sum(int((t != 0).sum()) for t in _slope(loss, outputs, targets)[1] if t.dim())
 
 
-def split_parts(loss: Loss, outputs: Any, targets: Any, samples: int) -> Iterator[list[Part]]:
-    """Yield two uneven random splits of the samples of a batch, as two parts each.
+def split_parts(loss: Loss, outputs: Any, targets: Any, samples: int) -> list[Part]:
+    """Split the samples of a batch at random into two uneven parts.
 
     The sizes have no common factor with the number of samples, so that few ignored targets cannot
     be shared out in proportion.
@@ -268,15 +277,12 @@ def split_parts(loss: Loss, outputs: Any, targets: Any, samples: int) -> Iterato
     if not is_per_sample((outputs, targets)) or num_samples((outputs, targets)) != samples:
         raise CannotMeasureError
     size = next(k for k in range(-(-2 * samples // 5), samples + 1) if math.gcd(k, samples) == 1)
-    for seed in range(2):
-        order = torch.randperm(samples, generator=stream("splits of a batch", seed))
-        rows = (order[:size].tolist(), order[size:].tolist())
-        pairs = [select_samples((outputs, targets), r) for r in rows]
-        with _cannot_measure():
-            yield [
-                Part(loss, *pair, samples=len(r), number=i)
-                for i, (pair, r) in enumerate(zip(pairs, rows, strict=True))
-            ]
+    order = torch.randperm(samples, generator=stream("split of a batch")).tolist()
+    with _cannot_measure():
+        return [
+            Part(loss, *select_samples((outputs, targets), rows), samples=len(rows), number=i)
+            for i, rows in enumerate((order[:size], order[size:]))
+        ]
 
 
 @contextmanager

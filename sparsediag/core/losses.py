@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def logits(outputs: Any) -> Any:
@@ -63,6 +63,30 @@ def _is_classification(z: Any, targets: Any) -> bool:
     if targets.dtype not in (torch.int64, torch.uint8) or z.shape[1] < 2:
         return False
     return targets.shape == (len(z), *z.shape[2:]) and (z.dim() != 3 or z.shape[1] != z.shape[2])
+
+
+def is_sample_mean(loss: object, outputs: Any, targets: Sequence[Any]) -> bool:
+    """Return whether a loss is known to be a mean over samples, so that nothing is to be measured.
+
+    That is the cross-entropy of classes of which none is ignored, and the squared error.
+
+    Args:
+        loss: Any function.
+        outputs: The outputs of one batch.
+        targets: The targets of all batches.
+
+    >>> is_sample_mean(F.cross_entropy, torch.zeros(2, 3), [torch.tensor([0, 2])])
+    True
+    """
+    if not all(isinstance(t, Tensor) for t in (outputs, *targets)):
+        return False
+    plain = getattr(loss, "reduction", "mean") == "mean" and getattr(loss, "weight", None) is None
+    if loss in (default_loss, F.cross_entropy) or (type(loss) is nn.CrossEntropyLoss and plain):
+        ignored = getattr(loss, "ignore_index", -1) >= 0
+        classes = all(t.dim() == 1 and not t.is_floating_point() for t in targets)
+        return outputs.dim() == 2 and classes and not ignored and all(t.min() >= 0 for t in targets)
+    squares = loss is F.mse_loss or (type(loss) is nn.MSELoss and plain)
+    return squares and all(t.shape[1:] == outputs.shape[1:] for t in targets)
 
 
 def num_correct(outputs: Any, targets: Any) -> Tensor:

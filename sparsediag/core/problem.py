@@ -42,7 +42,7 @@ from sparsediag.core.coordinates import (
 from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.fingerprint import describe_code, describe_modules, fingerprint
-from sparsediag.core.losses import default_loss, leaves_of
+from sparsediag.core.losses import default_loss, is_sample_mean, leaves_of
 from sparsediag.core.mask import Mask
 from sparsediag.core.reduction import Reduction
 from sparsediag.core.twice_differentiable import twice_differentiable
@@ -503,6 +503,7 @@ class Problem:
                 warnings.filterwarnings("error", message="Using a target size")
                 self._reads_weights = self._find_weights_in_loss(outputs, y)
                 first = self.reduce_loss(outputs, y, weights).item()
+            self._reduction.known = is_sample_mean(self.loss, outputs, [y for _, y in self.batches])
             second = self.reduce_loss(self.forward(weights, x), y, weights).item()
             value = self._weigh_batches() if len(self.batches) > 1 else first
         if not math.isfinite(value):

@@ -37,6 +37,7 @@ class Reduction:
 
     Attributes:
         count: Returns the weight of a batch; None if only the loss itself can tell.
+        known: True if the loss is known to be a mean over samples, so that nothing is measured.
         summed: True if the loss is a sum, so that each batch has the factor 1.
         doubts: Reasons to doubt it.
     """
@@ -44,7 +45,7 @@ class Reduction:
     def __init__(self, forward: Callable[[Any], Any], loss: Loss) -> None:
         self.forward, self.loss = forward, loss
         self.count: Count | None = num_samples
-        self.summed, self.doubts = False, list[str]()
+        self.known, self.summed, self.doubts = False, False, list[str]()
 
     @property
     def kind(self) -> Literal["samples", "sum", "weights"]:
@@ -59,6 +60,8 @@ class Reduction:
         Raises:
             NotAdditiveError: If the loss of all samples does not follow from those of batches.
         """
+        if self.known:
+            return [self.value(batch) for batch in batches], self.shares(batches)
         losses: list[float] = []
         try:
             weights = measure_weights(self._parts(batches, losses))
@@ -79,10 +82,10 @@ class Reduction:
         """
         found: list[Weights] = []
         try:
-            for x, y in batches:
+            for x, y in () if self.known else batches:
                 outputs, samples = self.forward(x), num_samples((x, y))
                 if samples > 1 and self.loss(outputs, y).isfinite():
-                    found += map(measure_weights, split_parts(self.loss, outputs, y, samples))
+                    found.append(measure_weights(split_parts(self.loss, outputs, y, samples)))
         except CannotMeasureError:
             if len(batches) == 1:
                 self._fit(batches)
