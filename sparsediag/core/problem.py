@@ -238,11 +238,18 @@ class Problem:
         view._set_weights(tensors, None if dense else self.mask, params or self.params)
         return view
 
-    def on(self, batches: list[Batch], *, dtype: torch.dtype | None = None) -> Problem:
-        """Return the problem at the same weights on other batches in memory, without checks.
+    def on(
+        self,
+        batches: list[Batch],
+        *,
+        weights: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Problem:
+        """Return the problem on other batches in memory, without checks.
 
         Args:
             batches: Pairs (inputs, targets) on the device of the weights.
+            weights: Live weights, (size,) (default: those of this one).
             dtype: Floating-point type to convert weights, buffers, samples and the loss to.
         """
 
@@ -255,7 +262,7 @@ class Problem:
         problem._batches = tree_map(batches, convert)
         problem._shares = self.shares(batches)
         problem._reduction = copy.copy(self._reduction)
-        problem._weights = convert(self.weights)
+        problem._weights = convert(self.weights if weights is None else weights)
         problem._frozen_state = {n: convert(t) for n, t in self._frozen_state.items()}
         if dtype is not None:
             problem._placement = {n: (device, dtype) for n, (device, _) in self._placement.items()}

@@ -191,6 +191,32 @@ def test_the_cases_are_not_doubted_in_either_precision(name: str) -> None:
     assert not Curvature(problem).doubts
 
 
+def _largest_of_two(x: Tensor) -> Tensor:
+    return torch.maximum(x, x.roll(1, 1))
+
+
+def _at_kinks(function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Problem:
+    """A new net on images with black borders: the inputs of its ReLUs are 0 there."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), Apply(function), nn.Flatten(), nn.Linear(144, 3))
+    g = torch.Generator().manual_seed(0)
+    for p in net.parameters():
+        p.data = torch.randn(p.shape, generator=g) * 0.2 * (p.dim() > 1)
+    x = F.pad(torch.rand(16, 1, 5, 8, generator=g), (0, 0, 3, 0))
+    return Problem(net.to(dtype), [(x.to(dtype), torch.arange(16) % 3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("function", [torch.relu, torch.abs, _largest_of_two])
+def test_a_kink_at_the_weights_is_no_disagreement(
+    function: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    problem = _at_kinks(function, dtype)
+    assert not DifferenceCheck(problem).slope_doubts()
+    assert not Curvature(problem, matrix="gauss-newton").doubts
+    doubted = DifferenceCheck(_at_kinks(lambda x: _reversed(function(x)), dtype))
+    assert "off by" in doubted.slope_doubts()[0]
+
+
 @pytest.mark.parametrize("loss", [nn.MSELoss(), nn.HuberLoss()])
 @pytest.mark.parametrize("seed", range(9))
 def test_no_doubt_at_a_minimum(loss: Callable[..., Tensor], seed: int) -> None:
