@@ -20,7 +20,7 @@ INCLUDED-bench := core test
 INCLUDED-notebook := core
 
 .DEFAULT_GOAL := help
-.PHONY: help venv figures test lint bench gpu notebooks clean
+.PHONY: help venv figures test lint bench operators gpu notebooks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ lint: $(INSTALLED)dev  ## check style and types
 
 bench: $(INSTALLED)bench  ## measure speed, next to other tools [PART=speed|products|warm|solvers|landscape] [DEVICE=cuda]
 	@$(BIN)/python -m tests.bench $(PART) $(if $(DEVICE),--device $(DEVICE))
+
+operators: $(INSTALLED)test  ## the eigensolver, and those of others, on 3,000 matrices with known spectra (10 minutes)
+	@$(BIN)/python -m tests.bench operators
 
 # PYTHON if it is given; else .venv if there is one
 HERE = $(if $(filter command,$(origin PYTHON)),$(PYTHON),$(if $(wildcard $(INSTALLED)core),$(BIN)/python,$(PYTHON)))

@@ -1,9 +1,10 @@
 """Certificates of eigenpairs: residuals, error intervals, and a search for missed eigenvalues.
 
 Every vector is multiplied once more. For a symmetric H, an eigenvalue is within |Hv - value v| of
-each value, and the angle between v and its eigenvector is at most asin(residual / gap), where the
-gap is the distance to the rest of the spectrum (Davis & Kahan, SIAM J. Numer. Anal. 7, 1970;
-Parlett, The Symmetric Eigenvalue Problem, chapters 4, 11).
+each value, and within about residual^2 / gap if the gap, the distance to the rest of the spectrum,
+is known. The angle between v and its eigenvector is at most asin(residual / gap) (Davis & Kahan,
+SIAM J. Numer. Anal. 7, 1970; Parlett, The Symmetric Eigenvalue Problem, chapters 4, 10, 11). The
+probe of the complement bounds the rest of the spectrum.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from sparsediag.core.rng import stream
 from sparsediag.curvature.krylov import Krylov, Matvec, row_products
-from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Probe, Which, probe_complement
+from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Which
+from sparsediag.curvature.probe import MAX_CHANCE, Probe, probe_complement
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,11 @@ class Certificate:
     Attributes:
         residuals: |Hv - value v| / |value| of each pair, recomputed, (top,). A |value| below the
             square root of the rounding error, relative to H, counts as that large.
-        intervals: Low and high end for each value, (top, 2): an eigenvalue is between them, with
-            the noise of the products taken into account.
-        angles: Largest angle between each vector and its eigenvector in degrees, if the probe
-            missed nothing, (top,); 90 if the gap is too small for a bound.
+        intervals: Low and high end for each value, (top, 2): the i-th eigenvalue is between them,
+            copies counted, except with a chance of `MAX_CHANCE`, with the noise of the products
+            taken into account. If the probe has not bounded the rest: an eigenvalue is.
+        angles: Largest angle between each vector and its eigenvector in degrees, with the same
+            chance, (top,); 90 if the gap to the others is too small, or not known.
         orthogonality: Largest |v_i . v_j - [i = j]|.
         copies: Number of vectors that repeat another one.
         noise: Largest distance between two evaluations of the same product, over |value|.
@@ -73,6 +76,12 @@ class Certificate:
             doubts.append(f"the matrix is not symmetric: {self.asymmetry:.1e}")
         if self.probe.count == 0 and self.probe.chance > 0:
             doubts.append("the limit of products was reached before the complement was probed")
+        if self.probe.count and self.probe.chance > MAX_CHANCE:
+            chance, count = f"{self.probe.chance:.1g}", self.probe.count
+            doubts.append(
+                f"an eigenvalue may have been missed, with a chance of up to {chance} after {count} "
+                "products to find one; raise max_matvecs"
+            )
         if self.probe.missed:
             doubts.append(f"an eigenvalue as good as {self.probe.best:.6g} was missed")
         return doubts
@@ -128,33 +137,36 @@ def certify(
         again, count = matvec(vectors[0])[None], count + 1
     else:
         again = search.products
-    noise = _to_numpy((again - products[: len(again)]).norm(dim=1))
+    differences = again - products[: len(again)]
+    noise = _to_numpy(differences.norm(dim=1))
     gram = _to_numpy(row_products(vectors, vectors))
     bilinear = _to_numpy(row_products(vectors, products))
     scaled = torch.from_numpy(values).to(products)[:, None] * vectors
     residuals = _to_numpy((products - scaled).norm(dim=1))
     norm = max(float(np.abs(values).max()), search.norm if search else 0, np.finfo(float).tiny)
     if search is None:
-        order = ORDER[which]
         krylov = Krylov(matvec, vectors[0], stream("certificate", seed))
         krylov.adopt(*_orthonormalise(gram, vectors, products))
-        wanted = krylov.ritz(order).values
-        probe = probe_complement(krylov, wanted, order, tol, 10 + 2 * top)
-        # all that is known of the rest is that nothing is better than the last of these
-        complete = len(krylov) == krylov.size
-        edges = [wanted[-1], -wanted[-1]] if which == "magnitude" else [wanted[-1]]
-        rest = np.zeros((2, 0)) if complete else np.array([edges, [0.0] * len(edges)])
+        ritz = krylov.ritz(ORDER[which])
+        limit = 200 + 10 * top
+        probe = probe_complement(krylov, ritz, len(ritz.values), ORDER[which], tol, limit)
         norm, asymmetry = max(norm, krylov.norm), krylov.asymmetry
         count += probe.count
     else:
-        probe, asymmetry, rest = search.probe, search.asymmetry, search.rest
+        probe, asymmetry = search.probe, search.asymmetry
     scale = np.maximum(np.abs(values), eps**0.5 * norm)
-    reach = residuals + noise.max() + 10 * eps * norm
+    orthogonality = float(np.abs(gram - np.eye(top)).max())
+    error = float(torch.linalg.matrix_norm(differences.double(), 2)) + 10 * eps * norm
+    reach = np.stack([values - residuals, values + residuals], axis=1)
+    if np.isfinite(probe.bound) and orthogonality <= 10 * eps**0.5:
+        own = _ritz_intervals(bilinear, vectors, products, probe.bound, which)
+        reach = np.stack([np.minimum(own[:, 0], values), np.maximum(own[:, 1], values)], axis=1)
+    intervals = reach + error * np.array([-1, 1])
     return Certificate(
         residuals=residuals / scale,
-        intervals=np.stack([values - reach, values + reach], axis=1),
-        angles=_angles(values, reach, rest),
-        orthogonality=float(np.abs(gram - np.eye(top)).max()),
+        intervals=intervals,
+        angles=_angles(values, residuals + error, intervals, probe.bound, which),
+        orthogonality=orthogonality,
         copies=top - int(np.linalg.matrix_rank(gram, tol=0.5, hermitian=True)),
         noise=float((noise / scale[: len(noise)]).max()),
         asymmetry=max(asymmetry, float(np.abs(bilinear - bilinear.T).max()) / norm),
@@ -163,6 +175,26 @@ def certify(
         tol=tol,
         eps=eps,
     )
+
+
+def _ritz_intervals(
+    bilinear: np.ndarray, vectors: Tensor, products: Tensor, bound: float, which: Which
+) -> np.ndarray:
+    """Return an interval for the i-th eigenvalue, best first, (top, 2).
+
+    The operator is [[diag(values), R^T], [R, C]] in a basis that begins with the Ritz vectors, and
+    C has nothing better than `bound`. So the i-th eigenvalue is between the i-th Ritz value
+    (Cauchy) and the better eigenvalue of [[value, |R|], [|R|, bound]].
+    """
+    values = np.linalg.eigvalsh((bilinear + bilinear.T) / 2)
+    values = values[np.argsort(ORDER[which](values), kind="stable")]
+    outside = products - torch.from_numpy(bilinear.T).to(products) @ vectors
+    length = float(torch.linalg.matrix_norm(outside.double(), 2))
+    levels, edge = -ORDER[which](values), -ORDER[which](np.array(bound))
+    farthest = (levels + edge) / 2 + np.hypot((levels - edge) / 2, length)
+    negative = values < 0 if which == "magnitude" else which == "smallest"
+    ends = np.stack([values, np.where(negative, -farthest, farthest)], axis=1)
+    return np.sort(ends, axis=1)
 
 
 def _orthonormalise(gram: np.ndarray, v: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,11 +210,14 @@ def _to_numpy(t: Tensor) -> np.ndarray:
     return array
 
 
-def _angles(values: np.ndarray, reach: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """Return the largest angle to each eigenvector, from the gap to all other known values."""
-    others, others_reach = np.concatenate([values, rest[0]]), np.concatenate([reach, rest[1]])
+def _angles(
+    values: np.ndarray, reach: np.ndarray, intervals: np.ndarray, bound: float, which: Which
+) -> np.ndarray:
+    """Return the largest angle to each eigenvector, from the gap to all other eigenvalues."""
+    rest = ORDER[which](np.array(bound)) - ORDER[which](values)
     degrees = []
     for i, (value, miss) in enumerate(zip(values, reach, strict=True)):
-        gap = np.delete(np.abs(others - value) - others_reach, i).min(initial=np.inf)
-        degrees.append(90.0 if miss >= gap else np.degrees(np.arcsin(miss / gap)))
+        low, high = np.delete(intervals, i, axis=0).T
+        gap = np.maximum(low - value, value - high).min(initial=rest[i])
+        degrees.append(np.degrees(np.arcsin(miss / gap)) if miss < gap else 90.0)
     return np.array(degrees)

@@ -43,8 +43,8 @@ def solve_lanczos(
     like = matrix.problem.weights
     pairs = eigenpairs(matrix, like, top=top, which=which, tol=tol, seed=seed, **options)
     certificate = certify(matrix, pairs.values, pairs.vectors, which=which, tol=tol, search=pairs)
-    lowest = float(min(pairs.values.min(), pairs.rest[0].min(initial=np.inf)))
-    return Solution(pairs.values, pairs.vectors, certificate, pairs.count, pairs.rows, lowest)
+    values, vectors, count = pairs.values, pairs.vectors, pairs.count
+    return Solution(values, vectors, certificate, count, pairs.rows, pairs.lowest)
 
 
 def solve_pyhessian(

@@ -79,6 +79,11 @@ class Krylov:
         """Q as rows, (m, size)."""
         return self._rows[: len(self)]
 
+    @property
+    def remainder(self) -> float:
+        """Length of the part of the newest product outside the basis."""
+        return float(np.sqrt(self._gram[-1, -1]))
+
     def random(self, block: int) -> Tensor:
         """Return random directions, as rows."""
         block = min(block, self.size - len(self))
@@ -186,11 +191,11 @@ class Krylov:
         inside, outside = self.projected @ coordinates, self._coupling.T @ coordinates
         return vectors, _to(inside.T, q) @ q + _to(outside.T, f) @ f
 
-    def shrink(self, ritz: Ritz, keep: int) -> None:
-        """Restart the basis from the best Ritz vectors."""
-        y = ritz.coordinates[:, :keep]
-        self._rows[:keep] = _to(y.T, self._rows) @ self.vectors
-        self.projected = np.diag(ritz.values[:keep])
+    def shrink(self, ritz: Ritz, pairs: np.ndarray) -> None:
+        """Restart the basis from these Ritz vectors."""
+        y = ritz.coordinates[:, pairs]
+        self._rows[: len(pairs)] = _to(y.T, self._rows) @ self.vectors
+        self.projected = np.diag(ritz.values[pairs])
         self._coupling = np.asarray(y.T @ self._coupling)
 
     def _orthonormal(self, w: Tensor, passes: int) -> Tensor:

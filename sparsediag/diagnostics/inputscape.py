@@ -22,6 +22,7 @@ from sparsediag.core.progress import track
 from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice_differentiable
 from sparsediag.curvature.lanczos import eigenpairs
+from sparsediag.curvature.probe import MAX_CHANCE
 from sparsediag.data import datasets
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.traits import Traits, diagnostic
@@ -265,7 +266,8 @@ class _Images:
         size = np.abs(values).max()
         error = np.maximum(misses.norm(dim=1).cpu().numpy(), pairs.asymmetry * size)
         uphill = torch.where((vectors @ slope.reshape(-1))[:, None] < 0, -vectors, vectors)
-        reliable = np.where(error <= RELIABLE * size, values, np.nan)
+        sure = (error <= RELIABLE * size) & (pairs.probe.chance <= MAX_CHANCE)
+        reliable = np.where(sure, values, np.nan)
         return reliable, uphill.view(2, *x.shape[1:])
 
     def _chunks(self, x: Tensor) -> Iterable[Batch]:

@@ -34,7 +34,8 @@ class Spectrum(Result):
     Attributes:
         eigenvalues: The wanted end of the spectrum first, (top,).
         residuals: |Hv - value v| / |value|, recomputed for each pair, (top,).
-        intervals: Low and high end of an interval that holds an eigenvalue, (top, 2).
+        intervals: Low and high end of an interval that holds the i-th eigenvalue, copies counted,
+            except with the chance `checks["hidden"]`; see `Certificate`, (top, 2).
         angles: Bound on the angle between each vector and its eigenvector in degrees, (top,).
         vectors: Unit eigenvectors in live coordinates, (top, size). The loss rises along +v.
         converged: True if no check speaks against the pairs.
@@ -110,7 +111,7 @@ class Spectrum(Result):
         checks, options = self.checks, self.source["options"]
         missed = "the probe is too short to bound the chance of a missed eigenvalue"
         if checks["hidden"] < 0.5:
-            missed = f"chance of a missed eigenvalue {checks['hidden']:.0%}"
+            missed = f"chance of a missed eigenvalue {checks['hidden']:.0e}"
         lines = [
             f"{'converged' if self.converged else 'NOT converged'}: {self.products} products and "
             f"{checks['products']:.0f} to check them, {self.seconds:.1f} s, mode {self.mode}",

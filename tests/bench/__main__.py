@@ -17,6 +17,7 @@ from tests.bench import (
     curvature,
     landscape,
     methods,
+    operators,
     results,
     scoring,
     speed,
@@ -34,6 +35,7 @@ PARTS = {
     "methods": methods.section,
     "ablation": ablation.section,
     "collapse": collapse.section,
+    "operators": operators.section,
 }
 
 
