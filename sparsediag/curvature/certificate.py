@@ -1,8 +1,7 @@
 """Certificates of eigenpairs: residuals, error intervals, and a search for missed eigenvalues.
 
 Every vector is multiplied once more. For a symmetric H, an eigenvalue is within |Hv - value v| of
-each value, and within about residual^2 / gap if the gap, the distance to the rest of the spectrum,
-is known. The angle between v and its eigenvector is at most asin(residual / gap) (Davis & Kahan,
+each value, and within about residual^2 / gap if the gap to the rest of the spectrum is known. The angle between v and its eigenvector is at most asin(residual / gap) (Davis & Kahan,
 SIAM J. Numer. Anal. 7, 1970; Parlett, The Symmetric Eigenvalue Problem, chapters 4, 10, 11). The
 probe of the complement bounds the rest of the spectrum.
 """
@@ -18,7 +17,7 @@ from torch import Tensor
 from sparsediag.core.rng import stream
 from sparsediag.curvature.krylov import Krylov, Matvec, row_products
 from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Which
-from sparsediag.curvature.probe import MAX_CHANCE, Probe, probe_complement
+from sparsediag.curvature.probe import MAX_CHANCE, Probe, probe_complement, smallest
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ class Certificate:
         if self.probe.count and self.probe.chance > MAX_CHANCE:
             chance, count = f"{self.probe.chance:.1g}", self.probe.count
             doubts.append(
-                f"an eigenvalue may have been missed, with a chance of up to {chance} after {count} "
-                "products to find one; raise max_matvecs"
+                f"an eigenvalue may have been missed: chance up to {chance} after {count} products "
+                "that looked for one; raise max_matvecs"
             )
         if self.probe.missed:
             doubts.append(f"an eigenvalue as good as {self.probe.best:.6g} was missed")
@@ -182,19 +181,28 @@ def _ritz_intervals(
 ) -> np.ndarray:
     """Return an interval for the i-th eigenvalue, best first, (top, 2).
 
-    The operator is [[diag(values), R^T], [R, C]] in a basis that begins with the Ritz vectors, and
-    C has nothing better than `bound`. So the i-th eigenvalue is between the i-th Ritz value
-    (Cauchy) and the better eigenvalue of [[value, |R|], [|R|, bound]].
+    The operator is [[K, R^T], [R, C]] in a basis that begins with the vectors, and C has nothing
+    better than `bound`. So the i-th eigenvalue is not worse than that of K (Cauchy), and not better
+    than an x beyond the bound if that of K + R^T R / (x - bound) is not (Schur complement).
     """
-    values = np.linalg.eigvalsh((bilinear + bilinear.T) / 2)
-    values = values[np.argsort(ORDER[which](values), kind="stable")]
-    outside = products - torch.from_numpy(bilinear.T).to(products) @ vectors
-    length = float(torch.linalg.matrix_norm(outside.double(), 2))
-    levels, edge = -ORDER[which](values), -ORDER[which](np.array(bound))
-    farthest = (levels + edge) / 2 + np.hypot((levels - edge) / 2, length)
-    negative = values < 0 if which == "magnitude" else which == "smallest"
-    ends = np.stack([values, np.where(negative, -farthest, farthest)], axis=1)
-    return np.sort(ends, axis=1)
+    inner = (bilinear + bilinear.T) / 2
+    outside = products - torch.from_numpy(inner).to(products) @ vectors
+    squares = _to_numpy(row_products(outside, outside))
+    length, order = float(np.linalg.norm(squares, 2)) ** 0.5, ORDER[which]
+    values, edge = np.linalg.eigvalsh(inner), -float(order(np.array(bound)))
+    intervals = []
+    for value in values[np.argsort(order(values), kind="stable")]:
+        sign = np.sign(-order(np.array(1.0))) if which != "magnitude" else np.copysign(1.0, value)
+        level = float(sign * value)
+        rank = int((sign * values < level).sum())
+
+        def not_better(x: float, sign: float = sign, rank: int = rank) -> bool:
+            return bool(np.linalg.eigvalsh(sign * inner + squares / (x - edge))[rank] <= x)
+
+        high = (level + edge) / 2 + float(np.hypot((level - edge) / 2, length))
+        farthest = sign * smallest(not_better, max(level, edge), high)
+        intervals.append(sorted((float(value), float(farthest))))
+    return np.array(intervals)
 
 
 def _orthonormalise(gram: np.ndarray, v: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:

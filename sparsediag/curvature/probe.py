@@ -120,7 +120,7 @@ def probe_complement(
     if len(krylov) == krylov.size:
         chance, edge = 0.0, floor
     elif chance <= max_chance:
-        edge = _bisect(lambda level: chance_beyond(level) <= max_chance, floor, target)
+        edge = smallest(lambda level: chance_beyond(level) <= max_chance, floor, target)
     else:
         return Probe(best, False, chance, np.nan, count)
     bound = _worst_case(levels[top:], ritz.residuals[top:], edge, levels[top - 1] + differences[-1])
@@ -137,10 +137,12 @@ def _worst_case(levels: np.ndarray, residuals: np.ndarray, edge: float, limit: f
     if not np.isfinite(edge):
         return floor
     squares = residuals**2
-    return _bisect(lambda x: bool((squares / ((x - edge) * (x - levels))).sum() <= 1), floor, limit)
+    return smallest(
+        lambda x: bool((squares / ((x - edge) * (x - levels))).sum() <= 1), floor, limit
+    )
 
 
-def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
+def smallest(holds: Callable[[float], bool], low: float, high: float) -> float:
     """Return about the smallest number between that `holds`; it does for `high`, not for `low`."""
     for _ in range(40):
         middle = (low + high) / 2

@@ -138,16 +138,16 @@ def section(device: torch.device) -> list[str]:
     return [
         f"{COUNT} symmetric matrices of 20 to 400 rows with known spectra, float32 and float64,",
         "asked for 1 to 10 eigenvalues of one end, at tolerances of 1e-2 to 1e-6: see",
-        "`tests/operators.py`. Wrong: the tool returned without a doubt, and a value differs from the",
-        "true one by more than the tolerance, copies counted. Value outside: the i-th interval does",
-        "not hold the i-th eigenvalue. Angle too small: a vector is farther from its eigenvectors",
-        "than stated. PyHessian finds the largest magnitudes only. Last column: mean number of",
-        "products; ours certify as well.",
+        "`tests/operators.py`. Wrong: the tool returned without a doubt, and a value differs from",
+        "the true one by more than the tolerance, copies counted. Value outside: the i-th interval",
+        "does not hold the i-th eigenvalue. Angle too small: a vector is farther from its",
+        "eigenvectors than stated. PyHessian finds the largest magnitudes only. Last column: mean",
+        "number of products; ours include the certificate.",
         "",
         *table(heads, rows),
         "",
         "An eigenvalue that was left out on purpose, and the probe that looks for it: the stated",
-        "bound on the chance that it is missed, how often it was, and the chance of as many or more:",
+        "bound on the chance that it is missed, how often it was, the chance of as many or more:",
         "",
         *table(
             ("stated", "probes", "missed", "binomial test"), stated_chances((0.5, 0.2, 0.05, 0.01))
