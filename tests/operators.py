@@ -83,24 +83,28 @@ class Operator:
             (np.abs(values - expected) <= self.tol * np.abs(expected) + self.rounding).all()
         )
 
-    def covered(self, intervals: np.ndarray) -> bool:
+    def covered(self, values: np.ndarray, intervals: np.ndarray) -> bool:
         """Whether the i-th interval holds the i-th eigenvalue."""
-        expected = self.expected
-        if self.which == "magnitude":  # which of 2 and -2 is the better one is open
-            crossed = (intervals[:, 0] < 0) & (intervals[:, 1] > 0)
-            expected, intervals = np.abs(expected), np.sort(np.abs(intervals), axis=1)
-            intervals[crossed, 0] = 0
-        return bool(((intervals[:, 0] <= expected) & (expected <= intervals[:, 1])).all())
+        partners = self._partners(values)
+        return bool(((intervals[:, 0] <= partners) & (partners <= intervals[:, 1])).all())
 
-    def within(self, vectors: Tensor, degrees: np.ndarray) -> bool:
+    def within(self, values: np.ndarray, vectors: Tensor, degrees: np.ndarray) -> bool:
         """Whether each vector is as close as this to the eigenvectors of its eigenvalue."""
-        values, basis = np.linalg.eigh(self.a.double().numpy())
-        close = np.abs(values - self.expected[:, None]) <= self.rounding
-        if self.which == "magnitude":
-            close |= np.abs(values + self.expected[:, None]) <= self.rounding
-        v = vectors.double().numpy() @ basis
-        angle = np.degrees(np.arcsin(np.sqrt((v**2 * ~close).sum(1)).clip(0, 1)))
-        return bool((angle <= degrees + 0.01).all())
+        spectrum, basis = np.linalg.eigh(self.a.double().numpy())
+        others = np.abs(spectrum - self._partners(values)[:, None]) > self.rounding
+        shares = (vectors.double().numpy() @ basis) ** 2
+        angles = np.degrees(np.arcsin(np.sqrt((shares * others).sum(1)).clip(0, 1)))
+        return bool((angles <= degrees + 0.01).all())
+
+    def _partners(self, values: np.ndarray) -> np.ndarray:
+        """Return the true eigenvalue for each: by rank from its own end of the spectrum."""
+        upper = values >= 0 if self.which == "magnitude" else values >= -np.inf
+        if self.which == "smallest":
+            upper = ~upper
+        partners = np.empty(len(values))
+        partners[upper] = self.spectrum[::-1][: upper.sum()]
+        partners[~upper] = self.spectrum[: (~upper).sum()]
+        return partners
 
     def _comparable(self, values: np.ndarray) -> np.ndarray:
         return np.sort(np.abs(values) if self.which == "magnitude" else values)[::-1]

@@ -1,9 +1,10 @@
 """Certificates of eigenpairs: residuals, error intervals, and a search for missed eigenvalues.
 
 Every vector is multiplied once more. For a symmetric H, an eigenvalue is within |Hv - value v| of
-each value, and within about residual^2 / gap if the gap to the rest of the spectrum is known. The angle between v and its eigenvector is at most asin(residual / gap) (Davis & Kahan,
-SIAM J. Numer. Anal. 7, 1970; Parlett, The Symmetric Eigenvalue Problem, chapters 4, 10, 11). The
-probe of the complement bounds the rest of the spectrum.
+each value, and within about residual^2 / gap if the gap to the rest of the spectrum is known. The
+angle between v and its eigenvector is at most asin(residual / gap) (Davis & Kahan, SIAM J. Numer.
+Anal. 7, 1970; Parlett, The Symmetric Eigenvalue Problem, chapters 4, 10, 11). The probe of the
+complement bounds the rest of the spectrum.
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ def certify(
         probe, asymmetry = search.probe, search.asymmetry
     scale = np.maximum(np.abs(values), eps**0.5 * norm)
     orthogonality = float(np.abs(gram - np.eye(top)).max())
-    error = float(torch.linalg.matrix_norm(differences.double(), 2)) + 10 * eps * norm
+    rounding = (10 * eps + 50 * np.finfo(float).eps) * norm
+    error = float(torch.linalg.matrix_norm(differences.double(), 2)) + rounding
     reach = np.stack([values - residuals, values + residuals], axis=1)
     if np.isfinite(probe.bound) and orthogonality <= 10 * eps**0.5:
         own = _ritz_intervals(bilinear, vectors, products, probe.bound, which)
@@ -191,17 +193,17 @@ def _ritz_intervals(
     length, order = float(np.linalg.norm(squares, 2)) ** 0.5, ORDER[which]
     values, edge = np.linalg.eigvalsh(inner), -float(order(np.array(bound)))
     intervals = []
-    for value in values[np.argsort(order(values), kind="stable")]:
+    for i in np.argsort(order(values), kind="stable"):
+        value = float(values[i])
         sign = np.sign(-order(np.array(1.0))) if which != "magnitude" else np.copysign(1.0, value)
-        level = float(sign * value)
-        rank = int((sign * values < level).sum())
+        level, rank = float(sign * value), i if sign > 0 else len(values) - 1 - i
 
         def not_better(x: float, sign: float = sign, rank: int = rank) -> bool:
             return bool(np.linalg.eigvalsh(sign * inner + squares / (x - edge))[rank] <= x)
 
         high = (level + edge) / 2 + float(np.hypot((level - edge) / 2, length))
         farthest = sign * smallest(not_better, max(level, edge), high)
-        intervals.append(sorted((float(value), float(farthest))))
+        intervals.append(sorted((value, float(farthest))))
     return np.array(intervals)
 
 

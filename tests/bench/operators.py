@@ -41,8 +41,9 @@ def ours(operator: Operator) -> Judged:
     return {
         "converged": converged,
         "wrong": converged and not right,
-        "value outside": converged and not operator.covered(certificate.intervals),
-        "angle too small": converged and not operator.within(search.vectors, certificate.angles),
+        "value outside": converged and not operator.covered(search.values, certificate.intervals),
+        "angle too small": converged
+        and not operator.within(search.values, search.vectors, certificate.angles),
         "right, not converged": right and not converged,
         "products": operator.products,
     }

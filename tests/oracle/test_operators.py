@@ -29,7 +29,7 @@ def test_no_set_of_eigenvalues_is_wrong_and_called_converged(kind: int) -> None:
         )
         if not certificate.doubts:
             assert operator.is_right(search.values)
-            assert operator.covered(certificate.intervals)
-            assert operator.within(search.vectors, certificate.angles)
+            assert operator.covered(search.values, certificate.intervals)
+            assert operator.within(search.values, search.vectors, certificate.angles)
         else:  # only where the tolerance is below the noise, or the rounding of an eigenvalue of 0
             assert operator.noise > 0 or operator.kind == "rank deficient"
