@@ -36,14 +36,14 @@ def ours(operator: Operator) -> Judged:
         start=operator.start,
         **options,
     )
-    certificate = certify(operator, search.values, search.vectors, search=search, **options)
-    converged, right = not certificate.doubts, operator.is_right(search.values)
+    values, vectors = search.values, search.vectors
+    certificate = certify(operator, values, vectors, search=search, **options)
+    converged, right = not certificate.doubts, operator.is_right(values)
     return {
         "converged": converged,
         "wrong": converged and not right,
-        "value outside": converged and not operator.covered(search.values, certificate.intervals),
-        "angle too small": converged
-        and not operator.within(search.values, search.vectors, certificate.angles),
+        "value outside": converged and not operator.covered(values, certificate.intervals),
+        "angle too small": converged and not operator.within(values, vectors, certificate.angles),
         "right, not converged": right and not converged,
         "products": operator.products,
     }
