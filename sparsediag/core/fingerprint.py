@@ -25,7 +25,7 @@ PLAIN = (*SIMPLE, complex, bytes, range, slice, type(None), type(...), enum.Enum
 PLAIN_ARRAYS = (np.generic, torch.dtype, torch.device)
 OURS = {"sparsediag", "training", "figures"}
 File = tuple[str, int, int, int]  # path below a folder, and its `file_state`
-_first_seen: dict[int, tuple[Any, str]] = {}  # holds the containers, so that no id is used again
+_first_seen: dict[int, tuple[Any, list[Any]]] = {}  # holds containers, so that no id is used again
 
 
 def fingerprint(about: str, tensors: Iterable[Tensor]) -> str:
@@ -76,8 +76,10 @@ def is_custom(thing: type | FunctionType | ModuleType) -> bool:
     >>> is_custom(nn.Linear), is_custom(fingerprint)
     (False, False)
     """
-    names = thing.__globals__ if isinstance(thing, FunctionType) else vars(thing)
-    module = names.get("__module__" if isinstance(thing, type) else "__name__")
+    if isinstance(thing, FunctionType):
+        module = thing.__globals__.get("__name__")
+    else:
+        module = thing.__module__ if isinstance(thing, type) else thing.__name__
     if module in (None, "builtins"):  # of a text that was executed
         return vars(builtins).get(thing.__name__) is not thing
     file = getattr(sys.modules.get(module), "__file__", None) or ""
@@ -104,31 +106,32 @@ def _describe(thing: Any, seen: dict[int, Any]) -> str:
     if isinstance(thing, (*PLAIN, *PLAIN_ARRAYS)):
         return repr(thing)
     if isinstance(thing, Tensor):
-        return fingerprint(str(tuple(thing.shape)), [] if thing.is_meta else [thing])
+        tensors = thing.unbind() if thing.is_nested else [thing]
+        values = [t.to_dense() for t in tensors if not t.is_meta]
+        return fingerprint(str([tuple(t.shape) for t in tensors]), values)
     if isinstance(thing, np.ndarray):
         return fingerprint(f"{thing.dtype} {thing.shape} {thing.tobytes().hex()}", [])
-    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    name = (thing if isinstance(thing, type | FunctionType) else type(thing)).__qualname__
     if id(thing) in seen and not isinstance(thing, tuple):
         return name
     outermost, seen[id(thing)] = not seen, thing
     parts = [_describe(part, seen) for part in _parts(thing, outermost)]
     if isinstance(thing, set | frozenset):
         parts.sort()
-    text = f"{name}({', '.join(parts)})"  # quotes within quotes would double at every level
-    if isinstance(thing, list | dict | set):
-        text = _first_seen.setdefault(id(thing), (thing, text))[1]
-    return text
+    return f"{name}({', '.join(parts)})"  # quotes within quotes would double at every level
 
 
 def _parts(thing: Any, outermost: bool) -> Iterator[Any]:
     """Yield what a thing consists of and refers to; only the outermost one may be a library's."""
-    values = getattr(thing, "__dict__", {})
+    values = vars(thing) if type(thing).__dictoffset__ else {}
     if isinstance(thing, CodeType):
         yield from (thing.co_code, thing.co_names, thing.co_consts)
-    elif isinstance(thing, dict):
-        yield from thing.items()
-    elif isinstance(thing, list | tuple | set | frozenset):
+    elif isinstance(thing, tuple | frozenset):
         yield from thing
+    elif isinstance(thing, list | set | dict):
+        items = thing.items() if isinstance(thing, dict) else thing
+        if not _is_registry(thing):
+            yield from _first_seen.setdefault(id(thing), (thing, [*items]))[1]
     elif isinstance(thing, ModuleType):
         yield thing.__name__ if not is_custom(thing) else ""
     elif isinstance(thing, partial):
@@ -150,15 +153,19 @@ def _parts(thing: Any, outermost: bool) -> Iterator[Any]:
             yield thing.__module__
     elif isinstance(thing, nn.Module):
         yield from (str(thing), *dict.fromkeys(map(type, thing.modules())))
-        yield from (fingerprint("", thing.state_dict().values()), *_plain(values))
-    elif is_custom(type(thing)):
-        yield from (type(thing), *_plain(values))
-    else:
-        yield values.get("__wrapped__")  # of a cached function
+        yield fingerprint("", thing.state_dict().values())
+        yield from sorted((k, v) for k, v in values.items() if isinstance(v, PLAIN))
+    elif is_custom(kind := type(thing)):
+        slots = {name for base in kind.__mro__ for name in vars(base).get("__slots__", ())}
+        yield from (kind, *values.items(), *((n, getattr(thing, n, None)) for n in sorted(slots)))
+    else:  # of a library; one of its functions may hold the user's
+        yield from (getattr(thing, "__name__", ""), values.get("__wrapped__"))
 
 
-def _plain(values: dict[str, Any]) -> list[tuple[str, Any]]:
-    return sorted((k, v) for k, v in values.items() if isinstance(v, PLAIN))
+def _is_registry(container: Any) -> bool:
+    """Return whether a list or dict is one of this package, to which users add what they like."""
+    ours = [m for name, m in sys.modules.copy().items() if name.partition(".")[0] in OURS]
+    return any(container is value for module in ours for value in vars(module).values())
 
 
 def _outer_variables(function: FunctionType) -> Iterator[Any]:
@@ -167,11 +174,11 @@ def _outer_variables(function: FunctionType) -> Iterator[Any]:
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):  # not assigned yet
             outside[name] = cell.cell_contents
-    read = sorted(_names(code))
-    outside |= {name: function.__globals__[name] for name in read if name in function.__globals__}
+    known, attributes = function.__globals__, sorted(_names(code))
+    outside |= {n: known[n] for n in sorted(_names(code, "LOAD_GLOBAL")) if n in known}
     for name, value in _options(outside, _names(code, "STORE_GLOBAL", "STORE_DEREF")):
         inside = vars(value) if isinstance(value, ModuleType) and is_custom(value) else {}
-        yield name, value, *((n, inside[n]) for n in read if n in inside)
+        yield name, value, *((n, inside[n]) for n in attributes if n in inside)
 
 
 def _class_variables(kind: type) -> Iterator[Any]:
@@ -194,7 +201,7 @@ def _options(values: dict[str, Any], assigned: frozenset[str]) -> list[tuple[str
 
 @cache
 def _names(code: CodeType, *operations: str) -> frozenset[str]:
-    """Return the names of globals and attributes in code, or of variables that it assigns."""
+    """Return the names of globals and attributes in code, or those that some operations have."""
     steps = dis.get_instructions(code) if operations else ()
     names = [step.argval for step in steps if step.opname in operations]
     inner = [_names(c, *operations) for c in code.co_consts if isinstance(c, CodeType)]

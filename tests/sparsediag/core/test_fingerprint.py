@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import subprocess
 import sys
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -132,6 +135,7 @@ def test_comments_and_counters_are_not_code(monkeypatch: pytest.MonkeyPatch) -> 
     before = describe_code(kind)
     kind()(16.0)
     assert (kind.seen, len(sys.modules["methods"].calls)) == (1, 1)
+    vars(sys.modules["methods"])["seen"] = 100  # the name of an attribute is no global
     assert describe_code(kind) == before
     assert describe_code(own(monkeypatch, ("\n    size", "\n\n    # a word\n    size"))) == before
 
@@ -149,6 +153,52 @@ def test_a_description_is_the_same_in_every_process(
         [sys.executable, "-c", text], env=os.environ | environment, text=True
     )
     assert elsewhere == describe_code(own(monkeypatch)) + "\n"
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    power: int = 1
+
+
+class Pair(NamedTuple):
+    low: float = 0.5
+
+
+class Loud:
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+@cache
+def cached(x: int) -> int:
+    return x + len(ROUND)
+
+
+ROUND: list[Any] = [1]
+ROUND.append(ROUND)
+UNUSUAL = [Color, Color.RED, Options, Options(), Pair, Pair(), Loud, Loud(), cached, ROUND]
+UNUSUAL += [np.add, torch.relu, lambda: None, iter([]), object(), np.array([{}])]
+UNUSUAL += [torch.ones(2, device="meta"), torch.ones(2, dtype=torch.bfloat16)]
+SPARSE = torch.eye(2).to_sparse()
+OTHERS = [(np.add, np.subtract), (torch.relu, torch.tanh), (Options(1), Options(2))]
+OTHERS += [(Pair(1), Pair(2)), (SPARSE, 2 * SPARSE), ({"a": [1]}, {"a": [2]})]
+
+
+def test_whatever_code_refers_to_has_a_description() -> None:
+    whole = [describe_code(one) for one in UNUSUAL]
+    for one, text in reversed([*zip(UNUSUAL, whole, strict=True)]):
+        assert describe_code(one) == text  # in any order
+
+
+@pytest.mark.parametrize(("one", "other"), OTHERS)
+def test_other_values_have_other_descriptions(one: Any, other: Any) -> None:
+    assert describe_code(lambda x: (one, x)) != describe_code(lambda x: (other, x))
 
 
 def test_what_is_the_users() -> None:
