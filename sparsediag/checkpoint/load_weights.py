@@ -18,6 +18,7 @@ from sparsediag.core.mask import Mask
 
 COUNTER = "num_batches_tracked"  # of batch norms; files of old versions of torch leave it out
 HALF = (torch.float16, torch.bfloat16)
+QUANTISED = re.compile(r"(?<![a-z])(qweight|qzeros|scales?|scale_inv|SCB|absmax|quant_map)$")
 # buffers that old versions of transformers wrote, and their number of dimensions
 OLD_BUFFERS = {"attn.bias": 4, "attn.masked_bias": 0, "rotary_emb.inv_freq": 1}
 
@@ -215,7 +216,10 @@ def _misfit(
     wrong = [n for n, t in own.items() if n in new and new[n].shape != t.shape]
     parameters = [n for n, t in own.items() if isinstance(t, nn.Parameter) and n in new]
     integers = [n for n in parameters if own[n].is_floating_point() and _is_integer(new[n])]
-    first, *_ = names = missing or wrong or integers or unknown or [""]
+    scores = [n for n in unknown if is_score(n, weights)]
+    first, *_ = names = scores or missing or wrong or integers or unknown or [""]
+    if scores:
+        return f"'{first}'{and_more(names)} holds scores; {FROM_SCORES}: --mask FILE, or none"
     if missing:
         misfit = f"the file holds no '{first}'"
     elif wrong:
@@ -224,8 +228,6 @@ def _misfit(
     elif integers:
         kind = str(new[first].dtype).removeprefix("torch.")
         misfit = f"'{first}' is {kind} in the file, quantised without its scale; dequantise it"
-    elif unknown and is_score(first, weights):
-        return f"'{first}'{and_more(names)} holds scores; {FROM_SCORES}: --mask FILE, or none"
     elif unknown:
         misfit = f"the model has no '{first}'"
     else:
@@ -234,6 +236,8 @@ def _misfit(
     if any("_flat_param" in n or not t.numel() for n, t in weights.items()):
         misfit += "; it has a part of the weights only; save all in one file: zero_to_fp32.py of "
         misfit += "DeepSpeed, or the full state dict of FSDP"
+    if quantised := next(filter(QUANTISED.search, weights), ""):
+        misfit += f"; the weights are quantised, as '{quantised}' shows; save them dequantised"
     return misfit
 
 

@@ -21,7 +21,7 @@ BESIDE = "mask beside weight"  # layers that mask themselves
 OPENLTH = "mask_... with ___ for dots (OpenLTH)"
 DICT = "a dict of masks"  # by weight or by layer, as OpenLTH has it
 LIST = "a list of masks (in the order of the weights)"  # as RigL and SNIP have it
-SCORES = re.compile(r"(.*[._])?scores")  # movement pruning, edge-popup
+SCORES = re.compile(r"(.*_)?scores?")  # movement pruning, edge-popup
 FROM_SCORES = "the training's code makes its mask from them; save that mask too"
 SUSPICIOUS = 0.2  # share of zeros in the matrices from which a mask may have been forgotten
 
@@ -283,12 +283,14 @@ def _without(weights: Mapping[str, Tensor], ignored: list[str]) -> list[str]:
 def is_score(name: str, tensors: Mapping[str, Tensor]) -> bool:
     """Return whether a tensor holds the scores of a weight, from which a method makes its mask.
 
-    >>> is_score("fc.mask_scores", {"fc.weight": torch.ones(2)}), is_score("scores", {})
-    (True, False)
+    >>> is_score("fc.scores", dict.fromkeys(("fc.weight", "fc.scores"), torch.ones(2)))
+    True
     """
-    return (
-        bool(SCORES.fullmatch(name)) and f"{name.rpartition('.')[0]}.weight".lstrip(".") in tensors
-    )
+    module, _, last = name.rpartition(".")
+    weight = tensors.get(f"{module}.weight".lstrip("."), tensors.get(f"{module[:-2]}.original"))
+    if weight is None or not SCORES.fullmatch(last):
+        return False
+    return "mask" in last or weight.shape == tensors[name].shape
 
 
 def and_more(names: list[str]) -> str:

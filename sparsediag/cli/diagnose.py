@@ -137,7 +137,8 @@ def plan(
         named = dict(zip(short_labels(files), files, strict=True))
         work = partial(import_sibling(traits.compare), named, load=load)
         return work, first.with_name(f"{first.stem}-comparison.npz")
-    if first.is_dir() and not is_model_folder(first):
+    is_run = first.is_dir() and not is_model_folder(first)
+    if is_run:
         out = first / f"{name}{ending}"
         if len(files) > 1 or not traits.takes_run:
             raise ValueError(f"{first} is a folder; {name} needs one checkpoint of it")
@@ -157,4 +158,4 @@ def plan(
     assert traits.several
     pairs = zip(labels, files, strict=True)
     problems = {label: load(Checkpoint.load(file), label) for label, file in pairs}
-    return partial(function, traits.several(problems, options, first.is_dir())), out
+    return partial(function, traits.several(problems, options, is_run)), out

@@ -197,10 +197,18 @@ def test_a_counter_of_batches_may_be_missing(tmp_path: Path) -> None:
         ({"4.weight": torch.ones(4, 5)}, r"'4.weight' is \(4, 5\) in the file, \(4, 12\) in the"),
         ({"5.bias": torch.ones(5)}, "the model has no '5.bias'"),
         ({"4.weight": torch.ones(4, 12).char()}, "'4.weight' is int8 in the file, quantised"),
+        (
+            {"4.weight_scale_inv": torch.ones(1)},
+            "the model has no '4.weight_scale_inv'; the weights are quantised",
+        ),
+        (
+            {"4.weight": torch.ones(24, 1).byte(), "4.absmax": torch.ones(1)},
+            ".* quantised, as '4.abs",
+        ),
         ({"4.weight": torch.ones(4, 12).bool()}, "'4.weight' is bool in the file, quantised"),
         ({"_flat_param": torch.ones(9)}, "the model has no '_flat_param'; .* of FSDP"),
     ],
-    ids=["missing", "shape", "unknown", "int8", "bool", "flat"],
+    ids=["missing", "shape", "unknown", "int8", "fp8", "4 bits", "bool", "flat"],
 )
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_weights_that_do_not_fit(

@@ -329,3 +329,13 @@ def test_scores_are_no_mask(tmp_path: Path, name: str) -> None:
     for choice, expected in {"none": dense(), tmp_path / "mask.pt": masked(dense(), mask)}.items():
         problem = checkpoint.problem(model=make, data=BATCH, mask=choice, device="cpu")
         assert torch.equal(problem.net(X), expected(X))
+
+
+def test_what_is_named_like_scores_and_is_none() -> None:
+    weight, other = torch.ones(2, 3), torch.ones(4)
+    names = {"fc.weight": weight, "fc.scores": other, "head.scores": weight, "score.weight": weight}
+    assert not any(mask_conventions.is_score(n, names) for n in names)
+    parametrised = {f"fc.parametrizations.weight.{n}": weight for n in ("original", "0.scores")}
+    assert [n for n in parametrised if mask_conventions.is_score(n, parametrised)] == [
+        "fc.parametrizations.weight.0.scores"
+    ]
