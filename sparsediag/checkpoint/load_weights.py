@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparsediag.checkpoint import mask_conventions, mask_file
 from sparsediag.checkpoint.mask_conventions import FROM_SCORES, and_more, is_score
 from sparsediag.checkpoint.wrapper_names import rename
-from sparsediag.core.errors import CheckpointError, unknown_name
+from sparsediag.core.errors import CheckpointError
 from sparsediag.core.mask import Mask
 
 COUNTER = "num_batches_tracked"  # of batch norms; files of old versions of torch leave it out
@@ -125,17 +125,7 @@ def choose_mask(
         if zeros := mask_conventions.zeros(weights):
             return zeros, "exact zeros"
         raise CheckpointError("no weight is exactly 0, so there are no zeros to take for dead")
-    chosen = Mask(rename(mask_file.load(choice, weights=weights), weights))
-    for name, m in chosen.items():
-        if name not in weights:
-            message = unknown_name("weight named by the mask:", name, weights)
-            raise CheckpointError(f"{choice} does not fit the net: {message}")
-        if m.shape != weights[name].shape:
-            raise CheckpointError(
-                f"{choice} does not fit the net: mask of '{name}' is {tuple(m.shape)}, "
-                f"the weight is {tuple(weights[name].shape)}"
-            )
-    return chosen, str(choice)
+    return mask_file.load(choice, weights=weights), str(choice)
 
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from sparsediag.checkpoint import mask_conventions, safe_load, state_dicts
+from sparsediag.checkpoint.wrapper_names import rename
+from sparsediag.core import errors
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.mask import Mask
@@ -45,7 +47,7 @@ def load(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is damaged, or has no valid mask.
+        CheckpointError: If it is damaged, has no valid mask, or does not fit `weights`.
 
     >>> import tempfile
     >>> mask = Mask({"weight": torch.tensor([True, False])})
@@ -71,9 +73,24 @@ def load(
             raise CheckpointError(f"{masked.fault}; {path} holds no mask")
         mask, values, ignored = masked.mask, masked.weights, masked.ignored
     if mask is not None:
-        return mask
+        return mask if weights is None else _fit(path, mask, weights)
     from_zeros = mask_conventions.zeros(values)
     if from_zeros is None or not zeros:
         hint = "; its weights hold zeros: zeros = true" if from_zeros else ""
         raise CheckpointError("; ".join([*ignored, f"{path} holds no mask{hint}"]))
-    return from_zeros
+    return from_zeros if weights is None else _fit(path, from_zeros, weights)
+
+
+def _fit(path: Path, mask: Mask, weights: Mapping[str, Tensor]) -> Mask:
+    """Return a mask by the names of the weights, and check names and shapes."""
+    fitted = Mask(rename(mask, weights))
+    for name, m in fitted.items():
+        if name not in weights:
+            fault = errors.unknown_name("weight named by the mask:", name, weights)
+        elif m.shape != weights[name].shape:
+            shapes = tuple(m.shape), tuple(weights[name].shape)
+            fault = f"mask of '{name}' is {shapes[0]}, the weight is {shapes[1]}"
+        else:
+            continue
+        raise CheckpointError(f"{path} does not fit the net: {fault}")
+    return fitted

@@ -154,7 +154,7 @@ def gradflow(
     4.0
     """
     if isinstance(previous_mask, str | Path):
-        previous_mask = mask_file.load(previous_mask)
+        previous_mask = mask_file.load(previous_mask, weights=dict(problem.net.named_parameters()))
     if previous_mask:
         previous_mask.check(problem.net)
     weights = problem.split(problem.weights)

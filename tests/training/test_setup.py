@@ -279,7 +279,7 @@ def pruned(net: nn.Module, path: Path) -> Mask:
     return Mask({name: layer.weight_mask.bool() for name, layer in layers.items()})  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("kind", ["mask", "checkpoint", "prune", "zeros"])
+@pytest.mark.parametrize("kind", ["mask", "checkpoint", "prune", "zeros", "list"])
 def test_a_run_begins_with_the_mask_in_a_file(kind: str, tmp_path: Path) -> None:
     net, path = net_of(seed=5), tmp_path / "mask.pt"
     table: dict[str, Any] = {"method": "file", "path": str(path)}
@@ -291,6 +291,8 @@ def test_a_run_begins_with_the_mask_in_a_file(kind: str, tmp_path: Path) -> None
         Checkpoint.of(net, mask=mask, model="mlp", options={}).save(path)
     elif kind == "prune":
         mask = pruned(net, path)
+    elif kind == "list":
+        torch.save([m.numpy() for m in mask.values()], path)
     else:
         mask.apply_(net)
         torch.save(net.state_dict(), path)

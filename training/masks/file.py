@@ -43,9 +43,5 @@ class File(Method):
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """Return the mask of the file, if it fits the network."""
-        mask = mask_file.load(self.path, zeros=self.zeros)
-        try:
-            mask.check(problem.net)
-        except ValueError as error:
-            raise ValueError(f"{self.path} does not fit the net: {error}") from None
-        return mask
+        weights = dict(problem.net.named_parameters())
+        return mask_file.load(self.path, zeros=self.zeros, weights=weights)
