@@ -67,8 +67,9 @@ class Weights:
 class Part:
     """The outputs and targets of some samples, and their loss.
 
-    Its gradient is taken a bit beside the outputs, since a loss may be flat at those of a fresh or
-    of a trained net; `number` makes the change of each part another one.
+    Its gradient is taken beside the outputs, since a loss may be flat at those of a fresh or of a
+    trained net. The `number` of a part makes its change another one than that of the others: at
+    equal losses, a root of a mean would look like a mean.
     """
 
     def __init__(
@@ -81,10 +82,15 @@ class Part:
 
     @cached_property
     def beside(self) -> Any:
-        """The outputs, changed a bit; those in [0, 1] stay there."""
+        """The outputs, changed, so that parts have other losses; those in [0, 1] stay there."""
+        share = self.number * GOLDEN % 1
 
         def change(t: Tensor) -> Tensor:
-            return 0.9 * t + 0.1 * _spread(t, self.number) if t.is_floating_point() else t
+            if not t.is_floating_point():
+                return t
+            outside = bool(((t < 0) | (t > 1)).any())
+            between = torch.lerp(t, _spread(t, self.number), 0.1 + 0.8 * share)
+            return between * (1 + 3 * share * outside)
 
         return tree_map(self.outputs, change)
 

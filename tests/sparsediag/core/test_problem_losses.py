@@ -283,6 +283,18 @@ def test_a_flat_loss_does_not_hide_that_it_is_no_mean() -> None:
     close(problem.hvp(v), derivatives(net, lambda z, _: z.mean().square(), v)[2])
 
 
+def test_a_root_of_a_mean_is_no_mean_even_if_all_batches_have_about_its_loss() -> None:
+    x, y = (t.float() for t in cases.regression((300,), (4,), 3)[0])
+    net, root = plain().float(), lambda z, y: F.mse_loss(z, y).sqrt()
+    whole, *others = (
+        Problem(net, list(zip(x.split(counts), y.split(counts), strict=True)), loss=root)
+        for counts in ((300,), (100, 100, 100), (7, 193, 100))
+    )
+    assert [len(p.batches) for p in others] == [1, 1]
+    assert [p.value() for p in others] == pytest.approx(2 * [whole.value()], rel=1e-6)
+    assert not whole.separable
+
+
 # tokens: outputs (samples, tokens, classes) and targets (samples, tokens)
 
 
