@@ -58,8 +58,9 @@ def _message(error: Exception) -> str | None:
     """Return a line for an error that the user can fix; None for another, which is a bug."""
     if isinstance(error, CycloptsError | ValueError | OSError):
         return " ".join(str(error).split())
-    on_gpu = type(error).__name__ == "OutOfMemoryError"
-    if on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+    out_of_memory = type(error).__name__ == "OutOfMemoryError"
+    on_gpu = out_of_memory and "cpu" not in str(error).lower()
+    if out_of_memory or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
         where = "the GPU has" if on_gpu else "there is"
         return f"{where} too little memory; reduce --batch-size, --memory or --points"
     return None

@@ -7,6 +7,7 @@ or a dict (keyword arguments); targets are what the loss takes: a tensor, severa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -36,7 +37,7 @@ def materialize(batches: Iterable[Any], device: torch.device) -> list[Batch]:
     """
     if isinstance(batches, DataLoader) and isinstance(batches.sampler, RandomSampler):
         raise ValueError(f"the loader shuffles (its sampler is a RandomSampler). {NEED_FIXED}")
-    pairs = [tree_map(as_pair(batch), lambda t: t.to(device)) for batch in batches]
+    pairs = [tree_map(as_pair(batch), partial(_hold, device=device)) for batch in batches]
     if not pairs:
         raise ValueError("no batches came; need at least one pair (inputs, targets)")
     for i, (x, y) in enumerate(pairs):
@@ -54,6 +55,12 @@ def materialize(batches: Iterable[Any], device: torch.device) -> list[Batch]:
             f"{NEED_FIXED}"
         )
     return pairs
+
+
+def _hold(t: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device, without the graph that it came from."""
+    held = t.clone() if t.is_inference() else t.detach()
+    return held.to(device).requires_grad_(t.requires_grad)
 
 
 def as_pair(batch: Any) -> Batch:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsediag.core.batch_loss import BatchLoss, Matrix
+from sparsediag.core.losses import graph_nodes
 
 Tensors = Sequence[Tensor]
 
@@ -30,6 +31,10 @@ class DoubleBackward:
     Attributes:
         gradient: Of the loss, a tensor for each weight.
         nbytes: Memory that the graph holds.
+
+    Raises:
+        RuntimeError: If the gradient ends in a function that is marked @once_differentiable, whose
+            part of the products would be 0 without a word.
     """
 
     def __init__(self, batch: BatchLoss, weights: Tensors) -> None:
@@ -44,6 +49,8 @@ class DoubleBackward:
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
             _, loss = batch.evaluate(self.leaves)
             self._gradient = _differentiable_grad(loss, self.leaves)
+        if any(node.name() == "torch::autograd::Error" for node in graph_nodes(self._gradient)):
+            raise RuntimeError("a function is marked @once_differentiable")
         self.nbytes = sum(saved.values())
         self.gradient = [g.detach() for g in self._gradient]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -108,12 +108,15 @@ def leaves_of(loss: Tensor) -> set[int]:
     >>> leaves_of(w.square().sum()) == {id(w)}
     True
     """
-    nodes, seen, leaves = [loss.grad_fn], set[Any](), set[int]()
+    return {id(node.variable) for node in graph_nodes([loss]) if hasattr(node, "variable")}
+
+
+def graph_nodes(tensors: Iterable[Tensor]) -> set[Any]:
+    """Return the nodes of the autograd graph that leads to some tensors."""
+    nodes, seen = [t.grad_fn for t in tensors], set[Any]()
     while nodes:
         node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaves.add(id(getattr(node, "variable", None)))
-        nodes += [following for following, _ in node.next_functions]
-    return leaves - {id(None)}
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    return seen

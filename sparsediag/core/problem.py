@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal
@@ -104,6 +104,7 @@ class Problem:
         self._names = list(tensors)
         self._build(tensors, batches, loss, mask, batch_norm, params)
 
+    @torch.inference_mode(False)
     def _build(
         self,
         tensors: dict[str, Tensor],
@@ -408,7 +409,11 @@ class Problem:
         """
         total, weights = None, list(self._weights_at(at).values())
         vector = self.gradient(at) if vector is None and len(self.batches) > 1 else vector
-        with self.evaluation_mode(), twice_differentiable():
+        with (
+            validation.explain_errors("the loss cannot be differentiated twice"),
+            self.evaluation_mode(),
+            twice_differentiable(),
+        ):
             for batch, share in zip(self.batches, self.shares(), strict=True):
                 if share:
                     hessian = DoubleBackward(self.batch_loss(batch), weights)
@@ -450,9 +455,10 @@ class Problem:
             loss = functional_call(_Beside(self.net), state, (self.loss, outputs, targets))
         else:
             loss = self.loss(outputs, targets)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"the loss returned {shape}; need one number, a mean or a sum")
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
+            kind = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            kind = "a complex number" if isinstance(loss, Tensor) and loss.is_complex() else kind
+            raise ValueError(f"the loss returned {kind}; need one number, a mean or a sum")
         return loss.squeeze()
 
     def forward(
@@ -493,26 +499,16 @@ class Problem:
         return self.split(self.weights if at is None else at)
 
     def _check_loss(self) -> None:
-        """Check that the net accepts the first batch and that the loss is finite and repeatable."""
-        (x, y), weights = self.batches[0], self.split(self.weights)
-        shapes = validation.describe_shapes
+        """Check that the net accepts the batches and that the loss is finite and repeatable."""
+        weights = self.split(self.weights)
         with self.evaluation_mode(), torch.no_grad():
-            frozen = {name: t.clone() for name, t in self._frozen_state.items()}
-            with validation.explain_errors(f"the net failed on inputs {shapes(x)}"):
-                outputs = self.forward(weights, x, frozen=frozen)
-            self._written.update(n for n, t in frozen.items() if t.is_inference() or t._version)
-            about = f"outputs {shapes(outputs)} and targets {shapes(y)}"
-            with (
-                validation.explain_errors(f"the loss failed on {about}"),
-                warnings.catch_warnings(),
-            ):
-                # shapes that broadcast give another loss
-                warnings.filterwarnings("error", message="Using a target size")
-                self._reads_weights = self._find_weights_in_loss(outputs, y)
-                first = self.reduce_loss(outputs, y, weights).item()
-            self._reduction.known = is_sample_mean(self.loss, outputs, [y for _, y in self.batches])
-            second = self.reduce_loss(self.forward(weights, x), y, weights).item()
-            value = self._weigh_batches() if len(self.batches) > 1 else first
+            first, second = self._try(0, weights), self._differentiate(self.batches[0])
+            try:
+                value = self._weigh_batches() if len(self.batches) > 1 else first
+            except Exception:
+                for number in range(1, len(self.batches)):  # says which of them fails
+                    self._try(number, weights)
+                raise
         if not math.isfinite(value):
             raise ValueError(
                 f"the loss is {value} at these weights; need a finite loss. "
@@ -553,6 +549,53 @@ class Problem:
         pairs = zip(losses, self._shares, strict=True)
         return sum(loss * share for loss, share in pairs if share)
 
+    def _try(self, number: int, weights: dict[str, Tensor]) -> float:
+        """Return the loss of a batch; an error says which batch and whether net or loss failed."""
+        (x, y), shapes = self.batches[number], validation.describe_shapes
+        of_batch = f" of batch {number}" * (number > 0)
+        frozen = self.frozen_state()
+        if number == 0:
+            frozen = {name: t.clone() for name, t in self._frozen_state.items()}
+        with validation.explain_errors(f"the net failed on inputs {shapes(x)}{of_batch}"):
+            outputs = self.forward(weights, x, frozen=frozen)
+        if number == 0:
+            self._written.update(n for n, t in frozen.items() if t.is_inference() or t._version)
+        about = f"outputs {shapes(outputs)} and targets {shapes(y)}{of_batch}"
+        with validation.explain_errors(f"the loss failed on {about}"), warnings.catch_warnings():
+            # shapes that broadcast give another loss
+            warnings.filterwarnings("error", message="Using a target size")
+            if number == 0:
+                self._reads_weights = self._find_weights_in_loss(outputs, y)
+                targets = [y for _, y in self.batches]
+                self._reduction.known = is_sample_mean(self.loss, outputs, targets)
+            return self.reduce_loss(outputs, y, weights).item()
+
+    def _differentiate(self, batch: Batch) -> float:
+        """Return the loss of a batch, and check that it has a gradient by the trainable weights."""
+        x, y = batch
+        weights, frozen = self._leaves(self._trainable.shapes)
+        leaves = [t for t in (*weights.values(), *frozen.values()) if t.requires_grad]
+        try:
+            with (
+                torch.enable_grad(),
+                validation.explain_errors("the loss cannot be differentiated"),
+            ):
+                outputs = self.forward(weights, x, frozen=frozen)
+                loss = self.reduce_loss(outputs, y, weights, frozen=frozen)
+                validation.check_gradient(outputs, loss)
+                grad(loss, leaves, allow_unused=True)
+        except torch.OutOfMemoryError:  # a landscape needs no gradient
+            loss = self.reduce_loss(self.forward(weights, x), y, weights)
+        return loss.item()
+
+    def _leaves(self, names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the weights that move and the other tensors; those named need gradients."""
+        both = self.split(self.weights), self.frozen_state()
+        for tensors in both:
+            for name in tensors.keys() & names:
+                tensors[name] = tensors[name].detach().requires_grad_()
+        return both
+
     def _find_weights_in_loss(self, outputs: Any, targets: Any) -> bool:
         """Return whether the loss of these outputs depends on any weight in the net.
 
@@ -560,10 +603,8 @@ class Problem:
             ValueError: If it depends on the caller's own parameters, which never change.
         """
         parameters = dict(self.net.named_parameters())
-        weights, frozen = self.split(self.weights), self.frozen_state()
-        for tensors in (weights, frozen):
-            for name in tensors.keys() & parameters.keys():
-                tensors[name] = tensors[name].detach().requires_grad_()
+        real = {name for name, p in parameters.items() if p.is_floating_point()}
+        weights, frozen = self._leaves(real)
         self._reads_weights = True
         with torch.enable_grad():
             reached = leaves_of(self.reduce_loss(outputs, targets, weights, frozen=frozen))

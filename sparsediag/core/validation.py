@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,14 +57,84 @@ def check_differentiable(net: nn.Module) -> None:
 
 @contextmanager
 def explain_errors(message: str) -> Iterator[None]:
-    """Turn any error in the block but a lack of memory into a ValueError of one line."""
+    """Turn any error in the block into a ValueError of one line, or one that says out of memory."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{message}: {kind}{' '.join(str(error).split())[:300]}") from error
+        raise explained_error(error, message) from error
+
+
+# words in an error of autograd -> its cause and the way out; {} is the part in brackets
+CAUSES = {
+    r"modified by an inplace operation.*output \d+ of (\w+?)(?:Backward\d*)?,": (
+        "an in-place operation (x += 1, relu_) overwrites a tensor that the derivative needs, "
+        "an output of {}; write x = x + 1"
+    ),
+    "leaf Variable that requires grad is being used in an in-place": (
+        "an in-place operation writes into a weight; compute a new tensor from it"
+    ),
+    r"derivative for '?(?:aten::)?_?(\w+?)_backward\b": (
+        "PyTorch has no second derivative of {}; replace it by other operations"
+    ),
+    r"derivative for '?(?:aten::)?_?(\w+)": (
+        "PyTorch has no derivative of {}; replace it by other operations"
+    ),
+    "once_differentiable": (
+        "a torch.autograd.Function is marked @once_differentiable; write its backward in "
+        "differentiable operations"
+    ),
+    "aot_autograd|function was compiled": (
+        "a part compiled by torch.compile has no second derivative; leave it uncompiled"
+    ),
+    "implement either the backward|returned an incorrect number of gradients": (
+        "a torch.autograd.Function has no backward that fits its forward; mend it"
+    ),
+    r"call numpy\(\) on Tensor that requires grad": (
+        "a part is computed by numpy, which has no derivatives; compute it by torch"
+    ),
+    "Inference tensors": (
+        "it uses a tensor that was made in torch.inference_mode; make it outside, or clone it"
+    ),
+    "through the graph a second time": (
+        "the net keeps tensors of an earlier pass, such as a cache or a hidden state; detach them"
+    ),
+    "use_reentrant": "torch.utils.checkpoint is used with use_reentrant=True; set it to False",
+}
+
+
+def explained_error(error: Exception, message: str) -> Exception:
+    """Return an error that says in one line what failed (`message`) and the cause, if it is known.
+
+    It is a ValueError, or a torch.OutOfMemoryError for a lack of memory on any device.
+
+    >>> explained_error(NotImplementedError("the derivative for 'zeta' is not implemented."), "no")
+    ValueError('no: PyTorch has no derivative of zeta; replace it by other operations')
+    """
+    line = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        return error
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in line:
+        return torch.OutOfMemoryError(f"{message}: {line[:200]}")
+    for words, cause in CAUSES.items():
+        if found := re.search(words, line):
+            return ValueError(f"{message}: {cause.format(*found.groups())}")
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return ValueError(f"{message}: {kind}{line[:300]}")
+
+
+def check_gradient(outputs: Any, loss: Tensor) -> None:
+    """Raise ValueError if a loss, computed with autograd, does not depend on the weights."""
+    if loss.requires_grad:
+        return
+    moving = [t for t in pytree.tree_leaves(outputs) if isinstance(t, Tensor)]
+    part, kinds = "net's outputs do", {t.dtype for t in moving if not t.is_floating_point()}
+    if any(t.requires_grad for t in moving) or not moving:
+        part, kinds = "loss does", {loss.dtype} - {torch.float32, torch.float64}
+    raise ValueError(
+        f"the {part} not depend on the weights by differentiable operations"
+        f"{f' ({str(kinds.pop())[6:]})' if kinds else ''}; look for detach, torch.no_grad, .data, "
+        ".item(), numpy, argmax, comparisons, or a conversion to integers"
+    )
 
 
 def describe_shapes(tree: Any) -> str:

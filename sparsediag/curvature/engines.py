@@ -14,6 +14,7 @@ from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice_differentiable
+from sparsediag.core.validation import explained_error
 from sparsediag.curvature.finite_differences import DifferenceCheck
 from sparsediag.curvature.recorder import CannotRecord
 from sparsediag.curvature.tape import Tape
@@ -86,7 +87,7 @@ def choose_mode(
     generator = stream("curvature probe")
     vector = [torch.randn(w.shape, generator=generator).to(w) for w in weights]
     wanted: Mode = "tape" if mode == "auto" else mode
-    products, failures, convolves = dict[Mode, list[Tensor]](), dict[Mode, str](), False
+    products, failures, convolves = dict[Mode, list[Tensor]](), dict[Mode, Exception](), False
     for name in dict.fromkeys((REFERENCE, wanted)):
         try:
             engine = ENGINES[name](batch, weights)
@@ -95,13 +96,13 @@ def choose_mode(
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            failures[name] = " ".join(str(error).split())[:200]
+            failures[name] = error
     if REFERENCE in failures:
         if wanted == "tape" in products and check.product(_product("tape"), matrix).agrees:
             return "tape", []
-        raise ValueError(f"the network cannot be differentiated twice: {failures[REFERENCE]}")
+        raise explained_error(failures[REFERENCE], "the loss cannot be differentiated twice")
     if wanted in failures and mode != "auto":
-        raise ValueError(_refusal(mode, failures[wanted]))
+        raise ValueError(_refusal(mode, " ".join(str(failures[wanted]).split())[:200]))
     difference = 0.0 if wanted in failures else _difference(products[wanted], products[REFERENCE])
     if difference:
         name, doubts = _settle(check, difference, mode=mode, matrix=matrix)
