@@ -20,7 +20,7 @@ INCLUDED-bench := core test
 INCLUDED-notebook := core
 
 .DEFAULT_GOAL := help
-.PHONY: help venv figures test lint bench operators gpu notebooks clean
+.PHONY: help venv figures test lint bench operators autograd gpu notebooks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ bench: $(INSTALLED)bench  ## measure speed, next to other tools [PART=speed|prod
 
 operators: $(INSTALLED)test  ## the eigensolver, and those of others, on 3,000 matrices with known spectra (10 minutes)
 	@$(BIN)/python -m tests.bench operators
+
+autograd: $(INSTALLED)test  ## products through each of torch's operators against finite differences (5 minutes)
+	@$(BIN)/python -m tests.oracle.op_db
 
 # PYTHON if it is given; else .venv if there is one
 HERE = $(if $(filter command,$(origin PYTHON)),$(PYTHON),$(if $(wildcard $(INSTALLED)core),$(BIN)/python,$(PYTHON)))
