@@ -78,7 +78,8 @@ def load_dict(path: Path) -> dict[Any, Any]:
             raise
         if zipfile.is_zipfile(path):  # and the checksums are right
             what = f"torch {torch.__version__} raised {type(error).__name__}"
-            raise CheckpointError(f"{path} cannot be read; {what}; save plain tensors") from None
+            advice = "write plain tensors with torch.save and its own protocol of pickle"
+            raise CheckpointError(f"{path} cannot be read; {what}; {advice}") from None
         raise CheckpointError(f"{path} is damaged or cut short; copy or write it again") from None
     if isinstance(payload, list | tuple) and any(isinstance(v, Mapping) for v in payload):
         payload = {str(i): value for i, value in enumerate(payload)}
@@ -98,7 +99,7 @@ def _load_pickle(path: Path) -> Any:
     """Return the contents of a file of `torch.save`."""
     with warnings.catch_warnings():
         # sparse tensors are made dense later; nested ones are refused by name
-        warnings.filterwarnings("ignore", message=".*([Ss]parse|nested)")
+        warnings.filterwarnings("ignore", message=".*([Ss]parse|nested|pickle protocol)")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:

@@ -228,3 +228,10 @@ def test_a_hint_for_what_is_no_checkpoint(
 ) -> None:
     path.write_bytes(content)
     assert hint in refused(path)
+
+
+def test_a_pickle_of_another_protocol(refused: Callable[..., str], path: Path) -> None:
+    torch.save(dense().state_dict(), path, pickle_protocol=4)
+    message = refused(path)
+    assert "cannot be read; torch" in message
+    assert "UnpicklingError" in message
