@@ -160,7 +160,7 @@ def certify(
     error = float(torch.linalg.matrix_norm(differences.double(), 2)) + rounding
     reach = np.stack([values - residuals, values + residuals], axis=1)
     if np.isfinite(probe.bound) and orthogonality <= 10 * eps**0.5:
-        own = _ritz_intervals(bilinear, vectors, products, probe.bound, which)
+        own = _ritz_intervals(values, bilinear, vectors, products, probe.bound, which)
         reach = np.stack([np.minimum(own[:, 0], values), np.maximum(own[:, 1], values)], axis=1)
     intervals = reach + error * np.array([-1, 1])
     return Certificate(
@@ -179,9 +179,14 @@ def certify(
 
 
 def _ritz_intervals(
-    bilinear: np.ndarray, vectors: Tensor, products: Tensor, bound: float, which: Which
+    values: np.ndarray,
+    bilinear: np.ndarray,
+    vectors: Tensor,
+    products: Tensor,
+    bound: float,
+    which: Which,
 ) -> np.ndarray:
-    """Return an interval for the i-th eigenvalue, best first, (top, 2).
+    """Return an interval for each eigenvalue, in the order of `values`, (top, 2).
 
     The operator is [[K, R^T], [R, C]] in a basis that begins with the vectors, and C has nothing
     better than `bound`. So the i-th eigenvalue is not worse than that of K (Cauchy), and not better
@@ -191,10 +196,8 @@ def _ritz_intervals(
     outside = products - torch.from_numpy(inner).to(products) @ vectors
     squares = _to_numpy(row_products(outside, outside))
     length, order = float(np.linalg.norm(squares, 2)) ** 0.5, ORDER[which]
-    values, edge = np.linalg.eigvalsh(inner), -float(order(np.array(bound)))
-    intervals = []
-    for i in np.argsort(order(values), kind="stable"):
-        value = float(values[i])
+    edge, intervals = -float(order(np.array(bound))), np.empty((len(values), 2))
+    for i, value in enumerate(np.linalg.eigvalsh(inner)):
         sign = np.sign(-order(np.array(1.0))) if which != "magnitude" else np.copysign(1.0, value)
         level, rank = float(sign * value), i if sign > 0 else len(values) - 1 - i
 
@@ -203,8 +206,8 @@ def _ritz_intervals(
 
         high = (level + edge) / 2 + float(np.hypot((level - edge) / 2, length))
         farthest = sign * smallest(not_better, max(level, edge), high)
-        intervals.append(sorted((value, float(farthest))))
-    return np.array(intervals)
+        intervals[np.argsort(values)[i]] = sorted((value, farthest))
+    return intervals
 
 
 def _orthonormalise(gram: np.ndarray, v: Tensor, hv: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,7 +111,7 @@ class Spectrum(Result):
         checks, options = self.checks, self.source["options"]
         missed = "the probe is too short to bound the chance of a missed eigenvalue"
         if checks["hidden"] < 0.5:
-            missed = f"chance of a missed eigenvalue {checks['hidden']:.0e}"
+            missed = f"chance of a missed eigenvalue {checks['hidden']:.1g}"
         lines = [
             f"{'converged' if self.converged else 'NOT converged'}: {self.products} products and "
             f"{checks['products']:.0f} to check them, {self.seconds:.1f} s, mode {self.mode}",

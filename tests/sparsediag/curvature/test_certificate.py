@@ -163,6 +163,17 @@ def test_an_interval_holds_an_eigenvalue_whatever_the_pair() -> None:
         assert said.doubts
 
 
+def test_values_of_equal_magnitude_keep_their_own_intervals() -> None:
+    values = np.concatenate([[2.0, -2.0], np.linspace(-1, 1, 98)])
+    a, vectors = symmetric(values), orthonormal(100).T.contiguous()
+    for shift in (1e-9, -1e-9):
+        said = _certify(a, np.array([2.0, -2.0 + shift]), vectors[:2], which="magnitude")
+        assert said.doubts == []
+        np.testing.assert_allclose(said.intervals, [[2, 2], [-2, -2]], atol=1e-8)
+        said = _certify(a, np.array([-2.0, 2.0 + shift]), vectors[[1, 0]], which="magnitude")
+        np.testing.assert_allclose(said.intervals, [[-2, -2], [2, 2]], atol=1e-8)
+
+
 # injected faults
 
 

@@ -59,7 +59,7 @@ def test_a_probe_finds_what_a_krylov_space_misses(size: int, which: str) -> None
         assert w is not None
         return w - (w @ hidden)[:, None] * hidden
 
-    for seed in range(50):
+    for seed in range(20):
         krylov = _krylov(a, seed)
         krylov.grow(without(krylov.random(1)))
         for _ in range(11):
@@ -77,7 +77,7 @@ def test_a_probe_finds_what_a_krylov_space_misses(size: int, which: str) -> None
 def test_no_other_eigenvalue_is_better_than_the_bound(which: str) -> None:
     """The basis holds parts of eigenvectors, also of those that are not wanted."""
     rng, level, told = np.random.default_rng(0), lambda x: -ORDER[which](x), 0
-    for seed in range(20):
+    for seed in range(10):
         values = np.sort(rng.exponential(1, 100))[::-1] * SIGNS[which]
         krylov = _krylov(symmetric(values, seed), seed)
         directions: Tensor | None = krylov.random(1)
@@ -89,7 +89,7 @@ def test_no_other_eigenvalue_is_better_than_the_bound(which: str) -> None:
             assert np.sort(level(values))[-4] <= level(np.array(probe.bound))
             assert level(np.array(probe.bound)) < 1.002 * np.sort(level(values))[-3]
             told += 1
-    assert told > 5
+    assert told > 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
