@@ -150,9 +150,7 @@ def section(device: torch.device) -> list[str]:
         "An eigenvalue that was left out on purpose, and the probe that looks for it: the stated",
         "bound on the chance that it is missed, how often it was, the chance of as many or more:",
         "",
-        *table(
-            ("stated", "probes", "missed", "binomial test"), stated_chances((0.5, 0.2, 0.05, 0.01))
-        ),
+        *table(("stated", "probes", "missed", "binomial test"), stated_chances()),
         "",
         "The density of these spectra at 10 points each, 8 probes of 40 steps: how often the exact",
         "value is within the 95 % interval of Student's t around the estimate: "
