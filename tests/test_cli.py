@@ -113,6 +113,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def load(pattern: str) -> Any:
+    """Return the only result whose file matches a pattern."""
+    (file,) = Path().glob(pattern)
+    return Result.load(file)
+
+
 def plain(text: str) -> str:
     """What a help page says, without its frames, line breaks and markup."""
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text.replace("`", "")).split())
@@ -150,7 +156,7 @@ def test_inputscape_takes_as_many_images_as_asked_or_says_so(
     out = capsys.readouterr().out
     assert said in out
     assert bool(re.search("raise count|fewer than", out)) == bool(said)
-    assert Result.load("small-inputscape.npz").centre.shape == (images,)
+    assert load("small-inputscape*.npz").centre.shape == (images,)
 
 
 @every_diagnostic
@@ -162,12 +168,15 @@ def test_a_diagnostic_writes_its_result_and_prints_a_table(
     assert main([name, f"{file}.pt", "--images", "40", *FAST.get(name, [])]) == 0
     turned = name in ("landscape", "inputscape")
     endings = ["npz", "png", "html"] if turned else ["npz", "png"]
-    files = [f"{file}-{name}.{ending}" for ending in endings]
     new = {n: c for n, c in contents(place).items() if n not in before}
+    (stem,) = {n.rpartition(".")[0] for n in new}
+    assert stem.startswith(f"{file}-{name}-")
+    assert "-images=40" in stem
+    files = [f"{stem}.{ending}" for ending in endings]
     assert sorted(new) == sorted(files)
-    assert new[f"{file}-{name}.png"].startswith(b"\x89PNG")
+    assert new[f"{stem}.png"].startswith(b"\x89PNG")
 
-    result = Result.load(f"{file}-{name}.npz")
+    result = Result.load(f"{stem}.npz")
     assert type(result).__name__ == name.capitalize()
     assert result.source["samples"] == 40
     out, err = capsys.readouterr()
@@ -184,9 +193,9 @@ def test_json_is_one_object_and_nothing_else(place: Path, capsys: Captured, name
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line, parse_constant=pytest.fail)
     files = found.pop("files")
-    assert found == Result.load(f"small-{name}.npz").json()
+    assert found == Result.load(files[0]).json()
     assert all(Path(file).is_file() for file in files)
-    assert files[:2] == [f"small-{name}.npz", f"small-{name}.png"]
+    assert [Path(file).suffix for file in files[:2]] == [".npz", ".png"]
 
 
 def test_the_result_is_what_python_gives(place: Path) -> None:
@@ -196,7 +205,7 @@ def test_the_result_is_what_python_gives(place: Path) -> None:
     checkpoint = Checkpoint.load("small.pt")
     problem = checkpoint.problem(split="test", images=30, batch=20, device="cpu")
     expected = sparsediag.spectrum(problem, top=2, seed=3, mode="retained")
-    found = Result.load("small-spectrum.npz")
+    found = load("small-spectrum*.npz")
     assert found.source == expected.source
     assert found.eigenvalues.tolist() == expected.eigenvalues.tolist()
     assert found.vectors.tolist() == expected.vectors.tolist()
@@ -205,8 +214,10 @@ def test_the_result_is_what_python_gives(place: Path) -> None:
 def test_a_spectrum_says_how_far_it_can_be_trusted(place: Path, capsys: Captured) -> None:
     before = contents(place)
     assert main(["spectrum", "small.pt", "--top", "3", "--density", "--images", "40"]) == 0
-    assert contents(place).keys() - before.keys() == {"small-spectrum.npz", "small-spectrum.png"}
-    result = Result.load("small-spectrum.npz")
+    assert contents(place).keys() - before.keys() == {
+        f"small-spectrum-images=40-top=3-density.{ending}" for ending in ("npz", "png")
+    }
+    result = load("small-spectrum*.npz")
     assert result.nodes.shape == (5, 40)
     assert result.converged
     out, err = capsys.readouterr()
@@ -226,7 +237,7 @@ def test_a_spectrum_that_has_not_converged_says_so(place: Path, capsys: Captured
     assert main(words) == 0
     out = capsys.readouterr().out.splitlines()
     assert any(line.startswith("NOT converged: 6 products") for line in out)
-    doubts = [f"doubt: {doubt}" for doubt in Result.load("small-spectrum.npz").doubts]
+    doubts = [f"doubt: {doubt}" for doubt in load("small-spectrum*.npz").doubts]
     assert doubts
     assert set(doubts) <= set(out)
 
@@ -236,15 +247,16 @@ def test_a_spectrum_of_a_run_is_a_trajectory(place: Path, run: Path, capsys: Cap
     words = ["spectrum", "run", "--top", "1", "--images", "40"]
     assert main([*words, "--mode", "retained"]) == 0
     new = contents(place).keys() - before.keys()
-    assert new == {"run/spectrum.npz", "run/spectrum.png"}
-    result = Result.load("run/spectrum.npz")
+    stem = "run/spectrum-images=40-top=1"
+    assert new == {f"{stem}.npz", f"{stem}.png"}
+    result = Result.load(f"{stem}.npz")
     assert type(result).__name__ == "Trajectory"
     assert result.eigenvalues.shape == (2, 1)
     assert result.epochs.tolist() == [1, 2]
     assert result.source["samples"] == 40
     lines = capsys.readouterr().out.splitlines()
     assert [file for file in result.files if any(file in line for line in lines)] == result.files
-    assert lines[-1].split() == ["wrote", "run/spectrum.npz", "run/spectrum.png"]
+    assert lines[-1].split() == ["wrote", f"{stem}.npz", f"{stem}.png"]
 
     alone = [*words[:1], f"run/{result.files[0]}", *words[2:], "--mode", "retained"]
     assert main([*alone, "--out", "one.npz"]) == 0
@@ -270,12 +282,15 @@ def test_a_run_goes_on_after_an_interrupt(
     words = ["spectrum", "run", "--top", "1", "--images", "40"]
     before = contents(place)
     assert main(words) == 130
-    assert capsys.readouterr().err.split() == ["interrupted"]
     (left,) = contents(place).keys() - before.keys()
-    assert left == "run/.spectrum.unfinished"
+    assert left == "run/.spectrum-images=40-top=1.unfinished"
+    assert f"interrupted: {left} holds the work so far" in capsys.readouterr().err
     assert main(words) == 0
     assert next(calls) == 3  # one for each checkpoint, and the one that broke
-    assert contents(place).keys() - before.keys() == {"run/spectrum.npz", "run/spectrum.png"}
+    assert {Path(file).suffix for file in contents(place).keys() - before.keys()} == {
+        ".npz",
+        ".png",
+    }
 
 
 def test_blocks_and_traces_are_what_python_gives(place: Path, capsys: Captured) -> None:
@@ -295,7 +310,7 @@ def test_blocks_and_traces_are_what_python_gives(place: Path, capsys: Captured) 
 @pytest.mark.parametrize(("asked", "samples"), [("0", 497), ("7", 7)])
 def test_no_images_mean_all_images(place: Path, asked: str, samples: int) -> None:
     assert main(["gradflow", "small.pt", "--split", "test", "--images", asked]) == 0
-    assert Result.load("small-gradflow.npz").source["samples"] == samples
+    assert load("small-gradflow*.npz").source["samples"] == samples
 
 
 def test_out_names_the_result_and_its_picture(place: Path, capsys: Captured) -> None:
@@ -306,10 +321,16 @@ def test_out_names_the_result_and_its_picture(place: Path, capsys: Captured) -> 
     assert capsys.readouterr().out.split()[-2:] == ["new/folder/v1.2.npz", "new/folder/v1.2.png"]
 
 
-def test_a_second_run_takes_the_place_of_the_first(place: Path) -> None:
-    for images in ("20", "30"):
-        assert main(["gradflow", "small.pt", "--images", images]) == 0
-    assert Result.load("small-gradflow.npz").source["samples"] == 30
+def test_no_result_is_replaced_without_a_word(place: Path, capsys: Captured) -> None:
+    lines = ["--top 1", "--top 2", "--top 1 --split test", "--top 1 --params matrices"]
+    for words in lines:
+        assert main(["spectrum", "small.pt", "--images", "20", *words.split()]) == 0
+    out = capsys.readouterr().out
+    assert "replaced" not in out
+    assert len(list(place.glob("small-spectrum*.npz"))) == len(lines)
+    assert main(["spectrum", "small.pt", "--images", "20", *lines[0].split()]) == 0
+    assert "replaced small-spectrum-images=20-top=1.npz" in capsys.readouterr().out
+    assert len(list(place.glob("small-spectrum*.npz"))) == len(lines)
 
 
 def test_info_says_what_the_file_holds(place: Path, capsys: Captured) -> None:
@@ -400,7 +421,7 @@ def test_a_folder_of_a_network_is_no_folder_of_a_run(place: Path, capsys: Captur
     more = ["--model", "net.py:make", "--data", "digits", "--mask", "zeros"]
     assert main(["gradflow", "folder", *more, *own]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["files"][0] == "folder-gradflow.npz"
+    assert result["files"][0] == "folder-gradflow-images=20-data=digits-mask=zeros.npz"
     about = {"source", "files", "notes"}
     assert {k: v for k, v in result.items() if k not in about} == {
         k: v for k, v in expected.items() if k not in about
@@ -458,12 +479,15 @@ def test_a_landscape_goes_on_after_an_error(
         stop(patch, OSError("unplugged"), after=5)
         assert main(words) == 2
     assert capsys.readouterr().err.split() == ["unplugged"]
-    assert contents(place).keys() - before.keys() == {".small-landscape.unfinished"}
-    assert main([*words, "--seed", "1"]) == 2
-    assert "holds unfinished work with other directions" in capsys.readouterr().err
+    assert contents(place).keys() - before.keys() == {
+        ".small-landscape-images=20-points=3.unfinished"
+    }
     assert main(words) == 0
     assert not list(place.glob(".*.unfinished"))
-    assert Path("small-landscape.npz").read_bytes() == Path("whole.npz").read_bytes()
+    assert (
+        Path("small-landscape-images=20-points=3.npz").read_bytes()
+        == Path("whole.npz").read_bytes()
+    )
 
 
 def test_shards_are_joined(place: Path, capsys: Captured) -> None:
@@ -474,7 +498,7 @@ def test_shards_are_joined(place: Path, capsys: Captured) -> None:
     out = capsys.readouterr().out
     assert "points are in other shards" in out
     assert "mean rise" not in out.rpartition("centre")[2]
-    shards = [f"small-landscape-{i}of2.npz" for i in (1, 2)]
+    shards = [f"small-landscape-images=20-points=3-{i}of2.npz" for i in (1, 2)]
     assert main(["join", *shards, "--out", "joined.npz", "--formats", "svg,csv"]) == 0
     assert Path("joined.npz").read_bytes() == Path("whole.npz").read_bytes()
     assert Path("joined.svg").exists()
@@ -510,7 +534,7 @@ def test_nets_are_drawn_between_and_side_by_side(place: Path, run: Path, capsys:
     assert compared.names == between.stops
     assert "rise at" in capsys.readouterr().out
     assert main(["landscape", "run", "--points", "3", "--images", "40"]) == 0
-    assert Result.load("run/landscape.npz").stops[0] == "epoch-001"
+    assert load("run/landscape-*.npz").stops[0] == "epoch-001"
     assert not [file for file in contents(place) if "unfinished" in file]
     assert main(["landscape", nets[0], "--shared"]) == 2
     assert "--compare needs two checkpoints" in capsys.readouterr().err
@@ -529,7 +553,7 @@ def test_an_interrupt_is_said_and_is_exit_code_130(
     stop(monkeypatch, KeyboardInterrupt(), after=3)
     before = contents(place)
     assert main(["landscape", "small.pt"]) == 130
-    assert capsys.readouterr().err.split() == ["interrupted"]
+    assert "interrupted: .small-landscape.unfinished holds the work" in capsys.readouterr().err
     left = contents(place)
     assert left.pop(".small-landscape.unfinished")
     assert left == before

@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         app(words, exit_on_error=False, print_error=False)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
         return 130
     except (CycloptsError, ValueError, OSError, MemoryError, RuntimeError) as error:
         message = _message(error)

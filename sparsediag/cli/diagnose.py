@@ -71,6 +71,9 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
     shared = {key: options.pop(key, default) for key, (_, default) in SHARED.items()}
     compare = options.pop("compare", False)
     problem = problem_options(shared)
+    known = SHARED | own_options(load_diagnostic(name))
+    typed = {k: v for k, v in (problem | options).items() if k in known and v != known[k][1]}
+    ending = output.options_in_name(typed)
     notes: dict[str, None] = {}  # each line once
 
     def load(checkpoint: Checkpoint, label: str = "") -> Problem:
@@ -84,8 +87,9 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
     formats = output.parse_formats(shared["formats"], exports=exports)
     if shared["out"]:
         output.check(shared["out"])
-    work, out = plan(name, files, load, options, compare=compare, problem=problem)
+    work, out = plan(name, files, load, options, compare=compare, problem=problem, ending=ending)
     out = output.check(shared["out"] or out)
+    replaces = out.exists()
     unfinished = out.with_name(f".{out.stem}.unfinished")
     accepted = inspect.signature(work).parameters
     if "resume" in accepted:
@@ -93,7 +97,10 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
     with terminal.progress_bar(name) as progress:
         if "progress" in accepted:
             options["progress"] = progress
-        result = work(**options)
+        try:
+            result = work(**options)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_explain_unfinished(unfinished)) from None
     written = [str(file) for file in output.write(result, out, formats=formats)]
     for file in out.parent.glob(f"{glob.escape(unfinished.name)}*"):
         file.unlink()
@@ -102,7 +109,15 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
         print(dumps({**result.json(), **extra, "files": written}))
     else:
         terminal.print_table(name, result.table())
-        print(*result.remarks(), *notes, "wrote " + " ".join(written), sep="\n")
+        wrote = "replaced" if replaces else "wrote"
+        print(*result.remarks(), *notes, f"{wrote} {' '.join(written)}", sep="\n")
+
+
+def _explain_unfinished(unfinished: Path) -> str:
+    """Return what is left of interrupted work."""
+    if not any(unfinished.parent.glob(f"{glob.escape(unfinished.name)}*")):
+        return "interrupted"
+    return f"interrupted: {unfinished} holds the work so far; the same command continues it"
 
 
 def plan(
@@ -113,6 +128,7 @@ def plan(
     *,
     compare: bool,
     problem: dict[str, Any],
+    ending: str,
 ) -> tuple[Callable[..., Any], Path]:
     """Return the function to call with the options, and the default result file.
 
@@ -123,6 +139,7 @@ def plan(
         options: Options of the diagnostic; those that are used up here are removed.
         compare: Compute several networks one by one and compare them.
         problem: Options of `Checkpoint.problem`.
+        ending: What the default file's name says of the options.
 
     Raises:
         ValueError: If the diagnostic cannot take a folder, so many networks, or an option with
@@ -130,13 +147,13 @@ def plan(
     """
     function, first = load_diagnostic(name), files[0]
     traits, shard = traits_of(function), options.get("shard")
-    ending = f"-{shard.replace('/', 'of')}.npz" if shard else ".npz"
+    ending += f"-{shard.replace('/', 'of')}.npz" if shard else ".npz"
     if compare:
         if len(files) < 2 or shard:
             raise ValueError("--compare needs two checkpoints or more, and no --shard")
         named = dict(zip(short_labels(files), files, strict=True))
         work = partial(import_sibling(traits.compare), named, load=load)
-        return work, first.with_name(f"{first.stem}-comparison.npz")
+        return work, first.with_name(f"{first.stem}-comparison{ending}")
     is_run = first.is_dir() and not is_model_folder(first)
     if is_run:
         out = first / f"{name}{ending}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,8 @@ from sparsediag.plotting import style
 
 PICTURES = ("png", "pdf", "svg")
 EXPORTS = ("csv", "vtk")
+INVISIBLE = {"device", "memory", "mode", "model", "model_options", "shard", "workers"}
+LONGEST = 80  # letters of options in a file's name
 
 
 def parse_formats(text: str, *, exports: Sequence[str] = ()) -> list[str]:
@@ -31,6 +35,26 @@ def parse_formats(text: str, *, exports: Sequence[str] = ()) -> list[str]:
                 f"--formats {name}: this result has no such export; it has: {possible}"
             )
     return formats
+
+
+def options_in_name(options: Mapping[str, Any]) -> str:
+    """Return the end of a file's name that tells the options, so that no other result has it.
+
+    Options that do not change the result (`INVISIBLE`) are left out.
+
+    >>> options_in_name({"top": 3, "density": True, "mode": "tape", "mask": "masks/a b.pt"})
+    '-top=3-density-mask=a_b.pt'
+    """
+    words = []
+    for key, value in options.items():
+        if key in INVISIBLE or value is None or value is False:
+            continue
+        text = re.sub(r"[^\w.+,:-]+", "_", Path(str(value)).name)
+        words.append("-" + key.replace("_", "-") + ("" if value is True else f"={text}"))
+    name = "".join(words)
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{hashlib.sha256(repr(options).encode()).hexdigest()[:8]}"
+    return name
 
 
 def check(out: Path) -> Path:

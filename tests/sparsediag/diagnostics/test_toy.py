@@ -67,10 +67,10 @@ def test_a_run_folder(tmp_path: Path) -> None:
     for epoch in (1, 2):
         replace(checkpoint, step=epoch).save(run / f"epoch-{epoch:03}.pt")
     assert app.main(["sharpness", "run", "--images", "40"]) == 0
-    history = Result.load(run / "sharpness.npz")
+    history = Result.load(run / "sharpness-images=40.npz")
     assert isinstance(history, Course)
     assert history.of("rises").shape == (2, len(history.names))
-    assert (run / "sharpness.png").exists()
+    assert (run / "sharpness-images=40.png").exists()
 
 
 @pytest.mark.usefixtures("toy")
