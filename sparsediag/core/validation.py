@@ -76,7 +76,7 @@ CAUSES = {
     r"derivative for '?(?:aten::)?_?(\w+?)_backward\b": (
         "PyTorch has no second derivative of {}; replace it by other operations"
     ),
-    r"derivative for '?(?:aten::)?_?(\w+)": (
+    r"derivative for '?(?:aten::)?_?((?:inplace version of )?\w+)": (
         "PyTorch has no derivative of {}; replace it by other operations"
     ),
     "once_differentiable": (

@@ -79,6 +79,7 @@ NO_GRADIENT: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "numpy": (lambda z: torch.from_numpy(np.exp(z.detach().numpy())), "outputs do not depend"),
     "numpy on grad": (lambda z: torch.from_numpy(z.numpy() * 2), "computed by numpy"),
     "no derivative": (lambda z: torch.igamma(z.abs(), z.abs()), "no derivative of igamma"),
+    "none in place": (lambda z: z.exp().asinh_(), "no derivative of inplace version of asinh"),
     "in place": (overwritten, "in-place operation .* output of Add"),
     "unfit backward": (lambda z: Unfit.apply(z, 2), "autograd.Function has no backward"),
     "no backward": (lambda z: Forward.apply(z), "autograd.Function has no backward"),
