@@ -91,7 +91,10 @@ def choose_mode(
     for name in dict.fromkeys((REFERENCE, wanted)):
         try:
             engine = ENGINES[name](batch, weights)
-            products[name] = engine.product(vector, matrix)
+            product = engine.product(vector, matrix)
+            if not all(bool(part.isfinite().all()) for part in product):
+                raise FloatingPointError("a product is not finite at these weights: a norm of 0?")
+            products[name] = product
             convolves = getattr(engine, "convolves", False)
         except torch.OutOfMemoryError:
             raise
@@ -99,7 +102,7 @@ def choose_mode(
             failures[name] = error
     if REFERENCE in failures:
         if wanted == "tape" in products and check.product(_product("tape"), matrix).agrees:
-            return "tape", []
+            return "tape", check.slope_doubts()
         raise explained_error(failures[REFERENCE], "the loss cannot be differentiated twice")
     if wanted in failures and mode != "auto":
         raise ValueError(_refusal(mode, " ".join(str(failures[wanted]).split())[:200]))

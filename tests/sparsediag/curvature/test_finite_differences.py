@@ -106,7 +106,6 @@ def _top_half(x: Tensor) -> Tensor:
 WRONG_SECOND = {
     "stored cube": (StoredCube.apply, lambda x: x**3),
     "stored sigmoid": (StoredSigmoid.apply, torch.sigmoid),
-    "once differentiable": (OnceSquare.apply, torch.square),
 }
 WRONG_FIRST = {
     "spike": Spike.apply,
@@ -142,6 +141,18 @@ def test_a_wrong_double_backward_is_found_and_the_tape_used(name: str, conv: boo
     torch.testing.assert_close(Curvature(problem, mode="tape")(v), hessian @ v)
     (doubt,) = Curvature(problem, mode="retained").doubts
     assert "differences of gradients" in doubt
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_where_double_backward_refuses_the_tape_is_used(conv: bool) -> None:
+    problem = _problem(OnceSquare.apply, conv=conv)
+    hessian = cases.dense_hessian(_problem(torch.square, conv=conv))
+    found = spectrum(problem, top=1, tol=1e-6)
+    largest = float(torch.linalg.eigvalsh(hessian)[-1])
+    assert found.eigenvalues[0] == pytest.approx(largest, rel=1e-9)
+    assert (found.mode, found.converged) == ("tape", True)
+    with pytest.raises(ValueError, match="once_differentiable"):
+        Curvature(problem, mode="retained")
 
 
 def test_a_stored_slope_in_the_loss_is_found_by_the_gauss_newton_matrix() -> None:
@@ -215,6 +226,21 @@ def test_a_kink_at_the_weights_is_no_disagreement(
     assert not Curvature(problem, matrix="gauss-newton").doubts
     doubted = DifferenceCheck(_at_kinks(lambda x: _reversed(function(x)), dtype))
     assert "off by" in doubted.slope_doubts()[0]
+
+
+@pytest.mark.parametrize("mode", ["auto", "retained"])
+@pytest.mark.parametrize(
+    "function", [lambda z: z.norm(dim=1), lambda z: z.square().pow(0.75).sum(1)]
+)
+def test_a_product_that_is_not_finite_is_refused(
+    function: Callable[[Tensor], Tensor], mode: Any
+) -> None:
+    net = nn.Sequential(nn.Linear(3, 2, bias=False), Apply(function)).double()
+    nn.init.zeros_(net[0].weight)
+    x = torch.eye(3, dtype=torch.float64)
+    problem = Problem(net, [(x, x[0])], loss=nn.MSELoss())
+    with pytest.raises(ValueError, match=r"differentiated twice: .*not finite at these weights"):
+        Curvature(problem, mode=mode)
 
 
 @pytest.mark.parametrize("loss", [nn.MSELoss(), nn.HuberLoss()])
