@@ -11,8 +11,10 @@ from functools import partial
 from itertools import chain, zip_longest
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, RandomSampler
 
@@ -23,8 +25,12 @@ NEED_FIXED = (
 )
 
 
-def materialize(batches: Iterable[Any], device: torch.device) -> list[Batch]:
-    """Return the batches as a list of pairs in memory on `device`.
+def materialize(
+    batches: Iterable[Any], device: torch.device, dtype: torch.dtype | None = None
+) -> list[Batch]:
+    """Return the batches as a list of pairs in memory on `device`, numpy's arrays as tensors.
+
+    Real numbers of numpy, which are float64 by default, get the `dtype`.
 
     Anything but a list or tuple is read twice, so that a loader that shuffles or augments is
     noticed. A dict becomes a pair of itself and its `labels`.
@@ -37,16 +43,17 @@ def materialize(batches: Iterable[Any], device: torch.device) -> list[Batch]:
     """
     if isinstance(batches, DataLoader) and isinstance(batches.sampler, RandomSampler):
         raise ValueError(f"the loader shuffles (its sampler is a RandomSampler). {NEED_FIXED}")
-    pairs = [tree_map(as_pair(batch), partial(_hold, device=device)) for batch in batches]
+    as_pair_of_tensors = partial(as_pair, dtype=dtype)
+    hold = partial(_hold, device=device)
+    pairs = [pytree.tree_map(hold, as_pair_of_tensors(b), is_leaf=_is_packed) for b in batches]
     if not pairs:
         raise ValueError("no batches came; need at least one pair (inputs, targets)")
     for i, (x, y) in enumerate(pairs):
-        found = tensors_in(y) or tensors_in(x)
-        if not found or found[0].dim() == 0 or len(found[0]) == 0:
+        if (isinstance(y, Tensor) and y.dim() == 0) or num_samples((x, y)) == 0:
             raise ValueError(f"batch {i} has no targets; need one for each sample of a batch")
     if isinstance(batches, list | tuple):
         return pairs
-    second = map(as_pair, batches)
+    second = map(as_pair_of_tensors, batches)
     if (first := next(second, None)) is None:
         raise ValueError("the batches can be read only once; give a list or a loader")
     if not all(_equal(*both) for both in zip_longest(pairs, chain([first], second))):
@@ -57,18 +64,36 @@ def materialize(batches: Iterable[Any], device: torch.device) -> list[Batch]:
     return pairs
 
 
-def _hold(t: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device, without the graph that it came from."""
-    held = t.clone() if t.is_inference() else t.detach()
-    return held.to(device).requires_grad_(t.requires_grad)
+def _hold(part: Any, device: torch.device) -> Any:
+    """Return a tensor on a device, without the graph that it came from; others as they are."""
+    if isinstance(part, PackedSequence):
+        return part.to(device)  # its batch sizes stay on the CPU
+    if not isinstance(part, Tensor):
+        return part
+    held = part.clone() if part.is_inference() else part.detach()
+    return held.to(device).requires_grad_(part.requires_grad)
 
 
-def as_pair(batch: Any) -> Batch:
-    """Return a batch as (inputs, targets).
+def _is_packed(part: Any) -> bool:
+    return isinstance(part, PackedSequence)
+
+
+def as_pair(batch: Any, dtype: torch.dtype | None = None) -> Batch:
+    """Return a batch as (inputs, targets), arrays as tensors and their real numbers in `dtype`.
 
     >>> as_pair({"input_ids": 1, "labels": 2})
     ({'input_ids': 1, 'labels': 2}, 2)
     """
+
+    def as_tensor(array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array.copy())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    batch = dict(batch) if isinstance(batch, Mapping) else batch
+    try:
+        batch = pytree.tree_map_only(np.ndarray, as_tensor, batch)
+    except TypeError as error:
+        raise ValueError(f"an array of a batch cannot be a tensor: {error}") from None
     if isinstance(batch, Mapping):
         return dict(batch), batch.get("labels")
     if isinstance(batch, Tensor) or not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -79,7 +104,10 @@ def as_pair(batch: Any) -> Batch:
         )
     x, y = (dict(part) if isinstance(part, Mapping) else part for part in batch)
     if not tensors_in(x):
-        raise ValueError(f"the inputs of a batch are {type(x).__name__}, and hold no tensor")
+        raise ValueError(
+            f"the inputs of a batch are {type(x).__name__}, and hold no tensor; give the tensors "
+            "that the net takes, those of a graph as ((x, edge_index, batch), targets)"
+        )
     return x, y
 
 
@@ -97,17 +125,72 @@ def call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and the keyword arguments that pass these inputs to a net."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
-    return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
+    several = isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence)
+    return (tuple(inputs), {}) if several else ((inputs,), {})
 
 
 def num_samples(batch: Batch) -> int:
-    """Return the number of samples: the length of the targets, else of the inputs."""
-    return len((tensors_in(batch[1]) or tensors_in(batch[0]))[0])
+    """Return the number of samples: that of the targets, else that of the inputs.
+
+    A tensor has a row for each sample, and a packed sequence has its number of sequences. A list
+    may have an entry for each sample (images of several sizes) or hold several tensors; the other
+    inputs and the targets decide.
+
+    Raises:
+        ValueError: If it is not clear.
+
+    >>> images, boxes = [torch.zeros(3, 8, 8)] * 2, [{"boxes": torch.zeros(5, 4)}] * 2
+    >>> num_samples(((images, boxes), None))
+    2
+    """
+    x, y = batch
+    if isinstance(y, Tensor):
+        return y.size(0)
+    arguments = call_arguments(x)
+    of_inputs = _common([_counts(part) for part in (*arguments[0], *arguments[1].values())])
+    counts = _common([_counts(y), of_inputs]) if tensors_in(y) else of_inputs
+    if len(counts) != 1:
+        raise ValueError(
+            "the number of samples in a batch may be "
+            f"{' or '.join(map(str, sorted(counts))) or 'anything'}; "
+            "give targets with one row for each sample: (inputs, targets)"
+        )
+    return next(iter(counts))
+
+
+def _counts(part: Any) -> set[int]:
+    """Return the possible numbers of samples in an input or a target."""
+    if isinstance(part, Tensor):
+        return {part.size(0)} if part.dim() else set()
+    if isinstance(part, PackedSequence):
+        return {int(part.batch_sizes[0])}
+    if isinstance(part, Mapping):
+        return _common([_counts(value) for value in part.values()])
+    if not isinstance(part, tuple | list) or not tensors_in(part):
+        return set()
+    entries = [_counts(entry) for entry in part]
+    return {len(part)} | set.intersection(*entries)
+
+
+def _common(counts: Sequence[set[int]]) -> set[int]:
+    """Return the first set that is not empty, without what later ones rule out."""
+    first: set[int] = set()
+    for other in counts:
+        first = first & other or first or other
+    return first
 
 
 def is_per_sample(batch: Batch) -> bool:
-    """Return whether every tensor has one row for each sample."""
-    return all(t.dim() > 0 and len(t) == num_samples(batch) for t in tensors_in(batch))
+    """Return whether every tensor has one row for each sample, so that samples can be selected."""
+    x, y = batch
+    arguments = call_arguments(x)
+    parts = [*arguments[0], *arguments[1].values(), *(y if isinstance(y, tuple | list) else [y])]
+    lists = [part for part in parts if isinstance(part, tuple | list) and tensors_in(part)]
+    samples = num_samples(batch)
+    return not any(len(part) == samples for part in lists) and all(
+        t.layout == torch.strided and not t.is_nested and t.dim() > 0 and len(t) == samples
+        for t in tensors_in(batch)
+    )
 
 
 def select_samples(batch: Batch, which: slice | list[int]) -> Batch:
@@ -146,6 +229,9 @@ def rechunk(batches: Sequence[Batch], samples: int) -> list[Batch]:
             and _alike(chunks[-1], batch)
         ):
             joined = concatenate(chunks.pop(), batch)
+        if num_samples(joined) <= samples or not is_per_sample(joined):
+            chunks.append(joined)
+            continue
         starts = range(0, num_samples(joined), samples)
         chunks += [select_samples(joined, slice(i, i + samples)) for i in starts]
     return chunks
@@ -198,7 +284,11 @@ def concatenate(one: Batch, two: Batch) -> Batch:
 
 def _alike(one: Batch, two: Batch) -> bool:
     """Return whether two batches can be concatenated."""
-    return _match(one, two, lambda t, u: t.shape[1:] == u.shape[1:] and t.dtype == u.dtype)
+    return (
+        is_per_sample(one)
+        and is_per_sample(two)
+        and _match(one, two, lambda t, u: t.shape[1:] == u.shape[1:] and t.dtype == u.dtype)
+    )
 
 
 def _equal(one: Batch, two: Batch) -> bool:

@@ -28,7 +28,7 @@ def default_loss(outputs: Any, targets: Any) -> Tensor:
 
     Args:
         outputs: Of a net.
-        targets: Indices of classes.
+        targets: Indices of classes, whole numbers of any type, (N, ...) or (N, 1, ...).
 
     Raises:
         ValueError: If the outputs carry no loss, and are not logits (N, C, ...) with C > 1 for
@@ -41,7 +41,8 @@ def default_loss(outputs: Any, targets: Any) -> Tensor:
     if isinstance(carried, Tensor):
         return carried
     z = logits(outputs)
-    if not _is_classification(z, targets):
+    classes = _as_classes(z, targets)
+    if not _is_classification(z, classes):
         kinds = " and ".join(
             f"{name} {tuple(t.shape)} of {t.dtype}"
             if isinstance(t, Tensor)
@@ -52,15 +53,23 @@ def default_loss(outputs: Any, targets: Any) -> Tensor:
             f"{kinds} are not scores (N, classes) and classes (N); give a loss, such as "
             "torch.nn.functional.mse_loss, or any function of outputs and targets"
         )
-    entropy: Tensor = F.cross_entropy(z, targets.to(z.device))
+    entropy: Tensor = F.cross_entropy(z, classes.to(z.device))
     return entropy
+
+
+def _as_classes(z: Any, targets: Any) -> Any:
+    """Return whole numbers as int64, and those of (N, 1, ...) as (N, ...); the rest as it is."""
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex():
+        return targets
+    extra = isinstance(z, Tensor) and targets.dim() == z.dim() and targets.shape[1] == 1
+    return (targets.squeeze(1) if extra else targets).long()
 
 
 def _is_classification(z: Any, targets: Any) -> bool:
     """Return whether there are logits for each target, with an unambiguous class dimension."""
     if not (isinstance(z, Tensor) and isinstance(targets, Tensor)) or z.dim() < 2:
         return False
-    if targets.dtype not in (torch.int64, torch.uint8) or z.shape[1] < 2:
+    if targets.dtype != torch.int64 or z.shape[1] < 2:
         return False
     return targets.shape == (len(z), *z.shape[2:]) and (z.dim() != 3 or z.shape[1] != z.shape[2])
 
@@ -92,6 +101,7 @@ def is_sample_mean(loss: object, outputs: Any, targets: Sequence[Any]) -> bool:
 def num_correct(outputs: Any, targets: Any) -> Tensor:
     """Return the number of samples whose largest logit is that of their class; NaN if undefined."""
     z = logits(outputs)
+    targets = _as_classes(z, targets)
     rows = isinstance(z, Tensor) and z.dim() == 2
     classes = isinstance(targets, Tensor) and targets.dim() == 1
     if not (rows and classes) or targets.is_floating_point() or len(z) != len(targets):

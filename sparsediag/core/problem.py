@@ -122,7 +122,7 @@ class Problem:
         self._set_weights(tensors, mask, params)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            self._batches = materialize(batches, self.device)
+            self._batches = materialize(batches, self.device, self.weights.dtype)
             self._written = possibly_written(self._net, batch_norm=batch_norm)
             self._reduction = Reduction(self._outputs_of, self._loss_of)
             self._shares = [1.0]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from sparsediag.core.mask import Mask
@@ -139,5 +140,11 @@ def check_gradient(outputs: Any, loss: Tensor) -> None:
 
 def describe_shapes(tree: Any) -> str:
     """Return the shapes of the tensors in a tensor, tuple or dict, as text."""
-    shapes = pytree.tree_map_only(Tensor, lambda t: tuple(t.shape), tree)
-    return str(shapes)[:200]
+
+    def shape(leaf: Any) -> Any:
+        if isinstance(leaf, PackedSequence):
+            return f"packed {tuple(leaf.data.shape)}"
+        return tuple(leaf.shape if not leaf.is_nested else ()) if isinstance(leaf, Tensor) else leaf
+
+    packed = pytree.tree_map(shape, tree, is_leaf=lambda leaf: isinstance(leaf, PackedSequence))
+    return str(packed)[:200]
