@@ -26,6 +26,7 @@ from sparsediag.core.errors import CheckpointError, unknown_name
 from sparsediag.core.mask import Mask
 from sparsediag.core.old_names import accept_old_names
 from sparsediag.core.problem import Loss, Problem
+from sparsediag.core.short_repr import short_repr
 from sparsediag.core.version import __version__
 
 VERSIONS = {
@@ -75,6 +76,8 @@ class Checkpoint:
     history: list[dict[str, Any]] = field(default_factory=list)
     resume: dict[str, Any] | None = None
     made_by: dict[str, str] = field(default_factory=VERSIONS.copy)
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, net: nn.Module, *, mask: Mask | None = None, **about: Any) -> Checkpoint:

@@ -13,6 +13,7 @@ from torch import Tensor
 from sparsediag.checkpoint.wrapper_names import rename
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.mask import Mask
+from sparsediag.core.short_repr import short_repr
 
 PRUNE = "weight_orig and weight_mask (torch.nn.utils.prune)"
 PARAMETRISED = "a binary tensor in a parametrisation (torch.nn.utils.parametrize)"
@@ -46,6 +47,8 @@ class MaskedWeights:
     summary: str
     ignored: list[str]
     fault: str = ""
+
+    __repr__ = short_repr
 
 
 class Candidate(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.mask import Mask
+from sparsediag.core.short_repr import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class LiveCoordinates:
 
     shapes: dict[str, torch.Size]
     index: Tensor | None
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, net: nn.Module, mask: Mask | None, params: str | None = None) -> LiveCoordinates:

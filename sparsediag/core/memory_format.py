@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsediag.core.batches import is_per_sample, select_samples, tensors_in, tree_map
 from sparsediag.core.problem import Problem
+from sparsediag.core.short_repr import short_repr
 
 PROBE = 4  # samples to try a format with
 FEWEST_CHANNELS = 8  # of a strided 1x1 convolution with channels last on a CPU
@@ -68,6 +69,8 @@ class MemoryFormat:
 
     shapes: dict[str, torch.Size]
     channels_last: bool
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, problem: Problem) -> MemoryFormat:

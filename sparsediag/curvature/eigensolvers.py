@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from sparsediag.core.short_repr import short_repr
 from sparsediag.curvature import pyhessian
 from sparsediag.curvature.certificate import Certificate, certify
 from sparsediag.curvature.lanczos import Which, eigenpairs
@@ -34,6 +35,8 @@ class Solution:
     products: int
     rows: int
     lowest: float
+
+    __repr__ = short_repr
 
 
 def solve_lanczos(

@@ -18,6 +18,7 @@ from torch import Tensor
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.rng import stream
+from sparsediag.core.short_repr import short_repr
 from sparsediag.curvature.krylov import Krylov, Matvec
 from sparsediag.curvature.probe import Probe, margins, nearly_converged, probe_complement
 
@@ -55,6 +56,8 @@ class Eigenpairs:
     rows: int
     count: int
     probe: Probe
+
+    __repr__ = short_repr
 
 
 @full_precision()

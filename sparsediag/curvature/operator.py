@@ -123,6 +123,9 @@ class Curvature:
                 raise out_of_memory(problem.device, num_samples(probe)) from error
             self._halve_until_fits(self._make_engines)
 
+    def __repr__(self) -> str:
+        return f"Curvature({self.problem}, matrix={self.matrix!r}, mode={self.mode!r})"
+
     def __call__(self, vector: Tensor) -> Tensor:
         """Return the matrix times `vector`, (size,)."""
         self.problem.live.check(vector)

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsediag.core.device import with_index
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.fingerprint import File, describe_code
+from sparsediag.core.short_repr import short_repr
 from sparsediag.data.images import (
     Images,
     Pair,
@@ -58,6 +59,8 @@ class Data:
     mean: Tensor
     std: Tensor
     scale: float
+
+    __repr__ = short_repr
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels as float32, shifted and scaled by the set's constants."""

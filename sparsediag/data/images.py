@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.fingerprint import File, file_state, fingerprint_files
+from sparsediag.core.short_repr import short_repr
 
 SPLIT_SEED = 0  # one split for all runs, whatever a run's own seed
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -37,6 +38,8 @@ class Images:
 
     pixels: Tensor  # (N, C, H, W), uint8
     labels: Tensor  # (N,), int64
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsediag.core.fingerprint import fingerprint
+from sparsediag.core.short_repr import short_repr
 from sparsediag.surfaces.adaptive import adaptive_values
 from sparsediag.surfaces.evaluate import LossEvaluator
 from sparsediag.surfaces.parallel import parallel_evaluator
@@ -35,6 +36,8 @@ class GridValues:
     status: np.ndarray
     held_out: float
     rounding: float
+
+    __repr__ = short_repr
 
 
 def evaluate_grid(

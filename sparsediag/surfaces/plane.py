@@ -16,6 +16,7 @@ from torch import Tensor
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
+from sparsediag.core.short_repr import short_repr
 from sparsediag.curvature.eigensolvers import solve_lanczos
 from sparsediag.curvature.operator import Curvature
 from sparsediag.surfaces import directions
@@ -51,6 +52,8 @@ class Plane:
     names: Sequence[str] = ()
     doubts: Sequence[str] = ()
     lines: bool = False
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if not self.directions.norm(dim=1).all():
