@@ -67,7 +67,7 @@ def materialize(
 def _hold(part: Any, device: torch.device) -> Any:
     """Return a tensor on a device, without the graph that it came from; others as they are."""
     if isinstance(part, PackedSequence):
-        return part.to(device)  # its batch sizes stay on the CPU
+        return part.to(device)  # type: ignore[arg-type]  # batch sizes stay on the CPU
     if not isinstance(part, Tensor):
         return part
     held = part.clone() if part.is_inference() else part.detach()
