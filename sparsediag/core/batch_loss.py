@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
+
+from sparsediag.core.rng import stream
 
 Matrix = Literal["hessian", "gauss-newton", "fisher"]
 
@@ -21,6 +24,7 @@ class BatchLoss:
         samples: Number of samples in the batch.
         summed: True if the loss is a sum over samples, not a mean.
         reads_weights: True if the loss depends on the weights directly, as weight decay does.
+        has_empty_rows: True if the mask leaves no weight in a row of one of the weights.
     """
 
     outputs: Callable[[Sequence[Tensor]], Any]
@@ -28,11 +32,40 @@ class BatchLoss:
     samples: int
     reads_weights: bool = False
     summed: bool = False
+    has_empty_rows: bool = False
 
     def evaluate(self, weights: Sequence[Tensor]) -> tuple[Any, Tensor]:
         """Return the outputs and the loss."""
         outputs = self.outputs(weights)
         return outputs, self.loss(outputs, *[weights] * self.reads_weights)
+
+    def gradient(self, leaves: Sequence[Tensor], *, create_graph: bool = False) -> Sequence[Tensor]:
+        """Return the gradient of the loss by the weights, 0 for those that it does not depend on.
+
+        Args:
+            leaves: The weights; they require a gradient.
+            create_graph: Whether the gradient is to be differentiated again.
+
+        Raises:
+            ValueError: If the loss depends on the weights, but autograd does not see it.
+        """
+        _, loss = self.evaluate(leaves)
+        if loss.requires_grad:
+            return torch.autograd.grad(
+                loss, leaves, create_graph=create_graph, materialize_grads=True
+            )
+        generator = stream("a step off the weights")
+        noise = [torch.randn(w.shape, generator=generator).to(w) for w in leaves]
+        _, elsewhere = self.evaluate(
+            [w.detach() * (1 + n) for w, n in zip(leaves, noise, strict=True)]
+        )
+        if not torch.equal(loss, elsewhere):
+            raise ValueError(
+                "the loss changes with the weights but has no gradient: the net or the loss cuts "
+                "it off, by torch.no_grad, detach, argmax, or torch.autograd.grad without "
+                "create_graph=True (in evaluation mode too)"
+            )
+        return [torch.zeros_like(w) for w in leaves]
 
     def check_matrix(self, outputs: Any, matrix: Matrix) -> None:
         """Check that the matrix is defined for these outputs."""
@@ -44,9 +77,9 @@ class BatchLoss:
         if matrix != "hessian" and not isinstance(outputs, Tensor):
             kind = type(outputs).__name__
             raise ValueError(f"the net's output is a {kind}; matrix='{matrix}' needs one tensor")
-        if matrix == "fisher" and len(outputs) != self.samples:
+        if matrix == "fisher" and outputs.shape[:1] != (self.samples,):
             raise ValueError(
-                f"the net's output has {len(outputs)} rows for {self.samples} samples; "
+                f"the net's output is {tuple(outputs.shape)} for {self.samples} samples; "
                 "matrix='fisher' needs one row for each sample"
             )
 

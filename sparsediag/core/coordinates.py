@@ -44,12 +44,13 @@ class LiveCoordinates:
 
         `params` restricts them, as in `restrict`.
         """
-        trained = {n: p.shape for n, p in net.named_parameters() if p.requires_grad}
+        trained = {n: p for n, p in net.named_parameters() if p.requires_grad}
         if not trained:
             raise ValueError("the network has no parameter with requires_grad, so no weight moves")
         if mask is not None:
             mask.check(net)
-        return cls(trained, None).restrict(mask, params, net.get_parameter(next(iter(trained))))
+        shapes = {n: p.shape for n, p in trained.items()}
+        return cls(shapes, None).restrict(mask, params, next(iter(trained.values())))
 
     def restrict(self, mask: Mask | None, params: str | None, like: Tensor) -> LiveCoordinates:
         """Return the coordinates of those weights that are live in `mask` and chosen by `params`.

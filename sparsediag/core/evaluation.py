@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils import checkpoint
 
 
 @contextmanager
@@ -108,10 +110,30 @@ def deterministic_cudnn(*, enabled: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def without_checkpointing() -> Iterator[None]:
+    """Let `torch.utils.checkpoint` keep what it would compute again in the backward pass.
+
+    A second computation comes too late: `functional_call` has put the net's own weights back, so it
+    gives the gradient at these. And the reentrant form has no second derivative.
+    """
+    before = checkpoint.CheckpointFunction, checkpoint._checkpoint_hook
+    try:
+        plain = SimpleNamespace(apply=lambda run, _preserve_rng, *args: run(*args))
+        checkpoint.CheckpointFunction = plain  # type: ignore[misc,assignment]
+        checkpoint._checkpoint_hook = nullcontext  # type: ignore[misc,assignment]
+        yield
+    finally:
+        checkpoint.CheckpointFunction, checkpoint._checkpoint_hook = before  # type: ignore[misc]
+
+
+@contextmanager
 def deterministic_eval(
     net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval"
 ) -> Iterator[None]:
     """Put `net` into evaluation mode and full precision in the block; restore all at its end.
+
+    Gradients are on, so that a net may differentiate by its inputs; weights that do not ask for a
+    gradient cost nothing.
 
     Args:
         net: The modes of its modules change.
@@ -135,7 +157,13 @@ def deterministic_eval(
         torch.backends.mha.set_fastpath_enabled(
             False
         )  # rounds differently from the differentiable path
-        with deterministic_cudnn(enabled=not recurrent), full_precision():
+        with (
+            deterministic_cudnn(enabled=not recurrent),
+            full_precision(),
+            without_checkpointing(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

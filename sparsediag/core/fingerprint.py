@@ -67,7 +67,8 @@ def describe_modules(net: nn.Module) -> str:
         name: describe_code(kind if is_custom(kind) else kind.forward.__code__)
         for name, kind in kinds.items()
     }
-    return str([codes, options]) if custom else "[]"
+    scripts = [m.code for m in net.modules() if hasattr(m, "original_name") and hasattr(m, "code")]
+    return str([codes, options, *scripts]) if custom or scripts else "[]"
 
 
 def is_custom(thing: type | FunctionType | ModuleType) -> bool:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsediag.core.autograd_graph import graph_nodes
+
 
 def logits(outputs: Any) -> Any:
-    """Return the logits among outputs: the entry `logits`, the only entry, or the outputs.
+    """Return the logits among outputs: the entry or attribute `logits`, the only entry, or all.
 
     >>> logits({"loss": torch.zeros(()), "logits": torch.ones(2, 3)}).shape
     torch.Size([2, 3])
     """
     if not isinstance(outputs, Mapping):
-        return outputs
+        return _entry(outputs, "logits", outputs)
     return next(iter(outputs.values())) if len(outputs) == 1 else outputs.get("logits", outputs)
+
+
+def _entry(outputs: Any, name: str, default: Any) -> Any:
+    """Return the entry or attribute `name` of outputs that are no tensor."""
+    if isinstance(outputs, Mapping):
+        return outputs.get(name, default)
+    return default if isinstance(outputs, Tensor) else getattr(outputs, name, default)
 
 
 def default_loss(outputs: Any, targets: Any) -> Tensor:
@@ -37,7 +47,7 @@ def default_loss(outputs: Any, targets: Any) -> Tensor:
     >>> default_loss({"logits": torch.zeros(4, 2)}, torch.tensor([0, 1, 0, 1]))
     tensor(0.6931)
     """
-    carried = outputs.get("loss") if isinstance(outputs, Mapping) else None
+    carried = _entry(outputs, "loss", None)
     if isinstance(carried, Tensor):
         return carried
     z = logits(outputs)
@@ -111,6 +121,30 @@ def num_correct(outputs: Any, targets: Any) -> Tensor:
     return correct.double()
 
 
+def map_outputs(outputs: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Return outputs of the same kind with `change` applied to every tensor.
+
+    They may be a tensor, a tuple, a dict, or another object with attributes, in any nesting.
+
+    >>> map_outputs({"logits": torch.ones(2, 3), "hidden": (torch.ones(1),)}, len)
+    {'logits': 2, 'hidden': (1,)}
+    """
+    if isinstance(outputs, Tensor):
+        return change(outputs)
+    if isinstance(outputs, tuple | list):
+        parts = [map_outputs(part, change) for part in outputs]
+        return type(outputs)(*parts) if hasattr(outputs, "_fields") else type(outputs)(parts)
+    if isinstance(outputs, MutableMapping):
+        changed = copy(outputs)
+        changed.update({key: map_outputs(value, change) for key, value in outputs.items()})
+        return changed
+    if hasattr(outputs, "__dict__") and not callable(outputs):
+        changed = copy(outputs)
+        vars(changed).update(map_outputs(vars(outputs), change))
+        return changed
+    return outputs
+
+
 def leaves_of(loss: Tensor) -> set[int]:
     """Return the ids of the leaf tensors that a loss depends on.
 
@@ -119,14 +153,3 @@ def leaves_of(loss: Tensor) -> set[int]:
     True
     """
     return {id(node.variable) for node in graph_nodes([loss]) if hasattr(node, "variable")}
-
-
-def graph_nodes(tensors: Iterable[Tensor]) -> set[Any]:
-    """Return the nodes of the autograd graph that leads to some tensors."""
-    nodes, seen = [t.grad_fn for t in tensors], set[Any]()
-    while nodes:
-        node = nodes.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            nodes += [following for following, _ in node.next_functions]
-    return seen

@@ -82,7 +82,7 @@ class MemoryFormat:
         trial = cls(shapes, channels_last=True)
         weights = {n: trial.convert(w) for n, w in problem.split(problem.weights).items()}
         try:
-            with torch.no_grad(), problem.evaluation_mode(), _Convolutions() as convolutions:
+            with problem.evaluation_mode(), _Convolutions() as convolutions:
                 problem.forward(weights, trial.convert_inputs(x))
         except RuntimeError:
             return cls(shapes, channels_last=False)

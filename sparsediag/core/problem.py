@@ -42,9 +42,10 @@ from sparsediag.core.coordinates import (
 from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.evaluation import deterministic_eval
 from sparsediag.core.fingerprint import describe_code, describe_modules, fingerprint
-from sparsediag.core.losses import default_loss, is_sample_mean, leaves_of
+from sparsediag.core.losses import default_loss, is_sample_mean, leaves_of, map_outputs
 from sparsediag.core.mask import Mask
 from sparsediag.core.reduction import Reduction
+from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice_differentiable
 
 Loss = Callable[[Any, Any], Tensor]
@@ -119,9 +120,11 @@ class Problem:
             raise ValueError(f"batch_norm '{batch_norm}': need 'eval' or 'train'")
         validation.check_types(self._net, mask, loss)
         self._loss, self._batch_norm, self._reads_weights = loss, batch_norm, False
-        self._set_weights(tensors, mask, params)
+        self._caller = _Caller(self._net)
+        with torch.inference_mode(False):
+            self._set_weights(tensors, mask, params)
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(False):
             self._batches = materialize(batches, self.device, self.weights.dtype)
             self._written = possibly_written(self._net, batch_norm=batch_norm)
             self._reduction = Reduction(self._outputs_of, self._loss_of)
@@ -138,6 +141,7 @@ class Problem:
         like = tensors[next(iter(self._trainable.shapes))]
         self._live = self._trainable.restrict(mask, params, like)
         moving = {name: tensors[name] for name in self._live.shapes}
+        validation.check_real(moving)
         self._weights = self._live.join(moving)
         self._placement = placement(moving, self._weights)
         masked: Mapping[str, Tensor] = mask or {}
@@ -343,6 +347,15 @@ class Problem:
             return self._reduction.shares(batches)
 
     @cached_property
+    def empty_rows(self) -> list[str]:
+        """Names of the weights in which the mask leaves nothing of a row or of a column."""
+        return [
+            name
+            for name, m in (self.mask or {}).items()
+            if m.dim() > 1 and not all(m.movedim(d, 0).flatten(1).any(1).all() for d in (0, 1))
+        ]
+
+    @cached_property
     def digests(self) -> dict[str, str]:
         """Hex fingerprints of the parts that define the function."""
         net = [self.net, self.batch_norm, list(self.live.shapes), describe_modules(self.net)]
@@ -375,31 +388,30 @@ class Problem:
     def outputs(self, at: Tensor | None = None) -> list[Any]:
         """Return the outputs for each batch, with the live weights at `at` (default: `weights`)."""
         weights = self._weights_at(at)
-        with self.evaluation_mode(), torch.no_grad():
-            return [self.forward(weights, x) for x, _ in self.batches]
+        with self.evaluation_mode():
+            return [map_outputs(self.forward(weights, x), Tensor.detach) for x, _ in self.batches]
 
     def value(self, at: Tensor | None = None) -> float:
         """Return the loss of all samples, summed in float64."""
-        weights = self._weights_at(at)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        with self.evaluation_mode(), torch.no_grad():
+        with self.evaluation_mode():
+            weights = self._weights_at(at)
+            total = torch.zeros((), dtype=torch.float64, device=self.device)
             for (x, y), share in zip(self.batches, self.shares(), strict=True):
                 if share:
                     loss = self.reduce_loss(self.forward(weights, x), y, weights)
-                    total += loss.double() * share
+                    total += loss.detach().double() * share
         return float(total)
 
     def gradient(self, at: Tensor | None = None, *, batches: list[Batch] | None = None) -> Tensor:
         """Return the gradient of the loss of all samples (of other `batches`), (size,)."""
-        total, weights = None, list(self._weights_at(at).values())
-        chosen, shares = self.batches if batches is None else batches, self.shares(batches)
-        with self.evaluation_mode(), torch.enable_grad():
+        total, chosen = None, self.batches if batches is None else batches
+        shares = self.shares(batches)
+        with self.evaluation_mode():
+            weights = self._weights_at(at).values()
             for batch, share in zip(chosen, shares, strict=True):
                 if share:
                     leaves = [t.detach().requires_grad_() for t in weights]
-                    _, loss = self.batch_loss(batch).evaluate(leaves)
-                    gradients = grad(loss, leaves, materialize_grads=True)
-                    total = accumulate(total, gradients, share)
+                    total = accumulate(total, self.batch_loss(batch).gradient(leaves), share)
         return self.flatten(total)
 
     def hvp(self, vector: Tensor | None = None, at: Tensor | None = None) -> Tensor:
@@ -407,13 +419,14 @@ class Problem:
 
         For many products, `Curvature` is faster.
         """
-        total, weights = None, list(self._weights_at(at).values())
+        total = None
         vector = self.gradient(at) if vector is None and len(self.batches) > 1 else vector
         with (
             validation.explain_errors("the loss cannot be differentiated twice"),
             self.evaluation_mode(),
             twice_differentiable(),
         ):
+            weights = list(self._weights_at(at).values())
             for batch, share in zip(self.batches, self.shares(), strict=True):
                 if share:
                     hessian = DoubleBackward(self.batch_loss(batch), weights)
@@ -435,6 +448,7 @@ class Problem:
             num_samples(batch),
             self.reads_weights,
             self._reduction.summed,
+            bool(self.empty_rows),
         )
 
     def reduce_loss(
@@ -450,9 +464,7 @@ class Problem:
         A loss that reads the net's weights, or calls the net, finds these weights in it.
         """
         if self.reads_weights and weights is not None:
-            state = self._state(weights, frozen)
-            state = {f"net.{name}": t for name, t in state.items()}
-            loss = functional_call(_Beside(self.net), state, (self.loss, outputs, targets))
+            loss = self._call(self.loss, weights, frozen, outputs, targets)
         else:
             loss = self.loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
@@ -469,7 +481,21 @@ class Problem:
         Call it within `evaluation_mode`. `frozen` replaces the result of `frozen_state`.
         """
         x = tree_map(x, Tensor.clone)  # a net may write into its input
-        return functional_call(self.net, self._state(weights, frozen), *call_arguments(x))
+        args, kwargs = call_arguments(x)
+        return self._call(self.net, weights, frozen, *args, **kwargs)
+
+    def _call(
+        self,
+        function: Callable[..., Any],
+        weights: dict[str, Tensor],
+        frozen: dict[str, Tensor] | None,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return what a function gives while the net holds these weights."""
+        state = {f"net.{name}": t for name, t in self._state(weights, frozen).items()}
+        return functional_call(self._caller, state, (function, *args), kwargs)
 
     def _state(
         self, weights: dict[str, Tensor], frozen: dict[str, Tensor] | None
@@ -501,7 +527,7 @@ class Problem:
     def _check_loss(self) -> None:
         """Check that the net accepts the batches and that the loss is finite and repeatable."""
         weights = self.split(self.weights)
-        with self.evaluation_mode(), torch.no_grad():
+        with self.evaluation_mode():
             first, second = self._try(0, weights), self._differentiate(self.batches[0])
             try:
                 value = self._weigh_batches() if len(self.batches) > 1 else first
@@ -510,10 +536,14 @@ class Problem:
                     self._try(number, weights)
                 raise
         if not math.isfinite(value):
-            raise ValueError(
-                f"the loss is {value} at these weights; need a finite loss. "
-                "Did the training diverge, or are the inputs not normalised?"
-            )
+            cause = "Did the training diverge, or are the inputs not normalised?"
+            if self.empty_rows and self._is_finite_with_filled_rows():
+                cause = (
+                    f"The mask empties rows of {', '.join(self.empty_rows)[:100]}, and the net "
+                    "divides them by their own norm or deviation, 0 / 0: add a small number to it, "
+                    "or keep a weight in each row"
+                )
+            raise ValueError(f"the loss is {value} at these weights; need a finite loss. {cause}")
         if abs(first - second) > torch.finfo(self.weights.dtype).eps ** 0.75 * max(1, abs(first)):
             raise ValueError(
                 f"the same batch gave two different losses ({first:.6g}, {second:.6g}): something "
@@ -596,6 +626,20 @@ class Problem:
                 tensors[name] = tensors[name].detach().requires_grad_()
         return both
 
+    def _is_finite_with_filled_rows(self) -> bool:
+        """Return whether the loss of the first batch is finite if no weight is 0."""
+        (x, y), generator = self.batches[0], stream("filled rows")
+        state = {**self.split(self.weights), **self.frozen_state()}
+        filled = {
+            name: torch.where(t == 0, torch.randn(t.shape, generator=generator).to(t), t)
+            if name in self.empty_rows
+            else t
+            for name, t in state.items()
+        }
+        with self.evaluation_mode():
+            loss = self.reduce_loss(self.forward(filled, x, frozen={}), y, filled, frozen={})
+        return bool(loss.isfinite())
+
     def _find_weights_in_loss(self, outputs: Any, targets: Any) -> bool:
         """Return whether the loss of these outputs depends on any weight in the net.
 
@@ -618,12 +662,15 @@ class Problem:
         return any(id(t) in reached for t in (*weights.values(), *frozen.values()))
 
 
-class _Beside(nn.Module):
-    """A network beside a function that reads its weights."""
+class _Caller(nn.Module):
+    """Call a function, of the network or one that reads it, while `functional_call` holds it.
+
+    `functional_call` refuses a TorchScript module itself, but not one inside another.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
+    def forward(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)

@@ -59,7 +59,7 @@ def _names(net: nn.Module, layers: list[nn.Module]) -> list[str]:
 
 def is_convolution(module: nn.Module) -> bool:
     """Return whether a module is a convolution of torch, transposed ones included."""
-    return isinstance(module, nn.modules.conv._ConvNd)
+    return issubclass(_class_of(module), nn.modules.conv._ConvNd)
 
 
 def plain_name(name: str) -> str:
@@ -73,7 +73,13 @@ def plain_name(name: str) -> str:
 
 def is_linear(module: nn.Module) -> bool:
     """Return whether a module is a linear layer of torch or of Hugging Face's GPT-2."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == CONV1D
+    return issubclass(_class_of(module), nn.Linear) or type(module).__name__ == CONV1D
+
+
+def _class_of(module: nn.Module) -> type:
+    """Return the class of a module; of TorchScript, the one in torch.nn that it was made from."""
+    kind: type = getattr(nn, getattr(module, "original_name", ""), type(module))
+    return kind
 
 
 def weight_matrices(net: nn.Module) -> list[str]:

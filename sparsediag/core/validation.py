@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,7 +41,7 @@ def check_types(net: object, mask: object, loss: object) -> None:
 
 
 def check_differentiable(net: nn.Module) -> None:
-    """Raise ValueError if a net is not a function of real parameters with values."""
+    """Raise ValueError if a net is pruned by torch's hooks, or a parameter has no values."""
     for name, module in net.named_modules():
         if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
             raise ValueError(
@@ -51,9 +51,18 @@ def check_differentiable(net: nn.Module) -> None:
     for name, p in net.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise ValueError(f"'{name}' has no shape yet; run one batch through the net first")
-        if p.is_meta or p.is_complex():
-            kind = "on the meta device, without values" if p.is_meta else "complex"
-            raise ValueError(f"'{name}' is {kind}; need real numbers")
+        if p.is_meta:
+            raise ValueError(f"'{name}' is on the meta device, without values; need real numbers")
+
+
+def check_real(weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if one of the weights that move is complex."""
+    for name, w in weights.items():
+        if w.is_complex():
+            raise ValueError(
+                f"'{name}' is complex; need real numbers: hold it fixed (requires_grad=False, or "
+                "params= without it), or make its real and imaginary parts two parameters"
+            )
 
 
 @contextmanager

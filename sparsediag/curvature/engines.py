@@ -84,15 +84,16 @@ def choose_mode(
         ValueError: If the mode fails on this network, or its product is wrong.
         torch.OutOfMemoryError: If the memory is too short for these samples.
     """
-    generator = stream("curvature probe")
-    vector = [torch.randn(w.shape, generator=generator).to(w) for w in weights]
+    problem = check.problem
+    noise = torch.randn(problem.size, generator=stream("curvature probe"))
+    vector = [v.to(w) for v, w in zip(problem.split(noise).values(), weights, strict=True)]
     wanted: Mode = "tape" if mode == "auto" else mode
-    products, failures, convolves = dict[Mode, list[Tensor]](), dict[Mode, Exception](), False
+    products, failures, convolves = dict[Mode, Tensor](), dict[Mode, Exception](), False
     for name in dict.fromkeys((REFERENCE, wanted)):
         try:
             engine = ENGINES[name](batch, weights)
-            product = engine.product(vector, matrix)
-            if not all(bool(part.isfinite().all()) for part in product):
+            product = problem.flatten(engine.product(vector, matrix))  # of live weights
+            if not product.isfinite().all():
                 raise FloatingPointError("a product is not finite at these weights: a norm of 0?")
             products[name] = product
             convolves = getattr(engine, "convolves", False)
@@ -159,10 +160,8 @@ def _refusal(mode: Mode, cause: str) -> str:
     return f"mode '{mode}' cannot do this network: {cause}; use mode='auto'"
 
 
-def _difference(product: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+def _difference(product: Tensor, expected: Tensor) -> float:
     """Return the relative difference of two products, 0 if it is only rounding."""
-    pairs = list(zip(product, expected, strict=True))
-    off = sum(float((a - b).square().sum()) for a, b in pairs) ** 0.5
-    size = sum(float(b.square().sum()) for b in expected) ** 0.5
-    close = off <= 10 * torch.finfo(product[0].dtype).eps ** 0.5 * size
+    off, size = float((product - expected).norm()), float(expected.norm())
+    close = off <= 10 * torch.finfo(product.dtype).eps ** 0.5 * size
     return 0.0 if close else off / size if size else off

@@ -87,7 +87,10 @@ class Curvature:
         if mode not in ("auto", *ENGINES):
             raise ValueError(unknown_name("mode of products", mode, ("auto", *ENGINES)))
         if problem.weights.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"the weights are {problem.weights.dtype}; need float32 or float64")
+            raise ValueError(
+                f"the weights are {problem.weights.dtype}; need float32 or float64 for second "
+                "derivatives, as net.float() has them"
+            )
         if memory is not None and not memory >= 0:
             raise ValueError(f"memory={memory}: need 0 GiB or more")
         if chunk is not None and chunk < 1:

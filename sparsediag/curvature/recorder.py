@@ -67,6 +67,8 @@ class Recorder(TorchDispatchMode):
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         flat, spec = pytree.tree_flatten((args, kwargs or {}))
+        if any(isinstance(a, Tensor) and a.requires_grad for a in flat):
+            raise CannotRecord("the network differentiates in its forward pass")
         active = {i: self.number[id(a)] for i, a in enumerate(flat) if id(a) in self.number}
         if not active:
             return operation(*args, **(kwargs or {}))

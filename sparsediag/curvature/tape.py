@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from sparsediag.core.autograd_graph import storage_bytes
 from sparsediag.core.batch_loss import BatchLoss, Matrix
-from sparsediag.core.double_backward import storage_bytes
 from sparsediag.curvature.bn_folding import fold, foldable
 from sparsediag.curvature.recorder import Call, CannotRecord, Recorder
 from sparsediag.curvature.tape_rules import FAST, FREE_PHASE, Convolution, Local, Step

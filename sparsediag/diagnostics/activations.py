@@ -167,7 +167,7 @@ def activations(
     batches = list(problem.batches)
     classes = class_indices([y for _, y in batches])
     counts = defaultdict[str, ZeroCounts](partial(ZeroCounts, **options, classes=len(classes)))
-    with problem.evaluation_mode(), torch.no_grad():
+    with problem.evaluation_mode():
         for batch in track(batches, progress):
             _count_batch(counts, problem, batch, classes, names, functions)
     if not counts and modules is None:

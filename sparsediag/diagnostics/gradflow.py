@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import grad
 
 from sparsediag.checkpoint import mask_file
 from sparsediag.core.coordinates import accumulate
@@ -193,13 +192,12 @@ def _gradient(problem: Problem, progress: Callable[[int, int], None] | None) -> 
     """Return the gradient of the masked network for all weights by name, dead ones too."""
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
     total, leaves = None, list(weights.values())
-    with problem.evaluation_mode(), torch.enable_grad():
+    with problem.evaluation_mode():
         for batch, share in zip(
             track(list(problem.batches), progress), problem.shares(), strict=True
         ):
             if share:
-                _, loss = problem.batch_loss(batch).evaluate(leaves)
-                total = accumulate(total, grad(loss, leaves, materialize_grads=True), share)
+                total = accumulate(total, problem.batch_loss(batch).gradient(leaves), share)
     return dict(zip(weights, total or (), strict=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,11 +17,13 @@ from sparsediag.core.batch_loss import BatchLoss
 from sparsediag.core.batches import Batch, rechunk
 from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.errors import unknown_name
+from sparsediag.core.losses import map_outputs
 from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
 from sparsediag.core.rng import stream
 from sparsediag.core.twice_differentiable import twice_differentiable
+from sparsediag.core.validation import explain_errors
 from sparsediag.curvature.lanczos import eigenpairs
 from sparsediag.curvature.probe import MAX_CHANCE
 from sparsediag.data import datasets
@@ -185,6 +188,11 @@ def inputscape(
         if axes == "gradient":
             u = gradient.sign()
         if axes == "eigenvectors":
+            if x.dtype not in (torch.float32, torch.float64):
+                raise ValueError(
+                    f"axes='{axes}': the images are {x.dtype}; need float32 or float64 for second "
+                    "derivatives"
+                )
             pairs = [images.eigenpairs(k, slope, seed) for k, slope in enumerate(gradient)]
             eigenvalues = np.stack([values for values, _ in pairs])
             u, v = torch.stack([vectors for _, vectors in pairs], dim=1) * shape.numel() ** 0.5
@@ -236,26 +244,22 @@ class _Images:
 
     def losses(self, x: Tensor) -> np.ndarray:
         """Return the loss of each image, with pixels `x`."""
-        with torch.inference_mode():
-            losses = [self._losses(*chunk) for chunk in self._chunks(x)]
-            return torch.cat(losses).double().cpu().numpy()
+        losses = [self._losses(*chunk).detach() for chunk in self._chunks(x)]
+        return torch.cat(losses).double().cpu().numpy()
 
     def gradient(self) -> Tensor:
         """Return the gradient of each image's loss in its pixels."""
-        slopes: list[Tensor] = []
-        for x, y in self._chunks(self.x):
-            with torch.enable_grad():
-                leaf = x.detach().requires_grad_()
-                slopes += torch.autograd.grad(self._losses(leaf, y).sum(), leaf)
+        slopes = [
+            self._loss_of(y).gradient([x.detach().requires_grad_()])[0]
+            for x, y in self._chunks(self.x)
+        ]
         return torch.cat(slopes) / self.std
 
     def eigenpairs(self, k: int, slope: Tensor, seed: int) -> tuple[np.ndarray, Tensor]:
         """Return the top two eigenpairs for image `k`; unreliable eigenvalues are NaN."""
         x, y = self.x[k : k + 1], self.y[k : k + 1]
-        with twice_differentiable():
-            hessian = DoubleBackward(
-                BatchLoss(lambda images: self._losses(images[0], y), torch.sum, 1), [x]
-            )
+        with twice_differentiable(), explain_errors("the loss cannot be differentiated twice"):
+            hessian = DoubleBackward(self._loss_of(y), [x])
 
             def matvec(v: Tensor) -> Tensor:
                 return hessian.product([v.view_as(x) / self.std])[0].div(self.std).reshape(-1)
@@ -273,12 +277,22 @@ class _Images:
     def _chunks(self, x: Tensor) -> Iterable[Batch]:
         return zip(x.split(self.chunk), self.y.split(self.chunk), strict=True)
 
+    def _loss_of(self, y: Tensor) -> BatchLoss:
+        """Return the sum of the images' losses as a function of their pixels."""
+        return BatchLoss(lambda images: self._losses(images[0], y), torch.sum, 1)
+
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
         outputs = self.problem.forward(self.weights, self.layout.convert(x))
-        shape = tuple(getattr(outputs, "shape", ()))
-        if shape[:1] != (len(y),):
+        rows = (map_outputs(outputs, partial(self._row, i, len(y))) for i in range(len(y)))
+        pairs = zip(rows, y.split(1), strict=True)
+        with explain_errors("the loss failed on the part of the outputs that is one image's"):
+            return torch.stack([self.problem.reduce_loss(*pair, self.weights) for pair in pairs])
+
+    @staticmethod
+    def _row(i: int, images: int, output: Tensor) -> Tensor:
+        """Return the part of an output that belongs to image `i`."""
+        if output.shape[:1] != (images,):
             raise ValueError(
-                f"outputs {shape} for {len(y)} images; need a tensor with one row for each"
+                f"outputs {tuple(output.shape)} for {images} images; need one row for each"
             )
-        rows = zip(outputs.split(1), y.split(1), strict=True)
-        return torch.stack([self.problem.reduce_loss(*row, self.weights) for row in rows])
+        return output[i : i + 1]

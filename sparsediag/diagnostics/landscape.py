@@ -308,8 +308,15 @@ def landscape(
     coordinates, grid = on.grid(points, span)
     evaluator = LossEvaluator(on, statistics=statistics, precision=precision)
     stops = on.project_stops()
-    curvature = on.curvature() if statistics == "fixed" else np.full(len(on.gram), np.nan)
-    doubts = checks.check_plane(evaluator, expected=expected)
+    doubts, curvature = (
+        checks.check_plane(evaluator, expected=expected),
+        np.full(len(on.gram), np.nan),
+    )
+    if statistics == "fixed":
+        try:
+            curvature = on.curvature()
+        except ValueError as error:  # the surface itself needs no second derivative
+            doubts.append(f"no curvature along the axes: {error}")
     heights = [evaluator(place, precision="float32")[0] for place in stops["places"]]
     values = evaluate_grid(
         evaluator,
@@ -329,7 +336,7 @@ def landscape(
         labels=on.labels,
         unit=on.unit,
         gram=on.gram,
-        lengths=on.directions.norm(dim=1).cpu().numpy(),
+        lengths=on.directions.norm(dim=1).double().cpu().numpy(),
         centre=evaluator.centre_loss,
         curvature=curvature,
         heights=np.array(heights),

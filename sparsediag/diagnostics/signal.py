@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 
@@ -165,6 +164,7 @@ def signal(
     Raises:
         ValueError: If no module matches, or none has a floating-point output.
 
+    >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2))
     >>> _ = torch.nn.init.eye_(net[0].weight), torch.nn.init.zeros_(net[1].weight)
     >>> result = signal(Problem(net, [(torch.eye(2), torch.tensor([0, 1]))]))
@@ -198,7 +198,7 @@ def _measure(
 ) -> Moments:
     """Return the moments of the modules that are called, in the order of their first calls."""
     moments: Moments = defaultdict(lambda: defaultdict(SignalMoments))
-    with problem.evaluation_mode(), torch.enable_grad():
+    with problem.evaluation_mode():
         samples = 1 if problem.reduction == "sum" else problem.samples
         batches = list(zip(problem.batches, problem.shares(), strict=True)) if names else []
         for batch, share in track(batches, progress):
@@ -237,4 +237,6 @@ def _add_batch(
         outputs = problem.forward(weights, x, frozen=fixed)
     if moments:
         leaves = [t for t in (*weights.values(), *fixed.values()) if t.requires_grad]
-        grad(problem.reduce_loss(outputs, y, weights, frozen=fixed), leaves, allow_unused=True)
+        loss = problem.reduce_loss(outputs, y, weights, frozen=fixed)
+        if loss.requires_grad:
+            grad(loss, leaves, allow_unused=True)

@@ -128,8 +128,8 @@ def _scale(direction: Tensor, weight: Tensor, norm: Norm) -> Tensor:
         return direction
     if norm == "weight":
         return direction * weight.abs()
-    groups = weight.shape[0] if norm == "filter" and weight.dim() > 1 else 1
-    d, w = direction.reshape(groups, -1), weight.reshape(groups, -1)
+    by_filter = norm == "filter" and weight.dim() > 1
+    d, w = (t.flatten(1) if by_filter else t.reshape(1, -1) for t in (direction, weight))
     length = d.norm(dim=1, keepdim=True)
     ratio = torch.where(length > 0, w.norm(dim=1, keepdim=True) / length, 0)
     return (d * ratio).view_as(weight)

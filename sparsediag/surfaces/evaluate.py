@@ -112,14 +112,14 @@ class LossEvaluator:
         coordinates = self._centre.new_tensor(point)
         torch.addmv(self._centre, self._directions, coordinates, out=self._buffer)
         total = torch.zeros(2, dtype=torch.float64, device=self._centre.device)
-        with torch.inference_mode(), self.problem.evaluation_mode():
+        with self.problem.evaluation_mode():
             buffers = self._estimate_statistics(chunks, low_precision) if estimate else {}
             for (x, y), share in chunks:
                 outputs = self._forward(x, buffers, low_precision)
                 total[1] += num_correct(outputs, y).to(total)
                 if share:
                     loss = self.problem.reduce_loss(outputs, y, self._weights)
-                    total[0] += loss.to(total) * share
+                    total[0] += loss.detach().to(total) * share
         scores = logits(outputs)
         self.output_shape = scores.shape if isinstance(scores, Tensor) else None
         mean, correct = total.tolist()

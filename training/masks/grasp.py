@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.core.losses import map_outputs
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import layer_weights, prunable
@@ -48,8 +49,11 @@ def scores(problem: Problem, *, temperature: float = 200.0) -> dict[str, Tensor]
     g is the gradient by the weights of all convolutions and linear layers, H their Hessian.
     """
 
+    def cool(t: Tensor) -> Tensor:
+        return t / temperature if t.is_floating_point() else t
+
     def tempered(outputs: Any, targets: Any) -> Tensor:
-        return problem.loss(outputs / temperature, targets)
+        return problem.loss(map_outputs(outputs, cool), targets)
 
     layers = ",".join(map(escape, layer_weights(problem.net)))
     tempered_problem = problem.view(loss=tempered, params=layers)

@@ -15,6 +15,7 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core import validation
 from sparsediag.core.batches import tensors_in
 from sparsediag.core.evaluation import deterministic_eval
+from sparsediag.core.losses import logits
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
@@ -86,10 +87,12 @@ class AbsoluteNet:
     strength = 0.0
 
     def __init__(self, net: nn.Module, shape: torch.Size) -> None:
-        self.net = net
+        self.net = nn.Sequential(net)  # `functional_call` refuses a TorchScript module by itself
         self.state = {
-            name: t.detach().abs().double() if t.is_floating_point() else t
-            for name, t in net.state_dict().items()
+            name: t.detach().abs().double().contiguous()
+            if t.is_floating_point()
+            else t.detach().clone()
+            for name, t in [*net.named_parameters(), *net.named_buffers()]
         }
         self.weights = {name: self.state[name] for name, _ in net.named_parameters()}
         device = next(iter(self.weights.values())).device
@@ -98,12 +101,14 @@ class AbsoluteNet:
     def scores(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return w dR/dw of these weights."""
         weights = [self.weights[name].requires_grad_() for name in names]
-        with deterministic_eval(self.net), torch.enable_grad():
-            outputs = functional_call(self.net, self.state, (self.ones,))
-            parts = [t for t in tensors_in(outputs) if t.is_floating_point()]
-            total = torch.stack([t.sum() for t in parts]).sum()
-            gradients = torch.autograd.grad(total, weights, materialize_grads=True)
-        self.strength = sum(float(t.detach().abs().sum()) for t in parts)
+        state = {f"0.{name}": t for name, t in self.state.items()}
+        with deterministic_eval(self.net):
+            with validation.explain_errors("the net failed on ones in float64"):
+                outputs = logits(functional_call(self.net, state, (self.ones,)))
+            tensors = [t for t in tensors_in(outputs) if t.is_floating_point()]
+            strength = torch.stack([t.sum() for t in tensors]).sum()
+            gradients = torch.autograd.grad(strength, weights, materialize_grads=True)
+        self.strength = sum(float(t.detach().abs().sum()) for t in tensors)
         rows = zip(names, weights, gradients, strict=True)
         return {name: gradient.mul_(w.detach()) for name, w, gradient in rows}
 

@@ -55,7 +55,7 @@ def default_modules(net: nn.Module) -> dict[str, bool]:
     return {
         name: False
         for name, m in modules.items()
-        if not any(m.children())
+        if not list(m.children())
         and (isinstance(m, RECURRENT) or names_activation(type(m).__name__.lower()))
     }
 
@@ -85,8 +85,17 @@ def observe(
         observer: Function of a name, tensors and the number of the module's call, from 0.
         functions: Also observe activations that are functions, see `FunctionObserver`, under the
             name of the module that calls them: "layer1.0.relu".
+
+    Raises:
+        ValueError: If a part of the network is TorchScript, which calls no hooks.
     """
     names, calls = list(names), Counter[str]()
+    for name, module in net.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"'{name or type(net).__name__}' is TorchScript, whose layers cannot be observed; "
+                "give the network that it was made from"
+            )
 
     def report(name: str, output: Any) -> Any:
         outputs = _outputs(output)
@@ -122,8 +131,10 @@ def _outputs(output: Any) -> list[Tensor]:
     return list(floats.values()) if known else list(floats.values())[:1]
 
 
-def _unwrap(tensor: Tensor) -> Tensor:
-    """Return the values of all samples behind a tensor inside of `torch.func.vmap`."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor
+def _unwrap(t: Tensor) -> Tensor:
+    """Return the tensor inside of `torch.func`'s transforms, the dimensions of `vmap` first."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(t):
+        batched, inner = functorch.is_batchedtensor(t), functorch.get_unwrapped(t)
+        t = inner.movedim(functorch.maybe_get_bdim(t), 0) if batched else inner
+    return t

@@ -539,9 +539,10 @@ def test_a_written_buffer_does_not_leak_into_the_next_pass(own: bool) -> None:
 def test_a_problem_may_be_made_in_inference_mode() -> None:
     with torch.inference_mode():
         problem = cases.residual_net()
-        value = problem.value()
+        value, product = problem.value(), problem.hvp()
     assert value == cases.residual_net().value()
     assert torch.equal(problem.gradient(), cases.residual_net().gradient())
+    assert torch.equal(product, cases.residual_net().hvp())
 
 
 @pytest.mark.parametrize(
