@@ -71,7 +71,7 @@ def _as_classes(z: Any, targets: Any) -> Any:
     """Return whole numbers as int64, and those of (N, 1, ...) as (N, ...); the rest as it is."""
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex():
         return targets
-    extra = isinstance(z, Tensor) and targets.dim() == z.dim() and targets.shape[1] == 1
+    extra = isinstance(z, Tensor) and targets.dim() == z.dim() > 1 == targets.shape[1]
     return (targets.squeeze(1) if extra else targets).long()
 
 
