@@ -332,6 +332,6 @@ class Run:
             own.append(models.MODELS[name])
         return {
             "code": "".join(map(describe_code, own)),
-            "data": datasets.fingerprint_content(self.data),
+            "data": datasets.content_digest(self.data),
             "masks": "".join(mask.content() for mask in self._masks),
         }

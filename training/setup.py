@@ -173,7 +173,7 @@ def _draw_mask(run: Run, data: Data, out: Path, device: torch.device) -> Mask | 
         zero_init.check_trainable(Problem(net, probe))
     problem = Problem(net, probe)
     if run.mask.per_class:
-        sample = data.balanced(run.mask.per_class, seed=run.init_seed)
+        sample = data.balanced_batches(run.mask.per_class, seed=run.init_seed)
         problem = Problem(net, sample, batch_norm="train")
     trained = load_trained(run, run.mask.before(), out)
     mask = run.mask.start(problem, trained, seed=run.init_seed)

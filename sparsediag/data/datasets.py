@@ -21,12 +21,12 @@ from sparsediag.core.short_repr import short_repr
 from sparsediag.data.images import (
     Images,
     Pair,
-    class_folders,
-    content,
+    folder_digest,
     hold_out,
     home,
     list_images,
-    tinyimagenet,
+    load_class_folders,
+    load_tinyimagenet,
 )
 
 __all__ = ["DATASETS", "Data", "Images", "Source", "home", "load"]
@@ -34,7 +34,7 @@ __all__ = ["DATASETS", "Data", "Images", "Source", "home", "load"]
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set: three splits, and the constants that bring its pixels to mean 0 and spread 1.
+    """A data set: three splits, and what scales its pixels to mean 0 and standard deviation 1.
 
     Attributes:
         name: What it was loaded by.
@@ -63,11 +63,11 @@ class Data:
     __repr__ = short_repr
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels as float32, shifted and scaled by the set's constants."""
+        """Return pixels as float32, shifted and scaled by the set's constants."""
         return (pixels.to(torch.float32) / self.scale - self.mean) / self.std
 
     def split(self, name: str) -> Images:
-        """The images of train, validation or test."""
+        """Return the images of train, validation or test."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         if name not in splits:
             raise ValueError(unknown_name("split", name, splits))
@@ -76,7 +76,7 @@ class Data:
     def batches(
         self, split: str = "train", *, images: int | None = None, batch: int = 128, seed: int = 0
     ) -> list[tuple[Tensor, Tensor]]:
-        """A fixed sample, normalised and without augmentation.
+        """Return batches of a fixed random sample, normalised and without augmentation.
 
         Args:
             split: train, validation or test.
@@ -86,14 +86,14 @@ class Data:
         """
         if batch < 1 or (images is not None and images < 1):
             raise ValueError(f"images={images}, batch={batch}: need 1 or more, or images=None")
-        part, draw = self.split(split), torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(part), generator=draw)[:images].to(part.labels.device)
+        part, generator = self.split(split), torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(part), generator=generator)[:images].to(part.labels.device)
         return [(self.normalise(part.pixels[i]), part.labels[i]) for i in torch.split(order, batch)]
 
-    def balanced(
+    def balanced_batches(
         self, per_class: int, *, batch: int = 256, seed: int = 0
     ) -> list[tuple[Tensor, Tensor]]:
-        """So many training images of each class, shuffled, normalised and without augmentation.
+        """Return batches with `per_class` training images of each class, shuffled, normalised.
 
         Args:
             per_class: Images of each class.
@@ -103,25 +103,25 @@ class Data:
         Raises:
             ValueError: If a class has fewer.
         """
-        labels, draw = self.train.labels.cpu(), torch.Generator().manual_seed(seed)
+        labels, generator = self.train.labels.cpu(), torch.Generator().manual_seed(seed)
         chosen = []
         for k in range(self.classes):
-            of = (labels == k).nonzero().squeeze(1)
-            if len(of) < per_class:
+            indices = (labels == k).nonzero().squeeze(1)
+            if len(indices) < per_class:
                 raise ValueError(
-                    f"per_class = {per_class}: class {k} of {self.name} has {len(of)} images"
+                    f"per_class = {per_class}: class {k} of {self.name} has {len(indices)} images"
                 )
-            chosen.append(of[torch.randperm(len(of), generator=draw)[:per_class]])
+            chosen.append(indices[torch.randperm(len(indices), generator=generator)[:per_class]])
         order = torch.cat(chosen)
-        order = order[torch.randperm(len(order), generator=draw)].to(self.train.labels.device)
+        order = order[torch.randperm(len(order), generator=generator)].to(self.train.labels.device)
         images = self.train
         return [(self.normalise(images.pixels[i]), images.labels[i]) for i in order.split(batch)]
 
 
 def load(name: str, *, device: torch.device | str = "cpu") -> Data:
-    """A data set by its name in `DATASETS`, or a folder of images as `folder:PATH`.
+    """Load a data set by its name in `DATASETS`, or a folder of images as `folder:PATH`.
 
-    Looked for in `home()` and downloaded where missing; `digits` is always there. A tenth of the
+    It is read from `home()` and downloaded if missing; `digits` is always there. A tenth of the
     training images is held out for validation. A second call returns the same object.
 
     Args:
@@ -130,7 +130,7 @@ def load(name: str, *, device: torch.device | str = "cpu") -> Data:
 
     Raises:
         ValueError: If there is no such data set.
-        OSError: If it is neither there nor to be had from the network.
+        OSError: If it is neither there nor available from the network.
 
     >>> len(load("digits").train)
     1170
@@ -146,8 +146,8 @@ def load(name: str, *, device: torch.device | str = "cpu") -> Data:
     return _load(name, with_index(device), root or home(), files, source)
 
 
-def fingerprint_content(name: str) -> str:
-    """A digest of what is behind a name: an image folder's files, a set that was added; or "".
+def content_digest(name: str) -> str:
+    """Return a digest of an image folder's files, or of the code of a set that was added; or "".
 
     Args:
         name: As `load` takes it. The built-in sets, which do not change, and folders that are
@@ -155,12 +155,12 @@ def fingerprint_content(name: str) -> str:
     """
     root, source = _folder(name), DATASETS.get(name)
     if root:
-        return content(root) if root.is_dir() else ""
+        return folder_digest(root) if root.is_dir() else ""
     return "" if source is BUILT_IN.get(name) else describe_code(source)
 
 
 def _folder(name: str) -> Path | None:
-    """The folder in `folder:PATH`."""
+    """Return the folder in `folder:PATH`."""
     path = name.removeprefix("folder:")
     return None if path == name else Path(path).expanduser()
 
@@ -173,17 +173,18 @@ def _load(
     files: tuple[File, ...],
     source: Source | None,
 ) -> Data:
-    source = source or Source(partial(class_folders, files), 0, (), "images")
+    """Read a data set, hold out the validation images, and move all to the device (cached)."""
+    source = source or Source(partial(load_class_folders, files), 0, (), "images")
     # some torchvisions report downloads on stdout; numpy 2.4.0 to 2.4.4 warns of CIFAR's pickles
     with redirect_stdout(sys.stderr), warnings.catch_warnings(action="ignore"):
         try:
-            whole, test = source.read(root)
+            full_train, test = source.read(root)
         except (OSError, RuntimeError) as error:
             hint = f"Put {source.files} there, or set SPARSEDIAG_DATA to the folder that holds it."
-            why = " ".join(str(error).split())  # torchvision takes a line for each mirror
-            raise OSError(f"no {name} in {root} or from the network: {why}. {hint}") from error
-    classes = source.classes or int(torch.cat((whole.labels, test.labels)).max()) + 1
-    parts = (*hold_out(whole, len(whole) // 10), test)
+            reason = " ".join(str(error).split())  # torchvision takes a line for each mirror
+            raise OSError(f"no {name} in {root} or from the network: {reason}. {hint}") from error
+    classes = source.classes or int(torch.cat((full_train.labels, test.labels)).max()) + 1
+    parts = (*hold_out(full_train, len(full_train) // 10), test)
     train, validation, test = (Images(p.pixels.to(device), p.labels.to(device)) for p in parts)
     moments = source.moments or [torch.std_mean(p / 255)[::-1] for p in train.pixels.unbind(1)]
     mean, std = torch.tensor(moments, dtype=torch.float32, device=device).T[..., None, None]
@@ -199,15 +200,15 @@ def _digits(root: Path) -> Pair:
     return hold_out(Images(pixels.to(torch.uint8).view(-1, 1, 8, 8), labels), 497)
 
 
-def _vision(kind: str, root: Path) -> Pair:
+def _torchvision(kind: str, root: Path) -> Pair:
     from torchvision import datasets
 
-    def part(train: bool) -> Images:
-        found = getattr(datasets, kind)(root, train=train, download=True)
-        pixels = found.data.reshape(*found.data.shape[:3], -1)  # (N, H, W, C)
-        return Images(torch.as_tensor(pixels).permute(0, 3, 1, 2), torch.as_tensor(found.targets))
+    def split(train: bool) -> Images:
+        dataset = getattr(datasets, kind)(root, train=train, download=True)
+        pixels = dataset.data.reshape(*dataset.data.shape[:3], -1)  # (N, H, W, C)
+        return Images(torch.as_tensor(pixels).permute(0, 3, 1, 2), torch.as_tensor(dataset.targets))
 
-    return part(True), part(False)
+    return split(True), split(False)
 
 
 class Source(NamedTuple):
@@ -225,10 +226,12 @@ TINY = ((0.4802, 0.2770), (0.4481, 0.2691), (0.3975, 0.2821))
 FASHION = ((0.2860, 0.3530),)
 DATASETS: dict[str, Source] = {
     "digits": Source(_digits, 10, ((0.3058, 0.3761),), scale=16),
-    "mnist": Source(partial(_vision, "MNIST"), 10, ((0.1307, 0.3081),), "MNIST/raw/*.gz"),
-    "fashion_mnist": Source(partial(_vision, "FashionMNIST"), 10, FASHION, "FashionMNIST/raw/*.gz"),
-    "cifar10": Source(partial(_vision, "CIFAR10"), 10, CIFAR, "cifar-10-python.tar.gz"),
-    "cifar100": Source(partial(_vision, "CIFAR100"), 100, CIFAR, "cifar-100-python.tar.gz"),
-    "tinyimagenet": Source(tinyimagenet, 200, TINY, "tiny-imagenet-200.zip"),
+    "mnist": Source(partial(_torchvision, "MNIST"), 10, ((0.1307, 0.3081),), "MNIST/raw/*.gz"),
+    "fashion_mnist": Source(
+        partial(_torchvision, "FashionMNIST"), 10, FASHION, "FashionMNIST/raw/*.gz"
+    ),
+    "cifar10": Source(partial(_torchvision, "CIFAR10"), 10, CIFAR, "cifar-10-python.tar.gz"),
+    "cifar100": Source(partial(_torchvision, "CIFAR100"), 100, CIFAR, "cifar-100-python.tar.gz"),
+    "tinyimagenet": Source(load_tinyimagenet, 200, TINY, "tiny-imagenet-200.zip"),
 }
 BUILT_IN = DATASETS.copy()

@@ -27,7 +27,7 @@ Pair = tuple["Images", "Images"]  # for training and validation, for testing
 
 
 def home() -> Path:
-    """Where data sets live: `$SPARSEDIAG_DATA`, else `sparsediag` in the user's cache folder."""
+    """Return the folder of data sets: `$SPARSEDIAG_DATA`, or `sparsediag` in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sparsediag"
     return Path(os.environ.get("SPARSEDIAG_DATA") or cache).expanduser()
 
@@ -46,49 +46,53 @@ class Images:
 
 
 def hold_out(images: Images, count: int) -> Pair:
-    """The images without `count` of them, and those: drawn by the same seed in every run."""
+    """Split off `count` random images, by a fixed seed; return the rest and those."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    held, rest = (Images(images.pixels[i], images.labels[i]) for i in order.tensor_split([count]))
-    return rest, held
+    held_out, rest = (
+        Images(images.pixels[i], images.labels[i]) for i in order.tensor_split([count])
+    )
+    return rest, held_out
 
 
-def class_folders(files: tuple[File, ...], root: Path) -> Pair:
-    """The images of PATH/train and PATH/test, or of PATH with a tenth held out for testing."""
+def load_class_folders(files: tuple[File, ...], root: Path) -> Pair:
+    """Load the images of PATH/train and PATH/test, or of PATH, a tenth held out for testing."""
     split = any(path.startswith(("train/", "test/")) for path, *_ in files)
     paths = [(file, (file[0] if split else f"train/{file[0]}").split("/")) for file in files]
-    found = [(p[0] == "test", p[1], f) for f, p in paths if p[0] in ("train", "test") and p[2:]]
-    train, test = ([name for held, name, _ in found if held == side] for side in (False, True))
+    entries = [(p[0] == "test", p[1], f) for f, p in paths if p[0] in ("train", "test") and p[2:]]
+    train, test = (
+        [c for in_test, c, _ in entries if in_test is is_test] for is_test in (False, True)
+    )
     if len(train) < 11 or len(set(train)) < 2:
-        came = f"'{root}' holds {len(train)} training images of {len(set(train))} classes"
-        raise ValueError(f"{came}; need 11 or more, of 2 or more, in {LAYOUT}.")
-    if split and (odd := {*train} ^ {*test}):
-        raise ValueError(f"'{root}' has class '{min(odd)}' in only one of train and test.")
-    whole, held = _read(root, found)
-    return (whole, held) if split else hold_out(whole, len(whole) // 10)
+        message = f"'{root}' holds {len(train)} training images of {len(set(train))} classes"
+        raise ValueError(f"{message}; need 11 or more, of 2 or more, in {LAYOUT}.")
+    if split and (unmatched := {*train} ^ {*test}):
+        raise ValueError(f"'{root}' has class '{min(unmatched)}' in only one of train and test.")
+    full_train, full_test = _decode_cached(root, entries)
+    return (full_train, full_test) if split else hold_out(full_train, len(full_train) // 10)
 
 
-def tinyimagenet(root: Path) -> Pair:
-    """The official layout, from the folder, the zip, or the network; `val` is the test set."""
+def load_tinyimagenet(root: Path) -> Pair:
+    """Load the official layout from the folder, the zip, or the network; `val` is the test set."""
     from torchvision.datasets.utils import download_url
 
     folder, archive = root / "tiny-imagenet-200", root / "tiny-imagenet-200.zip"
     if not folder.is_dir():
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as draft:  # half a set never looks whole
+        with tempfile.TemporaryDirectory(dir=root) as temp_dir:  # half a set never looks whole
             if not archive.exists():
-                download_url(f"http://cs231n.stanford.edu/{archive.name}", draft)
-                os.replace(Path(draft, archive.name), archive)
-            shutil.unpack_archive(archive, draft)
-            os.replace(Path(draft, folder.name), folder)
+                download_url(f"http://cs231n.stanford.edu/{archive.name}", temp_dir)
+                os.replace(Path(temp_dir, archive.name), archive)
+            shutil.unpack_archive(archive, temp_dir)
+            os.replace(Path(temp_dir, folder.name), folder)
     wnid = dict(np.loadtxt(folder / "val" / "val_annotations.txt", str, usecols=(0, 1), ndmin=2))
     files = [(file, file[0].split("/")) for file in list_images(folder)]
-    found = [(False, path[1], file) for file, path in files if path[0] == "train"]
-    found += [(True, wnid[path[-1]], file) for file, path in files if path[-1] in wnid]
-    return _read(folder, found)
+    entries = [(False, path[1], file) for file, path in files if path[0] == "train"]
+    entries += [(True, wnid[path[-1]], file) for file, path in files if path[-1] in wnid]
+    return _decode_cached(folder, entries)
 
 
 def list_images(root: Path) -> tuple[File, ...]:
-    """All image files below a folder, with what tells whether they have changed."""
+    """Return all image files below a folder, with size and times."""
     if not root.is_dir():
         raise FileNotFoundError(f"'{root}' is not a folder; need one with {LAYOUT}.")
     paths = sorted(glob("**/*.*", root_dir=root, recursive=True))  # without hidden files
@@ -96,8 +100,8 @@ def list_images(root: Path) -> tuple[File, ...]:
     return tuple((p.replace(os.sep, "/"), *file_state(f"{root}/{p}")) for p in images)
 
 
-def content(root: Path) -> str:
-    """Digest of the names and bytes of all image files, kept in `home()` until a file changes."""
+def folder_digest(root: Path) -> str:
+    """Return a digest of all image files' names and bytes, cached until a file changes."""
     root, files = root.resolve(), list_images(root)
     cache = home() / "contents" / hashlib.sha256(repr((root, files)).encode()).hexdigest()
     if not cache.is_file():
@@ -106,9 +110,9 @@ def content(root: Path) -> str:
     return cache.read_text()
 
 
-def _read(root: Path, found: list[tuple[bool, str, File]]) -> Pair:
-    """The images found, decoded once: their pixels stay in `home()` until a file changes."""
-    tests, names, files = zip(*sorted(found), strict=True)
+def _decode_cached(root: Path, entries: list[tuple[bool, str, File]]) -> Pair:
+    """Read the images; their decoded pixels are cached in `home()` until a file changes."""
+    tests, names, files = zip(*sorted(entries), strict=True)
     cache = home() / "decoded" / f"{hashlib.sha256(repr(files).encode()).hexdigest()}.pt"
     try:
         pixels = torch.load(cache, weights_only=True)
@@ -121,20 +125,22 @@ def _read(root: Path, found: list[tuple[bool, str, File]]) -> Pair:
 
 
 def _decode(files: list[Path]) -> Tensor:
-    """Pixels (N, C, H, W); C is 1 where every image is grey, else 3."""
-    size, channels = _image(files[0]).shape[2], 1
+    """Return the pixels (N, C, H, W); C is 1 if every image is grey, otherwise 3."""
+    size, channels = _read_image(files[0]).shape[2], 1
     pixels = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     with ThreadPool(min(8, os.cpu_count() or 1)) as pool:  # PIL releases the GIL
-        for i, image in enumerate(pool.imap(_image, files, chunksize=64)):
+        for i, image in enumerate(pool.imap(_read_image, files, chunksize=64)):
             channels, h, w = max(channels, len(image)), *image.shape[1:]
             if (h, w) != (size, size):
-                came = f"'{files[i]}' is {w} x {h} pixels"
-                raise ValueError(f"{came}; need {size} x {size}, so resize all to one square size.")
+                message = f"'{files[i]}' is {w} x {h} pixels"
+                raise ValueError(
+                    f"{message}; need {size} x {size}, so resize all to one square size."
+                )
             pixels[i] = image
     return pixels[:, :channels].contiguous()
 
 
-def _image(path: Path) -> Tensor:
+def _read_image(path: Path) -> Tensor:
     try:
         with Image.open(path) as image:
             if image.mode[0] in "IF":

@@ -49,7 +49,7 @@ def resnet() -> nn.Module:
 
 
 def digits(net: nn.Module, per_class: int = 2) -> Problem:
-    sample = sd.data.load("digits").balanced(per_class)
+    sample = sd.data.load("digits").balanced_batches(per_class)
     return Problem(net, sample, batch_norm="train")
 
 
@@ -382,15 +382,15 @@ def test_one_step_empties_layers_where_a_hundred_do_not() -> None:
 
 def test_the_sample_is_balanced_shuffled_and_fixed() -> None:
     data = sd.data.load("digits")
-    ((x, y),) = data.balanced(5)
+    ((x, y),) = data.balanced_batches(5)
     assert torch.bincount(y).tolist() == [5] * 10
     assert y.tolist() != sorted(y.tolist())
-    ((again, _),) = data.balanced(5)
+    ((again, _),) = data.balanced_batches(5)
     assert torch.equal(x, again)
-    ((other, _),) = data.balanced(5, seed=1)
+    ((other, _),) = data.balanced_batches(5, seed=1)
     assert not torch.equal(x, other)
     with pytest.raises(ValueError, match="per_class = 1000: class 0 of digits has"):
-        data.balanced(1000)
+        data.balanced_batches(1000)
 
 
 # every score, against brute force that shares no code with it

@@ -460,7 +460,7 @@ def test_folder_is_decoded_once(place, tmp_path, monkeypatch):
     name = f"folder:{pictures(tmp_path / 'pets', 6)}"
     first = load(name)
     assert [p.suffix for p in (place / "decoded").iterdir()] == [".pt"]
-    monkeypatch.setattr(images, "_image", no_decoder)
+    monkeypatch.setattr(images, "_read_image", no_decoder)
     assert load(name) is first
     data._load.cache_clear()
     second = load(name)
@@ -473,7 +473,7 @@ def test_touched_file_is_decoded_again(tmp_path, monkeypatch):
     root = pictures(tmp_path / "pets", 6)
     load(f"folder:{root}")
     os.utime(root / "cat" / "cat000.png", ns=(0, 1))
-    monkeypatch.setattr(images, "_image", no_decoder)
+    monkeypatch.setattr(images, "_read_image", no_decoder)
     with pytest.raises(AssertionError, match="was decoded again"):
         load(f"folder:{root}")
 
