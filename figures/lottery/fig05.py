@@ -83,7 +83,7 @@ def draw(results: Results, scale: Scale) -> Figure:
     levels = style.loss_levels(*(result.loss for result in shown.values()))
     for ax, (kind, result) in zip(panels, shown.items(), strict=True):
         x, y = result.axes
-        style.plot_contours(ax, x, y, result.loss, levels=levels, bar=ax is panels[-1])
+        style.plot_contours(ax, x, y, result.loss, levels=levels, colorbar=ax is panels[-1])
         is_plain = kind == "vanilla"
         logs = chance(results) if is_plain else list(distances(results, kind).values())
         factor = f"factor {10 ** np.mean(logs):.2f}{' by chance' * is_plain}" if logs else ""

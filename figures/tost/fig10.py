@@ -59,7 +59,7 @@ def draw(results: Results, scale: Scale) -> Figure:
             ax = fig.add_subplot(len(rows), len(kinds), i * len(kinds) + j + 1)
             row.append(ax)
             x, y = first[kind].axes
-            filled = style.plot_contours(ax, x, y, first[kind].mean, levels=levels, bar=False)
+            filled = style.plot_contours(ax, x, y, first[kind].mean, levels=levels, colorbar=False)
             rise = Estimate.of(map(mean_rise, trained[kind].values()))
             name = "plain sparse" if kind == "base" else kind
             ax.set_title(f"{name}\nrise {rise.format('.3f')}")

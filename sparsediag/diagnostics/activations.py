@@ -98,7 +98,7 @@ class Activations(Result):
         }
         if len(self.classes) > 1:
             shares["dead in a class (mean)"] = self.class_dead.mean(0)
-        ax = layers.draw(self.names, {k: (100 * v, "o-") for k, v in shares.items()}, ax)
+        ax = layers.plot_layers(self.names, {k: (100 * v, "o-") for k, v in shares.items()}, ax)
         last = np.flatnonzero(self.stage_last)
         ax.plot(100 * self.small[last], last, "o", ms=7, mfc="none", color="black")
         ax.set(xlabel="share (%)", xlim=(-3, 103))

@@ -76,7 +76,7 @@ class Blocks(Result):
         from sparsediag.plotting import layers, style
 
         top, rows = self.eigenvalues[:, 0], np.arange(len(self.names))
-        ax = layers.draw(self.names, {}, ax)
+        ax = layers.plot_layers(self.names, {}, ax)
         colours = [style.COLOURS[0] if ok else "white" for ok in self.converged]
         ax.hlines(rows, 0, top, color=style.COLOURS[4], linewidth=2)
         ax.scatter(top, rows, c=colours, edgecolors=style.COLOURS[0], s=16, zorder=3)

@@ -133,7 +133,7 @@ class Census(Result):
         series = {
             style.escape_dollars(n): (row, "o-") for n, row in zip(self.names, live, strict=True)
         }
-        ax = layers.draw(self.weights, series, ax)
+        ax = layers.plot_layers(self.weights, series, ax)
         for i, colour in zip(range(len(self.names)), cycle(style.COLOURS), strict=False):
             if (on_path[i] < density[i]).any():
                 ax.plot(used[i], range(len(self.weights)), ":", color=colour)

@@ -78,7 +78,7 @@ class Course(Result):
                 above, ax = fig.subplots(2, height_ratios=(1.5, tall))
             self.lines(above)
         label = history_of(self.diagnostic).fields[measure]
-        layers.heatmap(ax, self.names, [str(epoch) for epoch in self.epochs], values, of=label)
+        layers.heatmap(ax, self.names, [str(epoch) for epoch in self.epochs], values, label=label)
         ax.set_xlabel("epoch")
         return ax
 

@@ -96,7 +96,7 @@ class Gradflow(Result):
             "dead": (self.dead_per_weight, "x"),
             "regrown": (self.regrown_per_weight, "s"),
         }
-        ax = layers.draw(self.names, series, ax)
+        ax = layers.plot_layers(self.names, series, ax)
         mean = self.mean_per_weight
         ax.axvline(mean, color="black", lw=0.8, ls="--", label=f"mean of live weights {mean:.2g}")
         layers.set_log_scale(ax, "x")

@@ -117,7 +117,7 @@ class Signal(Result):
 
         sizes = {"outputs": (self.rms, "o-"), "gradient": (self.gradient, "s-")}
         positive = {k: (np.where(v > 0, v, np.nan), form) for k, (v, form) in sizes.items()}
-        ax = layers.draw(self.names, positive, ax)
+        ax = layers.plot_layers(self.names, positive, ax)
         layers.set_log_scale(ax, "x")
         ax.set_xlabel("rms: ● outputs, ■ gradient")
         with style.style():

@@ -60,7 +60,7 @@ class Surfaces(Protocol):
 
 @style.style()
 def plot_landscape(landscape: Surface, ax: Axes | None = None) -> Axes:
-    """A curve, curves with their band, or filled contours with the nets on them."""
+    """Plot a curve, curves with their band, or filled contours with the nets on them."""
     ax, labels = ax or style.new_axes(), map(style.escape_dollars, landscape.labels)
     if len(landscape.axes) == 1:
         _curves(landscape, ax)
@@ -86,16 +86,18 @@ def _curves(landscape: Surface, ax: Axes) -> None:
     ax.plot(x, loss.mean(0), color=COLOURS[0], label="mean" if len(loss) > 1 else None)
     if not landscape.stops:
         ax.plot(0, landscape.centre, "+", color="black", ms=7)
-    for name, (at,), own in zip(landscape.stops, landscape.places, landscape.losses, strict=True):
-        ax.plot(at, own, "o", mfc="white", mec="black", ms=4)
-        told = style.escape_dollars(name)
-        ax.annotate(told, (at, own), xytext=(3, 4), textcoords="offset points", fontsize=6)
+    for name, (at,), net_loss in zip(
+        landscape.stops, landscape.places, landscape.losses, strict=True
+    ):
+        ax.plot(at, net_loss, "o", mfc="white", mec="black", ms=4)
+        label = style.escape_dollars(name)
+        ax.annotate(label, (at, net_loss), xytext=(3, 4), textcoords="offset points", fontsize=6)
     if len(loss) > 1:
         ax.legend()
 
 
 def _stops(landscape: Surface, ax: Axes, scale: ContourSet) -> None:
-    """The way from net to net; a marker's colour is the net's own loss on the plane's scale."""
+    """Plot the path from net to net; a marker's colour is the net's loss on the plane's scale."""
     x, y = landscape.places.T
     ax.plot(x, y, color="white", lw=1.5)
     ax.plot(x, y, color="black", lw=0.6)
@@ -127,7 +129,7 @@ def _stops(landscape: Surface, ax: Axes, scale: ContourSet) -> None:
 
 
 def _sides(landscape: Surface, stop: int) -> np.ndarray:
-    """Where the name of a stop goes, 1 or -1 along each axis: inside, and away from the way."""
+    """Return on which side the name of a stop goes, 1 or -1 along each axis, away from the path."""
     at, near = landscape.places[stop], landscape.places[max(0, stop - 1) : stop + 2].mean(axis=0)
     low, high = landscape.axes[:, [0, -1]].T
     share = (at - low) / (high - low)
@@ -143,7 +145,7 @@ def _outline() -> list[Any]:
 
 @style.style()
 def plot_comparison(comparison: Surfaces) -> Figure:
-    """Planes with common axes and colours, and below how each compares with the first."""
+    """Plot planes with common axes and colours, and below how each compares with the first."""
     if len(comparison.axes) != 2:
         raise ValueError("panels show planes; need dims=2")
     losses, (x, y) = comparison.losses, comparison.axes
@@ -152,21 +154,21 @@ def plot_comparison(comparison: Surfaces) -> Figure:
     levels = style.loss_levels(*losses)
     positive = bool((losses > 0).all())
     with np.errstate(invalid="ignore"):
-        apart = np.log10(losses / losses[0]) if positive else losses - losses[0]
-    most = float(np.abs(apart[np.isfinite(apart)]).max(initial=1e-12))
+        differences = np.log10(losses / losses[0]) if positive else losses - losses[0]
+    largest = float(np.abs(differences[np.isfinite(differences)]).max(initial=1e-12))
     fig = style.new_figure(style.PAGE, 1.2 + 2 * min(1.7, 5.2 / len(names)))
     fig.set_layout_engine("compressed")
     grid = fig.subplots(2, len(names), sharex=True, sharey=True)
     for i, (name, (upper, lower)) in enumerate(zip(names, grid.T, strict=True)):
-        style.plot_contours(upper, x, y, losses[i], levels=levels, bar=i == len(names) - 1)
+        style.plot_contours(upper, x, y, losses[i], levels=levels, colorbar=i == len(names) - 1)
         upper.plot(0, 0, "+", color="white", ms=6)
         upper.set_title(name)
-        drawn = lower.pcolormesh(x, y, apart[i].T, cmap="RdBu_r", vmin=-most, vmax=most)
+        mesh = lower.pcolormesh(x, y, differences[i].T, cmap="RdBu_r", vmin=-largest, vmax=largest)
         lower.set_aspect("equal")
         lower.set(title=f"against {names[0]}", xlabel=right)
     grid[0, 0].set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     fig.colorbar(
-        drawn, ax=grid[1, -1], label="log10 of the ratio" if positive else "difference", shrink=0.85
+        mesh, ax=grid[1, -1], label="log10 of the ratio" if positive else "difference", shrink=0.85
     )
     grid[1, 0].set_visible(False)
     grid[0, 0].set_xlabel(right)
@@ -177,7 +179,7 @@ def plot_comparison(comparison: Surfaces) -> Figure:
 
 
 def animate(landscape: Surface) -> PlotlyFigure:
-    """The surface with the nets in turn on it, to play (plotly); their own losses as heights."""
+    """Return an animated plotly surface that shows one net after another at its own loss."""
     from plotly import graph_objects as go
 
     fig = style.plot_surface_3d(landscape.axes, landscape.loss, landscape.labels)

@@ -18,17 +18,17 @@ LONG = 22  # letters of a name that leave room for the picture
 
 
 def rows_height(names: Sequence[str]) -> float:
-    """Inches that the rows need, on one page."""
+    """Return the height of the rows in inches, on one page."""
     return min(MOST, max(LEAST, ROW * len(names)))
 
 
-def new_axes(names: Sequence[str]) -> Axes:
-    """The axes of a new one-column figure, as high as the net is deep."""
+def new_layer_axes(names: Sequence[str]) -> Axes:
+    """Return the axes of a new one-column figure, as high as the net is deep."""
     with style.style():
         return style.new_figure(height=0.9 + rows_height(names)).add_subplot()
 
 
-def draw(
+def plot_layers(
     names: Sequence[str], series: Mapping[str, tuple[np.ndarray, str]], ax: Axes | None = None
 ) -> Axes:
     """Draw values of each layer, a row a layer, and return the axes.
@@ -38,33 +38,33 @@ def draw(
         series: Label -> values, (layers,), and their format ("o-"); a series of NaN is left out.
         ax: Where to draw; a new figure if None.
     """
-    ax = ax or new_axes(names)
-    for (head, (values, form)), colour in zip(series.items(), cycle(style.COLOURS), strict=False):
+    ax = ax or new_layer_axes(names)
+    for (label, (values, fmt)), colour in zip(series.items(), cycle(style.COLOURS), strict=False):
         if np.isfinite(values).any():
-            ax.plot(values, np.arange(len(names)), form, ms=3, color=colour, label=head)
+            ax.plot(values, np.arange(len(names)), fmt, ms=3, color=colour, label=label)
     label_rows(ax, names)
     return ax
 
 
 def label_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Name the rows 0, 1, ... of `ax`, as many of them as there is room for, and turn it over."""
-    tall = ax.get_window_extent().height / ax.figure.dpi
-    shown = np.arange(0, len(names), 1 + int(0.7 * ROW * len(names) / tall))
-    told = [style.escape_dollars(name) for name in shorten(names)]
-    ax.set_yticks(shown, np.array(told)[shown])
+    """Name the rows 0, 1, ... of `ax`, as many as there is space for, and invert the y axis."""
+    height = ax.get_window_extent().height / ax.figure.dpi
+    tick_indices = np.arange(0, len(names), 1 + int(0.7 * ROW * len(names) / height))
+    labels = [style.escape_dollars(name) for name in shorten(names)]
+    ax.set_yticks(tick_indices, np.array(labels)[tick_indices])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
 
 
 def add_legend(ax: Axes, columns: int = 2) -> None:
-    """A legend above `ax` that reaches over the names, so that it takes no width."""
+    """Add a legend above `ax` that reaches over the names, so that it takes no width."""
     ax.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, columnspacing=1, handlelength=1.2
     )
 
 
 def set_log_scale(ax: Axes, which: Literal["x", "y"]) -> None:
-    """A logarithmic axis with as many numbers as have room, where all values are positive."""
+    """Make an axis logarithmic if all its values are positive, with as many numbers as fit."""
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = axis.get_data_interval()
     if low > 0:
@@ -75,7 +75,7 @@ def set_log_scale(ax: Axes, which: Literal["x", "y"]) -> None:
 
 
 def shorten(names: Sequence[str]) -> list[str]:
-    """The names; if they are long, without what all have in common, and with fewer letters a part.
+    """Return the names; long ones lose their common start and have fewer letters in each part.
 
     >>> shorten(["fc1.weight", "fc2.weight"])
     ['fc1', 'fc2']
@@ -84,34 +84,36 @@ def shorten(names: Sequence[str]) -> list[str]:
     >>> shorten(["encoder.layer.0.attention.dense", "pooler.dense"])
     ['enco.laye.0.atte.dense', 'pool.dense']
     """
-    told = [name.removesuffix(".weight") for name in names]
-    if max(map(len, told)) <= LONG:
-        return told
-    parts = [name.split(".") for name in told]
+    full = [name.removesuffix(".weight") for name in names]
+    if max(map(len, full)) <= LONG:
+        return full
+    parts = [name.split(".") for name in full]
     levels = enumerate(zip(*parts, strict=False))
     common = next((i for i, level in levels if len(set(level)) > 1), 0)
     for letters in (LONG, 8, 6, 4, 2):
-        before = [[word[:letters] for word in words[common:-1]] for words in parts]
-        cut = [".".join([*some, words[-1]]) for some, words in zip(before, parts, strict=True)]
-        if max(map(len, cut)) <= LONG:
+        prefixes = [[word[:letters] for word in words[common:-1]] for words in parts]
+        short = [
+            ".".join([*prefix, words[-1]]) for prefix, words in zip(prefixes, parts, strict=True)
+        ]
+        if max(map(len, short)) <= LONG:
             break
-    cut = [n if len(n) <= LONG else f"{n[: LONG // 2]}…{n[1 - LONG // 2 :]}" for n in cut]
-    return cut if len(set(cut)) == len(set(told)) else told
+    short = [n if len(n) <= LONG else f"{n[: LONG // 2]}…{n[1 - LONG // 2 :]}" for n in short]
+    return short if len(set(short)) == len(set(full)) else full
 
 
 def heatmap(
-    ax: Axes, names: Sequence[str], columns: Sequence[str], values: np.ndarray, *, of: str
+    ax: Axes, names: Sequence[str], columns: Sequence[str], values: np.ndarray, *, label: str
 ) -> None:
-    """Colours of `values[column, row]`, in the logarithm where they span much; grey is nan."""
+    """Draw `values[column, row]` as colours, in the logarithm if they span much; nan is grey."""
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     norm = (LogNorm if 0 < 20 * low < high else Normalize)(low, high)
     edges = np.arange(len(columns) + 1) - 0.5, np.arange(len(names) + 1) - 0.5
-    drawn = ax.pcolormesh(*edges, values.T, norm=norm, cmap="cividis")
+    mesh = ax.pcolormesh(*edges, values.T, norm=norm, cmap="cividis")
     ax.set_facecolor("#dddddd")
     ax.grid(visible=False)
-    ax.figure.colorbar(drawn, ax=ax, label=of, pad=0.02, aspect=30)
+    ax.figure.colorbar(mesh, ax=ax, label=label, pad=0.02, aspect=30)
     label_rows(ax, names)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    shown = np.arange(0, len(columns), 1 + len(columns) // 8)
-    ax.set_xticks(shown, np.array(columns)[shown])
+    tick_indices = np.arange(0, len(columns), 1 + len(columns) // 8)
+    ax.set_xticks(tick_indices, np.array(columns)[tick_indices])

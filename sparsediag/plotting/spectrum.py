@@ -28,10 +28,10 @@ def plot_eigenvalues(
         ax: Where to draw; a new figure if None.
     """
     ax = ax or new_axes()
-    place = np.arange(1, len(values) + 1)
-    ax.vlines(place, 0, values, color=COLOURS[4], linewidth=2)
+    positions = np.arange(1, len(values) + 1)
+    ax.vlines(positions, 0, values, color=COLOURS[4], linewidth=2)
     ax.errorbar(
-        place,
+        positions,
         values,
         yerr=np.abs(intervals - values[:, None]).T,
         fmt="o",
@@ -42,8 +42,8 @@ def plot_eigenvalues(
     )
     ax.axhline(0, color="#777777", linewidth=0.6)
     ax.set(xlabel="eigenvector", ylabel=f"{matrix} eigenvalue")
-    ax.set_xlim(0.4, len(place) + 0.6)
-    ax.set_xticks(place[:: 1 + len(place) // 15])
+    ax.set_xlim(0.4, len(positions) + 0.6)
+    ax.set_xticks(positions[:: 1 + len(positions) // 15])
     return ax
 
 
@@ -58,7 +58,7 @@ def plot_density(
     """Draw a spectral density on a logarithmic axis with its error, and eigenvalues on it.
 
     Args:
-        density: From places and a width to the mean density and its standard error.
+        density: Function of points and a width: the mean density and its standard error.
         support: Where there is density, (nodes,).
         values: Eigenvalues, (top,).
         matrix: What they are eigenvalues of.
@@ -68,11 +68,11 @@ def plot_density(
     ends = np.concatenate([support, values])
     low, high = float(ends.min()), float(ends.max())
     width = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12) / 100
-    places = np.linspace(low - 4 * width, high + 4 * width, 500)
-    mean, error = density(places, width)
+    points = np.linspace(low - 4 * width, high + 4 * width, 500)
+    mean, error = density(points, width)
     floor = mean.max() * 1e-9
     ax.fill_between(
-        places,
+        points,
         np.maximum(mean - 2 * error, floor),
         np.maximum(mean + 2 * error, floor),
         color=COLOURS[4],
@@ -80,7 +80,7 @@ def plot_density(
         linewidth=0,
         label="2 standard errors",
     )
-    ax.semilogy(places, np.maximum(mean, floor), color=COLOURS[0], label="density")
+    ax.semilogy(points, np.maximum(mean, floor), color=COLOURS[0], label="density")
     ax.plot(
         values, np.full(len(values), floor * 2), "v", color=COLOURS[1], ms=4, label="eigenvalues"
     )

@@ -59,25 +59,25 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The house style inside the block; the caller's own settings are back after it."""
+    """Use the house style inside the block; restore the caller's settings after it."""
     with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):  # type: ignore[dict-item]
         yield
 
 
 def new_figure(width: float = COLUMN, height: float = 2.4, **layout: Any) -> Figure:
-    """A new figure in the house style, in inches, without a window."""
+    """Return a new figure in the house style, in inches, without a window."""
     with style():
         return Figure(figsize=(width, height), layout="constrained", **layout)
 
 
 def new_axes() -> Axes:
-    """The axes of a new one-column figure."""
+    """Return the axes of a new one-column figure."""
     with style():
         return new_figure().add_subplot()
 
 
 def escape_dollars(name: str) -> str:
-    """A name of a file or a layer as text for a picture, where dollars would be formulas.
+    """Return a name of a file or layer as text for a picture, where dollars would be formulas.
 
     >>> print(escape_dollars("$x$.pt"))
     \\$x\\$.pt
@@ -89,8 +89,8 @@ def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **abou
     """Write `stem.png` and so on, each whole or not at all; `about` goes into the PNG's text."""
     for form in formats:
         with style(), atomic_write(stem.with_name(f"{stem.name}.{form}")) as draft:
-            kept = {"png": about, "pdf": {"CreationDate": None}}.get(form)
-            fig.savefig(draft, format=form, metadata=kept)
+            metadata = {"png": about, "pdf": {"CreationDate": None}}.get(form)
+            fig.savefig(draft, format=form, metadata=metadata)
 
 
 def plot_contours(
@@ -100,9 +100,9 @@ def plot_contours(
     z: np.ndarray,
     *,
     levels: np.ndarray | None = None,
-    bar: bool = True,
+    colorbar: bool = True,
 ) -> ContourSet:
-    """Filled contours of `z[i, j]` at `x[i]`, `y[j]`, in the logarithm where all levels have one.
+    """Draw filled contours of `z[i, j]` at `x[i]`, `y[j]`; logarithmic if all levels are positive.
 
     Levels given from outside make panels comparable; what lies outside them takes the end colours.
     """
@@ -115,15 +115,15 @@ def plot_contours(
     filled = ax.contourf(x, y, z.T, levels=levels, norm=norm, cmap="cividis", extend="both")
     ax.contour(x, y, z.T, levels=levels, colors="white", linewidths=0.3)
     ax.set_aspect("equal")
-    if bar:
+    if colorbar:
         scale = ax.figure.colorbar(filled, ax=ax, label="loss", ticks=levels[::4], shrink=0.85)
-        scale.ax.set_yticklabels(_told(levels[::4]))
+        scale.ax.set_yticklabels(_format_distinct(levels[::4]))
         scale.ax.minorticks_off()
     return filled
 
 
 def loss_levels(*losses: np.ndarray, count: int = 17) -> np.ndarray:
-    """Contour levels that serve all losses, evenly spaced in the logarithm if none is negative."""
+    """Return contour levels for all losses, evenly spaced in the logarithm if none is negative."""
     finite = np.concatenate([z[np.isfinite(z)] for z in losses])
     if finite.min(initial=0) < 0:
         return np.linspace(finite.min(), finite.max() + 1e-9 * np.ptp(finite) + 1e-12, count)
@@ -131,17 +131,17 @@ def loss_levels(*losses: np.ndarray, count: int = 17) -> np.ndarray:
     return np.geomspace(low, max(float(finite.max(initial=low)), 1.01 * low), count)
 
 
-def _told(values: np.ndarray) -> list[str]:
-    """Numbers in as few digits as tell them apart."""
+def _format_distinct(values: np.ndarray) -> list[str]:
+    """Return numbers as text with the fewest digits that keep them distinct."""
     for digits in range(2, 9):
-        told = [f"{v:.{digits}g}" if abs(v) < 10 else f"{v:.{digits - 2}f}" for v in values]
-        if len(set(told)) == len(told):
+        texts = [f"{v:.{digits}g}" if abs(v) < 10 else f"{v:.{digits - 2}f}" for v in values]
+        if len(set(texts)) == len(texts):
             break
-    return told
+    return texts
 
 
 def plot_surface_3d(axes: np.ndarray, z: np.ndarray, labels: Sequence[str]) -> PlotlyFigure:
-    """An interactive surface of `z[i, j]` at `axes[0, i]`, `axes[1, j]`; curves on one axis."""
+    """Draw `z[i, j]` at `axes[0, i]`, `axes[1, j]` interactively; lines if there is one axis."""
     from plotly import graph_objects as go
 
     if len(axes) == 1:

@@ -16,7 +16,7 @@ INK, GRID = "#000000", "#e6e6e6"  # of the house style; they follow the text aro
 
 
 def inline_svg(figure: Figure, *, alt: str) -> str:
-    """A figure as inline SVG that takes the font and the colour of the text around it.
+    """Return a figure as inline SVG that takes the font and colour of the text around it.
 
     Args:
         figure: Of matplotlib, best made within `plotting.style()`.
@@ -45,8 +45,8 @@ def _inline(svg: str, alt: str) -> str:
     inside = re.sub(r">\s+<", "><", inside)
     inside = inside.replace(f"stroke: {GRID}", "stroke: currentColor; stroke-opacity: 0.13")
     inside = inside.replace(INK, "currentColor")
-    own = f"p{hashlib.sha256((inside + alt).encode()).hexdigest()[:8]}-"
-    inside = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{own}", inside)
+    prefix = f"p{hashlib.sha256((inside + alt).encode()).hexdigest()[:8]}-"
+    inside = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", inside)
     return (
         f'<svg role="img" aria-label="{escape(alt)}" width="{box[1]}pt" {box[2]} '
         'fill="currentColor" stroke-linejoin="round" xmlns:xlink="http://www.w3.org/1999/xlink">'

@@ -27,7 +27,7 @@ AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}  # names may hold [
 
 @contextmanager
 def progress_bars(transient: bool = False) -> Iterator[Progress]:
-    """Progress bars on stderr, with what is done, the time taken and the time left.
+    """Show progress bars on stderr, with steps done, the time taken and the time left.
 
     Where stderr is no terminal, a line says so for each bar, every `SECONDS_A_LINE`.
     """
@@ -70,9 +70,9 @@ def _line(task: Task) -> str:
 @contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar inside the block; yield `progress(done, total)`."""
-    with progress_bars(transient=True) as shown:
-        task = shown.add_task(name, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+    with progress_bars(transient=True) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:
@@ -85,28 +85,28 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def format_table(title: str, rows: list[dict[str, Any]]) -> str:
-    """The table as words.
+    """Return the table as text.
 
     >>> print(format_table("net", [{"layer": "fc", "loss": 0.5}]))
     net
     layer  loss
     fc      0.5
     """
-    drawn = io.StringIO()
-    console = Console(**AS_IT_IS, width=PIPE_WIDTH, file=drawn, color_system=None)
+    buffer = io.StringIO()
+    console = Console(**AS_IT_IS, width=PIPE_WIDTH, file=buffer, color_system=None)
     console.print(_table(title, rows) if rows else title)
-    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
-    """Names are never broken; where there is no room, numbers are."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    """Return a rich table; the first column is never broken, the others fold."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for i, key in enumerate(rows[0]):
-        side: Literal["left", "right"] = "left" if i == 0 else "right"
-        shown.add_column(key, justify=side, overflow="fold", no_wrap=i == 0)
+        justify: Literal["left", "right"] = "left" if i == 0 else "right"
+        table.add_column(key, justify=justify, overflow="fold", no_wrap=i == 0)
     for row in rows:
-        shown.add_row(*(str(value) for value in row.values()))
-    return shown
+        table.add_row(*(str(value) for value in row.values()))
+    return table
 
 
 def print_facts(title: str, values: dict[str, Any]) -> None:
@@ -115,5 +115,5 @@ def print_facts(title: str, values: dict[str, Any]) -> None:
     console.print(title, style="italic")
     width = max(map(len, values))
     for name, value in values.items():
-        shown = f"{value:.6g}" if isinstance(value, float) else value
-        console.print(f"{name:<{width}}  {shown}")
+        text = f"{value:.6g}" if isinstance(value, float) else value
+        console.print(f"{name:<{width}}  {text}")

@@ -34,7 +34,7 @@ def test_long_names_are_cut_and_still_told_apart() -> None:
 
 @pytest.mark.parametrize("count", [1, 8, 21, 60, 400])
 def test_names_have_room_on_one_page(count: int) -> None:
-    ax = layers.new_axes([f"layer{i}" for i in range(count)])
+    ax = layers.new_layer_axes([f"layer{i}" for i in range(count)])
     ax.plot(range(count), range(count))
     layers.label_rows(ax, [f"layer{i}" for i in range(count)])
     fig = ax.figure
@@ -49,10 +49,10 @@ def test_colours_are_logarithmic_where_values_span_much() -> None:
 
     for values, wide in [([[1.0, 50.0]], True), ([[1.0, 2.0]], False), ([[0.0, 50.0]], False)]:
         ax = style.new_axes()
-        layers.heatmap(ax, ["a", "b"], ["1"], np.array(values), of="x")
+        layers.heatmap(ax, ["a", "b"], ["1"], np.array(values), label="x")
         assert isinstance(ax.collections[0].norm, LogNorm) == wide
     ax = style.new_axes()
-    layers.heatmap(ax, ["a", "b"], ["1"], np.full((1, 2), np.nan), of="nothing")
+    layers.heatmap(ax, ["a", "b"], ["1"], np.full((1, 2), np.nan), label="nothing")
     ax.figure.draw_without_rendering()
 
 

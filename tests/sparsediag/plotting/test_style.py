@@ -112,7 +112,9 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(
 
 def test_contours_have_the_first_index_along_x() -> None:
     ax = plotting.new_axes()
-    filled = plotting.plot_contours(ax, X, Y, ramp(), levels=np.array([0.5, 3, 5, 9.5]), bar=False)
+    filled = plotting.plot_contours(
+        ax, X, Y, ramp(), levels=np.array([0.5, 3, 5, 9.5]), colorbar=False
+    )
     below, *bands, above = filled.get_paths()
     assert len(below.vertices) == len(above.vertices) == 0
     for band, (low, high) in zip(bands, [(0, 2), (2, 4), (4, 8)], strict=True):
@@ -126,7 +128,7 @@ def test_contours_have_the_first_index_along_x() -> None:
 def test_contours_bring_their_bar_or_not() -> None:
     with_bar, without = plotting.new_axes(), plotting.new_axes()
     plotting.plot_contours(with_bar, X, Y, ramp())
-    plotting.plot_contours(without, X, Y, ramp(), bar=False)
+    plotting.plot_contours(without, X, Y, ramp(), colorbar=False)
     assert [ax.get_ylabel() for ax in with_bar.figure.axes] == ["", "loss"]
     assert without.figure.axes == [without]
 
