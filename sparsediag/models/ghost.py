@@ -103,8 +103,8 @@ class GhostSkip(Ghost):
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
         if self.strength == 0:
             return z
-        mixed = torch.add(z, self.path(x), alpha=self.strength)
-        return mixed / (1 + self.strength) if self.kind == "average" else mixed
+        output = torch.add(z, self.path(x), alpha=self.strength)
+        return output / (1 + self.strength) if self.kind == "average" else output
 
     def path(self, x: Tensor) -> Tensor:
         """Return the skipped signal P(x), in the shape of z."""
@@ -170,7 +170,12 @@ def make_activation(name: str) -> nn.Module:
 
 
 def make_skip(
-    kind: str | None, ins: int, outs: int, stride: int = 1, *, site: Site = "convolution"
+    kind: str | None,
+    in_channels: int,
+    out_channels: int,
+    stride: int = 1,
+    *,
+    site: Site = "convolution",
 ) -> nn.Module:
     """Return the skip of a net for one of its sites: a ghost of this kind, or `NoSkip`.
 
@@ -183,4 +188,6 @@ def make_skip(
     if name not in SKIPS or at not in ("", "block_output"):
         known = ", ".join(SKIPS)
         raise ValueError(f"skips '{kind}': need one of {known}, with @block_output or not, or none")
-    return GhostSkip(ins, outs, stride, name) if (at or "convolution") == site else NoSkip()
+    if (at or "convolution") != site:
+        return NoSkip()
+    return GhostSkip(in_channels, out_channels, stride, name)

@@ -46,12 +46,12 @@ def ghostify(
     for name, relu in relus:
         owner, _, last = name.rpartition(".")
         setattr(net.get_submodule(owner), last, ghosts[relu])
-    for conv, after in sites.items():
+    for conv, target in sites.items():
         ghost = GhostSkip(conv.in_channels, conv.out_channels, conv.stride[0], skips or "")
         conv.ghost = ghost.to(conv.weight.device)
         hooks = _SkipHooks(ghost)
         conv.register_forward_pre_hook(hooks.save_input)
-        after.register_forward_hook(hooks.add_skip)
+        target.register_forward_hook(hooks.add_skip)
 
 
 class _SkipHooks:
@@ -68,8 +68,8 @@ class _SkipHooks:
         if self.x is None:  # a norm that follows another convolution too
             return output
         x, self.x = self.x, None
-        mixed: Tensor = self.ghost(output, x)
-        return mixed
+        output_with_skip: Tensor = self.ghost(output, x)
+        return output_with_skip
 
 
 def _find_sites(net: nn.Module, x: Tensor) -> dict[nn.Conv2d, nn.Module]:
@@ -92,12 +92,12 @@ def _find_sites(net: nn.Module, x: Tensor) -> dict[nn.Conv2d, nn.Module]:
             hook.remove()
     sites: dict[nn.Conv2d, nn.Module] = {}
     first = next((i for i, call in enumerate(calls) if isinstance(call[0], nn.Conv2d)), 0)
-    for i, (conv, before, output) in enumerate(calls):
+    for i, (conv, conv_input, output) in enumerate(calls):
         if i == first or not isinstance(conv, nn.Conv2d):
             continue
-        size = tuple(-(-n // s) for n, s in zip(before.shape[2:], conv.stride, strict=True))
-        square = conv.kernel_size == (3, 3) and conv.stride[0] == conv.stride[1]
-        if square and output.shape[2:] == size:
+        size = tuple(-(-n // s) for n, s in zip(conv_input.shape[2:], conv.stride, strict=True))
+        is_3x3 = conv.kernel_size == (3, 3) and conv.stride[0] == conv.stride[1]
+        if is_3x3 and output.shape[2:] == size:
             following, norm_input, _ = calls[i + 1] if i + 1 < len(calls) else calls[i]
             is_norm = isinstance(following, nn.BatchNorm2d) and norm_input is output
             sites[conv] = following if is_norm else conv

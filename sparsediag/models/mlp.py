@@ -14,13 +14,13 @@ from sparsediag.models.ghost import make_activation, make_skip
 class Hidden(nn.Module):
     """A linear layer and its activation, with a ghost site if the width stays the same."""
 
-    def __init__(self, ins: int, outs: int, act: str, ghosts: str | None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, act: str, skips: str | None) -> None:
         super().__init__()
-        self.fc = nn.Linear(ins, outs)
-        ghosts = ghosts if ins == outs else None
-        self.ghost = make_skip(ghosts, ins, outs)
+        self.fc = nn.Linear(in_channels, out_channels)
+        skips = skips if in_channels == out_channels else None
+        self.ghost = make_skip(skips, in_channels, out_channels)
         self.act = make_activation(act)
-        self.ghost_out = make_skip(ghosts, ins, outs, site="block_output")
+        self.ghost_out = make_skip(skips, in_channels, out_channels, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.ghost_out(self.act(self.ghost(self.fc(x), x)), x)

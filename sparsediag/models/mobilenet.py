@@ -7,22 +7,26 @@ from torch import Tensor, nn
 from sparsediag.models.ghost import make_activation, make_skip
 
 # channels after each block over the stem's 32, and the block's stride
-PLAN = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *[(16, 1)] * 5, (32, 2), (32, 1))
+BLOCKS = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *[(16, 1)] * 5, (32, 2), (32, 1))
 
 
 class Separable(nn.Module):
     """A depthwise 3x3 convolution with a ghost site, then a pointwise one."""
 
-    def __init__(self, ins: int, outs: int, stride: int, act: str, ghosts: str | None) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, act: str, skips: str | None
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(ins, ins, 3, stride, padding=1, groups=ins, bias=False)
-        self.bn1 = nn.BatchNorm2d(ins)
-        self.ghost1 = make_skip(ghosts, ins, ins, stride)
+        self.conv1 = nn.Conv2d(
+            in_channels, in_channels, 3, stride, padding=1, groups=in_channels, bias=False
+        )
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.ghost1 = make_skip(skips, in_channels, in_channels, stride)
         self.act1 = make_activation(act)
-        self.conv2 = nn.Conv2d(ins, outs, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outs)
+        self.conv2 = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
         self.act2 = make_activation(act)
-        self.ghost_out = make_skip(ghosts, ins, outs, stride, site="block_output")
+        self.ghost_out = make_skip(skips, in_channels, out_channels, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.ghost1(self.bn1(self.conv1(x)), x))
@@ -54,16 +58,16 @@ class MobileNet(nn.Module):
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = make_activation(activation)
-        blocks, ins = [], width
+        blocks, in_channels = [], width
         self.stages: list[list[str]] = [[]]
-        for i, (growth, stride) in enumerate(PLAN):
-            blocks.append(Separable(ins, width * growth, stride, activation, skips))
-            ins = width * growth
+        for i, (growth, stride) in enumerate(BLOCKS):
+            blocks.append(Separable(in_channels, width * growth, stride, activation, skips))
+            in_channels = width * growth
             if stride > 1:
                 self.stages.append([])
             self.stages[-1].append(f"blocks.{i}")
         self.blocks = nn.Sequential(*blocks)
-        self.fc = nn.Linear(ins, classes)
+        self.fc = nn.Linear(in_channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(self.act1(self.bn1(self.conv1(x))))

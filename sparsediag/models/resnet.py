@@ -25,19 +25,25 @@ class Block(nn.Module):
     expansion = 1
 
     def __init__(
-        self, ins: int, width: int, stride: int, shortcut: Shortcut, act: str, ghosts: str | None
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        shortcut: Shortcut,
+        act: str,
+        skips: str | None,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(ins, width, 3, stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.ghost1 = make_skip(ghosts, ins, width, stride)
+        self.ghost1 = make_skip(skips, in_channels, width, stride)
         self.act1 = make_activation(act)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.ghost2 = make_skip(ghosts, width, width)
-        self.shortcut = _shortcut(ins, width, stride, shortcut)
+        self.ghost2 = make_skip(skips, width, width)
+        self.shortcut = _make_shortcut(in_channels, width, stride, shortcut)
         self.act2 = make_activation(act)
-        self.ghost_out = make_skip(ghosts, ins, width, stride, site="block_output")
+        self.ghost_out = make_skip(skips, in_channels, width, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.ghost1(self.bn1(self.conv1(x)), x))
@@ -52,22 +58,28 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, ins: int, width: int, stride: int, shortcut: Shortcut, act: str, ghosts: str | None
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        shortcut: Shortcut,
+        act: str,
+        skips: str | None,
     ) -> None:
         super().__init__()
-        outs = width * self.expansion
-        self.conv1 = nn.Conv2d(ins, width, 1, bias=False)
+        out_channels = width * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = make_activation(act)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.ghost2 = make_skip(ghosts, width, width, stride)
+        self.ghost2 = make_skip(skips, width, width, stride)
         self.act2 = make_activation(act)
-        self.conv3 = nn.Conv2d(width, outs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outs)
-        self.shortcut = _shortcut(ins, outs, stride, shortcut)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.shortcut = _make_shortcut(in_channels, out_channels, stride, shortcut)
         self.act3 = make_activation(act)
-        self.ghost_out = make_skip(ghosts, ins, outs, stride, site="block_output")
+        self.ghost_out = make_skip(skips, in_channels, out_channels, stride, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act1(self.bn1(self.conv1(x)))
@@ -79,9 +91,9 @@ class Bottleneck(nn.Module):
 class PaddedShortcut(nn.Module):
     """Option A: every `stride`-th pixel, new channels filled with zeros on both sides."""
 
-    def __init__(self, ins: int, outs: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.extra, self.stride = outs - ins, stride
+        self.extra, self.stride = out_channels - in_channels, stride
 
     def forward(self, x: Tensor) -> Tensor:
         front = self.extra // 2
@@ -89,14 +101,16 @@ class PaddedShortcut(nn.Module):
         return F.pad(x, (0, 0, 0, 0, front, self.extra - front))
 
 
-def _shortcut(ins: int, outs: int, stride: int, option: Shortcut) -> nn.Module:
-    if stride == 1 and ins == outs:
+def _make_shortcut(in_channels: int, out_channels: int, stride: int, option: Shortcut) -> nn.Module:
+    if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if option == "A":
-        return PaddedShortcut(ins, outs, stride)
+        return PaddedShortcut(in_channels, out_channels, stride)
     if option != "B":
         raise ValueError(f"shortcut '{option}': need 'A' (padding) or 'B' (1x1 convolution)")
-    return nn.Sequential(nn.Conv2d(ins, outs, 1, stride, bias=False), nn.BatchNorm2d(outs))
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
 
 
 class ResNet(nn.Module):
@@ -126,21 +140,21 @@ class ResNet(nn.Module):
         skips: str | None = None,
     ) -> None:
         super().__init__()
-        kind = Bottleneck if bottleneck else Block
+        block = Bottleneck if bottleneck else Block
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.act1 = make_activation(activation)
-        ins = width
+        in_channels = width
         self.stages: list[list[str]] = []
         for i, depth in enumerate(blocks):
             stage = []
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
-                stage.append(kind(ins, width * 2**i, stride, shortcut, activation, skips))
-                ins = width * 2**i * kind.expansion
+                stage.append(block(in_channels, width * 2**i, stride, shortcut, activation, skips))
+                in_channels = width * 2**i * block.expansion
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
             self.stages.append([f"layer{i + 1}.{j}" for j in range(depth)])
-        self.fc = nn.Linear(ins, classes)
+        self.fc = nn.Linear(in_channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act1(self.bn1(self.conv1(x)))

@@ -8,21 +8,28 @@ from torch import Tensor, nn
 
 from sparsediag.models.ghost import make_activation, make_skip
 
-PLAN = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 class Convolution(nn.Module):
     """A 3x3 convolution, an optional norm, a ghost site (except in the first), an activation."""
 
     def __init__(
-        self, ins: int, outs: int, *, norm: bool, bias: bool, act: str, ghosts: str | None
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm: bool,
+        bias: bool,
+        act: str,
+        skips: str | None,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(ins, outs, 3, padding=1, bias=bias)
-        self.bn = nn.BatchNorm2d(outs) if norm else nn.Identity()
-        self.ghost = make_skip(ghosts, ins, outs)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
+        self.bn = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
+        self.ghost = make_skip(skips, in_channels, out_channels)
         self.act = make_activation(act)
-        self.ghost_out = make_skip(ghosts, ins, outs, site="block_output")
+        self.ghost_out = make_skip(skips, in_channels, out_channels, site="block_output")
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.ghost_out(self.act(self.ghost(self.bn(self.conv(x)), x)), x)
@@ -54,21 +61,28 @@ class VGG(nn.Module):
         skips: str | None = None,
     ) -> None:
         super().__init__()
-        ins, layers = channels, nn.ModuleList()
+        in_channels, layers = channels, nn.ModuleList()
         self.stages: list[list[str]] = []
-        for plan in PLAN:
+        for sizes in STAGES:
             first = len(layers)
-            for size in plan:
-                outs = size * width // 64
-                ghosts = skips if layers else None
+            for size in sizes:
+                out_channels = size * width // 64
+                block_skips = skips if layers else None
                 layers.append(
-                    Convolution(ins, outs, norm=norm, bias=bias, act=activation, ghosts=ghosts)
+                    Convolution(
+                        in_channels,
+                        out_channels,
+                        norm=norm,
+                        bias=bias,
+                        act=activation,
+                        skips=block_skips,
+                    )
                 )
-                ins = outs
+                in_channels = out_channels
             self.stages.append([f"layers.{i}" for i in range(first, len(layers))])
         self.layers = layers
         self.pool = nn.MaxPool2d(2, ceil_mode=True)  # rounding up lets 8 x 8 images through
-        self.fc = nn.Linear(ins, classes)
+        self.fc = nn.Linear(in_channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         for i, stage in enumerate(self.stages):
