@@ -38,8 +38,8 @@ def __getattr__(name: str) -> Callable[..., None]:
         raise AttributeError(f"module 'sparsediag.cli.diagnose' has no attribute '{name}'")
     traits = traits_of(load_diagnostic(name))
 
-    def command(checkpoint: Path, *others: Path, **given: Any) -> None:
-        run(name, [checkpoint, *others], given)
+    def command(checkpoint: Path, *others: Path, **values: Any) -> None:
+        run(name, [checkpoint, *others], values)
 
     options = own_options(load_diagnostic(name))
     if traits.compare:
@@ -50,11 +50,11 @@ def __getattr__(name: str) -> Callable[..., None]:
 
 
 def own_options(function: Callable[..., Any]) -> Options:
-    """Return the keywords of a diagnostic that can be typed, with the help of its docstring."""
-    explained = {p.arg_name: p.description for p in parse(function.__doc__ or "").params}
+    """Return the keywords of a diagnostic that the command line takes, with their help texts."""
+    descriptions = {p.arg_name: p.description for p in parse(function.__doc__ or "").params}
     hints, hidden = typing.get_type_hints(function), traits_of(function).from_checkpoint
     return {
-        key: (option(key, kind, explained.get(key), show=key not in hidden), parameter.default)
+        key: (option(key, kind, descriptions.get(key), show=key not in hidden), parameter.default)
         for key, parameter in inspect.signature(function).parameters.items()
         if (kind := cli_type(hints[key]))
     }
@@ -72,11 +72,11 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
     compare = options.pop("compare", False)
     problem = problem_options(shared)
     known = SHARED | own_options(load_diagnostic(name))
-    typed = {k: v for k, v in (problem | options).items() if k in known and v != known[k][1]}
-    ending = output.options_in_name(typed)
+    changed = {k: v for k, v in (problem | options).items() if k in known and v != known[k][1]}
+    ending = output.options_in_name(changed)
     notes: dict[str, None] = {}  # each line once
 
-    def load(checkpoint: Checkpoint, label: str = "") -> Problem:
+    def load_problem(checkpoint: Checkpoint, label: str = "") -> Problem:
         prefix = f"{label}: " if label else ""
         return checkpoint.problem(**problem, note=lambda line: notes.setdefault(prefix + line))
 
@@ -87,22 +87,24 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
     formats = output.parse_formats(shared["formats"], exports=exports)
     if shared["out"]:
         output.check(shared["out"])
-    work, out = plan(name, files, load, options, compare=compare, problem=problem, ending=ending)
+    compute, out = prepare(
+        name, files, load_problem, options, compare=compare, problem=problem, ending=ending
+    )
     out = output.check(shared["out"] or out)
     replaces = out.exists()
-    unfinished = out.with_name(f".{out.stem}.unfinished")
-    accepted = inspect.signature(work).parameters
+    resume_file = out.with_name(f".{out.stem}.unfinished")
+    accepted = inspect.signature(compute).parameters
     if "resume" in accepted:
-        options["resume"] = unfinished
+        options["resume"] = resume_file
     with terminal.progress_bar(name) as progress:
         if "progress" in accepted:
             options["progress"] = progress
         try:
-            result = work(**options)
+            result = compute(**options)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_explain_unfinished(unfinished)) from None
+            raise KeyboardInterrupt(_explain_unfinished(resume_file)) from None
     written = [str(file) for file in output.write(result, out, formats=formats)]
-    for file in out.parent.glob(f"{glob.escape(unfinished.name)}*"):
+    for file in out.parent.glob(f"{glob.escape(resume_file.name)}*"):
         file.unlink()
     if shared["json"]:
         extra = {"notes": list(notes)} if notes else {}
@@ -113,14 +115,14 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
         print(*result.remarks(), *notes, f"{wrote} {' '.join(written)}", sep="\n")
 
 
-def _explain_unfinished(unfinished: Path) -> str:
-    """Return what is left of interrupted work."""
-    if not any(unfinished.parent.glob(f"{glob.escape(unfinished.name)}*")):
+def _explain_unfinished(resume_file: Path) -> str:
+    """Return the message about an interruption: how to continue, if there is a file to resume."""
+    if not any(resume_file.parent.glob(f"{glob.escape(resume_file.name)}*")):
         return "interrupted"
-    return f"interrupted: {unfinished} holds the work so far; the same command continues it"
+    return f"interrupted: {resume_file} holds the work so far; the same command continues it"
 
 
-def plan(
+def prepare(
     name: str,
     files: list[Path],
     load: Load,
@@ -139,7 +141,7 @@ def plan(
         options: Options of the diagnostic; those that are used up here are removed.
         compare: Compute several networks one by one and compare them.
         problem: Options of `Checkpoint.problem`.
-        ending: What the default file's name says of the options.
+        ending: Part of the default file's name that names the options.
 
     Raises:
         ValueError: If the diagnostic cannot take a folder, so many networks, or an option with
@@ -151,9 +153,9 @@ def plan(
     if compare:
         if len(files) < 2 or shard:
             raise ValueError("--compare needs two checkpoints or more, and no --shard")
-        named = dict(zip(short_labels(files), files, strict=True))
-        work = partial(import_sibling(traits.compare), named, load=load)
-        return work, first.with_name(f"{first.stem}-comparison{ending}")
+        files_by_label = dict(zip(short_labels(files), files, strict=True))
+        compute = partial(import_sibling(traits.compare), files_by_label, load=load)
+        return compute, first.with_name(f"{first.stem}-comparison{ending}")
     is_run = first.is_dir() and not is_model_folder(first)
     if is_run:
         out = first / f"{name}{ending}"
@@ -168,8 +170,8 @@ def plan(
     elif len(files) == 1:
         checkpoint = Checkpoint.load(first)
         extra = {k: read(checkpoint, **problem) for k, read in traits.from_checkpoint.items()}
-        work = partial(function, load(checkpoint), **extra)
-        return work, first.with_name(f"{first.stem}-{name}{ending}")
+        compute = partial(function, load(checkpoint), **extra)
+        return compute, first.with_name(f"{first.stem}-{name}{ending}")
     else:
         out, labels = first.with_name(f"{first.stem}-between{ending}"), short_labels(files)
     assert traits.several

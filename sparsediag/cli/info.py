@@ -38,20 +38,20 @@ def info(
     masked = any(net.mask for net in nets.values())
     if (others or out) and not masked and not all(net.model for net in nets.values()):
         raise ValueError(f"there is no mask to count in {', '.join(map(str, files))}")
-    counted = census(nets) if others or out or masked else None
-    written = output.write(counted, out, formats=["png"]) if counted and out else []
+    mask_census = census(nets) if others or out or masked else None
+    written = output.write(mask_census, out, formats=["png"]) if mask_census and out else []
     about = {name: net.about() for name, net in nets.items()}
     if json:
-        shown = about if others else next(iter(about.values()))
-        print(dumps({**shown, "census": counted and counted.json()}))
+        payload = about if others else next(iter(about.values()))
+        print(dumps({**payload, "census": mask_census and mask_census.json()}))
         return
     if not others:
         (net,), (facts,) = nets.values(), about.values()
         _print_checkpoint(checkpoint, net, facts)
-    if counted:
-        terminal.print_table("\nmask", counted.layers())
-        terminal.print_table("\ntotal", counted.table())
-        for remark in counted.remarks():
+    if mask_census:
+        terminal.print_table("\nmask", mask_census.layers())
+        terminal.print_table("\ntotal", mask_census.table())
+        for remark in mask_census.remarks():
             print(remark)
     if written:
         print("wrote " + " ".join(map(str, written)))

@@ -125,10 +125,10 @@ def problem_options(shared: dict[str, Any]) -> dict[str, Any]:
     images, batch_size = shared["images"], shared["batch_size"]
     if (images is not None and images < 0) or (batch_size is not None and batch_size < 1):
         raise ValueError("--images needs 0 or more, --batch-size needs 1 or more")
-    given = {key: shared[key] for key in PROBLEM}
+    keywords = {key: shared[key] for key in PROBLEM}
     if shared["model_options"] is not None:
-        given["model_options"] = resolve.options(shared["model_options"])
-    return given
+        keywords["model_options"] = resolve.options(shared["model_options"])
+    return keywords
 
 
 def set_signature(
