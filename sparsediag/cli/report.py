@@ -25,10 +25,10 @@ OPTIONS["images"] = (
 def command(checkpoint: Path, *others: Path, **values: Any) -> None:
     """Write a page with all diagnostics of one or several networks; it works offline."""
     options = {key: values.get(key, default) for key, (_, default) in OPTIONS.items()}
-    report_options: dict[str, Any] = {key: options[key] for key in OWN}
+    chosen: dict[str, Any] = {key: options[key] for key in OWN}
     with terminal.progress_bar("report") as progress:
         path = report(
-            [checkpoint, *others], progress=progress, **report_options, **problem_options(options)
+            [checkpoint, *others], progress=progress, **chosen, **problem_options(options)
         )
     print(dumps({"files": [str(path)]}) if options["json"] else f"wrote {path}")
 
