@@ -85,7 +85,7 @@ def choose_mode(
         torch.OutOfMemoryError: If the memory is too short for these samples.
     """
     problem = check.problem
-    noise = torch.randn(problem.size, generator=stream("curvature probe"))
+    noise = torch.randn(problem.size, generator=stream("curvature probe")).to(problem.device)
     vector = [v.to(w) for v, w in zip(problem.split(noise).values(), weights, strict=True)]
     wanted: Mode = "tape" if mode == "auto" else mode
     products, failures, convolves = dict[Mode, Tensor](), dict[Mode, Exception](), False
