@@ -283,7 +283,7 @@ class _Images:
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
         outputs = self.problem.forward(self.weights, self.layout.convert(x))
-        rows = (map_outputs(outputs, partial(self._row, i, len(y))) for i in range(len(y)))
+        rows = [map_outputs(outputs, partial(self._row, i, len(y))) for i in range(len(y))]
         pairs = zip(rows, y.split(1), strict=True)
         with explain_errors("the loss failed on the part of the outputs that is one image's"):
             return torch.stack([self.problem.reduce_loss(*pair, self.weights) for pair in pairs])
