@@ -99,8 +99,8 @@ def make(wanted: Sequence[str], scale: Scale, options: argparse.Namespace) -> in
         print(f"{name} is drawn without the measurements that failed", file=sys.stderr)
     if list(wanted) == registry.at_scale(scale):
         page.write(scale, out)
-    drawn = len(set(todo.pictures) - set(failed))
-    print(f"{drawn} drawn, {len(wanted) - len(todo.pictures)} up to date, in {out / 'figures'}")
+    num_drawn = len(set(todo.pictures) - set(failed))
+    print(f"{num_drawn} drawn, {len(wanted) - len(todo.pictures)} up to date, in {out / 'figures'}")
     return 1 if failed or incomplete or errors else 0
 
 

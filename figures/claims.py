@@ -35,7 +35,7 @@ class Claim:
         margin: Function of an item's results: one number per seed, positive where the claim holds.
         unit: Unit of the margin.
         paper: The paper's own margin, if it gives one.
-        room: Function of the results: the largest margin that is possible, if it is bounded.
+        max_gain: Function of the results: the largest possible margin, if it is bounded.
         exact: The margins are computed, not measured: the smallest one decides.
     """
 
@@ -45,7 +45,7 @@ class Claim:
     margin: Callable[[Results], Iterable[float]]
     unit: str = "points"
     paper: float | None = None
-    room: Callable[[Results], float] | None = None
+    max_gain: Callable[[Results], float] | None = None
     exact: bool = False
 
     def judge(self, results: Results) -> Verdict:
@@ -63,10 +63,10 @@ class Claim:
         if low > 0:
             return Verdict(margin, "reproduced", "the interval is above 0")
         expected = self.paper or 0.0
-        room = self.room(results) if self.room else math.inf
-        if room < expected / 2:
-            why = f"only {room:.1f} {self.unit} of room"
-            return Verdict(margin, "not testable at this scale", why)
+        largest = self.max_gain(results) if self.max_gain else math.inf
+        if largest < expected / 2:
+            reason = f"only {largest:.1f} {self.unit} of room"
+            return Verdict(margin, "not testable at this scale", reason)
         if high < 0:
             return Verdict(margin, "not reproduced", "the interval is below 0")
         if high < expected / 2:

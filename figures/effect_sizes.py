@@ -50,11 +50,11 @@ def gain_over_best(
     def margin(results: Results) -> list[float]:
         gains = []
         for density in densities:
-            own = accuracy.by_seed(results, kind, density)
+            accuracies = accuracy.by_seed(results, kind, density)
             others = [accuracy.by_seed(results, other, density) for other in baselines]
-            if own and all(others):
-                common = set(own).intersection(*others)
-                gains.append({s: own[s] - max(other[s] for other in others) for s in common})
+            if accuracies and all(others):
+                common = set(accuracies).intersection(*others)
+                gains.append({s: accuracies[s] - max(other[s] for other in others) for s in common})
         if complete and len(gains) < len(densities):
             return []
         return mean_by_seed(gains)
@@ -97,7 +97,7 @@ def minimum(*margins: Margin) -> Margin:
     return combine(lambda *values: min(values), *margins)
 
 
-def room(kind: Any, *densities: float) -> Callable[[Results], float]:
+def max_gain(kind: Any, *densities: float) -> Callable[[Results], float]:
     """Return the largest possible gain over a kind: its distance from 100 %, in points.
 
     It is 0 for networks at chance: what they are compared with may have learned nothing either.
@@ -111,7 +111,7 @@ def room(kind: Any, *densities: float) -> Callable[[Results], float]:
     return points
 
 
-def room_above_best(
+def max_gain_over_best(
     kinds: Iterable[Any], baselines: Iterable[Any], density: float
 ) -> Callable[[Results], float]:
     """Return the largest possible gain over the best of several kinds, in points.

@@ -43,10 +43,14 @@ class Estimate:
         half = float(stdtrit(len(sample) - 1, 0.975) * standard_error)
         return cls(float(sample.mean()), half, len(sample))
 
-    def format(self, form: str = ".2f", separator: str = " ± ") -> str:
+    def format(self, number_format: str = ".2f", separator: str = " ± ") -> str:
         """Return the mean, with half the interval if there is one."""
-        half = f"{separator}{self.half:{form.lstrip('+')}}" if math.isfinite(self.half) else ""
-        return f"{self.mean:{form}}{half}"
+        half = (
+            f"{separator}{self.half:{number_format.lstrip('+')}}"
+            if math.isfinite(self.half)
+            else ""
+        )
+        return f"{self.mean:{number_format}}{half}"
 
     def __str__(self) -> str:
         return self.format()

@@ -61,5 +61,5 @@ def history_grid(
 
 def by_seed(results: Results, *key: Any) -> dict[int, Any]:
     """Return the results whose label is the key and a seed, ordered by seed."""
-    found = {label[-1]: result for label, result in results.items() if label[:-1] == key}
-    return dict(sorted(found.items()))
+    seed_results = {label[-1]: result for label, result in results.items() if label[:-1] == key}
+    return dict(sorted(seed_results.items()))

@@ -123,18 +123,20 @@ def _item(name: str, scale: Scale, out: Path) -> list[str]:
     head = f"<h3 id={_id(name)}>{escape(title)}</h3>"
     picture, module = out / "figures" / f"{name}.png", registry.module(name)
     if not picture.exists():
-        drawn = name in registry.at_scale(scale)
-        why = "see the messages of the command" if drawn else "not at this scale"
-        return [head, f"<p><b>Not drawn: {why}.</b></p>"]
+        at_scale = name in registry.at_scale(scale)
+        reason = "see the messages of the command" if at_scale else "not at this scale"
+        return [head, f"<p><b>Not drawn: {reason}.</b></p>"]
     if hasattr(module, "table"):
-        shown = module.table(registry.results(name, scale, out), scale).html()
+        picture_html = module.table(registry.results(name, scale, out), scale).html()
     else:
         with Image.open(picture) as image:
             width = round(image.width * SHRINK)
         data = base64.b64encode(picture.read_bytes()).decode()
-        shown = f'<img width={width} alt="{escape(title)}" src="data:image/png;base64,{data}">'
+        picture_html = (
+            f'<img width={width} alt="{escape(title)}" src="data:image/png;base64,{data}">'
+        )
     caption = "<br>".join(map(escape, registry.caption(name, scale, out).splitlines()))
-    return [head, shown, f"<p>{escape(description)}</p>", f"<p><small>{caption}</small></p>"]
+    return [head, picture_html, f"<p>{escape(description)}</p>", f"<p><small>{caption}</small></p>"]
 
 
 def _claim_table(rows: list[Record], records: list[Record]) -> str:
@@ -182,10 +184,10 @@ def _files(name: str, scale: Scale, out: Path) -> str:
         if (out / "figures" / f"{name}.{suffix}").exists()
     )
     links = [
-        f'<li><a href="../{store.path(measurement, scale, out).relative_to(out)}">'
+        f'<li><a href="../{store.result_path(measurement, scale, out).relative_to(out)}">'
         f"{escape(' '.join(str(label).split()))}</a></li>"
         for label, measurement in registry.measurements(name, scale).items()
-        if store.path(measurement, scale, out).exists()
+        if store.result_path(measurement, scale, out).exists()
     ]
     count = f"<summary>{len(links)} measurements</summary>"
     details = f"<details>{count}<ul>{''.join(links)}</ul></details>" if links else ""

@@ -39,12 +39,12 @@ def plan(wanted: Sequence[str], scale: Scale, out: Path) -> Plan:
     todo = Plan()
     for name in wanted:
         if registry.missing(name, scale, out) or not registry.is_drawn(name, scale, out):
-            before = {
+            dependencies = {
                 _add(measurement, todo, scale, out)
                 for measurement in registry.measurements(name, scale).values()
             }
             todo.work.tasks[f"draw {name}"] = (registry.draw, (name, scale, out))
-            todo.work.after[f"draw {name}"] = before - {""}
+            todo.work.after[f"draw {name}"] = dependencies - {""}
             todo.pictures.append(name)
     return todo
 
@@ -61,14 +61,14 @@ def _add(measurement: Measurement, todo: Plan, scale: Scale, out: Path) -> str:
             todo.work.tasks[stage.id] = (_fit, (stage, out))
     if measurement.diagnostic == "history":
         return training_task
-    file = store.path(measurement, scale, out)
+    file = store.result_path(measurement, scale, out)
     name = f"{file.parent.name}/{file.stem}"
     if name not in todo.work.tasks:
-        before = {training_task}
+        dependencies = {training_task}
         if measurement.along:
-            before.add(_add(measurement.along, todo, scale, out))
+            dependencies.add(_add(measurement.along, todo, scale, out))
         todo.work.tasks[name] = (store.measure, (measurement, scale, out))
-        todo.work.after[name] = before - {""}
+        todo.work.after[name] = dependencies - {""}
         todo.measurements[name] = measurement
     return name
 

@@ -138,13 +138,13 @@ def is_drawn(name: str, scale: Scale, out: Path) -> bool:
 
 def draw(name: str, scale: Scale, out: Path) -> None:
     """Draw an item from the existing results as PDF and PNG, a table also as text."""
-    item, found = module(name), results(name, scale, out)
-    if measurements(name) and not found:
+    item, measured = module(name), results(name, scale, out)
+    if measurements(name) and not measured:
         raise ValueError(f"{name}: no results at scale {scale.name} to draw it from")
     stem, text = out / "figures" / name, caption(name, scale, out)
     with style.style():
         if hasattr(item, "table"):
-            table: tables.Table = item.table(found, scale)
+            table: tables.Table = item.table(measured, scale)
             markdown = f"{item.__doc__}\n{table.title}\n\n{table.markdown()}\n\n{text}\n"
             files = {"md": markdown, "tex": table.latex() + "\n", "csv": table.csv()}
             for suffix, content in files.items():
@@ -152,7 +152,7 @@ def draw(name: str, scale: Scale, out: Path) -> None:
                     draft.write_text(content)
             fig = table.figure()
         else:
-            fig = item.draw(found, scale)
+            fig = item.draw(measured, scale)
         lines = [fill(line, round(27 * fig.get_figwidth())) for line in text.splitlines()]
         fig.supxlabel("\n".join(lines), fontsize=4.5, color="#555555")
     metadata = {

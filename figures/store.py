@@ -17,7 +17,7 @@ from sparsediag.diagnostics.traits import traits_of
 from training.setup import finished
 
 
-def path(measurement: Measurement, scale: Scale, out: Path) -> Path:
+def result_path(measurement: Measurement, scale: Scale, out: Path) -> Path:
     """Return the file of a result, or of the history of a training."""
     run = scale.adapt(measurement.run)
     if measurement.diagnostic == "history":
@@ -27,13 +27,13 @@ def path(measurement: Measurement, scale: Scale, out: Path) -> Path:
 
 def exists(measurement: Measurement, scale: Scale, out: Path) -> bool:
     """Return whether the result exists; a history only counts when the training is finished."""
-    file = path(measurement, scale, out)
+    file = result_path(measurement, scale, out)
     return finished(file.parent) if measurement.diagnostic == "history" else file.exists()
 
 
 def load(measurement: Measurement, scale: Scale, out: Path) -> Any:
     """Return the result, or the rows of the history."""
-    file = path(measurement, scale, out)
+    file = result_path(measurement, scale, out)
     if measurement.diagnostic == "history":
         return [json.loads(line) for line in file.read_text().splitlines()]
     return Result.load(file)
@@ -42,7 +42,7 @@ def load(measurement: Measurement, scale: Scale, out: Path) -> Any:
 def measure(measurement: Measurement, scale: Scale, out: Path) -> None:
     """Compute and save the result of a finished training."""
     run = scale.adapt(measurement.run)
-    file = path(measurement, scale, out)
+    file = result_path(measurement, scale, out)
     checkpoint = Checkpoint.load(out / "runs" / run.id / scale.checkpoint_name(measurement))
     problem = checkpoint.problem(split=measurement.split, images=scale.images)
     options = scale.options(measurement)
@@ -53,7 +53,7 @@ def measure(measurement: Measurement, scale: Scale, out: Path) -> None:
     for keyword, read in traits_of(diagnostic).from_checkpoint.items():
         options[keyword] = read(checkpoint, split=measurement.split, images=scale.images)
     if measurement.along:
-        options["along"] = Spectrum.load(path(measurement.along, scale, out))
+        options["along"] = Spectrum.load(result_path(measurement.along, scale, out))
     result: Result = diagnostic(problem, **options)
     result.save(file)
     unfinished.unlink(missing_ok=True)

@@ -26,15 +26,15 @@ class Table:
 
     Attributes:
         title: Meaning of the numbers, with their unit.
-        heads: Head of each column.
+        headers: Header of each column.
         rows: Cells; the first one of a row is its name.
-        form: Format of the numbers.
+        number_format: Format of the numbers.
     """
 
     title: str
-    heads: tuple[str, ...]
+    headers: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    form: str = ".2f"
+    number_format: str = ".2f"
 
     @classmethod
     def paper_and_here(
@@ -43,49 +43,50 @@ class Table:
         head: str,
         columns: Iterable[str],
         rows: Iterable[tuple[str, Sequence[Cell], Sequence[Cell]]],
-        form: str = ".2f",
+        number_format: str = ".2f",
     ) -> Table:
         """Return a table that has two cells for each column: the paper's number and ours.
 
         Args:
             title: Title of the table.
-            head: Head of the first column.
-            columns: Heads of the other columns.
+            head: Header of the first column.
+            columns: Headers of the other columns.
             rows: For each row its name, the paper's numbers and ours.
-            form: Format of the numbers.
+            number_format: Format of the numbers.
         """
-        heads = (f"{column}, {source}" for column in columns for source in ("paper", "here"))
+        headers = (f"{column}, {source}" for column in columns for source in ("paper", "here"))
         cells = (
             (name, *(cell for pair in zip(paper, here, strict=True) for cell in pair))
             for name, paper, here in rows
         )
-        return cls(title, (head, *heads), tuple(cells), form)
+        return cls(title, (head, *headers), tuple(cells), number_format)
 
-    def _text(self, cell: Cell, *, empty: str = EMPTY, separator: str = " ± ") -> str:
+    def _format_cell(self, cell: Cell, *, empty: str = EMPTY, separator: str = " ± ") -> str:
         if cell is None:
             return empty
         if isinstance(cell, Estimate):
-            return cell.format(self.form, separator)
-        return cell if isinstance(cell, str) else f"{cell:{self.form}}"
+            return cell.format(self.number_format, separator)
+        return cell if isinstance(cell, str) else f"{cell:{self.number_format}}"
 
     def markdown(self) -> str:
         """Return the table as Markdown."""
-        lines = [self.heads, ("---",) * len(self.heads)]
-        lines += [tuple(self._text(cell) for cell in row) for row in self.rows]
+        lines = [self.headers, ("---",) * len(self.headers)]
+        lines += [tuple(self._format_cell(cell) for cell in row) for row in self.rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def html(self) -> str:
         """Return the table as HTML."""
-        texts = [[self._text(cell) for cell in row] for row in self.rows]
-        rows = [dict(zip(self.heads, row, strict=True)) for row in texts]
+        texts = [[self._format_cell(cell) for cell in row] for row in self.rows]
+        rows = [dict(zip(self.headers, row, strict=True)) for row in texts]
         return html.table(rows, caption=self.title)
 
     def latex(self) -> str:
         """Return the table as LaTeX for the package booktabs."""
-        lines = [r"\begin{tabular}{l" + "r" * (len(self.heads) - 1) + "}", r"\toprule"]
-        lines += [_latex_row(self.heads), r"\midrule"]
+        lines = [r"\begin{tabular}{l" + "r" * (len(self.headers) - 1) + "}", r"\toprule"]
+        lines += [_latex_row(self.headers), r"\midrule"]
         lines += [
-            _latex_row([self._text(c, separator=r" $\pm$ ") for c in row]) for row in self.rows
+            _latex_row([self._format_cell(c, separator=r" $\pm$ ") for c in row])
+            for row in self.rows
         ]
         lines += [r"\bottomrule", r"\end{tabular}"]
         return "\n".join(lines)
@@ -93,7 +94,7 @@ class Table:
     def csv(self) -> str:
         """Return the table as CSV in full precision: mean and half interval in two columns."""
         columns: list[list[Cell]] = []
-        for head, *cells in zip(self.heads, *self.rows, strict=True):
+        for head, *cells in zip(self.headers, *self.rows, strict=True):
             estimates = [cell if isinstance(cell, Estimate) else None for cell in cells]
             columns.append([head, *(c.mean if isinstance(c, Estimate) else c for c in cells)])
             if any(estimates):
@@ -105,8 +106,8 @@ class Table:
 
     def figure(self) -> Figure:
         """Return the table as a picture."""
-        cells = [[self._text(cell, empty="") for cell in row] for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(self.heads, *cells, strict=True)]
+        cells = [[self._format_cell(cell, empty="") for cell in row] for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(self.headers, *cells, strict=True)]
         fig = style.new_figure(
             max(style.COLUMN, 0.068 * (sum(widths) + 2 * len(widths))),
             0.5 + 0.165 * (len(cells) + 1),
@@ -115,7 +116,7 @@ class Table:
         ax.axis("off")
         table = ax.table(
             cells,
-            colLabels=self.heads,
+            colLabels=self.headers,
             colWidths=[(w + 2) / (sum(widths) + 2 * len(widths)) for w in widths],
             bbox=Bbox.unit(),
             edges="B",

@@ -50,7 +50,7 @@ def _helps(kind: str, percent: int) -> Claim:
         source="section 4.2" if kind == "skip" else "section 4.3",
         margin=effect_sizes.gain(kind, "vanilla", density),
         paper=PAPER[kind][percent],
-        room=effect_sizes.room("vanilla", density),
+        max_gain=effect_sizes.max_gain("vanilla", density),
     )
 
 
@@ -96,16 +96,18 @@ CLAIMS = (
 def draw(results: Results, scale: Scale) -> Figure:
     """Draw a panel for each group of tweaks; dashed lines are dense networks."""
     trained = {kind for kind, _, _ in results}
-    shown = {title: kinds for title, kinds in PANELS.items() if trained & set(kinds)} or PANELS
-    rows = (len(shown) + 1) // 2
+    trained_panels = {
+        title: kinds for title, kinds in PANELS.items() if trained & set(kinds)
+    } or PANELS
+    rows = (len(trained_panels) + 1) // 2
     fig = style.new_figure(style.PAGE, 0.5 + 2 * rows)
     axes = fig.subplots(rows, 2, sharey=True, squeeze=False).flat
-    for ax, (title, kinds) in zip(axes, shown.items(), strict=False):
+    for ax, (title, kinds) in zip(axes, trained_panels.items(), strict=False):
         for kind in kinds:
             panels.shade_winning(ax, results, kind)
         with_plain = ("vanilla", *kinds)
         panels.panel(ax, results, with_plain, title=title, dense=with_plain)
-    for ax in fig.axes[len(shown) :]:
+    for ax in fig.axes[len(trained_panels) :]:
         ax.remove()
     for ax in fig.axes[1::2]:
         ax.set_ylabel("")

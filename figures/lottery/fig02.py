@@ -137,9 +137,9 @@ def draw(results: Results, scale: Scale) -> Figure:
     right.set_ylabel("λ · |w|²")
     handles, labels = left.get_legend_handles_labels()
     by_label = dict(zip(labels[::-1], handles[::-1], strict=True))
-    shown = {name: by_label[name] for name in (*KINDS, PRUNED) if name in by_label}
+    entries = {name: by_label[name] for name in (*KINDS, PRUNED) if name in by_label}
     fig.legend(
-        shown.values(), shown.keys(), loc="outside upper center", ncols=4, columnspacing=1,
+        entries.values(), entries.keys(), loc="outside upper center", ncols=4, columnspacing=1,
         handletextpad=0.1,
     )  # fmt: skip
     return fig

@@ -55,7 +55,7 @@ CLAIMS = (
             source=source,
             margin=effect_sizes.gain(kind, "vanilla", LEVELS[16]),
             paper=PAPER[kind],
-            room=effect_sizes.room("vanilla", LEVELS[16]),
+            max_gain=effect_sizes.max_gain("vanilla", LEVELS[16]),
         )
         for kind, quote, source in (
             (

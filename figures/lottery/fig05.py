@@ -77,11 +77,11 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Draw a panel for each network, its first seed; the number is the factor between losses."""
-    shown = first_seeds(results, KINDS)
-    fig = style.new_figure(0.5 + 1.625 * len(shown), 2.3)
-    panels = fig.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
-    levels = style.loss_levels(*(result.loss for result in shown.values()))
-    for ax, (kind, result) in zip(panels, shown.items(), strict=True):
+    first_results = first_seeds(results, KINDS)
+    fig = style.new_figure(0.5 + 1.625 * len(first_results), 2.3)
+    panels = fig.subplots(1, len(first_results), sharex=True, sharey=True, squeeze=False)[0]
+    levels = style.loss_levels(*(result.loss for result in first_results.values()))
+    for ax, (kind, result) in zip(panels, first_results.items(), strict=True):
         x, y = result.axes
         style.plot_contours(ax, x, y, result.loss, levels=levels, colorbar=ax is panels[-1])
         is_plain = kind == "vanilla"

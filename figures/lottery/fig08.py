@@ -54,7 +54,7 @@ CLAIMS = (
         source="section 4.5",
         margin=above_dense,
         paper=ABOVE_DENSE,
-        room=effect_sizes.room("vanilla", 1),
+        max_gain=effect_sizes.max_gain("vanilla", 1),
     ),
     Claim(
         says="With AT+TRT and rewinding, accuracy falls less with sparsity than without them",

@@ -16,7 +16,7 @@ from figures.measurement import Measurement, Results
 from figures.scales import Scale
 from sparsediag.plotting import style
 
-LOOKS = {  # colour and line
+LINE_STYLES = {  # colour and line
     "vanilla": ("sparse", "-"),
     "skip": ("GSk", "--"),
     "Swish": ("Swish", "--"),
@@ -26,7 +26,7 @@ LOOKS = {  # colour and line
 }
 MEASUREMENTS = {
     (kind, seed): Measurement.along_top_eigenvector(run(kind, seed=seed))
-    for kind in LOOKS
+    for kind in LINE_STYLES
     for seed in range(3)
 }
 CLAIMS = (
@@ -56,7 +56,7 @@ def draw(results: Results, scale: Scale) -> Figure:
     """Draw the change of the test loss over the distance."""
     fig = style.new_figure()
     ax = fig.add_subplot()
-    for kind, (colour, line) in LOOKS.items():
+    for kind, (colour, line) in LINE_STYLES.items():
         thick = kind in ("vanilla", "AT+TRT")
         plot_curve(
             ax, results, (kind,), band=0.15 if thick else 0, color=style.COLOUR_OF[colour], ls=line,

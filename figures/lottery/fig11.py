@@ -67,11 +67,11 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Draw the surface of each network, its first seed, with common height and colours."""
-    shown = first_seeds(results, KINDS)
-    fig = style.new_figure(1.75 * len(shown), 2.2)
-    top = max(float(np.nanmax(result.mean)) for result in shown.values())
-    for i, (kind, result) in enumerate(shown.items()):
-        ax: Any = fig.add_subplot(1, len(shown), i + 1, projection="3d")
+    first_results = first_seeds(results, KINDS)
+    fig = style.new_figure(1.75 * len(first_results), 2.2)
+    top = max(float(np.nanmax(result.mean)) for result in first_results.values())
+    for i, (kind, result) in enumerate(first_results.items()):
+        ax: Any = fig.add_subplot(1, len(first_results), i + 1, projection="3d")
         x, y = np.meshgrid(*result.axes, indexing="ij")
         ax.plot_surface(x, y, result.mean, cmap="cividis", vmin=0, vmax=top, linewidth=0)
         ax.set(zlim=(0, top))

@@ -80,7 +80,7 @@ CLAIMS = (
         source="section A1.2",
         margin=effect_sizes.gain("AT+TRT", "vanilla", DENSITY),
         paper=3.11,
-        room=effect_sizes.room("vanilla", DENSITY),
+        max_gain=effect_sizes.max_gain("vanilla", DENSITY),
     ),
     Claim(
         says="AT+TRT has the higher validation accuracy before the learning rate drops",

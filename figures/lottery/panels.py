@@ -13,25 +13,27 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import accuracy, accuracy_plots
-from figures.accuracy_plots import Look
+from figures.accuracy_plots import LineStyle
 from figures.lottery.runs import REWOUND
 from figures.measurement import Results
 from sparsediag.plotting import style
 from sparsediag.plotting.style import COLOUR_OF, COLOURS
 
-LOOKS = {
-    "vanilla": Look(COLOUR_OF["sparse"], "o"),
-    "skip": Look(COLOUR_OF["GSk"], "s"),
-    "Swish": Look(COLOUR_OF["Swish"], "s"),
-    "Mish": Look(COLOURS[4], "^"),
-    "LS": Look(COLOUR_OF["LS"], "s"),
-    "LRsI": Look(COLOUR_OF["LRsI"], "s"),
-    "AT": Look(COLOURS[0], "s"),
-    "TRT": Look(COLOURS[2], "^"),
-    "AT+TRT": Look(COLOUR_OF["ToST"], "D"),
-    "AT+TRT with KD": Look(COLOURS[0], "v"),
+LINE_STYLES = {
+    "vanilla": LineStyle(COLOUR_OF["sparse"], "o"),
+    "skip": LineStyle(COLOUR_OF["GSk"], "s"),
+    "Swish": LineStyle(COLOUR_OF["Swish"], "s"),
+    "Mish": LineStyle(COLOURS[4], "^"),
+    "LS": LineStyle(COLOUR_OF["LS"], "s"),
+    "LRsI": LineStyle(COLOUR_OF["LRsI"], "s"),
+    "AT": LineStyle(COLOURS[0], "s"),
+    "TRT": LineStyle(COLOURS[2], "^"),
+    "AT+TRT": LineStyle(COLOUR_OF["ToST"], "D"),
+    "AT+TRT with KD": LineStyle(COLOURS[0], "v"),
 }
-LOOKS |= {kind + REWOUND: look._replace(line=":") for kind, look in LOOKS.items()}
+LINE_STYLES |= {
+    kind + REWOUND: line_style._replace(line=":") for kind, line_style in LINE_STYLES.items()
+}
 
 
 def panel(
@@ -48,15 +50,15 @@ def panel(
     Args:
         ax: Axes to draw on.
         results: By (kind, density, seed).
-        kinds: Names of `LOOKS`, or tuples that end with one.
+        kinds: Names of `LINE_STYLES`, or tuples that end with one.
         title: Title of the panel.
         dense: Kinds whose dense networks are drawn as dashed lines.
         inches: Width of the axes; narrow ones get fewer tick labels.
     """
-    curves = {kind: (_name(kind), LOOKS[_name(kind)]) for kind in kinds}
+    curves = {kind: (_name(kind), LINE_STYLES[_name(kind)]) for kind in kinds}
     accuracy_plots.plot(ax, results, curves, inches=inches)
     for kind in dense:
-        accuracy_plots.plot_dense(ax, results, kind, LOOKS[_name(kind)].colour)
+        accuracy_plots.plot_dense(ax, results, kind, LINE_STYLES[_name(kind)].colour)
     ax.set_title(title)
 
 
@@ -102,4 +104,4 @@ def shade_winning(ax: Axes, results: Results, kind: str) -> None:
         mean = accuracy.estimate(results, kind, density)
         if mean and mean.mean >= winning_accuracy(results):
             span = (density * half_round, density / half_round)
-            ax.axvspan(*span, color=LOOKS[kind].colour, alpha=0.13, linewidth=0)
+            ax.axvspan(*span, color=LINE_STYLES[kind].colour, alpha=0.13, linewidth=0)

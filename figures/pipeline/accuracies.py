@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from figures import accuracy
-from figures.accuracy_plots import Look, plot_curve
+from figures.accuracy_plots import LineStyle, plot_curve
 from figures.estimate import Estimate
 from figures.measurement import Measurement, Results, history_grid
 from figures.pipeline.runs import MANY_STEPS, NO_SIZE, TRAINING_FREE, run
@@ -21,19 +21,19 @@ BEST = "training-free"  # the paper's name for the best of `TRAINING_FREE` at ea
 BASELINES = (*TRAINING_FREE, "vanilla", "RigL")
 EXTRA = (*TRAINING_FREE, MANY_STEPS, NO_SIZE)  # rows for which the paper has no numbers
 EXTRA_DENSITIES = (0.1, 0.01, 0.001)  # densities of kinds that the paper does not have at all
-LOOKS = {
-    BEST: Look("#777777", "o", "--"),
-    "vanilla": Look(COLOURS[6], "s", "--"),
-    "RigL": Look(COLOURS[4], "^", "--"),
-    MANY_STEPS: Look("#777777", "v", ":"),
-    "+ ZerO": Look(COLOURS[0], "o", "-"),
-    "+ Mask": Look(COLOURS[1], "s", "-"),
-    "+ ZerO, Mask": Look(COLOURS[2], "^", "-"),
-    NO_SIZE: Look(COLOURS[2], "v", ":"),
-    "+ ToST": Look(COLOURS[5], "D", "-"),
-    "+ ZerO, ToST": Look(COLOURS[0], "P", "-."),
-    "+ Mask, ToST": Look(COLOURS[1], "X", "-."),
-    "+ All": Look(COLOURS[3], "*", "-."),
+LINE_STYLES = {
+    BEST: LineStyle("#777777", "o", "--"),
+    "vanilla": LineStyle(COLOURS[6], "s", "--"),
+    "RigL": LineStyle(COLOURS[4], "^", "--"),
+    MANY_STEPS: LineStyle("#777777", "v", ":"),
+    "+ ZerO": LineStyle(COLOURS[0], "o", "-"),
+    "+ Mask": LineStyle(COLOURS[1], "s", "-"),
+    "+ ZerO, Mask": LineStyle(COLOURS[2], "^", "-"),
+    NO_SIZE: LineStyle(COLOURS[2], "v", ":"),
+    "+ ToST": LineStyle(COLOURS[5], "D", "-"),
+    "+ ZerO, ToST": LineStyle(COLOURS[0], "P", "-."),
+    "+ Mask, ToST": LineStyle(COLOURS[1], "X", "-."),
+    "+ All": LineStyle(COLOURS[3], "*", "-."),
 }
 
 
@@ -81,7 +81,7 @@ def table(results: Results, paper: Paper, densities: Sequence[float]) -> Table:
             rows.append((name, theirs, here))
     title = "test accuracy (%) at density s, the share of the weights that remain"
     columns = [f"{100 * density:g} %" for density in trained]
-    return Table.paper_and_here(title, "training", columns, rows, form=".1f")
+    return Table.paper_and_here(title, "training", columns, rows, number_format=".1f")
 
 
 def draw(
@@ -100,10 +100,10 @@ def draw(
     theirs, ours = fig.subplots(1, 2, sharey=True)
     for row, numbers in paper.items():
         points = dict(zip(densities, map(Estimate, numbers), strict=True))
-        plot_curve(theirs, points, row, LOOKS[row], size=3.5)
-    for row in (*paper, *(extra for extra in EXTRA if extra in LOOKS)):
+        plot_curve(theirs, points, row, LINE_STYLES[row], size=3.5)
+    for row in (*paper, *(extra for extra in EXTRA if extra in LINE_STYLES)):
         if points := {d: e for d in densities if (e := estimate(results, row, d))}:
-            plot_curve(ours, points, row, LOOKS[row], size=3.5)
+            plot_curve(ours, points, row, LINE_STYLES[row], size=3.5)
     theirs.axhline(chance, color="#bbbbbb", linewidth=0.6)
     for ax, name in ((theirs, "the paper"), (ours, title)):
         ax.set(title=name, xscale="log", xlabel=r"density (%) and compression $-\log_{10} s$")
@@ -112,6 +112,6 @@ def draw(
         ax.minorticks_off()
     theirs.set_ylabel("test accuracy (%)")
     curves = {bars.get_label(): bars for ax in (theirs, ours) for bars in ax.containers}
-    rows = [row for row in LOOKS if row in curves]
+    rows = [row for row in LINE_STYLES if row in curves]
     fig.legend([curves[row] for row in rows], rows, loc="outside right center", handlelength=3)
     return fig

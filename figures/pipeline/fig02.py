@@ -24,7 +24,7 @@ CLAIMS = (
         source="caption",
         margin=effect_sizes.gain("+ Mask", "+ ZerO", 0.001),
         paper=45.7 - 27.6,
-        room=effect_sizes.room_above_best(["+ Mask"], ["+ ZerO"], 0.001),
+        max_gain=effect_sizes.max_gain_over_best(["+ Mask"], ["+ ZerO"], 0.001),
     ),
     Claim(
         says="At 1 % of the weights, ToST after pruning helps, on average over the ways of pruning",
@@ -37,7 +37,7 @@ CLAIMS = (
             effect_sizes.gain("+ Mask, ToST", "+ Mask", 0.01),
         ),
         paper=(0.0 + 1.0 + 2.0) / 3,
-        room=effect_sizes.room_above_best(
+        max_gain=effect_sizes.max_gain_over_best(
             ["+ ToST", "+ ZerO, ToST", "+ Mask, ToST"], ["vanilla", "+ ZerO", "+ Mask"], 0.01
         ),
     ),

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures import accuracy_plots, effect_sizes
-from figures.accuracy_plots import Look
+from figures.accuracy_plots import LineStyle
 from figures.claims import Claim
 from figures.estimate import Estimate
 from figures.measurement import Results, history_grid
@@ -34,10 +34,10 @@ PAPER = {
     "GSk, abrupt": -1.2,
     "GSw, abrupt": -1.2,
 }
-PLAIN = ("without", Look(style.COLOUR_OF["sparse"], "o"))
-FADING = ("fades before the first drop", Look(style.COLOURS[0], "s"))
-PERMANENT = ("permanent", Look(style.COLOURS[1], "^"))
-RELEASED = ("fades, learned as released", Look(style.COLOURS[2], "^"))
+PLAIN = ("without", LineStyle(style.COLOUR_OF["sparse"], "o"))
+FADING = ("fades before the first drop", LineStyle(style.COLOURS[0], "s"))
+PERMANENT = ("permanent", LineStyle(style.COLOURS[1], "^"))
+RELEASED = ("fades, learned as released", LineStyle(style.COLOURS[2], "^"))
 
 KINDS = ("base", "GSk", "GSw", "GSk, permanent", "GSw, permanent", "GSk, released")
 MEASUREMENTS = history_grid(run, KINDS, DENSITIES) | history_grid(run, PAPER, (0.05,))
@@ -60,7 +60,7 @@ def _claims(tweak: str) -> tuple[Claim, ...]:
             source="section 3.4",
             margin=effect_sizes.gain(tweak, late, 0.05),
             paper=-PAPER[late],
-            room=effect_sizes.room(late, 0.05),
+            max_gain=effect_sizes.max_gain(late, 0.05),
         ),
         Claim(
             says=f"A {tweak} that is removed late and abruptly is worse, at 95 % sparsity",
@@ -69,7 +69,7 @@ def _claims(tweak: str) -> tuple[Claim, ...]:
             source="section 3.4",
             margin=effect_sizes.gain(tweak, abrupt, 0.05),
             paper=-PAPER[abrupt],
-            room=effect_sizes.room(abrupt, 0.05),
+            max_gain=effect_sizes.max_gain(abrupt, 0.05),
         ),
     )
 
@@ -77,7 +77,7 @@ def _claims(tweak: str) -> tuple[Claim, ...]:
 CLAIMS = (*_claims("GSk"), *_claims("GSw"))
 
 
-def prunable_weights(scale: Scale) -> int:
+def num_prunable_weights(scale: Scale) -> int:
     """Return the number of weights of the dense network that a mask covers."""
     model = scale.adapt(run()).model
     with torch.device("meta"):
@@ -85,7 +85,7 @@ def prunable_weights(scale: Scale) -> int:
     return sum(net.get_parameter(name).numel() for name in prunable(net))
 
 
-def ghost_weights(results: Results) -> int:
+def num_ghost_weights(results: Results) -> int:
     """Return the number of weights that the released skips add in the first epoch."""
     released = [history for (kind, _, _), history in results.items() if kind == "GSk, released"]
     return max((int(history[0]["ghost_weights"]) for history in released), default=0)
@@ -107,8 +107,8 @@ def draw(results: Results, scale: Scale) -> Figure:
     for ax in (neurons, released):
         ax.set_ylabel("")
     _plot_late(late, results)
-    if added := ghost_weights(results):
-        share = added / prunable_weights(scale)
+    if added := num_ghost_weights(results):
+        share = added / num_prunable_weights(scale)
         released.set_title(f"GSk, learned: {added:,}\nweights, {share:.0%} of dense")
     handles: dict[str, Any] = {}
     for ax in (*curves, late):

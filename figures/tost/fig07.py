@@ -9,7 +9,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from figures import accuracy_plots, effect_sizes
-from figures.accuracy_plots import Look
+from figures.accuracy_plots import LineStyle
 from figures.claims import Claim
 from figures.lottery import runs as lottery_runs
 from figures.lottery.runs import LEVELS
@@ -30,7 +30,10 @@ MEASUREMENTS = {
         "ToST": run("ToST", density, seed, net=net, data=data),
     }.items()
 }
-LOOKS = {"LTH": Look(style.COLOUR_OF["sparse"], "o"), "ToST": Look(style.COLOUR_OF["ToST"], "s")}
+LINE_STYLES = {
+    "LTH": LineStyle(style.COLOUR_OF["sparse"], "o"),
+    "ToST": LineStyle(style.COLOUR_OF["ToST"], "s"),
+}
 
 
 def cells(results: Results, *kinds: str) -> list[tuple[str, str]]:
@@ -72,11 +75,11 @@ CLAIMS = (
 
 def draw(results: Results, scale: Scale) -> Figure:
     """Draw a panel for each network and data set."""
-    trained = cells(results, *LOOKS)
+    trained = cells(results, *LINE_STYLES)
     fig = style.new_figure(max(style.COLUMN, style.PAGE * len(trained) / 4), 2.2)
     for i, (net, data) in enumerate(trained):
         ax = fig.add_subplot(1, len(trained), i + 1)
-        curves = {(net, data, kind): (kind, look) for kind, look in LOOKS.items()}
+        curves = {(net, data, kind): (kind, line_style) for kind, line_style in LINE_STYLES.items()}
         inches = fig.get_figwidth() / len(trained) - 0.6
         accuracy_plots.plot(ax, results, curves, inches=inches)
         ax.set_title(scale.title(run(net=net, data=data)).replace(" of ", "\nof "))

@@ -41,7 +41,7 @@ CLAIMS = (
             source="section 3.2",
             margin=effect_sizes.gain((mask, "ToST"), (mask, "base"), 0.05),
             paper=PAPER[mask, "ToST"][-1] - PAPER[mask, "base"][-1],
-            room=effect_sizes.room((mask, "base"), 0.05),
+            max_gain=effect_sizes.max_gain((mask, "base"), 0.05),
         )
         for mask, description in MASKS.items()
     ),
@@ -54,8 +54,8 @@ CLAIMS = (
             *(effect_sizes.gain((mask, "ToST"), (mask, "base"), *DENSITIES) for mask in MASKS)
         ),
         paper=float(np.mean([np.subtract(PAPER[m, "ToST"], PAPER[m, "base"]) for m in MASKS])),
-        room=lambda results: float(
-            np.mean([effect_sizes.room((mask, "base"), *DENSITIES)(results) for mask in MASKS])
+        max_gain=lambda results: float(
+            np.mean([effect_sizes.max_gain((mask, "base"), *DENSITIES)(results) for mask in MASKS])
         ),
     ),
 )

@@ -29,7 +29,7 @@ CLAIMS = (
                 effect_sizes.gain(kind, "base", 0.05), effect_sizes.gain(kind, "base", density)
             ),
             paper=PAPER[kind][-1] - PAPER[kind][DENSITIES.index(density)],
-            room=effect_sizes.room("base", 0.05),
+            max_gain=effect_sizes.max_gain("base", 0.05),
         )
         for density, description in ((1.0, "the dense network"), (0.8, "one with 20 %"))
         for kind in PAPER

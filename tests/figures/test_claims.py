@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from figures import accuracy, accuracy_plots, effect_sizes
-from figures.accuracy_plots import Look
+from figures.accuracy_plots import LineStyle
 from figures.claims import Claim
 from figures.estimate import Estimate
 from figures.tables import Table
@@ -33,7 +33,7 @@ def test_one_value_has_no_interval() -> None:
 
 def claim(values: list[float], paper: float | None = None, room: float | None = None) -> Claim:
     margin = None if room is None else (lambda _: room)
-    return Claim("says", "quote", "source", lambda _: values, paper=paper, room=margin)
+    return Claim("says", "quote", "source", lambda _: values, paper=paper, max_gain=margin)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_accuracy_is_that_of_the_best_epoch() -> None:
 def test_gains_are_by_seed_and_room_is_what_is_missing() -> None:
     assert effect_sizes.gain("tweaked", "plain", 0.1)(RESULTS) == pytest.approx([3, 4])
     assert effect_sizes.gain("tweaked", "plain", 0.02)(RESULTS) == []
-    assert effect_sizes.room("plain", 0.1)(RESULTS) == pytest.approx(9)
+    assert effect_sizes.max_gain("plain", 0.1)(RESULTS) == pytest.approx(9)
     assert accuracy.estimate(RESULTS, "plain", 0.02) is None
 
 
 def test_a_plot_over_sparsity_has_means_intervals_and_the_dense_line() -> None:
     ax = style.new_axes()
-    curves = {"plain": ("Plain", Look("black")), "tweaked": ("T", Look("red", "s", ":"))}
+    curves = {"plain": ("Plain", LineStyle("black")), "tweaked": ("T", LineStyle("red", "s", ":"))}
     accuracy_plots.plot(ax, RESULTS, curves)
     accuracy_plots.plot_dense(ax, RESULTS, "plain", "black")
     plain, tweaked = ax.containers

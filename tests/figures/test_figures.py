@@ -244,7 +244,7 @@ def test_other_data_can_stand_for_all() -> None:
 
 def test_results_are_kept_apart_by_scale(tmp_path: Path) -> None:
     need = Measurement(run(), "landscape")
-    small, large = (store.path(need, scale, tmp_path) for scale in (SMOKE, LAPTOP))
+    small, large = (store.result_path(need, scale, tmp_path) for scale in (SMOKE, LAPTOP))
     assert small != large
 
 

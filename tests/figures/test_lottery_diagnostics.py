@@ -202,7 +202,7 @@ def test_a_point_that_overflows_is_left_out_of_the_distance() -> None:
 def test_figure_10_draws_the_mean_change_and_the_range() -> None:
     results = {label: line(2 + (1 + label[1]) * X**2, 2.0) for label in fig10.MEASUREMENTS}
     (ax,) = fig10.draw(results, LAPTOP).axes
-    assert set(curves(ax)) == set(fig10.LOOKS)
+    assert set(curves(ax)) == set(fig10.LINE_STYLES)
     for curve in curves(ax).values():
         np.testing.assert_allclose(curve.get_ydata(), 2 * X**2)
     assert len(ax.collections) == 2

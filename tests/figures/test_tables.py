@@ -162,7 +162,7 @@ def test_table_1_compares_relu_with_each_of_the_others() -> None:
 
 def test_table_2_has_a_block_a_net_and_data_set_headed_by_the_dense_net() -> None:
     found = table2.table(as_printed(table2), PAPER)
-    assert found.heads[:5] == ("mask", "dense, paper", "dense, here", "90 %, paper", "90 %, here")
+    assert found.headers[:5] == ("mask", "dense, paper", "dense, here", "90 %, paper", "90 %, here")
     assert len(found.rows) == 4 * 11 + 2
     assert [row[0] for row in found.rows[:3]] == ["ResNet-32, CIFAR-100", "Random", "Random + ToST"]
     assert pairs(found.rows[0][1:3]) == [(74.64, 74.64)]
@@ -177,7 +177,7 @@ def test_table_2_leaves_out_what_a_smaller_scale_does_not_train() -> None:
     found = table2.table({label: history(50) for label in wanted}, LAPTOP)
     assert [row[0] for row in found.rows].count("SNIP") == 1
     few = {key: history(50) for key in wanted if key[1] in (1, 0.05)}
-    assert table2.table(few, LAPTOP).heads[-1] == "95 %, here"
+    assert table2.table(few, LAPTOP).headers[-1] == "95 %, here"
     assert table2.ONE_STEP not in rows(table2.table(few, LAPTOP))
 
 
@@ -194,7 +194,7 @@ def test_the_single_step_is_the_only_difference_of_its_row() -> None:
 
 def test_table_3_has_the_papers_columns() -> None:
     found = table3.table(as_printed(table3), PAPER)
-    assert found.heads[1::2] == ("85 %, paper", "90 %, paper", "95 %, paper")
+    assert found.headers[1::2] == ("85 %, paper", "90 %, paper", "95 %, paper")
     assert pairs(rows(found)["LTH + ToST"]) == [(v, v) for v in (61.52, 58.96, 54.76)]
 
 
@@ -222,7 +222,7 @@ def test_a_lead_is_over_the_best_of_the_others_in_each_seed() -> None:
     assert gain_over_best("a", "b", 0.1, 0.01, 0.5, complete=True)(results) == []
     assert gain_over_best("a", "bx", 0.1)(results) == []
     assert gain_over_best("a", "x", 0.1)(results) == []
-    assert effect_sizes.room_above_best("a", "bc", 0.1)(results) == pytest.approx(45)
+    assert effect_sizes.max_gain_over_best("a", "bc", 0.1)(results) == pytest.approx(45)
     del results["b", 0.1, 0]
     assert gain_over_best("a", "bc", 0.1)(results) == pytest.approx([-10])
     both = effect_sizes.minimum(gain_over_best("a", "b", 0.1), gain_over_best("a", "c", 0.1))
@@ -238,12 +238,12 @@ def test_nets_that_learn_nothing_test_no_claim_of_the_pipeline() -> None:
             if claim.paper is not None:
                 assert claim.judge(dead).outcome == "not testable at this scale", claim.says
     dead |= {("RigL", 0.01, seed): history(60.0) for seed in range(3)}
-    assert effect_sizes.room_above_best(["+ Mask"], ["RigL"], 0.01)(dead) == pytest.approx(40)
+    assert effect_sizes.max_gain_over_best(["+ Mask"], ["RigL"], 0.01)(dead) == pytest.approx(40)
 
 
 def test_a_pipeline_table_gives_densities_as_compressions_too() -> None:
     found = pipeline1.table(as_printed(pipeline1), PAPER)
-    assert found.heads[1::2] == ("10 %, paper", "3.2 %, paper", "1 %, paper", "0.32 %, paper")
+    assert found.headers[1::2] == ("10 %, paper", "3.2 %, paper", "1 %, paper", "0.32 %, paper")
     assert found.rows[0][1::2] == ("1", "1.5", "2", "2.5")
     assert [row[0] for row in found.rows[1:7]] == list(pipeline1.PAPER)
     assert pairs(rows(found)["+ ZerO, Mask"]) == [(v, v) for v in (97.2, 87.8, 89.0, 65.0)]

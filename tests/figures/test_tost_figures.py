@@ -277,7 +277,7 @@ def test_figure_6_judges_what_goes_late() -> None:
 def test_figure_6_counts_the_weights_of_the_net_that_is_trained() -> None:
     net = models.build("resnet18", width=8)
     convolutions = sum(p.numel() for p in net.parameters() if p.dim() == 4)
-    assert fig06.prunable_weights(LAPTOP) == convolutions
+    assert fig06.num_prunable_weights(LAPTOP) == convolutions
 
 
 def test_figure_6_removes_swish_at_once() -> None:
