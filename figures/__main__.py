@@ -115,7 +115,7 @@ def _execute(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str,
         errors = todo.work.run(
             jobs=options.jobs,
             engine=options.engine,
-            done=lambda name: bars.advance(bar, weights[name]),
+            on_done=lambda name: bars.advance(bar, weights[name]),
         )
     for name in todo.pictures:  # those that lack a measurement
         if f"draw {name}" not in errors and not registry.is_drawn(name, scale, options.out):

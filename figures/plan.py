@@ -44,7 +44,7 @@ def plan(wanted: Sequence[str], scale: Scale, out: Path) -> Plan:
                 for measurement in registry.measurements(name, scale).values()
             }
             todo.work.tasks[f"draw {name}"] = (registry.draw, (name, scale, out))
-            todo.work.after[f"draw {name}"] = dependencies - {""}
+            todo.work.dependencies[f"draw {name}"] = dependencies - {""}
             todo.pictures.append(name)
     return todo
 
@@ -68,7 +68,7 @@ def _add(measurement: Measurement, todo: Plan, scale: Scale, out: Path) -> str:
         if measurement.along:
             dependencies.add(_add(measurement.along, todo, scale, out))
         todo.work.tasks[name] = (store.measure, (measurement, scale, out))
-        todo.work.after[name] = dependencies - {""}
+        todo.work.dependencies[name] = dependencies - {""}
         todo.measurements[name] = measurement
     return name
 

@@ -178,7 +178,10 @@ class Run:
 
     def before(self) -> tuple[Run, ...]:
         """Return the runs to finish first: for the mask, for the weights and for the tweaks."""
-        needed = [*self.mask.before(), *([self.mask.origin(self.rewind)] if self.rewind else [])]
+        needed = [
+            *self.mask.before(),
+            *([self.mask.rewind_source(self.rewind)] if self.rewind else []),
+        ]
         for tweak in self.tweaks.values():
             needed += tweak.before()
         return tuple(dict.fromkeys(map(self.prerequisite, needed)))
@@ -187,7 +190,7 @@ class Run:
         """Return the run whose weights this one starts from, and the name of their file."""
         epoch = self._first_epoch
         file = "last.pt" if epoch == self.optim.epochs else f"epoch-{epoch:03}.pt"
-        return self.prerequisite(self.mask.origin(self.rewind)), file
+        return self.prerequisite(self.mask.rewind_source(self.rewind)), file
 
     # tables, files and the id
 
@@ -224,8 +227,8 @@ class Run:
             raise ConfigError(unknown_name("mask.method", method, METHODS))
         mask = {key: value for key, value in mask.items() if key != "method"}
         options: dict[str, Any] = {}
-        for name, given in tweaks.items():
-            options |= {name: given} if given else expand_groups([name])
+        for name, option_table in tweaks.items():
+            options |= {name: option_table} if option_table else expand_groups([name])
         for name in options:
             if name in GROUPS:
                 raise ConfigError(
@@ -326,12 +329,12 @@ class Run:
     def _outside(self) -> dict[str, str]:
         """Return what the run file only names: the user's code, and digests of files."""
         kinds = [*map(type, self._masks), *map(type, self.tweaks.values())]
-        own: list[Any] = [kind for kind in dict.fromkeys(kinds) if is_custom(kind)]
+        user_code: list[Any] = [kind for kind in dict.fromkeys(kinds) if is_custom(kind)]
         name = self.model.name
         if name in models.MODELS and models.MODELS[name] is not models.BUILT_IN.get(name):
-            own.append(models.MODELS[name])
+            user_code.append(models.MODELS[name])
         return {
-            "code": "".join(map(describe_code, own)),
+            "code": "".join(map(describe_code, user_code)),
             "data": datasets.content_digest(self.data),
-            "masks": "".join(mask.content() for mask in self._masks),
+            "masks": "".join(mask.input_digest() for mask in self._masks),
         }

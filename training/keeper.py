@@ -261,20 +261,20 @@ def hold(
         backward: Also mask the gradients that backward passes leave.
     """
     HELD.pop(optimiser, lambda: None)()
-    held = MaskedWeights(weights)
+    masked_weights = MaskedWeights(weights)
     if not weights:
-        return held
+        return masked_weights
     handles = [
-        optimiser.register_step_pre_hook(held.before_step),
-        optimiser.register_step_post_hook(held.after_step),
-        optimiser.register_load_state_dict_post_hook(held.mask_states),
+        optimiser.register_step_pre_hook(masked_weights.before_step),
+        optimiser.register_step_post_hook(masked_weights.after_step),
+        optimiser.register_load_state_dict_post_hook(masked_weights.mask_states),
     ]
-    for weight, bits in zip(weights, held.bits, strict=True):
+    for weight, bits in zip(weights, masked_weights.bits, strict=True):
         if backward and weight.requires_grad and weight.is_floating_point():
             hook = partial(_mask_gradient, bits)
             handles.append(weight.register_post_accumulate_grad_hook(hook))
-    HELD[optimiser] = weakref.finalize(held, _remove, handles)
-    return held
+    HELD[optimiser] = weakref.finalize(masked_weights, _remove, handles)
+    return masked_weights
 
 
 def check_optimiser(optimiser: Any, net: nn.Module, weights: Sequence[Tensor]) -> None:

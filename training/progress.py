@@ -55,7 +55,7 @@ def fit_all(
         add_trainings(graph, run, out, device=device)
     with terminal.progress_bars() as bars:
         task = bars.add_task("trainings", total=len(graph.tasks))
-        return graph.run(jobs=jobs, device=device, done=lambda _: bars.advance(task))
+        return graph.run(jobs=jobs, device=device, on_done=lambda _: bars.advance(task))
 
 
 def download_data(runs: Iterable[Run]) -> None:
@@ -68,8 +68,8 @@ def download_data(runs: Iterable[Run]) -> None:
 def add_trainings(graph: TaskGraph, run: Run, out: Path, *, device: str = "auto") -> str:
     """Add a run and those it depends on to the graph; return its task, or "" if it is finished."""
     if run.id not in graph.tasks and not finished(out / "runs" / run.id):
-        needed = {add_trainings(graph, before, out, device=device) for before in run.before()}
-        graph.after[run.id] = needed - {""}
+        needed = {add_trainings(graph, earlier, out, device=device) for earlier in run.before()}
+        graph.dependencies[run.id] = needed - {""}
         graph.tasks[run.id] = (partial(fit, run, out=out, device=device), ())
     return run.id if run.id in graph.tasks else ""
 

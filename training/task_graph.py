@@ -18,13 +18,13 @@ class TaskGraph:
     """Named tasks (function and arguments), and for each the names of the tasks it waits for."""
 
     tasks: dict[str, Task]
-    after: dict[str, set[str]]
+    dependencies: dict[str, set[str]]
 
     def run(
         self,
         *,
         jobs: int,
-        done: Callable[[str], None],
+        on_done: Callable[[str], None],
         engine: str = "local",
         device: str = "auto",
     ) -> dict[str, BaseException]:
@@ -34,7 +34,7 @@ class TaskGraph:
 
         Args:
             jobs: Tasks at a time.
-            done: Called with the name of each task that has ended.
+            on_done: Called with the name of each task that has ended.
             engine: Key of `training.executors.ENGINES`.
             device: Where they compute: auto, cpu, cuda or cuda:N.
 
@@ -49,7 +49,7 @@ class TaskGraph:
         with ENGINES[engine](min(jobs, len(waiting)), device) as pool:
             try:
                 while True:
-                    ready = [n for n in waiting if self.after.get(n, set()) <= finished]
+                    ready = [n for n in waiting if self.dependencies.get(n, set()) <= finished]
                     for name in ready[: jobs - len(running)]:
                         function, args = waiting.pop(name)
                         running[pool.submit(function, *args)] = name
@@ -63,7 +63,7 @@ class TaskGraph:
                             errors[name] = error
                         else:
                             finished.add(name)
-                        done(name)
+                        on_done(name)
             except BrokenExecutor as error:
                 cause = pool.describe_exit() if isinstance(pool, WorkerPool) else str(error)
                 raise ValueError(f"one of {jobs} processes died: {cause}") from error

@@ -60,10 +60,10 @@ def initialise(net: nn.Module, orientation: Orientation = "zero_hadamard") -> No
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             conv, weight = not isinstance(module, nn.Linear), module.weight
             wide = orientation == "zero_widening" or (orientation == "zero_hadamard" and conv)
-            whole = matrix(*weight.shape[:2], widening=wide).to(weight)
+            full_matrix = matrix(*weight.shape[:2], widening=wide).to(weight)
             weight.zero_()
             taps = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
-            taps[:, :, taps.shape[2] // 2] = whole  # the middle of all taps, since sides are odd
+            taps[:, :, taps.shape[2] // 2] = full_matrix  # the middle tap: sides are odd
             if module.bias is not None:
                 module.bias.zero_()
 
@@ -79,8 +79,8 @@ def check_trainable(problem: Problem) -> None:
     Raises:
         ConfigError: If they have not, with the layer and the share.
     """
-    shown = activations(problem)
-    for name, zeros in zip(shown.names, shown.zeros, strict=True):
+    result = activations(problem)
+    for name, zeros in zip(result.names, result.zeros, strict=True):
         if 1 - zeros < ACTIVE:
             raise ConfigError(_dead(f"{1 - zeros:.1%} of the activations of '{name}' are not 0"))
     stepped = problem.weights - STEP * problem.gradient()

@@ -328,7 +328,7 @@ def test_claims_are_kept_a_line_each(drawn: Path) -> None:
 def test_a_plan_is_in_order(tmp_path: Path) -> None:
     todo = plan(["tost/fig08"], SMOKE, tmp_path).work
     order = list(todo.tasks)
-    for task, before in todo.after.items():
+    for task, before in todo.dependencies.items():
         assert all(order.index(other) < order.index(task) for other in before)
 
 

@@ -29,7 +29,7 @@ def test_every_engine_keeps_the_order_and_brings_errors_back(
     tasks |= {"bad": (int, ("no number",)), "after bad": (Path.touch, (a,))}
     work = TaskGraph(tasks, {"c": {"b"}, "b": {"a"}, "after bad": {"bad"}})
     told: list[str] = []
-    errors = work.run(jobs=jobs, engine=engine, done=told.append)
+    errors = work.run(jobs=jobs, engine=engine, on_done=told.append)
     assert list(tmp_path.iterdir()) == [c]
     assert sorted(told) == ["a", "b", "bad", "c"]
     assert list(errors) == ["bad"]
@@ -39,7 +39,7 @@ def test_every_engine_keeps_the_order_and_brings_errors_back(
 
 def test_a_single_task_needs_no_other_process() -> None:
     seen: list[int] = []
-    assert not TaskGraph({"a": (lambda: seen.append(os.getpid()), ())}, {}).run(jobs=4, done=str)
+    assert not TaskGraph({"a": (lambda: seen.append(os.getpid()), ())}, {}).run(jobs=4, on_done=str)
     assert seen == [os.getpid()]
 
 
@@ -49,7 +49,7 @@ def test_an_interruption_ends_the_work_at_once(tmp_path: Path) -> None:
 
     work = TaskGraph({"a": (interrupt, ()), "b": (Path.touch, (tmp_path / "b",))}, {})
     with pytest.raises(KeyboardInterrupt):
-        work.run(jobs=1, done=str)
+        work.run(jobs=1, on_done=str)
     assert not list(tmp_path.iterdir())
 
 
@@ -62,7 +62,7 @@ def test_an_engine_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatc
 def test_a_device_that_is_not_there_starts_no_process() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="CUDA was asked for"):
-            TaskGraph({"a": (str, ()), "b": (str, ())}, {}).run(jobs=2, done=str, device="cuda")
+            TaskGraph({"a": (str, ()), "b": (str, ())}, {}).run(jobs=2, on_done=str, device="cuda")
 
 
 def _gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
@@ -94,7 +94,7 @@ def test_a_process_of_the_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPa
     assert max_jobs("cpu") == num_cores()
     told: list[str] = []
     work = TaskGraph({"a": (str, ()), "b": (str, ())}, {})
-    assert not work.run(jobs=2, device="cpu", done=told.append)
+    assert not work.run(jobs=2, device="cpu", on_done=told.append)
     assert sorted(told) == ["a", "b"]
 
 
@@ -116,7 +116,7 @@ def test_a_crash_of_a_process_is_told() -> None:
         {"a": (signal.raise_signal, (signal.SIGSEGV,)), "b": (os.getpid, ())}, {"b": {"a"}}
     )
     with pytest.raises(ValueError, match="SIGSEGV"):
-        work.run(jobs=2, done=str)
+        work.run(jobs=2, on_done=str)
 
 
 @pytest.mark.parametrize(

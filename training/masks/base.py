@@ -42,11 +42,11 @@ class Method(ABC):
         """Return the runs that must be finished first, because the mask depends on them."""
         return ()
 
-    def origin(self, rewind: float) -> Prerequisite:
+    def rewind_source(self, rewind: float) -> Prerequisite:
         """Return the run that the weights are rewound to; `rewind` = 1 is its end."""
         return Prerequisite()
 
-    def content(self) -> str:
+    def input_digest(self) -> str:
         """Return a digest of the files that the mask depends on; it enters the id of the run."""
         return ""
 
@@ -65,7 +65,7 @@ class Method(ABC):
         self,
         net: nn.Module,
         mask: Mask | None,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         *,
         steps: int,
         seed: int,
@@ -76,9 +76,9 @@ class Method(ABC):
         Args:
             net: The network.
             mask: The mask that `start` returned.
-            optimiser: An optimizer of the parameters of `net`.
+            optimizer: An optimizer of the parameters of `net`.
             steps: Steps of the whole training.
             seed: Seed of random choices.
             steps_taken: Steps that the weights were already trained for.
         """
-        return MaskedOptimizer(net, mask, optimiser)
+        return MaskedOptimizer(net, mask, optimizer)

@@ -35,7 +35,7 @@ class File(Method):
         if self.density != 1:
             raise ValueError(f"density {self.density}: the file says it; leave it out")
 
-    def content(self) -> str:
+    def input_digest(self) -> str:
         path = Path(self.path)
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         states = tuple((str(file), *file_state(file)) for file in files if file.is_file())

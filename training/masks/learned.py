@@ -47,13 +47,13 @@ class Learned(Method):
             if not getattr(self, key) >= 0:
                 raise ValueError(f"{key} = {getattr(self, key)}: need 0 or more")
 
-    def origin(self, rewind: float) -> Prerequisite:
+    def rewind_source(self, rewind: float) -> Prerequisite:
         """Return the training with gates."""
         return Prerequisite(replace(self, density=1.0))
 
     def before(self) -> tuple[Prerequisite, ...]:
         """Return the training with gates, if this run prunes."""
-        return () if self.density == 1 else (self.origin(1.0),)
+        return () if self.density == 1 else (self.rewind_source(1.0),)
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask | None:
         """Keep the largest |theta M|; no mask for the training with gates."""
@@ -63,7 +63,7 @@ class Learned(Method):
         self,
         net: nn.Module,
         mask: Mask | None,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         *,
         steps: int,
         seed: int,
@@ -71,8 +71,8 @@ class Learned(Method):
     ) -> MaskedOptimizer:
         """Return an optimizer with gates if there is no mask yet."""
         if mask is not None:
-            return MaskedOptimizer(net, mask, optimiser)
-        return GatedOptimizer(net, optimiser, method=self, seed=seed)
+            return MaskedOptimizer(net, mask, optimizer)
+        return GatedOptimizer(net, optimizer, method=self, seed=seed)
 
 
 class GatedOptimizer(MaskedOptimizer):

@@ -54,7 +54,7 @@ class Lottery(Method):
         earlier = replace(self, density=(1 - self.prune_rate) ** self.rounds)
         return (Prerequisite(earlier, keeps_checkpoint=False, rewound=self.rewound),)
 
-    def origin(self, rewind: float) -> Prerequisite:
+    def rewind_source(self, rewind: float) -> Prerequisite:
         """Return the dense training; without a reset (`rewind` = 1) the last round."""
         return self.before()[0] if rewind == 1 else Prerequisite()
 

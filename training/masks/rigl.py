@@ -67,14 +67,14 @@ class Rigl(Random):
         self,
         net: nn.Module,
         mask: Mask | None,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         *,
         steps: int,
         seed: int,
         steps_taken: int = 0,
     ) -> MaskedOptimizer:
         """Return an optimizer that moves the mask."""
-        return MovingMaskOptimizer(self, net, mask, optimiser, steps, seed, steps_taken)
+        return MovingMaskOptimizer(self, net, mask, optimizer, steps, seed, steps_taken)
 
 
 class MovingMaskOptimizer(MaskedOptimizer):

@@ -155,8 +155,8 @@ class ScaleSearch:
         self.counts[kind] += 1
         (beta1, beta2), total = BETAS, sum(self.counts.values())
         mean = self.means[kind].lerp_(slope, 1 - beta1) / (1 - beta1 ** self.counts[kind])
-        square = self.squares.lerp_(slope.square(), 1 - beta2) / (1 - beta2**total)
-        scales = self.scales - self.tweak.lr * mean / (square.sqrt() + EPS)
+        mean_square = self.squares.lerp_(slope.square(), 1 - beta2) / (1 - beta2**total)
+        scales = self.scales - self.tweak.lr * mean / (mean_square.sqrt() + EPS)
         self.scales = torch.maximum(scales, self.min_scales)
 
     @torch.no_grad()
