@@ -140,7 +140,7 @@ class Checkpoint:
         if payload.keys() == {"format", "mask"}:
             raise CheckpointError(only_masks)
         try:
-            made_by, masked = state_dicts.read(payload)
+            made_by, masked = state_dicts.parse(payload)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
         if not masked.weights:
@@ -233,7 +233,7 @@ class Checkpoint:
             name = resolve.label(model)
             net = rebuild.custom_net(model, options, self.options)
         elif options is not None:
-            raise ValueError("options of a model came without one; give --model too")
+            raise ValueError("options of a model given without one; give --model too")
         elif self.model in models.MODELS:
             name = self.model
             net = rebuild.builtin_net(name, self.options)
@@ -241,18 +241,18 @@ class Checkpoint:
             message = unknown_name("model", self.model, models.MODELS)
             if not self.model:
                 names = ", ".join([*self.weights][:3])
-                message = f"{len(self.weights)} tensors ({names}, ...) came without their network."
+                message = f"{len(self.weights)} tensors ({names}, ...) given without their network."
             raise CheckpointError(f"{message} Give it: --model file.py:make")
-        about = self.made_by
-        if mask is None and "fault" in about:
-            raise CheckpointError(f"{about['fault']}; to leave the mask out: --mask none")
+        made_by = self.made_by
+        if mask is None and "fault" in made_by:
+            raise CheckpointError(f"{made_by['fault']}; to leave the mask out: --mask none")
         chosen, notes = load_weights(
-            net, self.weights, self.mask, choice=mask, summary=about.get("mask", ""), name=name
+            net, self.weights, self.mask, choice=mask, summary=made_by.get("mask", ""), name=name
         )
-        if "beside" in about:
-            notes.append(f"file: {about['file']}; not read: {about['beside']}")
-        if "converted" in about:
-            notes.append(f"file: {about['converted']}")
+        if "beside" in made_by:
+            notes.append(f"file: {made_by['file']}; not read: {made_by['beside']}")
+        if "converted" in made_by:
+            notes.append(f"file: {made_by['converted']}")
         return net.eval(), chosen, notes
 
     @accept_old_names
@@ -294,11 +294,11 @@ class Checkpoint:
         Raises:
             ValueError: If model, data, loss or mask is not available, or they do not fit together.
         """
-        place = select_device(device)
+        torch_device = select_device(device)
         net, chosen, notes = self._rebuild(model, model_options, mask)
         defaults = models.defaults(self.model) if model is None else {}
         batches = rebuild.batches(
-            net.to(place),
+            net.to(torch_device),
             self.data if data is None else data,
             built_for={key: self.options.get(key, value) for key, value in defaults.items()},
             trained_on=self.data,
@@ -307,8 +307,8 @@ class Checkpoint:
             images=images,
             batch=batch_size,
         )
-        compare = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
-        problem = rebuild.problem(net, batches, loss=compare, mask=chosen, batch_norm=batch_norm)
+        loss_fn = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
+        problem = rebuild.problem(net, batches, loss=loss_fn, mask=chosen, batch_norm=batch_norm)
         if problem.samples < (images or 0):
             notes.append(f"{problem.samples} samples: fewer than the {images} that were asked for")
         if note:

@@ -17,4 +17,4 @@ def short_labels(files: list[Path]) -> list[str]:
     for labels in (stems, short, folders, [str(f) for f in files]):
         if len(set(labels)) == len(labels):
             return labels
-    raise ValueError(f"{files[0]} came twice; give different checkpoints")
+    raise ValueError(f"got {files[0]} twice; give different checkpoints")

@@ -170,15 +170,17 @@ def _assign(
 ) -> list[str]:
     """Check names and shapes, and replace the tensors of `net`; return notes."""
     state = net.state_dict(keep_vars=True)
-    own = {n: t for n, t in state.items() if isinstance(t, Tensor) and first_names.get(n, n) == n}
-    new = {**_mask_buffers(own, mask), **weights}
-    missing = [n for n in own if n not in new and not n.endswith(COUNTER)]
-    surplus = [n for n in weights if n not in own]
+    expected = {
+        n: t for n, t in state.items() if isinstance(t, Tensor) and first_names.get(n, n) == n
+    }
+    new = {**_mask_buffers(expected, mask), **weights}
+    missing = [n for n in expected if n not in new and not n.endswith(COUNTER)]
+    surplus = [n for n in weights if n not in expected]
     unknown = [n for n in surplus if not _is_optional(n, weights[n])]
-    if misfit := _misfit(own, new, weights, missing, unknown):
+    if misfit := _misfit(expected, new, weights, missing, unknown):
         raise CheckpointError(f"weights do not fit {name}: {misfit}")
     copies: dict[str, Tensor] = {}
-    for n, t in own.items():
+    for n, t in expected.items():
         if n in new:
             copied = new[n].float() if new[n].dtype in HALF else new[n].clone()
             is_weight = isinstance(t, nn.Parameter)
@@ -196,16 +198,16 @@ def _assign(
 
 
 def _misfit(
-    own: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
     new: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     missing: list[str],
     unknown: list[str],
 ) -> str:
     """Say which names, shapes or dtypes of a file do not fit the network; "" if all fit."""
-    wrong = [n for n, t in own.items() if n in new and new[n].shape != t.shape]
-    parameters = [n for n, t in own.items() if isinstance(t, nn.Parameter) and n in new]
-    integers = [n for n in parameters if own[n].is_floating_point() and _is_integer(new[n])]
+    wrong = [n for n, t in expected.items() if n in new and new[n].shape != t.shape]
+    parameters = [n for n, t in expected.items() if isinstance(t, nn.Parameter) and n in new]
+    integers = [n for n in parameters if expected[n].is_floating_point() and _is_integer(new[n])]
     scores = [n for n in unknown if is_score(n, weights)]
     first, *_ = names = scores or missing or wrong or integers or unknown or [""]
     if scores:
@@ -213,7 +215,7 @@ def _misfit(
     if missing:
         misfit = f"the file holds no '{first}'"
     elif wrong:
-        file, model = tuple(new[first].shape), tuple(own[first].shape)
+        file, model = tuple(new[first].shape), tuple(expected[first].shape)
         misfit = f"'{first}' is {file} in the file, {model} in the model"
     elif integers:
         kind = str(new[first].dtype).removeprefix("torch.")
@@ -241,11 +243,11 @@ def _is_integer(t: Tensor) -> bool:
     return not (t.is_floating_point() or t.is_complex())
 
 
-def _mask_buffers(own: Mapping[str, Tensor], mask: Mask | None) -> dict[str, Tensor]:
+def _mask_buffers(expected: Mapping[str, Tensor], mask: Mask | None) -> dict[str, Tensor]:
     """Return the mask by the names of the network's own mask buffers."""
     buffers = {}
     for weight, m in (mask or {}).items():
         for n in (f"{weight}_mask", re.sub(r"weight$", "mask", weight)):
-            if n in own and n != weight and own[n].shape == m.shape:
-                buffers[n] = m.to(own[n].dtype)
+            if n in expected and n != weight and expected[n].shape == m.shape:
+                buffers[n] = m.to(expected[n].dtype)
     return buffers

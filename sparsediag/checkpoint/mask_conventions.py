@@ -93,7 +93,7 @@ def read(state: Mapping[str, Tensor], masks: Iterable[Masks] = ()) -> MaskedWeig
     weights = {plain: state[name] for name, plain in names.items()}
     try:
         beside = [(c.mask, c.weight, c.convention, state[c.mask]) for c in accepted]
-        others = [found for masks_ in masks for found in _named(masks_, weights)]
+        others = [match for masks_ in masks for match in _named(masks_, weights)]
         convention, mask = _combine(weights, [*beside, *others])
     except CheckpointError as error:
         return MaskedWeights(weights, None, "none that can be used", ignored, str(error))
@@ -207,7 +207,7 @@ def _embed(shapes: list[tuple[int, ...]], named: list[tuple[str, tuple[int, ...]
 
 def _combine(weights: Mapping[str, Tensor], masks: Iterable[Found]) -> tuple[str, Mask | None]:
     """Check the masks; return their convention and one Mask, None if there are none."""
-    found: dict[str, tuple[str, Tensor]] = {}
+    by_weight: dict[str, tuple[str, Tensor]] = {}
     for name, weight, convention, values in masks:
         shape, needed = tuple(values.shape), tuple(weights[weight].shape)
         if shape != needed:
@@ -219,15 +219,15 @@ def _combine(weights: Mapping[str, Tensor], masks: Iterable[Found]) -> tuple[str
                 f"the mask '{name}' holds other values than 0 and 1; if they are scores, "
                 f"{FROM_SCORES}"
             )
-        first, other = found.setdefault(weight, (convention, values.bool()))
+        first, other = by_weight.setdefault(weight, (convention, values.bool()))
         if not torch.equal(other, values.bool()):
             raise CheckpointError(
                 f"'{weight}' has two masks that disagree: {first}, {convention}; keep one"
             )
-    if not found:
+    if not by_weight:
         return "", None
-    mask = Mask({name: found[name][1] for name in weights if name in found})
-    convention = " and ".join(dict.fromkeys(convention for convention, _ in found.values()))
+    mask = Mask({name: by_weight[name][1] for name in weights if name in by_weight})
+    convention = " and ".join(dict.fromkeys(convention for convention, _ in by_weight.values()))
     check_not_inverted(convention, weights, mask)
     return convention, mask
 

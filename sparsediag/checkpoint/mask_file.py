@@ -66,7 +66,7 @@ def load(
             raise CheckpointError(f"{path} is no whole mask; write it again") from None
     else:
         try:
-            _, masked = state_dicts.read(payload, weights)
+            _, masked = state_dicts.parse(payload, weights)
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {path} holds no mask") from None
         if masked.fault:

@@ -32,18 +32,18 @@ def weights_file(folder: Path) -> Path:
         raise CheckpointError(
             f"{folder} is a distributed checkpoint; {DISTRIBUTED} {folder} NEW.pt"
         )
-    for place in (folder, folder.parent):
-        if (converter := place / "zero_to_fp32.py").exists():
+    for directory in (folder, folder.parent):
+        if (converter := directory / "zero_to_fp32.py").exists():
             raise CheckpointError(
                 f"{folder} is a checkpoint of DeepSpeed; make one file of it: "
-                f"python {converter} {place} NEW_FOLDER"
+                f"python {converter} {directory} NEW_FOLDER"
             )
     files = [f for e in ("safetensors", "pt", "pth", "ckpt") for f in sorted(folder.glob(f"*.{e}"))]
     example = files[0] if files else folder / "best.pt"
     raise CheckpointError(f"{folder} is a folder; give a file in it, such as {example}")
 
 
-def shards(index: Path) -> list[Path]:
+def shard_files(index: Path) -> list[Path]:
     """Return the files that an index names.
 
     Args:

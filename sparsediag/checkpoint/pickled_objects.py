@@ -230,15 +230,15 @@ def _local(tensor: Any) -> Tensor:
 
 def _module_state(module: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
     """Return the state dict of a pickled module."""
-    own = vars(module)
-    hidden = own.get("_non_persistent_buffers_set", ())
-    tensors = [*own["_parameters"].items(), *own["_buffers"].items()]
+    attributes = vars(module)
+    hidden = attributes.get("_non_persistent_buffers_set", ())
+    tensors = [*attributes["_parameters"].items(), *attributes["_buffers"].items()]
     state = [
         (prefix + n, plain(t))
         for n, t in tensors
-        if t is not None and (n not in hidden or n in own["_parameters"])
+        if t is not None and (n not in hidden or n in attributes["_parameters"])
     ]
-    for name, child in own["_modules"].items():
+    for name, child in attributes["_modules"].items():
         if "_parameters" in getattr(child, "__dict__", ()):
             state += _module_state(child, f"{prefix}{name}.")
     return state

@@ -84,9 +84,9 @@ def batches(
         raise CheckpointError("the checkpoint names no data set; pass one with --data")
     if resolve.is_custom_data(data):
         return resolve.batches(data, **asked)
-    given: dict[str, Any] = dict(resolve.DEFAULTS)
-    given |= {key: value for key, value in asked.items() if value is not None}
-    given["images"] = given["images"] or None
+    keywords: dict[str, Any] = dict(resolve.DEFAULTS)
+    keywords |= {key: value for key, value in asked.items() if value is not None}
+    keywords["images"] = keywords["images"] or None
     weight = next(net.parameters())
     dataset = datasets.load(str(data), device=weight.device)
     for option in [o for o in ("channels", "classes", "size") if o in built_for]:
@@ -95,7 +95,7 @@ def batches(
                 f"{data} has {option} = {has}, the net was built for {built_for[option]}; "
                 f"use the data set it was trained on ({trained_on or 'not recorded'})"
             )
-    return [(x.to(weight.dtype), y) for x, y in dataset.batches(**given, seed=seed)]
+    return [(x.to(weight.dtype), y) for x, y in dataset.batches(**keywords, seed=seed)]
 
 
 def problem(net: nn.Module, batches: Iterable[Any], **options: Any) -> Problem:

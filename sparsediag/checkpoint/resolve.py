@@ -64,9 +64,9 @@ def net(
     return made
 
 
-def label(given: Any) -> str:
+def label(obj: Any) -> str:
     """Return a name for messages: the name that was given, or that of the object."""
-    return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+    return obj if isinstance(obj, str) else getattr(obj, "__name__", type(obj).__name__)
 
 
 def is_custom_data(data: Any) -> bool:
@@ -97,21 +97,21 @@ def batches(data: str | Callable[..., Any] | Iterable[Any], **asked: Any) -> Ite
     torch.Size([4, 2])
     """
     name = label(data)
-    given = import_object(data) if isinstance(data, str) else data
+    source = import_object(data) if isinstance(data, str) else data
     wanted = {key: value for key, value in asked.items() if value is not None}
-    accepted = accepted_kwargs(given, wanted) if callable(given) else {}
+    accepted = accepted_kwargs(source, wanted) if callable(source) else {}
     for key, value in wanted.items():
         if key not in accepted:
-            raise ValueError(f"{name} takes no {key}, and {value} came; leave it out")
-    if callable(given):
-        kwargs = {key: DEFAULTS[key] for key in required_kwargs(given, DEFAULTS)} | accepted
+            raise ValueError(f"{name} takes no {key}, got {value}; leave it out")
+    if callable(source):
+        kwargs = {key: DEFAULTS[key] for key in required_kwargs(source, DEFAULTS)} | accepted
         if kwargs.get("images") == 0:
             kwargs["images"] = None
         with user_code(name):
-            given = given(**kwargs)
-    if not isinstance(given, Iterable):
-        raise ValueError(f"{name} gave a {type(given).__name__}; need a list or loader of batches")
-    return given
+            source = source(**kwargs)
+    if not isinstance(source, Iterable):
+        raise ValueError(f"{name} gave a {type(source).__name__}; need a list or loader of batches")
+    return source
 
 
 def loss(name: str) -> Loss:

@@ -55,7 +55,9 @@ def load_dict(path: Path) -> dict[Any, Any]:
     with path.open("rb") as file:
         start = file.read(64)
     if start[:1] == b"{" and b"\0" not in start:
-        return {n: t for shard in model_folder.shards(path) for n, t in load_dict(shard).items()}
+        return {
+            n: t for shard in model_folder.shard_files(path) for n, t in load_dict(shard).items()
+        }
     try:
         if start[8:9] == b"{":
             from safetensors.torch import load_file

@@ -21,7 +21,7 @@ MASK_KEY = re.compile(r"(.*_)?masks?(_(dict|state|state_dict))?")
 LAYER_KEYS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked", "mask"}
 
 
-def read(
+def parse(
     payload: Mapping[Any, Any], weights: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, str], MaskedWeights]:
     """Return a description of a file, and its weights and mask; either may be missing.
@@ -34,12 +34,12 @@ def read(
         CheckpointError: If it holds the weights of several networks under unknown keys, or a
             tensor that torch cannot compute with.
 
-    >>> about, masked = read({"epoch": 3, "model": {"module.bias": torch.tensor([0.5])}})
+    >>> about, masked = parse({"epoch": 3, "model": {"module.bias": torch.tensor([0.5])}})
     >>> about, masked.weights
     ({'file': "state dict, under 'model'", 'mask': 'none'}, {'bias': tensor([0.5000])})
     """
-    inner, place, others = _find_state(payload)
-    state, masks, fault = tensors_in(inner), list[Masks](), ""
+    inner, location, others = _find_state(payload)
+    state, masks, fault = named_tensors(inner), list[Masks](), ""
     try:
         masks = list(_find_masks(payload))
     except CheckpointError as error:
@@ -52,10 +52,12 @@ def read(
     if fault:
         masked = replace(masked, mask=None, summary="none that can be used", fault=fault)
     version = payload.get("pytorch-lightning_version")
-    small = (t.dtype for t in inner.values() if isinstance(t, Tensor) and _is_small(t))
-    counts = Counter(str(kind).removeprefix("torch.") for kind in small)
+    converted = (
+        t.dtype for t in inner.values() if isinstance(t, Tensor) and _is_quantised_or_fp8(t)
+    )
+    counts = Counter(str(kind).removeprefix("torch.") for kind in converted)
     about = {
-        "file": (f"Lightning {version}" if version else "state dict") + place,
+        "file": (f"Lightning {version}" if version else "state dict") + location,
         "mask": masked.summary,
         "beside": ", ".join(others),
         "converted": ", ".join(f"{n} of {kind} became float32" for kind, n in counts.items()),
@@ -65,10 +67,10 @@ def read(
 
 
 def _find_state(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, list[str]]:
-    """Return the state dict in a file, its place, and the keys of other state dicts beside it."""
-    state, place, others = payload, "", list[str]()
-    while dicts := _dicts(state):
-        inner = {k: _tensors(v) for k, v in dicts.items()}
+    """Return the state dict in a file, its location, and the keys of other state dicts."""
+    state, location, others = payload, "", list[str]()
+    while dicts := _candidate_dicts(state):
+        inner = {k: _collect_tensors(v) for k, v in dicts.items()}
         nets = [
             key
             for key, tensors in inner.items()
@@ -78,7 +80,7 @@ def _find_state(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, lis
         weights_here = any(isinstance(t, Tensor) and t.dim() for t in state.values())
         layers = {k: dicts[k] for k, tensors in inner.items() if tensors}
         if not known and layers and all(dicts[k].keys() <= LAYER_KEYS for k in layers):
-            return flatten({**state, **layers}), f"{place}, by layer", others
+            return flatten({**state, **layers}), f"{location}, by layer", others
         if not known and (weights_here or not nets):
             break
         if not known and len(nets) > 1:
@@ -88,8 +90,8 @@ def _find_state(payload: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str, lis
             )
         key = (known or nets)[0]
         others += [f"'{k}'" for k in nets if k != key]
-        state, place = dicts[key], f", under '{key}'"
-    return state, place, others
+        state, location = dicts[key], f", under '{key}'"
+    return state, location, others
 
 
 def _find_masks(tree: Mapping[Any, Any]) -> Iterator[Masks]:
@@ -106,11 +108,11 @@ def _masks_of(key: str, value: Any) -> Iterator[Masks]:
     if isinstance(value, Mapping) and [*value] == [*range(len(value))]:
         value = [*value.values()]
     if isinstance(value, Mapping):
-        if masks := {n: m for n, m in tensors_in(flatten(value)).items() if m.dim()}:
+        if masks := {n: m for n, m in named_tensors(flatten(value)).items() if m.dim()}:
             yield masks
     elif all(isinstance(m, Tensor | None) for m in value):
         if any(isinstance(m, Tensor) for m in value):
-            yield [None if m is None else readable(key, m) for m in value]
+            yield [None if m is None else to_computable(key, m) for m in value]
     elif all(isinstance(m, Mapping) for m in value):
         for masks in value:
             yield from _masks_of(key, masks)
@@ -122,6 +124,7 @@ def _masks_of(key: str, value: Any) -> Iterator[Masks]:
 
 
 def _holds_tensors(value: Any) -> bool:
+    """Return whether a value holds a tensor, at any depth."""
     entries = value.values() if isinstance(value, Mapping) else value
     return isinstance(value, Tensor) or (
         isinstance(value, Mapping | list | tuple) and any(map(_holds_tensors, entries))
@@ -143,8 +146,8 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Tensor]:
     return flat
 
 
-def _dicts(tree: Mapping[Any, Any]) -> dict[str, Mapping[Any, Any]]:
-    """Return what may be state dicts, in lists too; those of optimizers are left out by name."""
+def _candidate_dicts(tree: Mapping[Any, Any]) -> dict[str, Mapping[Any, Any]]:
+    """Return the dicts one level below that may be state dicts, by key; none of an optimizer."""
     dicts: dict[str, Mapping[Any, Any]] = {}
     for key, value in tree.items():
         entries = enumerate(value) if isinstance(value, list | tuple) else [("", value)]
@@ -153,26 +156,30 @@ def _dicts(tree: Mapping[Any, Any]) -> dict[str, Mapping[Any, Any]]:
     return dicts
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def _collect_tensors(value: Any) -> list[Tensor]:
     """Return all tensors under string keys, at any depth."""
     if isinstance(value, Tensor):
         return [value]
     inner = value.items() if isinstance(value, Mapping) else ()
-    return [t for key, v in inner if isinstance(key, str) for t in _tensors(v)]
+    return [t for key, v in inner if isinstance(key, str) for t in _collect_tensors(v)]
 
 
-def tensors_in(state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a dict, readable and by the names of the network."""
+def named_tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a dict by the names of the network, so that torch computes with them.
+
+    Raises:
+        CheckpointError: If one is packed, or `to_computable` refuses it.
+    """
     tensors = {str(n): t for n, t in state.items() if isinstance(t, Tensor)}
     if packed := [n for n in state if str(n).endswith("._packed_params")]:
         raise CheckpointError(
             f"'{packed[0]}' is packed by the quantisation of torch; save the network before it, or "
             "the weights that its layers return: layer.weight().dequantize()"
         )
-    return strip_wrappers({n: readable(n, t) for n, t in tensors.items()})
+    return strip_wrappers({n: to_computable(n, t) for n, t in tensors.items()})
 
 
-def readable(name: str, t: Tensor) -> Tensor:
+def to_computable(name: str, t: Tensor) -> Tensor:
     """Return a dense tensor of a dtype that torch computes with.
 
     Raises:
@@ -185,7 +192,7 @@ def readable(name: str, t: Tensor) -> Tensor:
     try:
         t = t.detach().dequantize() if t.is_quantized else t.detach()
         t = t if t.layout == torch.strided else t.to_dense()
-        t = t.float() if _is_small(t) else t
+        t = t.float() if _is_quantised_or_fp8(t) else t
         _ = t.flatten()[:1] == 0
     except (RuntimeError, NotImplementedError):
         kind = str(t.dtype).removeprefix("torch.")
@@ -196,7 +203,7 @@ def readable(name: str, t: Tensor) -> Tensor:
     return t
 
 
-def _is_small(t: Tensor) -> bool:
+def _is_quantised_or_fp8(t: Tensor) -> bool:
     """Return whether a tensor is quantised, or of floating-point numbers of 8 bits."""
     return t.is_quantized or (t.is_floating_point() and t.dtype.itemsize == 1)
 

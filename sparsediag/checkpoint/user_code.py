@@ -38,8 +38,8 @@ def import_object(spec: str) -> object:
             module = importlib.import_module(where)
     if not hasattr(module, name):
         raise ValueError(unknown_name(f"name in {where}:", name, _defined_names(module)))
-    found: object = getattr(module, name)
-    return found
+    obj: object = getattr(module, name)
+    return obj
 
 
 @contextmanager

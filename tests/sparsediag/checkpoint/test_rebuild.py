@@ -76,14 +76,14 @@ def test_our_own_files_under_a_foreign_label(tmp_path: Path) -> None:
     assert depths == [2, 3]
     with pytest.raises(CheckpointError, match=r"unknown model 'mine'.* Give it: --model file.py"):
         checkpoint.build()
-    with pytest.raises(ValueError, match="options of a model came without one"):
+    with pytest.raises(ValueError, match="options of a model given without one"):
         checkpoint.build(model_options={"depth": 2})
 
 
 def test_a_foreign_file_says_what_it_lacks_and_is_kept_as_ours(tmp_path: Path) -> None:
     net, mask = dense(), random_mask(dense())
     checkpoint = load(tmp_path, pruned(net, mask).state_dict())
-    with pytest.raises(CheckpointError, match=r"9 tensors \(.*\) came without .* --model file.py"):
+    with pytest.raises(CheckpointError, match=r"9 tensors \(.*\) given without .* --model file.py"):
         checkpoint.build()
     checkpoint.save(tmp_path / "ours.pt")
     again = Checkpoint.load(tmp_path / "ours.pt")

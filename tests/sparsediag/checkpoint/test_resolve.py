@@ -268,7 +268,7 @@ def test_a_report_of_batches_that_take_no_images(capsys: Captured) -> None:
     assert main(["report", "net.pt", *typed]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "wrote report.html"
     assert main(["report", "net.pt", *typed, "--images", "500"]) == 2
-    assert "user.py:ready takes no images, and 500 came" in capsys.readouterr().err
+    assert "user.py:ready takes no images, got 500" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("place")
@@ -332,7 +332,7 @@ MODEL = "gradflow net.pt --data user.py:drawn --loss mse_loss --model "
 DATA = "gradflow net.pt --model user.py:Net --loss mse_loss --data "
 LOSS = "gradflow net.pt --model user.py:Net --data user.py:ready --loss "
 BAD = {
-    "gradflow net.pt": "4 tensors (layers.0.bias, layers.0.weight, layers.2.weight, ...) came "
+    "gradflow net.pt": "4 tensors (layers.0.bias, layers.0.weight, layers.2.weight, ...) given "
     "without their network. Give it: --model file.py:make",
     "gradflow net.pt --model user.py:Net": "names no data set; pass one with --data",
     f"{MODEL}none.py:make": "none.py: no such file; need file.py:make or package.module:Net",
@@ -355,10 +355,10 @@ BAD = {
     f"{MODEL}user.py:made --model-options width=7": "user.py:made is a net already",
     f"{MODEL}broken.py:make": "broken.py:make raised SyntaxError: invalid syntax",
     f"{DATA}user.py:number": "user.py:number gave a int; need a list or loader of batches",
-    f"{DATA}user.py:fixed --images 5": "user.py:fixed takes no images, and 5 came; leave it out",
-    f"{DATA}user.py:fixed --images 1000": "user.py:fixed takes no images, and 1000 came; leave it",
-    f"{DATA}user.py:ready --split train": "user.py:ready takes no split, and train came; leave it",
-    f"{DATA}user.py:ready --split test": "user.py:ready takes no split, and test came; leave it",
+    f"{DATA}user.py:fixed --images 5": "user.py:fixed takes no images, got 5; leave it out",
+    f"{DATA}user.py:fixed --images 1000": "user.py:fixed takes no images, got 1000; leave it",
+    f"{DATA}user.py:ready --split train": "user.py:ready takes no split, got train; leave it",
+    f"{DATA}user.py:ready --split test": "user.py:ready takes no split, got test; leave it",
     f"{DATA}user.py:reads": "the batches can be read only once; give a list or a loader",
     f"{DATA}user.py:torn": "the batches cannot be used: KeyError: 'no\\nmore'; --debug",
     f"{DATA}user.py:fails": "user.py:fails raised KeyError",
@@ -370,7 +370,7 @@ BAD = {
     f"{DATA}user.py:ready --mask none.pt": "none.pt: no such file",
     f"{DATA}user.py:ready --mask plain.pt": "plain.pt holds no mask",
     f"{DATA}user.py:ready --mask other.pt": "other.pt does not fit the net: unknown weight named",
-    "gradflow ours.pt --model-options width=4": "options of a model came without one; give --model",
+    "gradflow ours.pt --model-options width=4": "options of a model given without one; give",
     "info trap.pt": "trap.pt holds pickled Python objects, and reading them would run code",
     "info plain.pt net.pt --out x.png": "--out x.png: results are written as .npz",
     "info plain.pt --out x.npz": "there is no mask to count in plain.pt",
