@@ -46,20 +46,21 @@ def adaptive_values(
     coarse = np.ravel_multi_index(np.ix_(*lines), shape).ravel()
     others = np.setdiff1d(np.arange(len(points)), coarse)
     generator = np.random.default_rng(stream("held back", seed).initial_seed())
-    held = np.sort(generator.choice(others, min(HELD_OUT, len(others)), replace=False))
+    held_out = np.sort(generator.choice(others, min(HELD_OUT, len(others)), replace=False))
     values = np.full(len(points), np.nan)
-    values[held], values[coarse] = fetch(held), fetch(coarse)
+    values[held_out], values[coarse] = fetch(held_out), fetch(coarse)
     used = coarse
     limit = min(len(points) / 2, MAX_POINTS)
-    while len(used) + len(held) < limit and np.isfinite(values[[*used, *held]]).all():
-        computed = np.concatenate([used, held])
+    while len(used) + len(held_out) < limit and np.isfinite(values[[*used, *held_out]]).all():
+        computed = np.concatenate([used, held_out])
         scale = np.log if (values[computed] > 0).all() else np.positive
         cubic, spline = (
             _interpolate(points, values, used, kernel, scale)
             for kernel in ("cubic", "thin_plate_spline")
         )
         error = max(
-            _max_error(cubic[held], values[held], values[computed], f) for f in (np.positive, scale)
+            _max_error(cubic[held_out], values[held_out], values[computed], f)
+            for f in (np.positive, scale)
         )
         if error <= MARGIN * tol:
             surface = _interpolate(points, values, computed, "cubic", scale)
@@ -71,7 +72,7 @@ def adaptive_values(
         new = _select_separate(difference, points, count=count, shape=shape)
         values[new] = fetch(new)
         used = np.concatenate([used, new])
-    rest = np.setdiff1d(np.arange(len(points)), [*used, *held])
+    rest = np.setdiff1d(np.arange(len(points)), [*used, *held_out])
     values[rest] = fetch(rest)
     return values.reshape(shape), 0.0
 

@@ -29,15 +29,18 @@ def check_plane(evaluator: LossEvaluator, *, expected: float | None = None) -> l
     training = any(m.training and isinstance(m, kinds) for m in problem.net.modules())
     if training and problem.batch_norm == "eval":
         findings.append("the network was in training mode; it was measured in evaluation mode")
-    centre, own = evaluator.centre_loss, evaluator.network_loss
+    centre, network_loss = evaluator.centre_loss, evaluator.network_loss
     findings += _check_classes(evaluator)
-    if abs(centre - own) > 1e-3 * max(1.0, abs(own)) and evaluator.statistics == "fixed":
+    if (
+        abs(centre - network_loss) > 1e-3 * max(1.0, abs(network_loss))
+        and evaluator.statistics == "fixed"
+    ):
         findings.append(
-            f"the loss at the centre is {centre:.5g}, that of the network itself {own:.5g}"
+            f"the loss at the centre is {centre:.5g}, that of the network itself {network_loss:.5g}"
         )
-    if expected is not None and abs(own - expected) > 0.01 * max(1.0, abs(expected)):
+    if expected is not None and abs(network_loss - expected) > 0.01 * max(1.0, abs(expected)):
         findings.append(
-            f"the loss of the network is {own:.4g}, its training recorded {expected:.4g}"
+            f"the loss of the network is {network_loss:.4g}, its training recorded {expected:.4g}"
         )
     if evaluator.statistics == "fixed" and problem.batch_norm == "eval":
         findings += _check_batch_norm(evaluator)
@@ -47,34 +50,34 @@ def check_plane(evaluator: LossEvaluator, *, expected: float | None = None) -> l
 def _check_classes(evaluator: LossEvaluator) -> list[str]:
     """Return a finding if some classes are not among the samples."""
     labels, shape = [y for _, y in evaluator.problem.batches], evaluator.output_shape
-    if shape is None or len(shape) != 2 or not all(map(_are_classes, labels)):
+    if shape is None or len(shape) != 2 or not all(map(_are_class_indices, labels)):
         return []
     indices, classes = torch.cat(labels), shape[1]
     seen = len(indices[indices >= 0].unique())
     return [f"only {seen} of {classes} classes are among the samples"] if seen < classes else []
 
 
-def _are_classes(targets: Any) -> bool:
+def _are_class_indices(targets: Any) -> bool:
     return isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
 
 
 def _check_batch_norm(evaluator: LossEvaluator) -> list[str]:
     """Return a finding if estimated statistics of batch norm make the loss much lower."""
-    problem, own = evaluator.problem, evaluator.network_loss
+    problem, network_loss = evaluator.problem, evaluator.network_loss
     if problem.samples < 2 or not any(isinstance(m, BATCH_NORMS) for m in problem.net.modules()):
         return []
     centre = np.zeros(len(evaluator.plane.directions))
     estimated = evaluator(centre, statistics="estimate", precision="float32")[0]
-    if not own > 1.5 * estimated + 0.05:
+    if not network_loss > 1.5 * estimated + 0.05:
         return []
     return [
-        f"batch norm's running statistics are stale: the loss is {own:.3g} with them, "
+        f"batch norm's running statistics are stale: the loss is {network_loss:.3g} with them, "
         f"{estimated:.3g} with those of these samples; use statistics='estimate'"
     ]
 
 
 def check_grid(loss: np.ndarray, centre: float, *, axes: int) -> list[str]:
-    """Return findings about the values of a finished grid.
+    """Return findings about a finished grid: points not finite, a span too small or large, too few.
 
     Args:
         loss: (points,), (points, points), or (lines, points) with one axis.
@@ -102,7 +105,7 @@ def check_grid(loss: np.ndarray, centre: float, *, axes: int) -> list[str]:
 
 
 def _max_deviation(loss: np.ndarray) -> float:
-    """Return the largest difference of a point from the mean of its two neighbours."""
+    """Return the largest deviation from the mean of its two neighbours along the first axis."""
     if len(loss) < 3:
         return 0.0
     with np.errstate(invalid="ignore", over="ignore"):

@@ -77,7 +77,7 @@ class LossEvaluator:
             tolerance = 10 * torch.finfo(self._centre.dtype).eps ** 0.75 * abs(self.network_loss)
             if abs(self.centre_loss - self.network_loss) > tolerance:
                 # samples do depend on each other: keep the batches of the caller
-                self._chunks = self._weighted(list(self.problem.batches))
+                self._chunks = self._with_shares(list(self.problem.batches))
                 del self.centre_loss
 
     @cached_property
@@ -125,16 +125,16 @@ class LossEvaluator:
         mean, correct = total.tolist()
         return mean, correct / self._labels if math.isfinite(mean) else math.nan
 
-    def _weighted(self, batches: list[Batch]) -> list[tuple[Batch, float]]:
+    def _with_shares(self, batches: list[Batch]) -> list[tuple[Batch, float]]:
         """Return batches in the layout of the weights, each with its share in the loss."""
         converted = [(self._layout.convert_inputs(x), y) for x, y in batches]
         return list(zip(converted, self.problem.shares(batches), strict=True))
 
     def _make_chunks(self, statistics: Statistics | None) -> list[tuple[Batch, float]]:
-        """The samples in chunks of about one size, or in the caller's batches if they depend."""
+        """Return the samples in chunks of about one size; the caller's batches if not separable."""
         batches, chunks = list(self.problem.batches), list[Batch]()
         if not self.problem.separable:
-            return self._weighted(batches)
+            return self._with_shares(batches)
         size = max_chunk(batches, CHUNK.get(self.problem.device.type, 2**18))
         size = max(size, MIN_SAMPLES if statistics == "estimate" else 1)
         for joined in rechunk(batches, self.problem.samples):
@@ -143,7 +143,7 @@ class LossEvaluator:
                 chunks += [select_samples(joined, slice(i, None, n)) for i in range(n)]
             else:
                 chunks += rechunk([joined], -(-num_samples(joined) // n))
-        return self._weighted(chunks)
+        return self._with_shares(chunks)
 
     def _estimate_statistics(
         self, chunks: list[tuple[Batch, float]], low_precision: bool
@@ -165,6 +165,7 @@ class LossEvaluator:
         return buffers
 
     def _forward(self, x: Any, buffers: dict[str, Tensor], low_precision: bool) -> Any:
+        """Return the outputs at the weights in the buffer, in float32."""
         with torch.autocast(self._centre.device.type, torch.bfloat16, enabled=low_precision):
             frozen = self.problem.frozen_state() | buffers
             outputs = self.problem.forward(self._weights, x, frozen=frozen)

@@ -51,9 +51,9 @@ def common_coordinates(
             raise ValueError("the networks differ in their weights; need one architecture")
     if masks not in ("union", "intersection"):
         raise ValueError(unknown_name("way to join masks", masks, ("union", "intersection")))
-    given = [p.mask for p in problems if p.mask is not None]
-    dense = not given or (masks == "union" and len(given) < len(problems))
-    mask = None if dense else reduce(or_ if masks == "union" else and_, given)
+    given_masks = [p.mask for p in problems if p.mask is not None]
+    dense = not given_masks or (masks == "union" and len(given_masks) < len(problems))
+    mask = None if dense else reduce(or_ if masks == "union" else and_, given_masks)
     if mask != first.mask:
         first = first.view(dense=True).replace(mask=mask)
     return first, [first.join(p.split(p.weights)) for p in problems]
@@ -83,7 +83,7 @@ def interpolate(
     torch.Size([2, 3])
     """
     if len(problems) not in (2, 3):
-        raise ValueError(f"{len(problems)} networks came; need two for a line, three for a plane")
+        raise ValueError(f"got {len(problems)} networks; need two for a line, three for a plane")
     common, (first, *others) = common_coordinates(problems, masks=masks)
     steps = (torch.stack(others) - first).double()
     if torch.linalg.matrix_rank(steps @ steps.T, rtol=1e-10, hermitian=True) < len(steps):
@@ -128,7 +128,7 @@ def pca_plane(problems: Sequence[Problem], names: Sequence[str], *, dims: int = 
     torch.Size([2, 3])
     """
     if len(problems) <= dims:
-        raise ValueError(f"{len(problems)} checkpoints came; need {dims + 1} for {dims} components")
+        raise ValueError(f"got {len(problems)} checkpoints; need {dims + 1} for {dims} components")
     common, (last, *weights) = common_coordinates([problems[-1], *problems[:-1]])
     steps = torch.stack(weights) - last
     squares, mix = torch.linalg.eigh((steps @ steps.T).double())  # (checkpoints, checkpoints)

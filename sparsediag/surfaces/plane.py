@@ -99,15 +99,17 @@ class Plane:
             weights: In the live coordinates, (size,).
         """
         step, d = (weights - self.problem.weights).double(), self.directions.double()
-        place = torch.linalg.solve(d @ d.T, d @ step)
-        return place.cpu().numpy(), float((step - place @ d).norm())
+        coordinates = torch.linalg.solve(d @ d.T, d @ step)
+        return coordinates.cpu().numpy(), float((step - coordinates @ d).norm())
 
     def project_stops(self) -> dict[str, Any]:
         """Return names, places, (stops, dims), distances from the plane and losses of the stops."""
         projected = [self.project(self.problem.join(p.split(p.weights))) for p in self.stops]
         return {
             "stops": list(self.names),
-            "places": np.array([place for place, _ in projected]).reshape(-1, len(self.directions)),
+            "places": np.array([coordinates for coordinates, _ in projected]).reshape(
+                -1, len(self.directions)
+            ),
             "away": np.array([distance for _, distance in projected]),
             "losses": np.array([p.value() for p in self.stops]),
         }
@@ -138,9 +140,9 @@ def plane_from_tensors(problem: Problem, tensors: Sequence[Mapping[str, Tensor]]
     >>> plane_from_tensors(problem, [{"bias": torch.ones(1)}]).directions
     tensor([[0., 1.]])
     """
-    given = [{n: t.to(problem.weights) for n, t in named.items()} for named in tensors]
-    vectors = torch.stack([problem.join(named) for named in given])
-    total = sum(float(t.double().square().sum()) for named in given for t in named.values())
+    converted = [{n: t.to(problem.weights) for n, t in named.items()} for named in tensors]
+    vectors = torch.stack([problem.join(named) for named in converted])
+    total = sum(float(t.double().square().sum()) for named in converted for t in named.values())
     lost = total - float(vectors.double().square().sum())
     doubts = []
     if lost > 1e-6 * total:

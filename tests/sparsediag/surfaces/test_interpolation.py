@@ -286,7 +286,7 @@ def test_a_run_of_nets_with_other_masks(dims: int) -> None:
 
 @pytest.mark.parametrize(("count", "dims"), [(2, 2), (1, 2), (1, 1)])
 def test_too_few_checkpoints(count: int, dims: int) -> None:
-    message = f"{count} checkpoints came; need {dims + 1} for {dims} components"
+    message = f"got {count} checkpoints; need {dims + 1} for {dims} components"
     with pytest.raises(ValueError, match=message):
         pca_plane(nets()[:count], "ab"[:count], dims=dims)
 
