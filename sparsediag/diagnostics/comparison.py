@@ -61,12 +61,12 @@ class Comparison(Result):
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row for each net."""
-        shown = [len(self.radii) // 4 - 1, len(self.radii) // 2 - 1, len(self.radii) - 1]
+        columns = [len(self.radii) // 4 - 1, len(self.radii) // 2 - 1, len(self.radii) - 1]
         return [
             {
                 "net": name,
                 "loss": f"{centre:.4g}",
-                **{f"rise at {self.radii[i]:.2g}": f"{rise[i]:.3g}" for i in shown},
+                **{f"rise at {self.radii[i]:.2g}": f"{rise[i]:.3g}" for i in columns},
                 f"within {self.level:g}": f"{basin:.0%}",
                 "curvature": f"{curvature:.3g}",
                 "of the top": "" if np.isnan(top) else f"{curvature / top:.1%}",
@@ -148,7 +148,7 @@ def compare(
     """
     first = next(iter(landscapes.values()), None)
     if first is None or len(landscapes) < 2:
-        raise ValueError(f"{len(landscapes)} landscape came; need two or more to compare")
+        raise ValueError(f"got {len(landscapes)} landscape; need two or more to compare")
     for name, one in landscapes.items():
         same = one.axes.shape == first.axes.shape and np.allclose(one.axes, first.axes)
         if not same or one.unit != first.unit or one.labels != first.labels:

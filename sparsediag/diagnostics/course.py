@@ -45,15 +45,15 @@ class Course(Result):
     values: np.ndarray
 
     def of(self, measure: str) -> np.ndarray:
-        """The values of one measure, (checkpoints, layers).
+        """Return the values of one measure, (checkpoints, layers).
 
         Raises:
             ValueError: If there is no such measure.
         """
         if measure not in self.measures:
             raise ValueError(unknown_name("measure", measure, self.measures))
-        found: np.ndarray = self.values[self.measures.index(measure)]
-        return found
+        values: np.ndarray = self.values[self.measures.index(measure)]
+        return values
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row for each checkpoint, with the means over the layers."""
@@ -66,16 +66,16 @@ class Course(Result):
         ]
 
     def plot(self, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
-        """A measure of every layer over the epochs; on a new figure, means over layers above it."""
+        """Plot a measure of all layers over the epochs; on a new figure, with means above it."""
         from sparsediag.plotting import layers, style
 
         measure = measure or self.measures[0]
         values = self.of(measure)
         if ax is None:
-            tall = layers.rows_height(self.names)
+            height = layers.rows_height(self.names)
             with style.style():
-                fig = style.new_figure(height=2.4 + tall)
-                above, ax = fig.subplots(2, height_ratios=(1.5, tall))
+                fig = style.new_figure(height=2.4 + height)
+                above, ax = fig.subplots(2, height_ratios=(1.5, height))
             self.lines(above)
         label = history_of(self.diagnostic).fields[measure]
         layers.heatmap(ax, self.names, [str(epoch) for epoch in self.epochs], values, label=label)
@@ -83,14 +83,14 @@ class Course(Result):
         return ax
 
     def lines(self, ax: Axes | None = None) -> Axes:
-        """Means over the layers, over the epochs."""
+        """Plot means over the layers, over the epochs."""
         from matplotlib.ticker import MaxNLocator
 
         from sparsediag.plotting import layers, style
 
         ax, history = ax or style.new_axes(), history_of(self.diagnostic)
-        drawn = [m for m in self.measures[:3] if _there(self.of(m))]
-        for i, measure in enumerate(drawn):
+        measures = [m for m in self.measures[:3] if _there(self.of(m))]
+        for i, measure in enumerate(measures):
             label, mean = history.fields[measure], _mean(self.of(measure))
             ax.plot(self.epochs, mean, "o-", ms=3, color=style.COLOURS[i], label=label)
         if history.log:
@@ -111,7 +111,7 @@ def course(
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Course:
-    """A diagnostic of every checkpoint in a folder; of gradient flow, ToST's Figure 9b by layers.
+    """Compute a diagnostic of every checkpoint in a folder, such as the flow in ToST's Figure 9b.
 
     For "gradflow" the mask of each checkpoint is the `previous_mask` of the next: where masks move,
     what has regrown since is shown.
@@ -143,20 +143,22 @@ def course(
         raise ValueError("in a run the previous mask is known; leave out previous_mask")
     compares_masks = "previous_mask" in inspect.signature(function).parameters
     files = checkpoints(Path(run))
-    found, trained, before = [], [], None
+    results, trained, previous_mask = [], [], None
     for i, file in enumerate(files):
-        kept = Checkpoint.load(file)
-        problem = load(kept)
-        earlier: dict[str, Any] = {"previous_mask": before} if before and compares_masks else {}
-        found.append(function(problem, **earlier, **options))
-        trained.append(epochs(file, kept))
-        before = problem.mask
+        checkpoint = Checkpoint.load(file)
+        problem = load(checkpoint)
+        earlier: dict[str, Any] = (
+            {"previous_mask": previous_mask} if previous_mask and compares_masks else {}
+        )
+        results.append(function(problem, **earlier, **options))
+        trained.append(epochs(file, checkpoint))
+        previous_mask = problem.mask
         if progress:
             progress(i + 1, len(files))
-    names = list(dict.fromkeys(name for result in found for name in result.names))
+    names = list(dict.fromkeys(name for result in results for name in result.names))
     measures = list(history.fields)
     values = np.full((len(measures), len(files), len(names)), np.nan)
-    for i, result in enumerate(found):
+    for i, result in enumerate(results):
         places = [names.index(name) for name in result.names]
         values[:, i, places] = [getattr(result, measure) for measure in measures]
     return Course(
@@ -185,7 +187,7 @@ def history_of(diagnostic: str) -> History:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the layers that have a value, (checkpoints,); nan where none has."""
+    """Return the mean over the layers that have a value, (checkpoints,); nan if none has."""
     known = np.isfinite(values)
     total, number = np.where(known, values, 0).sum(1), known.sum(1)
     means: np.ndarray = total / np.where(number, number, np.nan)

@@ -92,7 +92,7 @@ class Inputscape(Result):
     def remarks(self) -> list[str]:
         """Return findings about images that the means hide."""
         n, asked = len(self.loss), self.source["options"]["count"]
-        found = {
+        groups = {
             f"are at the clamp ({self.clamp:g}) on more than half of the plane: reduce the span "
             "or raise the clamp": (self.loss >= self.clamp).mean(axis=(1, 2)) > 0.5,
             "have no gradient, so its sign does not move them: use random axes": self.gradients
@@ -102,9 +102,9 @@ class Inputscape(Result):
             ).any(axis=1),
         }
         lines = [f"{n} of {asked} images: the problem has no more"] if n < asked else []
-        if n < (given := self.source["samples"]):
-            lines = [f"the first {n} of {given} images: for more, raise count"]
-        return lines + [f"{k.sum()} of {n} images {text}" for text, k in found.items() if k.any()]
+        if n < (available := self.source["samples"]):
+            lines = [f"the first {n} of {available} images: for more, raise count"]
+        return lines + [f"{k.sum()} of {n} images {text}" for text, k in groups.items() if k.any()]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw filled contours of the mean over the images, which are at the cross."""

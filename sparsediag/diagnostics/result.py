@@ -57,7 +57,7 @@ class Result:
         raise TypeError(f"a {type(self).__name__} has no picture of its own")
 
     def table(self) -> list[dict[str, Any]]:
-        """The result in a few rows, for a terminal."""
+        """Return the result in a few rows, for a terminal."""
         return []
 
     def remarks(self) -> list[str]:
@@ -71,7 +71,7 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Return whether the result is whole; a part of one is saved without pictures."""
+        """Return whether the result is complete; a shard is saved without pictures."""
         return True
 
     def panels(self) -> dict[str, Figure]:
@@ -87,7 +87,7 @@ class Result:
         return {}
 
     def _repr_html_(self) -> str:
-        """Table, remarks and picture, for a notebook."""
+        """Return table, remarks and picture, for a notebook."""
         from sparsediag.core import html
         from sparsediag.plotting import style, svg
 
@@ -98,8 +98,8 @@ class Result:
         parts += [f"<p>{escape(remark)}</p>" for remark in self.remarks()]
         if type(self).plot is not Result.plot:
             with style.style():
-                drawn = self.plot().figure
-            parts.append(svg.inline_svg(cast("Figure", drawn), alt=f"{kind}, drawn"))
+                picture = self.plot().figure
+            parts.append(svg.inline_svg(cast("Figure", picture), alt=f"{kind}, drawn"))
         return html.fragment(*parts)
 
     def save(self, path: str | Path) -> Path:
@@ -128,8 +128,8 @@ class Result:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(str(arrays.pop("header")))
-            name, form = header.pop("kind"), header.pop("format")
-            newer = form > FORMAT
+            name, file_format = header.pop("kind"), header.pop("format")
+            newer = file_format > FORMAT
             if not newer:
                 if name not in Result.kinds:
                     importlib.import_module(f"sparsediag.diagnostics.{name.lower()}")
@@ -139,36 +139,40 @@ class Result:
                 f"{path} is not a result; give a .npz that a diagnostic wrote"
             ) from None
         if newer:
-            raise CheckpointError(f"{path} has format {form}, this version reads up to {FORMAT}")
+            raise CheckpointError(
+                f"{path} has format {file_format}, this version reads up to {FORMAT}"
+            )
         if not isinstance(result, cls):
             raise CheckpointError(f"{path} holds {name}, expected {cls.__name__}")
         return result
 
     def json(self) -> dict[str, Any]:
-        """Plain types, for machines; arrays above 10,000 numbers are left to the `.npz`.
+        """Return plain types, for machines; arrays above 10,000 numbers are left to the `.npz`.
 
-        What is not a finite number is None, since JSON has no word for it.
+        Non-finite numbers become None, as JSON has none.
         """
         plain: dict[str, Any] = {"kind": type(self).__name__}
         for f in fields(self):
             value = getattr(self, f.name)
             if not isinstance(value, np.ndarray):
-                plain[f.name] = _plain(value)
+                plain[f.name] = _replace_non_finite(value)
             elif value.size <= 10_000:
                 known = np.isfinite(value) if value.dtype.kind == "f" else np.ones_like(value, bool)
                 plain[f.name] = np.where(known, value.astype(object), np.array(None)).tolist()
         return plain
 
 
-def _plain(value: Any) -> Any:
-    """The value with None for what is not a finite number."""
+def _replace_non_finite(value: Any) -> Any:
+    """Return the value with None in place of non-finite numbers, in dicts and lists too."""
     if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: _replace_non_finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_non_finite(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def source(problem: Problem, **options: Any) -> dict[str, Any]:
-    """Provenance of a result: the problem, the options of the diagnostic, the versions."""
+    """Return the provenance of a result: problem, options of the diagnostic, versions."""
     return {
         "problem": problem.digest,
         "samples": problem.samples,

@@ -23,7 +23,7 @@ from sparsediag.diagnostics.layers.hooks import (
     default_modules,
     match_modules,
     observe,
-    weight_layers,
+    weight_layer_names,
 )
 from sparsediag.diagnostics.layers.signal_moments import SignalMoments, pooled_moments
 from sparsediag.diagnostics.layers.unit_axis import per_sample
@@ -173,7 +173,7 @@ def signal(
     """
     if modules is None:
         moments = _measure(problem, list(default_modules(problem.net)), progress)
-        moments = moments or _measure(problem, weight_layers(problem.net), progress)
+        moments = moments or _measure(problem, weight_layer_names(problem.net), progress)
     else:
         moments = _measure(problem, match_modules(problem.net, modules), progress)
     if not moments:

@@ -87,15 +87,22 @@ class Trajectory(Result):
         from sparsediag.plotting import style
 
         ax = ax or style.new_axes()
-        shown = self.eigenvalues
-        ax.plot(self.epochs, shown[:, 1:], color=style.COLOURS[4], lw=0.8)
+        eigenvalues = self.eigenvalues
+        ax.plot(self.epochs, eigenvalues[:, 1:], color=style.COLOURS[4], lw=0.8)
         ax.plot(
-            self.epochs, shown[:, 0], "o-", color=style.COLOURS[0], ms=3, label="top eigenvalue"
+            self.epochs,
+            eigenvalues[:, 0],
+            "o-",
+            color=style.COLOURS[0],
+            ms=3,
+            label="top eigenvalue",
         )
-        if (shown > 0).all():
+        if (eigenvalues > 0).all():
             ax.set_yscale("log")
         doubtful = ~np.array(self.converged)
-        ax.plot(self.epochs[doubtful], shown[doubtful, 0], "o", mfc="white", mec="black", ms=5)
+        ax.plot(
+            self.epochs[doubtful], eigenvalues[doubtful, 0], "o", mfc="white", mec="black", ms=5
+        )
         for epoch in np.flatnonzero(np.diff(self.rates) < -0.3 * self.rates[:-1]) + 1:
             ax.axvline(float(epoch), color="#777777", linestyle=":", linewidth=0.8)
         ax.set(xlabel="epoch", ylabel="Hessian eigenvalue")

@@ -94,7 +94,7 @@ class FunctionObserver(TorchFunctionMode):
     ) -> Any:
         name = getattr(function, "__name__", "").strip("_")
         tensors = tensors_in((args, kwargs))
-        found = self._is_activation(name, tensors) and not self._is_inside(name)
+        is_activation = self._is_activation(name, tensors) and not self._is_inside(name)
         constant = name.endswith("_like") or name.startswith("new_")
         kind = CONSTANT if constant else self._kind(tensors)
         output = function(*args, **(kwargs or {}))
@@ -104,7 +104,7 @@ class FunctionObserver(TorchFunctionMode):
                 self.kinds[tensor] = kind
             else:
                 self.kinds.pop(tensor, None)
-        if found:
+        if is_activation:
             caller = self.running[-1][0] if self.running else ""
             self.report(f"{caller}.{name}".lstrip("."), changed)
         return output

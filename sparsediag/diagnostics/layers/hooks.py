@@ -60,7 +60,7 @@ def default_modules(net: nn.Module) -> dict[str, bool]:
     }
 
 
-def weight_layers(net: nn.Module) -> list[str]:
+def weight_layer_names(net: nn.Module) -> list[str]:
     """Return the names of the convolutions and linear layers."""
     return [
         name
@@ -97,37 +97,38 @@ def observe(
                 "give the network that it was made from"
             )
 
-    def report(name: str, output: Any) -> Any:
-        outputs = _outputs(output)
+    def observe_output(name: str, output: Any) -> Any:
+        """Call the observer; return the output, as views if it holds several tensors."""
+        outputs = _float_tensors(output)
         if len(outputs) > 1:
             views = {id(t): t.view_as(t) for t in outputs}
             output = tree_map(output, lambda t: views.get(id(t), t))
-            outputs = _outputs(output)
+            outputs = _float_tensors(output)
         if outputs:
             observer(name, [_unwrap(t) for t in outputs], calls[name])
             calls[name] += 1
         return output
 
     def hook(name: str, _module: nn.Module, _args: Any, output: Any) -> Any:
-        return report(name, output)
+        return observe_output(name, output)
 
     with ExitStack() as stack:
         for name in names:
             module = net.get_submodule(name)
             stack.enter_context(module.register_forward_hook(partial(hook, name)))
         if functions:
-            stack.enter_context(FunctionObserver(net, set(names), report, stack))
+            stack.enter_context(FunctionObserver(net, set(names), observe_output, stack))
         yield
 
 
-def _outputs(output: Any) -> list[Tensor]:
+def _float_tensors(output: Any) -> list[Tensor]:
     """Return the floating-point tensors with entries in a module's output, each once.
 
     Of an object whose parts torch does not know, it is the first one.
     """
     known = tensors_in(output)
-    found = known or tensors_in(list(getattr(output, "__dict__", {}).values()))
-    floats = {id(t): t for t in found if t.is_floating_point() and t.dim() and t.numel()}
+    tensors = known or tensors_in(list(getattr(output, "__dict__", {}).values()))
+    floats = {id(t): t for t in tensors if t.is_floating_point() and t.dim() and t.numel()}
     return list(floats.values()) if known else list(floats.values())[:1]
 
 

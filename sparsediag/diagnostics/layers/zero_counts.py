@@ -88,8 +88,8 @@ class ZeroCounts:
     @property
     def shares(self) -> list[float]:
         """Shares of outputs that are 0, small and faint, and the root mean square."""
-        *shares, square = (torch.as_tensor(self.sums) / self.total).tolist()
-        return [*shares, square**0.5]
+        *shares, mean_square = (torch.as_tensor(self.sums) / self.total).tolist()
+        return [*shares, mean_square**0.5]
 
     @property
     def units(self) -> int:

@@ -20,13 +20,13 @@ MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚
 MANY, SMOOTH = 12, 100  # points of a line that has markers on some, or on none
 
 Curve = tuple[np.ndarray, np.ndarray]
-Looks = Mapping[str, tuple[str, str]]
+LineStyles = Mapping[str, tuple[str, str]]
 
 
-def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+def line_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return a colour and a marker for each network.
 
-    >>> looks(["a", "b"])["b"]
+    >>> line_styles(["a", "b"])["b"]
     ('#D55E00', 's')
     """
     colours, markers = style.COLOURS, list(MARKERS)
@@ -40,9 +40,9 @@ def lines(
     solid: Mapping[str, Curve],
     dashed: Mapping[str, Curve] | None = None,
     *,
-    across: str,
-    up: str,
-    looks: Looks,
+    xlabel: str,
+    ylabel: str,
+    line_styles: LineStyles,
     log: bool = False,
     ticks: Sequence[str] = (),
     rings: Mapping[str, float] | None = None,
@@ -54,9 +54,9 @@ def lines(
     Args:
         solid: Network -> (x, y).
         dashed: The same, for a second, thinner curve of the same colour.
-        across: Label of the x axis.
-        up: Label of the y axis.
-        looks: Colour and marker of each network.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        line_styles: Colour and marker of each network.
         log: Use a logarithmic y axis if the values span a decade or more.
         ticks: Names of the places 0, 1, ... on the x axis.
         rings: Network -> x of a point to highlight.
@@ -67,9 +67,9 @@ def lines(
     fig = style.new_figure(width, height + label_height(ticks))
     ax = fig.add_subplot()
     for name, (x, y) in (dashed or {}).items():
-        ax.plot(x, y, "--", lw=0.8, color=looks[name][0])
+        ax.plot(x, y, "--", lw=0.8, color=line_styles[name][0])
     for i, (name, (x, y)) in enumerate(solid.items(), 1 - len(solid)):
-        colour, marker = looks[name]
+        colour, marker = line_styles[name]
         marker = "" if len(x) > SMOOTH else marker
         every = 1 if ticks else 1 + len(x) // MANY
         below = min(-i, 2)  # so that coinciding curves all show
@@ -82,7 +82,7 @@ def lines(
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("")
-    ax.set(xlabel=across, ylabel=up, ylim=limits)
+    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=limits)
     if ticks:
         name_places(ax, ticks)
     elif all(x.dtype.kind == "i" for x, _ in solid.values()):
@@ -97,9 +97,9 @@ def label_height(names: Sequence[str]) -> float:
 
 def name_places(ax: Axes, names: Sequence[str]) -> None:
     """Label the places 0, 1, ... below `ax`, as many of them as fit."""
-    wide = ax.figure.get_figure(root=True).get_figwidth() - 0.8  # without the y axis and its label
-    shown = range(0, len(names), 1 + int(0.1 * len(names) / wide))
-    ax.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=6)
+    width = ax.figure.get_figure(root=True).get_figwidth() - 0.8  # without the y axis and its label
+    tick_indices = range(0, len(names), 1 + int(0.1 * len(names) / width))
+    ax.set_xticks(tick_indices, [names[i] for i in tick_indices], rotation=90, fontsize=6)
 
 
 def _wide(values: Sequence[np.ndarray]) -> bool:
@@ -112,14 +112,14 @@ def over_depth(
     dashed: Mapping[str, tuple[Sequence[str], np.ndarray]] | None = None,
     *,
     part: str,
-    up: str,
-    looks: Looks,
+    ylabel: str,
+    line_styles: LineStyles,
     log: bool = False,
     limits: tuple[float, float] | None = None,
     size: tuple[float, float] = HALF,
 ) -> Figure:
     """Draw a value for each layer, from input to output, with names that all networks share."""
-    drawn: list[dict[str, Curve]] = [
+    curves: list[dict[str, Curve]] = [
         {
             name: (np.arange(len(line)), np.where(line > 0, line, np.nan) if log else line)
             for name, (_, line) in some.items()
@@ -128,23 +128,28 @@ def over_depth(
     ]
     layers = [depth.shorten(names) for names, _ in values.values()]
     same = all(names == layers[0] for names in layers)
-    across = "" if same else f"{part}, from the input to the output"
+    xlabel = "" if same else f"{part}, from the input to the output"
     ticks = layers[0] if same else []
-    options: dict[str, Any] = {"looks": looks, "log": log, "limits": limits, "size": size}
-    return lines(*drawn, across=across, up=up, ticks=ticks, **options)
+    options: dict[str, Any] = {
+        "line_styles": line_styles,
+        "log": log,
+        "limits": limits,
+        "size": size,
+    }
+    return lines(*curves, xlabel=xlabel, ylabel=ylabel, ticks=ticks, **options)
 
 
 @style.style()
-def eigenvalues(spectra: Mapping[str, Spectrum], looks: Looks) -> Figure:
+def eigenvalues(spectra: Mapping[str, Spectrum], line_styles: LineStyles) -> Figure:
     """Draw the largest eigenvalues of each network with intervals; hollow if not converged."""
     fig = style.new_figure(*HALF)
     ax, most = fig.add_subplot(), 1
     for i, (name, one) in enumerate(spectra.items()):
-        colour, marker = looks[name]
-        place = np.arange(1, len(one.eigenvalues) + 1) + 0.1 * (i - (len(spectra) - 1) / 2)
+        colour, marker = line_styles[name]
+        positions = np.arange(1, len(one.eigenvalues) + 1) + 0.1 * (i - (len(spectra) - 1) / 2)
         reach = np.abs(one.intervals - one.eigenvalues[:, None]).T
         ax.errorbar(
-            place,
+            positions,
             one.eigenvalues,
             yerr=reach,
             fmt=marker,
@@ -153,7 +158,7 @@ def eigenvalues(spectra: Mapping[str, Spectrum], looks: Looks) -> Figure:
             capsize=3,
             mfc=colour if one.converged else "none",
         )
-        most = max(most, len(place))
+        most = max(most, len(positions))
     ax.set(xlabel="eigenvector", ylabel="eigenvalue", xlim=(0.5, most + 0.5))
     low, high = ax.get_ylim()
     ax.set_ylim(min(0.0, low), high + 0.05 * (high - low))
@@ -161,18 +166,18 @@ def eigenvalues(spectra: Mapping[str, Spectrum], looks: Looks) -> Figure:
     return fig
 
 
-def densities(spectra: Mapping[str, Spectrum], looks: Looks) -> Figure:
+def densities(spectra: Mapping[str, Spectrum], line_styles: LineStyles) -> Figure:
     """Draw the spectral density of each network, on a logarithmic axis."""
     ends = [(min(one.lowest, 0.0), float(one.eigenvalues.max())) for one in spectra.values()]
     low, high = min(a for a, _ in ends), max(b for _, b in ends)
     width = max(high - low, 1e-12) / 100
-    places = np.linspace(low - 4 * width, high + 4 * width, 300)
-    drawn = {name: one.density(places, width)[0] for name, one in spectra.items()}
-    most = max(float(density.max()) for density in drawn.values())
+    points = np.linspace(low - 4 * width, high + 4 * width, 300)
+    curve_of = {name: one.density(points, width)[0] for name, one in spectra.items()}
+    most = max(float(density.max()) for density in curve_of.values())
     curves: dict[str, Curve] = {
-        name: (places, np.maximum(density, 1e-9 * most)) for name, density in drawn.items()
+        name: (points, np.maximum(density, 1e-9 * most)) for name, density in curve_of.items()
     }
-    return lines(curves, across="eigenvalue", up="density", looks=looks, log=True)
+    return lines(curves, xlabel="eigenvalue", ylabel="density", line_styles=line_styles, log=True)
 
 
 @style.style()

@@ -19,7 +19,7 @@ def inactive_channels(results: Mapping[str, Activations]) -> str:
     """Draw for each network the share of channels that are 0 for all samples of a class."""
     results = {name: one for name, one in results.items() if len(one.classes) > 1}
     most = max((float(np.nan_to_num(one.class_dead).max()) for one in results.values()), default=0)
-    drawn = [
+    pictures = [
         figure(
             f"Channels inactive for a class, {name}",
             _heat(one, 100 * most),
@@ -28,7 +28,7 @@ def inactive_channels(results: Mapping[str, Activations]) -> str:
         )
         for name, one in results.items()
     ]
-    return grid(*drawn, columns=3) if most else ""
+    return grid(*pictures, columns=3) if most else ""
 
 
 def _worst(one: Activations) -> str:
@@ -43,10 +43,10 @@ def _heat(one: Activations, most: float) -> Figure:
     names = layers.shorten(one.names)
     fig = style.new_figure(width, height + label_height(names))
     ax = fig.add_subplot()
-    drawn = ax.imshow(
+    image = ax.imshow(
         100 * one.class_dead, cmap="cividis", vmin=0, vmax=most, aspect="auto", interpolation="none"
     )
-    fig.colorbar(drawn, ax=ax, pad=0.02, aspect=30)
+    fig.colorbar(image, ax=ax, pad=0.02, aspect=30)
     rows = np.arange(0, len(one.classes), 1 + (len(one.classes) - 1) // ROWS)
     ax.set_yticks(rows, [str(one.classes[i]) for i in rows])
     name_places(ax, names)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from sparsediag.core import html
 from sparsediag.diagnostics.report import charts
-from sparsediag.diagnostics.report.charts import Looks, describe_values
+from sparsediag.diagnostics.report.charts import LineStyles, describe_values
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, figure, grid, legend, missing, text
 from sparsediag.diagnostics.spectrum import Spectrum
 
 
-def curvature(measured: Measured, looks: Looks) -> Section:
+def curvature_section(measured: Measured, line_styles: LineStyles) -> Section:
     """Return the section on the top eigenvalues with their certificates, and the density."""
     results = measured.of(Spectrum)
     body = []
@@ -20,13 +20,13 @@ def curvature(measured: Measured, looks: Looks) -> Section:
         }
         top = figure(
             "Largest eigenvalues",
-            charts.eigenvalues(results, looks),
+            charts.eigenvalues(results, line_styles),
             alt=describe_values(values, ".3g"),
             note="Bars: an eigenvalue lies within. Hollow: not converged.",
         )
         density = figure(
             "Density",
-            charts.densities(results, looks),
+            charts.densities(results, line_styles),
             alt="; ".join(
                 f"{n}: from {s.lowest:.3g} to {s.eigenvalues[0]:.3g}" for n, s in results.items()
             ),
@@ -34,7 +34,7 @@ def curvature(measured: Measured, looks: Looks) -> Section:
         )
         body += [
             text("The Hessian of the loss with respect to the live weights."),
-            legend(results, looks),
+            legend(results, line_styles),
             grid(top, density),
         ]
         for name, one in results.items():

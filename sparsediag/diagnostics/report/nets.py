@@ -73,7 +73,7 @@ def gather(given: Given, load: Load) -> dict[str, Net]:
         resolved = [file.resolve() for file in files]
         for i, file in enumerate(resolved):
             if file in resolved[:i]:
-                raise ValueError(f"{files[i]} came twice; give different checkpoints")
+                raise ValueError(f"got {files[i]} twice; give different checkpoints")
         labels = short_labels(files) if files else []
         nets = {
             name: _of(Checkpoint.load(file), load, str(file))

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from sparsediag.core import html
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.report import layers, scenes, summary
-from sparsediag.diagnostics.report.charts import looks
-from sparsediag.diagnostics.report.curvature import curvature
+from sparsediag.diagnostics.report.charts import line_styles
+from sparsediag.diagnostics.report.curvature import curvature_section
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, figure, missing, text
 from sparsediag.diagnostics.report.training import training
@@ -28,7 +28,7 @@ MAKERS = {
     "activations": layers.activity,
     "gradflow": layers.gradients,
     "signal": layers.signals,
-    "spectrum": curvature,
+    "spectrum": curvature_section,
     "perturbation": scenes.eigenvectors,
 }
 
@@ -37,8 +37,8 @@ def page(measured: Measured) -> str:
     """Return the HTML of the report."""
     from plotly.offline import get_plotlyjs
 
-    look = looks(list(measured.nets))
-    sections = [make(measured, look) for make in MAKERS.values()]
+    styles = line_styles(list(measured.nets))
+    sections = [make(measured, styles) for make in MAKERS.values()]
     sections += [plain_section(what, measured) for what in measured.results if what not in MAKERS]
     parts = [summary.findings(measured), *sections, summary.provenance(measured)]
     links = "".join(f'<li><a href="#{p.id}">{escape(p.title)}</a></li>' for p in parts)
@@ -49,7 +49,7 @@ def page(measured: Measured) -> str:
         f'<header><p class="kind">sparsediag report</p><h1>{escape(names)}</h1>'
         f"<p>{escape(_about(measured))}</p></header>"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
-        f'<main id="main" tabindex="-1">{summary.summary(measured, look)}'
+        f'<main id="main" tabindex="-1">{summary.summary(measured, styles)}'
         + "".join(part.html() for part in parts)
         + "</main>"
         + "".join(f"<script>{script}</script>" for script in scripts)
@@ -63,8 +63,8 @@ def plain_section(what: str, measured: Measured) -> Section:
     body = []
     for name, result in measured.results[what].items():
         with style.style():
-            drawn = cast(Figure, result.plot().figure)
-        body.append(figure(name, drawn, alt=f"The picture of the {what}."))
+            picture = cast(Figure, result.plot().figure)
+        body.append(figure(name, picture, alt=f"The picture of the {what}."))
         body.append(html.table(result.table(), caption=name))
         body += [text(line) for line in result.remarks()]
     body.append(missing(measured.failed.get(what, {})))

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from sparsediag.core import html as display
-from sparsediag.diagnostics.report.charts import MARKERS, Looks
+from sparsediag.diagnostics.report.charts import MARKERS, LineStyles
 from sparsediag.plotting import svg
 
 
@@ -41,25 +41,27 @@ def text(words: str) -> str:
     return f"<p>{escape(words)}</p>"
 
 
-def legend(names: Iterable[str], looks: Looks) -> str:
+def legend(names: Iterable[str], line_styles: LineStyles) -> str:
     """Return a legend of colours and markers; empty for a single network."""
-    items = [f"<li>{marker(name, looks)} {escape(name)}</li>" for name in names]
-    return f'<ul class="key" aria-label="Legend">{"".join(items)}</ul>' if len(looks) > 1 else ""
+    items = [f"<li>{marker(name, line_styles)} {escape(name)}</li>" for name in names]
+    return (
+        f'<ul class="key" aria-label="Legend">{"".join(items)}</ul>' if len(line_styles) > 1 else ""
+    )
 
 
-def marker(name: str, looks: Looks) -> str:
+def marker(name: str, line_styles: LineStyles) -> str:
     """Return the marker of a network in its colour."""
-    colour, marker = looks[name]
+    colour, marker = line_styles[name]
     ink = "currentColor" if colour == svg.INK else colour
     return f'<span aria-hidden="true" style="color:{ink}">{MARKERS[marker]}</span>'
 
 
-def figure(title: str, drawn: Figure, *, alt: str, note: str = "") -> str:
+def figure(title: str, picture: Figure, *, alt: str, note: str = "") -> str:
     """Return a picture with its caption."""
     more = f" {escape(note)}" if note else ""
     return (
         f"<figure><figcaption><b>{escape(title)}.</b>{more}</figcaption>"
-        f"{svg.inline_svg(drawn, alt=f'{title}. {alt}')}</figure>"
+        f"{svg.inline_svg(picture, alt=f'{title}. {alt}')}</figure>"
     )
 
 
@@ -79,7 +81,7 @@ def number_tables(
 def missing(failed: Mapping[str, str]) -> str:
     """Return a line for each network without a result, with the reason."""
     lines = [
-        f'<p class="missing"><b>{escape(name)}</b> has no result here: {escape(why)}</p>'
-        for name, why in failed.items()
+        f'<p class="missing"><b>{escape(name)}</b> has no result here: {escape(reason)}</p>'
+        for name, reason in failed.items()
     ]
     return "".join(lines)

@@ -23,7 +23,7 @@ def report(
     top: int = 3,
     images: int | None = None,
     progress: Progress | None = None,
-    **look: Any,
+    **options: Any,
 ) -> Path:
     """Write a page with all diagnostics of one or several networks; return its path.
 
@@ -38,7 +38,7 @@ def report(
         images: Number of images; 0 for the whole split, None for 500 (or the batches of a custom
             data function).
         progress: Called as `progress(passes, all)`.
-        look: Other keywords of `Checkpoint.problem`: split, data, model, loss, device and so on.
+        options: Other keywords of `Checkpoint.problem`: split, data, model, loss, device and so on.
 
     Raises:
         ValueError: If `out` is no .html file, a network comes twice, or none gives a problem.
@@ -56,9 +56,9 @@ def report(
         raise ValueError(f"--out {out}: a report is written as .html; use that ending")
     if points < 3 or top < 1:
         raise ValueError(f"points={points}, top={top}: need 3 points and 1 eigenpair or more")
-    if images is None and not resolve.is_custom_data(look.get("data") or ""):
+    if images is None and not resolve.is_custom_data(options.get("data") or ""):
         images = 500
-    gathered = gather(nets, partial(Checkpoint.problem, images=images, **look))
+    gathered = gather(nets, partial(Checkpoint.problem, images=images, **options))
     folder = out.with_name(f".{out.stem}.unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     measured = measure(gathered, points=points, top=top, folder=folder, progress=progress)

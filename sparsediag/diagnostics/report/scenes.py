@@ -13,7 +13,7 @@ from sparsediag.core import html
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.perturbation import Perturbation
 from sparsediag.diagnostics.report import charts
-from sparsediag.diagnostics.report.charts import Curve, Looks, describe_values
+from sparsediag.diagnostics.report.charts import Curve, LineStyles, describe_values
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import (
     Section,
@@ -30,10 +30,10 @@ from sparsediag.plotting import style, svg
 DIGITS = 4  # of a number in a surface
 
 
-def eigenvectors(measured: Measured, looks: Looks) -> Section:
+def eigenvectors(measured: Measured, line_styles: LineStyles) -> Section:
     """Return the section on the loss along the top eigenvectors, with its quadratic model."""
     results = measured.of(Perturbation)
-    drawn = []
+    pictures = []
     for i in range(max((len(one.loss) for one in results.values()), default=0)):
         solid: dict[str, Curve] = {
             n: (p.distance, p.loss[i]) for n, p in results.items() if i < len(p.loss)
@@ -44,19 +44,21 @@ def eigenvectors(measured: Measured, looks: Looks) -> Section:
         chart = charts.lines(
             solid,
             dashed,
-            across="distance",
-            up="loss",
-            looks=looks,
+            xlabel="distance",
+            ylabel="loss",
+            line_styles=line_styles,
             size=charts.THIRD,
             limits=_limits([y for _, y in solid.values()]),
         )
         values = ", ".join(f"{results[name].eigenvalues[i]:.3g}" for name in solid)
         note = f"Eigenvalue{'s' * (len(solid) > 1)} {values}."
-        drawn.append(
+        pictures.append(
             figure(f"Eigenvector {i + 1}", chart, alt=describe_values(solid, ".3g"), note=note)
         )
     caption = "Solid: the loss. Dashed: its quadratic model, from gradient and curvature."
-    body = [text(caption), legend(results, looks), grid(*drawn, columns=3)] if results else []
+    body = (
+        [text(caption), legend(results, line_styles), grid(*pictures, columns=3)] if results else []
+    )
     body.append(number_tables({name: one.table() for name, one in results.items()}))
     body.append(missing(measured.failed.get("perturbation", {})))
     return Section("eigenvectors", "Eigenvectors", "".join(body))
@@ -70,7 +72,7 @@ def _limits(losses: list[np.ndarray]) -> tuple[float, float] | None:
     return float(seen.min() - pad), float(seen.max() + pad)
 
 
-def planes(measured: Measured, looks: Looks) -> Section:
+def planes(measured: Measured, line_styles: LineStyles) -> Section:
     """Return the section on landscapes with common axes and colours, and their comparison."""
     results = measured.of(Landscape)
     body = []
@@ -83,15 +85,17 @@ def planes(measured: Measured, looks: Looks) -> Section:
             )
         )
         levels = style.loss_levels(*(one.loss for one in results.values()))
-        drawn = [_plane(name, one, levels, looks) for name, one in results.items()]
-        body.append(f'<div class="planes">{"".join(drawn)}</div>')
+        pictures = [_plane(name, one, levels, line_styles) for name, one in results.items()]
+        body.append(f'<div class="planes">{"".join(pictures)}</div>')
     if measured.comparison:
         rises = {
             name: (measured.comparison.radii, rise)
             for name, rise in zip(measured.comparison.names, measured.comparison.rises, strict=True)
         }
         distance = f"distance ({measured.comparison.unit})"
-        chart = charts.lines(rises, across=distance, up="mean rise", looks=looks, log=True)
+        chart = charts.lines(
+            rises, xlabel=distance, ylabel="mean rise", line_styles=line_styles, log=True
+        )
         rising = figure(
             "Mean rise of the loss",
             chart,
@@ -101,13 +105,13 @@ def planes(measured: Measured, looks: Looks) -> Section:
         table = html.table(
             measured.comparison.table(), caption="Rise of the loss around each network"
         )
-        body += ["<h3>Side by side</h3>", legend(results, looks), table, grid(rising)]
+        body += ["<h3>Side by side</h3>", legend(results, line_styles), table, grid(rising)]
     body.append(number_tables({name: one.table() for name, one in results.items()}))
     body += [missing(measured.failed.get(what, {})) for what in ("landscape", "comparison")]
     return Section("landscape", "Loss landscape", "".join(body))
 
 
-def _plane(name: str, one: Landscape, levels: np.ndarray, looks: Looks) -> str:
+def _plane(name: str, one: Landscape, levels: np.ndarray, line_styles: LineStyles) -> str:
     """Return the surface and the contours of one network."""
     finite = one.loss[np.isfinite(one.loss)]
     low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
@@ -116,7 +120,7 @@ def _plane(name: str, one: Landscape, levels: np.ndarray, looks: Looks) -> str:
     data = json.dumps(scene(one, levels)).replace("<", "\\u003c")
     hint = "Drag or use the arrow keys to rotate."
     return (
-        f'<figure class="plane"><figcaption><b>{marker(name, looks)} {escape(name)}.</b> '
+        f'<figure class="plane"><figcaption><b>{marker(name, line_styles)} {escape(name)}.</b> '
         f'{escape(about)} <span class="turn-hint">{hint}</span></figcaption><div class="grid of2">'
         f'<div class="turn" tabindex="0" role="img" aria-label="'
         f'{escape(f"Surface of {name}. {about} {hint}")}">'

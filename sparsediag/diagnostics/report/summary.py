@@ -16,7 +16,7 @@ from sparsediag.diagnostics.census import Census
 from sparsediag.diagnostics.gradflow import Gradflow
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.perturbation import Perturbation
-from sparsediag.diagnostics.report.charts import Looks
+from sparsediag.diagnostics.report.charts import LineStyles
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, marker, number_tables, text
 from sparsediag.diagnostics.report.training import checkpoint_row
@@ -63,7 +63,7 @@ SECTIONS = {  # ids of sections that are not named after the diagnostic
 UNPROVED = ("held at 0", "--mask zeros", "is not of 0 and 1", "left out")  # conventions, fit
 
 
-def summary(measured: Measured, looks: Looks) -> str:
+def summary(measured: Measured, line_styles: LineStyles) -> str:
     """Return one row for each network, with the best of a column in bold."""
     rows: list[dict[str, Any]] = [{"net": name} for name in measured.nets]
     best = set()
@@ -71,17 +71,17 @@ def summary(measured: Measured, looks: Looks) -> str:
         values = [_known(value, measured, name) for name in measured.nets]
         if np.isnan(values).all():
             continue
-        shown = [NONE if np.isnan(v) else f"{v:{form}}" for v in values]
-        for row, cell in zip(rows, shown, strict=True):
+        cells = [NONE if np.isnan(v) else f"{v:{form}}" for v in values]
+        for row, cell in zip(rows, cells, strict=True):
             row[head] = cell
         if sense and len(values) > 1:
-            top = shown[int(np.nanargmax(sense * np.array(values)))]
-            best |= {(i, head) for i, cell in enumerate(shown) if cell == top}
+            top = cells[int(np.nanargmax(sense * np.array(values)))]
+            best |= {(i, head) for i, cell in enumerate(cells) if cell == top}
     table = html.table(rows, caption="Summary", best=best)
     for name in measured.nets:
         table = table.replace(
             f'<th scope="row">{escape(name)}<',
-            f'<th scope="row">{marker(name, looks)} {escape(name)}<',
+            f'<th scope="row">{marker(name, line_styles)} {escape(name)}<',
         )
     return f'<div class="summary">{table}{text(f"{BEST} {WHAT}" if best else WHAT)}</div>'
 
@@ -112,8 +112,8 @@ def findings(measured: Measured) -> Section:
     if measured.comparison:
         lines = measured.comparison.remarks()
         remarks["together"] = [{"diagnostic": "comparison", "remark": line} for line in lines]
-    shown = f"<ul>{''.join(items)}</ul>" if items else text("No check failed.")
-    return Section("findings", "Findings", shown + number_tables(remarks, "All remarks"))
+    body = f"<ul>{''.join(items)}</ul>" if items else text("No check failed.")
+    return Section("findings", "Findings", body + number_tables(remarks, "All remarks"))
 
 
 def _doubts(measured: Measured, name: str) -> list[tuple[str, str]]:

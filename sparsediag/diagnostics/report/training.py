@@ -6,7 +6,7 @@ import numpy as np
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.diagnostics.report import charts
-from sparsediag.diagnostics.report.charts import Curve, Looks, describe_values
+from sparsediag.diagnostics.report.charts import Curve, LineStyles, describe_values
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, figure, grid, legend, missing, text
 
@@ -17,7 +17,7 @@ RATES = {
 }
 
 
-def training(measured: Measured, looks: Looks) -> Section:
+def training(measured: Measured, line_styles: LineStyles) -> Section:
     """Return the section on loss, accuracy and learning rate by epoch."""
     trainings = {
         name: net.checkpoint for name, net in measured.nets.items() if net.checkpoint.history
@@ -32,24 +32,28 @@ def training(measured: Measured, looks: Looks) -> Section:
         rings = {
             name: float(row["epoch"]) for name in solid if (row := checkpoint_row(trainings[name]))
         }
-        drawn = charts.lines(
+        chart = charts.lines(
             solid,
             dashed,
-            across="epoch",
-            up=title.lower(),
-            looks=looks,
+            xlabel="epoch",
+            ylabel=title.lower(),
+            line_styles=line_styles,
             log=title == "Loss",
             rings=rings,
             size=charts.THIRD,
         )
-        pictures.append(figure(title, drawn, alt=describe_values(solid, form)))
+        pictures.append(figure(title, chart, alt=describe_values(solid, form)))
     if not trainings:
         return Section("training", "Training", text("The checkpoints hold no training history."))
     without = {
         n: "its checkpoint holds no training history" for n in measured.nets if n not in trainings
     }
     caption = "Solid: validation images. Dashed: training images. Ring: the checkpoint."
-    body = [text(caption), legend(trainings, looks), grid(*pictures, columns=3)] if pictures else []
+    body = (
+        [text(caption), legend(trainings, line_styles), grid(*pictures, columns=3)]
+        if pictures
+        else []
+    )
     return Section("training", "Training", "".join([*body, missing(without)]))
 
 

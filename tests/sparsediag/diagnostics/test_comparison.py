@@ -169,7 +169,7 @@ def test_a_shard_is_refused() -> None:
 
 def test_fewer_than_two_are_refused() -> None:
     for few in ({}, {"one": bowl(FLAT)}):
-        with pytest.raises(ValueError, match=f"{len(few)} landscape came; need two or more"):
+        with pytest.raises(ValueError, match=f"got {len(few)} landscape; need two or more"):
             compare(few)
 
 

@@ -198,8 +198,9 @@ def test_json_is_plain(name: str) -> None:
 
 
 def test_json_of_what_is_not_a_number() -> None:
-    odd = replace(found("landscape"), loss=np.array([[np.nan, np.inf]]))
+    odd = replace(found("landscape"), loss=np.array([[np.nan, np.inf]]), labels=[np.nan, [np.inf]])
     json.dumps(odd.json(), allow_nan=False)
+    assert odd.json()["labels"] == [None, [None]]
 
 
 @pytest.mark.parametrize(("size", "there"), [(10_000, True), (10_001, False)])

@@ -19,7 +19,7 @@ from torch import nn
 
 from sparsediag import Checkpoint, Mask, Problem, activations, gradflow, landscape, signal, spectrum
 from sparsediag.diagnostics.report import classes, layers
-from sparsediag.diagnostics.report.charts import describe_values, looks
+from sparsediag.diagnostics.report.charts import describe_values, line_styles
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.nets import gather
 from sparsediag.diagnostics.report.report import report
@@ -222,7 +222,7 @@ def test_what_never_sleeps_or_has_no_classes_gets_no_heat_map() -> None:
 
 
 def test_a_net_without_dead_weights_has_no_dashed_flow() -> None:
-    body = layers.gradients(only(gradflow={"whole": gradflow(toy())}), looks(["whole"])).body
+    body = layers.gradients(only(gradflow={"whole": gradflow(toy())}), line_styles(["whole"])).body
     assert "dead" not in body.lower()
 
 
@@ -230,7 +230,7 @@ def test_a_signal_that_ends_is_drawn_and_told() -> None:
     still = three(torch.zeros(2, 3))
     found = only(nets=gather({"still": still}, Checkpoint.problem), signal={"still": signal(still)})
     assert "the output of 1 is 0" in findings(found).body
-    assert layers.signals(found, looks(["still"])).body.count('<svg role="img"') == 3
+    assert layers.signals(found, line_styles(["still"])).body.count('<svg role="img"') == 3
 
 
 @pytest.mark.parametrize(
@@ -400,8 +400,8 @@ def test_the_command_writes_the_page(
     ("words", "message"),
     [
         (["a.pt", "--out", "a.pdf"], "--out a.pdf: a report is written as .html"),
-        (["a.pt", "a.pt"], "a.pt came twice"),
-        (["a.pt", "b/../a.pt"], "a.pt came twice"),
+        (["a.pt", "a.pt"], "a.pt twice"),
+        (["a.pt", "b/../a.pt"], "a.pt twice"),
         (["no.pt"], "no.pt: no such file"),
         (["."], "is a folder"),
         (["a.pt", "--points", "1"], "need 3 points"),
