@@ -158,9 +158,9 @@ def test_a_command_for_a_folder(
 ) -> None:
     assert main(["gradflow", str(moving), "--images", "60", "--device", "cpu"]) == 0
     assert "per regrown" in capsys.readouterr().out
-    back = Course.load(moving / "gradflow.npz")
+    back = Course.load(moving / "gradflow-images=60.npz")
     np.testing.assert_array_equal(back.values, found["gradflow"].values)
-    assert (moving / "gradflow.png").exists()
+    assert (moving / "gradflow-images=60.png").exists()
 
 
 def test_a_command_with_an_earlier_checkpoint(moving: Path, tmp_path: Path) -> None:
