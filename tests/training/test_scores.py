@@ -169,7 +169,7 @@ def test_snip_of_a_linear_layer_has_a_closed_form() -> None:
     ((x, y),) = problem.batches
     errors = x @ net.weight.T - y
     expected = (net.weight * (2 / errors.numel() * errors.T @ x)).abs()
-    torch.testing.assert_close(snip.snip_scores(problem)["weight"], expected.detach())
+    torch.testing.assert_close(snip.scores(problem)["weight"], expected.detach())
 
 
 def with_mask(problem: Problem, masks: dict[str, Tensor]) -> float:
@@ -180,7 +180,7 @@ def with_mask(problem: Problem, masks: dict[str, Tensor]) -> float:
 
 def test_snip_is_the_change_of_the_loss_with_each_entry_of_the_mask() -> None:
     problem = regression(mlp(3, 4, 2), 3, 2)
-    step, found, brute = 1e-6, snip.snip_scores(problem), dict[str, Tensor]()
+    step, found, brute = 1e-6, snip.scores(problem), dict[str, Tensor]()
     for name, score in found.items():
         brute[name] = torch.empty_like(score)
         for i in range(score.numel()):
@@ -198,7 +198,7 @@ def test_snip_ranks_alike_whatever_the_scale_of_the_loss() -> None:
     net = mlp(3, 5, 2)
     plain = regression(net, 3, 2)
     scaled = Problem(net, plain.batches, loss=lambda a, b: 7 * F.mse_loss(a, b))
-    assert Mask.top(snip.snip_scores(plain), 0.3) == Mask.top(snip.snip_scores(scaled), 0.3)
+    assert Mask.top(snip.scores(plain), 0.3) == Mask.top(snip.scores(scaled), 0.3)
 
 
 # GraSP
@@ -224,9 +224,9 @@ def test_grasp_of_a_quadratic_is_w_times_a_squared_w() -> None:
     net = Quadratic(a)
     problem = Problem(net, [(x, x)], loss=lambda outputs, _: outputs.mean())
     w = net.fc.weight.detach().squeeze(0)
-    score = grasp.grasp_scores(problem, temperature=1.0)["fc.weight"].squeeze(0)
+    score = grasp.scores(problem, temperature=1.0)["fc.weight"].squeeze(0)
     torch.testing.assert_close(score, w * (a @ a @ w))
-    cooler = grasp.grasp_scores(problem, temperature=2.0)["fc.weight"].squeeze(0)
+    cooler = grasp.scores(problem, temperature=2.0)["fc.weight"].squeeze(0)
     torch.testing.assert_close(cooler, score / 4)
 
 
@@ -235,7 +235,7 @@ def test_grasp_agrees_with_the_dense_hessian() -> None:
     eye = torch.eye(problem.size, dtype=torch.float64)
     hessian = torch.stack([problem.hvp(e) for e in eye])
     brute = problem.split(problem.weights * (hessian @ problem.gradient()))
-    found = grasp.grasp_scores(problem, temperature=1.0)
+    found = grasp.scores(problem, temperature=1.0)
     for name, score in found.items():
         torch.testing.assert_close(score, brute[name])
     for density in (0.2, 0.5, 0.8):
@@ -245,7 +245,7 @@ def test_grasp_agrees_with_the_dense_hessian() -> None:
 def test_grasp_scores_are_half_the_change_of_the_flow() -> None:
     problem = regression(mlp(3, 4, 2), 3, 2)
     step, w = 1e-6, problem.weights
-    found = problem.join(grasp.grasp_scores(problem, temperature=1.0))
+    found = problem.join(grasp.scores(problem, temperature=1.0))
 
     def flow(at: Tensor) -> float:
         return float(problem.gradient(at).square().sum())
@@ -460,7 +460,7 @@ def test_snip_agrees_with_central_differences_by_the_mask(make: Any, seed: int) 
         ).view_as(weights[name])
         for name in prunable(net)
     }
-    agree(snip.snip_scores(problem), brute, rtol=1e-7)
+    agree(snip.scores(problem), brute, rtol=1e-7)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 200.0])
@@ -488,7 +488,7 @@ def test_grasp_agrees_with_the_hessian_of_autograd(
     gradient = torch.autograd.functional.jacobian(loss, flat)
     every = parts(flat * (hessian @ gradient))
     brute = {name: every[name] for name in prunable(net)}
-    agree(grasp.grasp_scores(problem, temperature=temperature), brute, rtol=1e-9)
+    agree(grasp.scores(problem, temperature=temperature), brute, rtol=1e-9)
 
 
 def smooth(seed: int) -> tuple[nn.Module, torch.Size]:

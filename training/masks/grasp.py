@@ -40,10 +40,10 @@ class Grasp(Method):
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """Keep the highest w (Hg) of all layers together."""
-        return Mask.top(grasp_scores(problem, temperature=self.temperature), self.density)
+        return Mask.top(scores(problem, temperature=self.temperature), self.density)
 
 
-def grasp_scores(problem: Problem, *, temperature: float = 200.0) -> dict[str, Tensor]:
+def scores(problem: Problem, *, temperature: float = 200.0) -> dict[str, Tensor]:
     """Return w (Hg) of the prunable weights, for the loss of outputs / temperature.
 
     g is the gradient by the weights of all convolutions and linear layers, H their Hessian.

@@ -26,10 +26,10 @@ class Snip(Method):
 
     def start(self, problem: Problem, trained: Sequence[Checkpoint], *, seed: int) -> Mask:
         """Keep the highest scores of all layers together."""
-        return Mask.top(snip_scores(problem), self.density)
+        return Mask.top(scores(problem), self.density)
 
 
-def snip_scores(problem: Problem) -> dict[str, Tensor]:
+def scores(problem: Problem) -> dict[str, Tensor]:
     """Return |w dL/dw| of the prunable weights."""
     by_name = problem.split(problem.gradient().mul_(problem.weights).abs_())
     return {name: by_name[name] for name in prunable(problem.net)}

@@ -70,7 +70,7 @@ def test_the_numbers_do_not_depend_on_the_batches(loss: str) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_scores_do_not_depend_on_the_batches(loss: str) -> None:
     whole, other = problem(loss, (9,)), problem(loss, (1, 6, 2))
-    for scores in (snip.snip_scores, grasp.grasp_scores):
+    for scores in (snip.scores, grasp.scores):
         expected = scores(whole)
         for name, came in scores(other).items():
             assert (came - expected[name]).norm() <= 1e-10 * expected[name].norm()
