@@ -11,11 +11,11 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from sparsediag.curvature.recorder import Call
+from sparsediag.curvature.recorder import RecordedOp
 from sparsediag.curvature.tape_rules import Affine, Changes, Convolution, Step
 
 
-def foldable(calls: list[Call]) -> dict[int, Call]:
+def foldable(calls: list[RecordedOp]) -> dict[int, RecordedOp]:
     """Return, by the number of a batch norm's output, the convolution that only it reads."""
     readers = Counter(i for call in calls for i in call.active.values())
     by_number = {call.number: call for call in calls}
@@ -34,7 +34,7 @@ def foldable(calls: list[Call]) -> dict[int, Call]:
     }
 
 
-def fold(norm: Call, before: Call) -> Step:
+def fold(norm: RecordedOp, before: RecordedOp) -> Step:
     """Return the step of a convolution and the batch norm after it."""
     x_from = [before.active[0]] if 0 in before.active else []
     inputs = [*x_from, before.active[1], norm.active[1], norm.active[2]]
@@ -48,7 +48,7 @@ class Folded(Convolution):
     (<W', w> - <mean, b'>) r and b'. A product of w and scale, W is curved itself.
     """
 
-    def __init__(self, norm: Call, before: Call) -> None:
+    def __init__(self, norm: RecordedOp, before: RecordedOp) -> None:
         x, w, _, *shape = before.args
         _, scale, shift, mean, var, *_, eps = norm.args[:8]
         r = torch.rsqrt(var + eps)

@@ -160,8 +160,11 @@ def certify(
     error = float(torch.linalg.matrix_norm(differences.double(), 2)) + rounding
     reach = np.stack([values - residuals, values + residuals], axis=1)
     if np.isfinite(probe.bound) and orthogonality <= 10 * eps**0.5:
-        own = _ritz_intervals(values, bilinear, vectors, products, probe.bound, which)
-        reach = np.stack([np.minimum(own[:, 0], values), np.maximum(own[:, 1], values)], axis=1)
+        ritz_intervals = _ritz_intervals(values, bilinear, vectors, products, probe.bound, which)
+        reach = np.stack(
+            [np.minimum(ritz_intervals[:, 0], values), np.maximum(ritz_intervals[:, 1], values)],
+            axis=1,
+        )
     intervals = reach + error * np.array([-1, 1])
     return Certificate(
         residuals=residuals / scale,

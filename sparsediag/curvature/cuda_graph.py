@@ -73,10 +73,10 @@ def capture(work: Callable[[], Tensor]) -> Recording:
     """Record some work on the current stream."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-        before = torch.cuda.memory_reserved()
+        reserved_before = torch.cuda.memory_reserved()
         output = work()
-        held = torch.cuda.memory_reserved() - before
-    return graph.replay, output, held
+        reserved = torch.cuda.memory_reserved() - reserved_before
+    return graph.replay, output, reserved
 
 
 @cache

@@ -25,7 +25,7 @@ class Solution:
         vectors: Unit rows in live coordinates, (top, size).
         certificate: How reliable they are.
         products: Products of the search, without those of the certificate.
-        rows: Vectors that the search held at the end.
+        basis_size: Vectors that the search held at the end.
         lowest: Smallest Ritz value seen.
     """
 
@@ -33,7 +33,7 @@ class Solution:
     vectors: Tensor
     certificate: Certificate
     products: int
-    rows: int
+    basis_size: int
     lowest: float
 
     __repr__ = short_repr
@@ -46,8 +46,8 @@ def solve_lanczos(
     like = matrix.problem.weights
     pairs = eigenpairs(matrix, like, top=top, which=which, tol=tol, seed=seed, **options)
     certificate = certify(matrix, pairs.values, pairs.vectors, which=which, tol=tol, search=pairs)
-    values, vectors, count = pairs.values, pairs.vectors, pairs.count
-    return Solution(values, vectors, certificate, count, pairs.rows, pairs.lowest)
+    values, vectors, count = pairs.values, pairs.vectors, pairs.num_matvecs
+    return Solution(values, vectors, certificate, count, pairs.basis_size, pairs.lowest)
 
 
 def solve_pyhessian(
@@ -71,7 +71,7 @@ def solve_pyhessian(
         )
     if max_matvecs is not None and max_matvecs < 1:
         raise ValueError(f"max_matvecs={max_matvecs}: need 1 for each pair or more")
-    values, vectors, products = pyhessian.eigenvalues(
+    values, vectors, products = pyhessian.eigenpairs(
         matrix.problem, top=top, tol=tol, seed=seed, max_matvecs=max_matvecs
     )
     certificate = certify(matrix, values, vectors, which="magnitude", tol=tol, seed=seed)

@@ -184,14 +184,17 @@ def _unit_step(weights: Tensor, direction: Tensor) -> float:
 
 def _in_float64(problem: Problem, batch: Batch) -> tuple[Problem, Tensor]:
     """Return the loss of one batch and its gradient, in float64 if net and loss allow it."""
-    own = problem.on([batch])
+    batch_problem = problem.on([batch])
     try:
         double = problem.on([batch], dtype=torch.float64)
         value, gradient = double.value(), double.gradient()
-        if abs(value - own.value()) <= 1e-2 * abs(value) + 1e-6 and gradient.isfinite().all():
+        if (
+            abs(value - batch_problem.value()) <= 1e-2 * abs(value) + 1e-6
+            and gradient.isfinite().all()
+        ):
             return double, gradient
     except torch.OutOfMemoryError:
         raise
     except Exception:
         pass  # it has tensors of a fixed precision
-    return own, own.gradient()
+    return batch_problem, batch_problem.gradient()

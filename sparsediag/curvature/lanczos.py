@@ -33,7 +33,7 @@ ORDER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """The wanted eigenpairs, best first.
+    """The wanted eigenpairs, in the order of `which`.
 
     Attributes:
         values: Ritz values, (top,) float64.
@@ -42,8 +42,8 @@ class Eigenpairs:
         lowest: Smallest Ritz value seen; the operator has an eigenvalue at or below it.
         asymmetry: Largest |u^T H v - v^T H u| / `norm`.
         norm: Largest magnitude seen, a lower bound of the norm of the operator.
-        rows: Vectors in the basis at the end.
-        count: Number of products.
+        basis_size: Vectors in the basis at the end.
+        num_matvecs: Number of products.
         probe: The last probe of the complement.
     """
 
@@ -53,8 +53,8 @@ class Eigenpairs:
     lowest: float
     asymmetry: float
     norm: float
-    rows: int
-    count: int
+    basis_size: int
+    num_matvecs: int
     probe: Probe
 
     __repr__ = short_repr
@@ -115,31 +115,31 @@ def eigenpairs(
     krylov = Krylov(matvec, like, stream("lanczos", seed))
     probe, order, lowest = Probe(), ORDER[which], float("inf")
     block_size = min(block_size, limit, size)
-    first = krylov.random(block_size)
+    first_block = krylov.random(block_size)
     if start is not None and bool(start.any()):
-        first[0] = start.to(like).sum(0)
-    krylov.grow(first)
+        first_block[0] = start.to(like).sum(0)
+    krylov.grow(first_block)
     while True:
         if progress:
             progress(krylov.products, limit)
         ritz = krylov.ritz(order)
         lowest = min(lowest, float(ritz.values.min()))
         scale = np.maximum(np.abs(ritz.values[:top]), krylov.eps**0.5 * krylov.norm)
-        open_pairs = np.flatnonzero(ritz.residuals[:top] > tol * scale)
-        left = min(limit - krylov.products, size - len(krylov))
+        unconverged = np.flatnonzero(ritz.residuals[:top] > tol * scale)
+        remaining = min(limit - krylov.products, size - len(krylov))
         if len(krylov) == size:
             probe = probe_complement(krylov, ritz, top, order, tol, 0)
-        if left <= 0:
+        if remaining <= 0:
             break
-        if len(ritz.values) >= top and not len(open_pairs):
-            if size - len(krylov) <= min(left, SMALL_REST):
+        if len(ritz.values) >= top and not len(unconverged):
+            if size - len(krylov) <= min(remaining, SMALL_REST):
                 krylov.grow(krylov.random(size))
                 continue
             margin = margins(ritz.values[:top], tol, krylov.eps, krylov.norm)[-1]
             krylov.shrink(ritz, nearly_converged(ritz, top, order, margin))
             ritz = krylov.ritz(order)
-            room = min(limit - krylov.products, max(max_basis - len(krylov), 10))
-            probe = probe_complement(krylov, ritz, top, order, tol, room)
+            probe_budget = min(limit - krylov.products, max(max_basis - len(krylov), 10))
+            probe = probe_complement(krylov, ritz, top, order, tol, probe_budget)
             if not probe.missed:
                 break
             probe = Probe()
@@ -147,8 +147,10 @@ def eigenpairs(
         if len(krylov) + block_size > max_basis:
             krylov.shrink(ritz, np.arange(max(top + block_size, max_basis // 2)))
             ritz = krylov.ritz(order)
-        width = min(block_size, left)
-        residual = krylov.residual_directions(ritz, open_pairs, width) if len(open_pairs) else None
+        width = min(block_size, remaining)
+        residual = (
+            krylov.residual_directions(ritz, unconverged, width) if len(unconverged) else None
+        )
         if residual is None:
             krylov.grow(krylov.random(width))
         else:
@@ -161,7 +163,7 @@ def eigenpairs(
         lowest=min(lowest, float(np.linalg.eigvalsh(krylov.projected)[0])),
         asymmetry=krylov.asymmetry,
         norm=krylov.norm,
-        rows=len(krylov),
-        count=krylov.products,
+        basis_size=len(krylov),
+        num_matvecs=krylov.products,
         probe=probe,
     )

@@ -151,8 +151,8 @@ class Curvature:
     @property
     def nbytes(self) -> int:
         """Memory held between products."""
-        held: int = sum(engine.nbytes for engine in self._engines if engine)
-        return held + self._replay.nbytes
+        stored_bytes: int = sum(engine.nbytes for engine in self._engines if engine)
+        return stored_bytes + self._replay.nbytes
 
     @property
     def replay_status(self) -> str:
@@ -164,8 +164,8 @@ class Curvature:
             self._make_engines()
         directions = self._layout.convert_weights(self.problem.split(self._scale(vector)))
         total: list[Tensor] | None = None
-        for (chunk, share), kept in zip(self._chunks, self._engines, strict=True):
-            engine = kept or self._make_engine(chunk)
+        for (chunk, share), stored_engine in zip(self._chunks, self._engines, strict=True):
+            engine = stored_engine or self._make_engine(chunk)
             total = accumulate(total, engine.product(directions, self.matrix), share)
         return self._scale(self.problem.flatten(total))
 
@@ -195,15 +195,15 @@ class Curvature:
     def _make_engines(self) -> Tensor:
         """Keep engines for as many chunks as the budget allows, and return the gradient."""
         self._engines = []
-        held, total = 0, None
+        stored_bytes, total = 0, None
         for chunk, share in self._chunks:
             engine = self._make_engine(chunk)
             total = accumulate(total, engine.gradient, share)
             engine.gradient = None
-            fits = held + engine.nbytes <= self._budget
-            held += engine.nbytes * fits
+            fits = stored_bytes + engine.nbytes <= self._budget
+            stored_bytes += engine.nbytes * fits
             self._engines.append(engine if fits else None)
-        self._replay = GraphReplay(self._budget - held, capture if self._stream else None)
+        self._replay = GraphReplay(self._budget - stored_bytes, capture if self._stream else None)
         self.gradient = self._scale(self.problem.flatten(total))
         return self.gradient
 

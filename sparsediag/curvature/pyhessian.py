@@ -29,7 +29,11 @@ class LiveNet(nn.Module):
 
 @contextmanager
 def _counting_hessian(problem: Problem, seed: int) -> Iterator[Any]:
-    """Yield a PyHessian object that counts its products."""
+    """Yield a seeded PyHessian object of the problem, in evaluation mode, that counts its products.
+
+    Raises:
+        ValueError: If PyHessian does not take such a loss or such batches.
+    """
     from pyhessian import hessian
 
     class CountingHessian(hessian):  # type: ignore[misc]
@@ -59,7 +63,7 @@ def _counting_hessian(problem: Problem, seed: int) -> Iterator[Any]:
         yield CountingHessian(net, problem.loss, dataloader=problem.batches, cuda=cuda)
 
 
-def eigenvalues(
+def eigenpairs(
     problem: Problem, *, top: int, tol: float, seed: int, max_matvecs: int | None
 ) -> tuple[np.ndarray, Tensor, int]:
     """Return values, unit vectors as rows, and products of PyHessian's power iteration.
@@ -77,8 +81,10 @@ def eigenvalues(
     return np.array(values), torch.stack([v[0] / v[0].norm() for v in vectors]), hessian.products
 
 
-def trace(problem: Problem, *, tol: float, seed: int, max_matvecs: int) -> tuple[np.ndarray, int]:
-    """Return PyHessian's samples of v . Hv, whose mean is the trace, and their number."""
+def trace_samples(
+    problem: Problem, *, tol: float, seed: int, max_matvecs: int
+) -> tuple[np.ndarray, int]:
+    """Return samples of v . Hv, whose mean is the trace, and the number of products."""
     with _counting_hessian(problem, seed) as hessian:
         samples = hessian.trace(maxIter=max_matvecs, tol=tol)
     return np.array(samples, dtype=float), hessian.products

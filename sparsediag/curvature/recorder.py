@@ -20,12 +20,12 @@ class CannotRecord(Exception):
 
 
 @dataclass
-class Call:
+class RecordedOp:
     """An operation that was run, with its arguments as a flat list."""
 
     operation: Any
-    arguments: list[Any]
-    spec: Any
+    flat_args: list[Any]
+    tree_spec: Any
     active: dict[int, int]  # position of an argument that depends on the weights -> its number
     outputs: list[Any]
     number: int  # of the first output
@@ -33,20 +33,20 @@ class Call:
     @property
     def args(self) -> Any:
         """The positional arguments."""
-        return pytree.tree_unflatten(self.arguments, self.spec)[0]
+        return pytree.tree_unflatten(self.flat_args, self.tree_spec)[0]
 
     @property
     def kwargs(self) -> Any:
         """The keyword arguments."""
-        return pytree.tree_unflatten(self.arguments, self.spec)[1]
+        return pytree.tree_unflatten(self.flat_args, self.tree_spec)[1]
 
-    def rerun(self, leaves: list[Tensor]) -> list[Any]:
+    def rerun(self, active_values: list[Tensor]) -> list[Any]:
         """Return the outputs with these tensors as the active arguments."""
-        arguments = list(self.arguments)
-        for position, leaf in zip(self.active, leaves, strict=True):
-            arguments[position] = leaf
-        args, kwargs = pytree.tree_unflatten(arguments, self.spec)
-        return pytree.tree_leaves(_run(self.operation, args, kwargs))
+        flat_args = list(self.flat_args)
+        for position, value in zip(self.active, active_values, strict=True):
+            flat_args[position] = value
+        args, kwargs = pytree.tree_unflatten(flat_args, self.tree_spec)
+        return pytree.tree_leaves(_run_out_of_place(self.operation, args, kwargs))
 
 
 class Recorder(TorchDispatchMode):
@@ -54,7 +54,7 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[Call] = []
+        self.calls: list[RecordedOp] = []
         self.number = {id(w): i for i, w in enumerate(weights)}
         self.values: list[Any] = list(weights)  # kept, so that no id is reused
 
@@ -85,11 +85,11 @@ class Recorder(TorchDispatchMode):
                 if t is not target
             ):
                 raise CannotRecord("a tensor is written in place while views of it exist")
-        result = _run(operation, args, kwargs or {})
+        result = _run_out_of_place(operation, args, kwargs or {})
         outputs = pytree.tree_leaves(result)
         inputs = [a.detach() if isinstance(a, Tensor) else a for a in flat]
         values = [o.detach() if isinstance(o, Tensor) else o for o in outputs]
-        self.calls.append(Call(operation, inputs, spec, active, values, len(self.values)))
+        self.calls.append(RecordedOp(operation, inputs, spec, active, values, len(self.values)))
         for i, output in enumerate(outputs):
             if isinstance(output, Tensor) and (output.is_floating_point() or output.is_complex()):
                 self.number[id(output)] = len(self.values) + i
@@ -109,7 +109,7 @@ def _check_writes(operation: Any) -> None:
         raise CannotRecord(f"{schema.name} writes in place into {', '.join(written)}")
 
 
-def _run(operation: Any, args: Any, kwargs: Any) -> Any:
+def _run_out_of_place(operation: Any, args: Any, kwargs: Any) -> Any:
     """Run an operation; if it works in place, on a copy of its first argument.
 
     Inside `__torch_dispatch__` torch 2.15 forgets conjugations that a kernel puts off

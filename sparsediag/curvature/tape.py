@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from sparsediag.core.autograd_graph import storage_bytes
 from sparsediag.core.batch_loss import BatchLoss, Matrix
 from sparsediag.curvature.bn_folding import fold, foldable
-from sparsediag.curvature.recorder import Call, CannotRecord, Recorder
+from sparsediag.curvature.recorder import CannotRecord, RecordedOp, Recorder
 from sparsediag.curvature.tape_rules import FAST, FREE_PHASE, Convolution, Local, Step
 
 
@@ -128,13 +128,13 @@ def _steps(recorder: Recorder, needed: set[int | None]) -> list[Step]:
     return steps
 
 
-def _rules(call: Call) -> list[Step]:
+def _rules(call: RecordedOp) -> list[Step]:
     """Return a step for every output that depends on the weights."""
     inputs, positions = list(call.active.values()), list(call.active)
     rule = FAST.get(call.operation)
     if rule and not call.kwargs and rule.fits(call.args):
         return [(call.number, rule(call.args, positions, call.outputs[0]), inputs)]
-    leaves = [call.arguments[i].detach().requires_grad_() for i in positions]
+    leaves = [call.flat_args[i].detach().requires_grad_() for i in positions]
     with torch.enable_grad():
         outputs = call.rerun(leaves)
     moving = [isinstance(o, Tensor) and o.requires_grad for o in outputs]

@@ -269,7 +269,7 @@ def spectrum(
         node_weights=node_weights,
         products=solution.products,
         seconds=time.perf_counter() - began,
-        memory=hessian.nbytes + (solution.rows + top) * vectors[0].nbytes,
+        memory=hessian.nbytes + (solution.basis_size + top) * vectors[0].nbytes,
         mode=hessian.mode,
         names=list(counts),
         counts=list(counts.values()),

@@ -168,7 +168,9 @@ def trace(
         )
     began = time.perf_counter()
     if solver == "pyhessian":
-        samples, products = pyhessian.trace(problem, tol=tol, seed=seed, max_matvecs=max_matvecs)
+        samples, products = pyhessian.trace_samples(
+            problem, tol=tol, seed=seed, max_matvecs=max_matvecs
+        )
         exact, doubts = 0.0, double_backward_doubts(problem)
     else:
         hessian = Curvature(problem, matrix=matrix, mode=mode, memory=memory)

@@ -23,7 +23,7 @@ def test_no_set_of_eigenvalues_is_wrong_and_called_converged(kind: int) -> None:
             seed=seed,
             start=operator.start,
         )
-        assert operator.products == search.count
+        assert operator.products == search.num_matvecs
         certificate = certify(
             operator, search.values, search.vectors, which=which, tol=tol, search=search
         )

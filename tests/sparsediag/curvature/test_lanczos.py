@@ -115,7 +115,7 @@ def test_copies_of_the_best_are_found_in_a_large_matrix(copies: int, block: int)
             error = np.abs(found.values - values[:top])
             assert (error < 1e-6).all() or (error > 0.5).any()  # right or missed, never in between
             missed += bool((error > 0.5).any())
-            assert found.count < 130
+            assert found.num_matvecs < 130
     assert not missed  # each has a chance below 1e-4
 
 
@@ -170,8 +170,10 @@ def test_a_small_basis_converges_to_the_same_pairs(which: str, block: int) -> No
     _check(tight, a, values, which, 3)
     np.testing.assert_allclose(tight.values, free.values, rtol=0, atol=1e-12)
     assert (_residuals(tight, a) <= 1.1e-8).all()
-    assert free.count < tight.count < 2 * free.count  # it did restart, at a modest price
-    assert tight.rows < 12 + tight.probe.count + block
+    assert (
+        free.num_matvecs < tight.num_matvecs < 2 * free.num_matvecs
+    )  # it did restart, at a modest price
+    assert tight.basis_size < 12 + tight.probe.count + block
 
 
 @every_block
@@ -180,7 +182,7 @@ def test_a_close_cluster_survives_many_restarts(block: int) -> None:
     a = symmetric(values)
     found = _solve(a, top=3, tol=1e-7, max_matvecs=3000, block_size=block, max_basis=20)
     _check(found, a, values, "largest", 3)
-    assert found.count > 3 * 20
+    assert found.num_matvecs > 3 * 20
 
 
 @every_block
@@ -208,8 +210,8 @@ def test_a_start_from_a_similar_matrix_takes_fewer_products(top: int, block: int
         new = _solve(a, top=top, seed=seed, block_size=block, start=old.vectors)
         again = _solve(a, top=top, seed=seed, block_size=block)
         np.testing.assert_allclose(new.values, values[:top], rtol=1e-5)
-        cold += again.count - again.probe.count
-        warm += new.count - new.probe.count
+        cold += again.num_matvecs - again.probe.count
+        warm += new.num_matvecs - new.probe.count
     assert warm <= 0.7 * cold
 
 
@@ -225,7 +227,7 @@ def test_little_stays_hidden_when_the_outliers_stand_apart(which: str, block: in
         found = _solve(a, top=3, which=which, seed=seed, block_size=block)
         assert not found.probe.missed
         assert 0 < found.probe.chance <= MAX_CHANCE
-        assert 0 < found.probe.count < found.count / 2 + 1
+        assert 0 < found.probe.count < found.num_matvecs / 2 + 1
         worst = values[np.argmin(np.abs(values - found.probe.best))]  # what it saw is there
         assert ORDER[which](worst) > ORDER[which](found.values[-1])
 
@@ -235,7 +237,7 @@ def test_a_wanted_pair_at_the_edge_of_the_bulk_takes_a_long_probe() -> None:
     found = _solve(a, top=1, tol=1e-2)
     assert found.probe.chance <= MAX_CHANCE
     assert found.probe.count > 40
-    assert _solve(a, top=1, tol=1e-2, max_matvecs=found.count // 2).probe.chance > 0.1
+    assert _solve(a, top=1, tol=1e-2, max_matvecs=found.num_matvecs // 2).probe.chance > 0.1
 
 
 def test_a_search_that_ends_before_its_probe_says_so() -> None:
@@ -274,7 +276,7 @@ def test_products_are_counted(name: str, top: int, block: int) -> None:
         return a @ v
 
     found = eigenpairs(matvec, a[0], top=top, block_size=block)
-    assert found.count == count <= len(a)
+    assert found.num_matvecs == count <= len(a)
     assert found.probe.count < count
 
 
@@ -283,27 +285,27 @@ def test_no_more_products_than_allowed_and_the_products_tell_the_residuals(block
     a = symmetric(np.geomspace(1, 1.1, 300))
     for limit in (3, 10, 20):
         found = _solve(a, top=3, tol=1e-6, max_matvecs=limit, block_size=block)
-        assert found.count == limit
+        assert found.num_matvecs == limit
         assert _residuals(found, a).max() > 1e-6
         torch.testing.assert_close(found.products, found.vectors @ a, rtol=0, atol=1e-13)
 
 
 def test_a_block_wider_than_the_allowance_is_cut() -> None:
     a = symmetric(np.geomspace(1, 1.1, 300))
-    assert _solve(a, max_matvecs=1, block_size=3).count == 1
+    assert _solve(a, max_matvecs=1, block_size=3).num_matvecs == 1
 
 
 @every_block
 def test_an_easy_matrix_takes_few_products(block: int) -> None:
     a = symmetric(np.concatenate([[100.0, 50.0], np.linspace(-1, 1, 398)]))
-    assert _solve(a, top=2, block_size=block).count < 25
+    assert _solve(a, top=2, block_size=block).num_matvecs < 25
 
 
 @every_block
 def test_a_looser_tolerance_takes_fewer(block: int) -> None:
     a = symmetric(SPECTRA["fourfold and wide"])
     loose, tight = (_solve(a, tol=t, block_size=block) for t in (1e-2, 1e-9))
-    assert loose.count < tight.count
+    assert loose.num_matvecs < tight.num_matvecs
     assert _residuals(loose, a).max() <= 1e-2
 
 
@@ -315,7 +317,7 @@ def test_progress_counts_up_to_the_end(block: int) -> None:
     assert set(limits) == {220}
     assert products[0] == block
     assert (np.diff(products) > 0).all()
-    assert products[-1] == found.count - found.probe.count
+    assert products[-1] == found.num_matvecs - found.probe.count
     assert block > 1 or products == tuple(range(1, len(products) + 1))
 
 
@@ -330,7 +332,7 @@ def test_the_same_seed_gives_the_same_bits(block: int) -> None:
     assert one.values.tobytes() == same.values.tobytes()
     assert torch.equal(one.vectors, same.vectors)
     assert torch.equal(one.products, same.products)
-    assert one.count == same.count
+    assert one.num_matvecs == same.num_matvecs
     assert one.probe == same.probe
     assert not torch.equal(one.vectors, other.vectors)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -341,7 +343,7 @@ def test_single_precision_returns_no_ghosts(block: int) -> None:
     values = np.concatenate([[100.0, 60.0, 30.0, 10.0], np.linspace(-1, 1, 396)])
     a = symmetric(values).float()
     found = _solve(a, top=6, tol=1e-12, max_matvecs=200, block_size=block)
-    assert found.count == 200
+    assert found.num_matvecs == 200
     np.testing.assert_allclose(found.values[:4], values[:4], rtol=1e-5)
     assert (found.values[4:] < 1.001).all()
     assert found.vectors.dtype == found.products.dtype == torch.float32
