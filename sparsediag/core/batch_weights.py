@@ -157,12 +157,14 @@ class Part:
         return self._factor(first), other._factor(second), value
 
     def _factor(self, slopes: Sequence[Tensor]) -> float:
-        _, own, square = self.slope
+        _, gradient, squared_norm = self.slope
         if not self.moves:
             return math.nan
-        factor = _dot(slopes, own) / square
-        misfit = [t - factor * u for t, u in zip(slopes, own, strict=True)]
-        if not (factor > 0 and _dot(misfit, misfit) <= (self.tolerance * factor) ** 2 * square):
+        factor = _dot(slopes, gradient) / squared_norm
+        misfit = [t - factor * u for t, u in zip(slopes, gradient, strict=True)]
+        if not (
+            factor > 0 and _dot(misfit, misfit) <= (self.tolerance * factor) ** 2 * squared_norm
+        ):
             raise NotAdditiveError
         return factor
 
@@ -233,13 +235,13 @@ def _fitting(
     fitting = None
     for batch, parts in splits:
         with suppress(CannotMeasureError), _cannot_measure():
-            whole, *each = map(loss, (batch, *parts))
-            if parts and math.isfinite(whole):
-                error = SINGLE * max(map(abs, (whole, *each)))
+            total, *each = map(loss, (batch, *parts))
+            if parts and math.isfinite(total):
+                error = SINGLE * max(map(abs, (total, *each)))
                 fitting = [
                     count
                     for count in (counts if fitting is None else fitting)
-                    if abs(_expected(count, parts, each) - whole) <= error
+                    if abs(_expected(count, parts, each) - total) <= error
                 ]
     return fitting
 
@@ -328,8 +330,8 @@ def _split_labels(batch: Batch) -> list[Batch]:
     if not (isinstance(x, dict) and isinstance(labels, Tensor) and labels.dim() == 2):
         return []
     first = torch.arange(labels.shape[1], device=labels.device) < -(-labels.shape[1] // 3)
-    kept = [labels.masked_fill(ignored, IGNORED) for ignored in (~first, first)]
-    return [({**x, "labels": k}, k) for k in kept]
+    halves = [labels.masked_fill(ignored, IGNORED) for ignored in (~first, first)]
+    return [({**x, "labels": k}, k) for k in halves]
 
 
 def _slope(loss: Loss, outputs: Any, targets: Any) -> tuple[float, list[Tensor]]:

@@ -47,7 +47,7 @@ def materialize(
     hold = partial(_hold, device=device)
     pairs = [pytree.tree_map(hold, as_pair_of_tensors(b), is_leaf=_is_packed) for b in batches]
     if not pairs:
-        raise ValueError("no batches came; need at least one pair (inputs, targets)")
+        raise ValueError("got no batches; need at least one pair (inputs, targets)")
     for i, (x, y) in enumerate(pairs):
         if (isinstance(y, Tensor) and y.dim() == 0) or num_samples((x, y)) == 0:
             raise ValueError(f"batch {i} has no targets; need one for each sample of a batch")
@@ -70,8 +70,8 @@ def _hold(part: Any, device: torch.device) -> Any:
         return part.to(device)  # type: ignore[arg-type]  # batch sizes stay on the CPU
     if not isinstance(part, Tensor):
         return part
-    held = part.clone() if part.is_inference() else part.detach()
-    return held.to(device).requires_grad_(part.requires_grad)
+    tensor = part.clone() if part.is_inference() else part.detach()
+    return tensor.to(device).requires_grad_(part.requires_grad)
 
 
 def _is_packed(part: Any) -> bool:
@@ -260,14 +260,14 @@ def is_separable(
     if not third:
         return True if sum(map(num_samples, batches)) == 1 else None
     try:
-        whole, parts = gradient([probe]), gradient(rechunk([probe], third))
+        joint, parts = gradient([probe]), gradient(rechunk([probe], third))
     except torch.OutOfMemoryError:
         raise
     except Exception:
         return None
-    tolerance = 10 * torch.finfo(whole.dtype).eps ** 0.5 * (whole.norm() + parts.norm())
-    same = (whole - parts).norm() <= tolerance
-    return bool(same) if whole.isfinite().all() and parts.isfinite().all() else None
+    tolerance = 10 * torch.finfo(joint.dtype).eps ** 0.5 * (joint.norm() + parts.norm())
+    same = (joint - parts).norm() <= tolerance
+    return bool(same) if joint.isfinite().all() and parts.isfinite().all() else None
 
 
 def concatenate(one: Batch, two: Batch) -> Batch:

@@ -113,7 +113,7 @@ class LiveCoordinates:
         Entries of dead weights are dropped, and names that are left out count as 0.
         """
         if not tensors:
-            raise ValueError("no tensors came; need at least one, under the name of its weight")
+            raise ValueError("got no tensors; need at least one, under the name of its weight")
         for name, tensor in tensors.items():
             if name not in self.shapes:
                 raise ValueError(unknown_name("trainable weight", name, self.shapes))

@@ -176,7 +176,7 @@ class Mask(Mapping[str, Tensor]):
             ValueError: If a name or a shape does not fit.
         """
         weights = dict(net.named_parameters(remove_duplicate=False))
-        plain, found = {plain_name(name): w for name, w in weights.items()}, {}
+        plain, covered = {plain_name(name): w for name, w in weights.items()}, {}
         for name, m in self.items():
             weight = weights.get(name, plain.get(plain_name(name)))
             if weight is None:
@@ -185,8 +185,8 @@ class Mask(Mapping[str, Tensor]):
                 raise ValueError(
                     f"mask of '{name}' is {tuple(m.shape)}, the weight is {tuple(weight.shape)}"
                 )
-            found[name] = weight
-        return found
+            covered[name] = weight
+        return covered
 
     @torch.no_grad()
     def apply_(self, net: nn.Module) -> None:

@@ -15,11 +15,12 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of mallopt, in glibc's malloc.h
 
 
 def configure_process() -> None:
-    """Limit the spinning of OpenMP's threads, and let malloc keep memory that is freed.
+    """Set up this process before torch loads: print stacks at crashes, set OpenMP and malloc.
 
-    OpenMP's threads spin while they wait, which slows a second process on the same cores (two
-    spectra at once took over 60 s instead of 15 s). glibc returns each large tensor to the system
-    when it is freed, and the page faults of the next one cost a fifth of a Hessian-vector product.
+    OpenMP's threads spin less: they spin while they wait, which slows a second process on the same
+    cores (two spectra at once took over 60 s instead of 15 s). malloc keeps freed memory: glibc
+    returns each large tensor to the system when it is freed, and the page faults of the next one
+    cost a fifth of a Hessian-vector product.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if sys.__stderr__ and not faulthandler.is_enabled():  # print the stack at a crash

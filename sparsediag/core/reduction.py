@@ -80,21 +80,21 @@ class Reduction:
         Raises:
             NotAdditiveError: If it does not hold for parts of a batch.
         """
-        found: list[Weights] = []
+        measured: list[Weights] = []
         try:
             for x, y in () if self.known else batches:
                 outputs, samples = self.forward(x), num_samples((x, y))
                 if samples > 1 and self.loss(outputs, y).isfinite():
-                    found.append(measure_weights(split_parts(self.loss, outputs, y, samples)))
+                    measured.append(measure_weights(split_parts(self.loss, outputs, y, samples)))
         except CannotMeasureError:
             if len(batches) == 1:
                 self._fit(batches)
             return
         known = [self.summed] if len(batches) > 1 else []
-        if len(summed := {weights.summed for weights in found}.union(known)) > 1:
+        if len(summed := {weights.summed for weights in measured}.union(known)) > 1:
             raise NotAdditiveError
         self.summed = True in summed
-        if self.kind == "samples" and not all(weights.by_samples for weights in found):
+        if self.kind == "samples" and not all(weights.by_samples for weights in measured):
             self.count = None
 
     def shares(self, batches: Sequence[Batch]) -> list[float]:

@@ -126,8 +126,8 @@ def explained_error(error: Exception, message: str) -> Exception:
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in line:
         return torch.OutOfMemoryError(f"{message}: {line[:200]}")
     for words, cause in CAUSES.items():
-        if found := re.search(words, line):
-            return ValueError(f"{message}: {cause.format(*found.groups())}")
+        if match := re.search(words, line):
+            return ValueError(f"{message}: {cause.format(*match.groups())}")
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
     return ValueError(f"{message}: {kind}{line[:300]}")
 

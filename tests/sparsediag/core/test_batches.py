@@ -87,7 +87,7 @@ def test_a_one_shot_generator_is_refused() -> None:
 
 @pytest.mark.parametrize("nothing", [[], (), iter(()), DataLoader(DATA, 50, drop_last=True)])
 def test_no_batch_is_refused(nothing: object) -> None:
-    with pytest.raises(ValueError, match="no batches came; need at least one pair"):
+    with pytest.raises(ValueError, match="got no batches; need at least one pair"):
         materialize(nothing, CPU)  # type: ignore[arg-type]
 
 

@@ -708,7 +708,7 @@ def test_a_loader_that_shuffles_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("batches", "message"),
-    [([], "no batches came"), ((b for b in cases.classes((2,), (5,), 4)), "read only once")],
+    [([], "got no batches"), ((b for b in cases.classes((2,), (5,), 4)), "read only once")],
 )
 def test_batches_that_are_not_there_are_refused(batches: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
