@@ -158,21 +158,21 @@ def compare(
     if (first.axes[:, 0] >= 0).any() or (first.axes[:, -1] <= 0).any():
         raise ValueError("the nets lie outside of their landscapes; use a larger span")
     rising = {name: _rises(one) for name, one in landscapes.items()}
-    found = list(landscapes.values())
+    planes = list(landscapes.values())
     return Comparison(
         names=list(landscapes),
-        losses=np.stack([one.loss for one in found]),
+        losses=np.stack([one.loss for one in planes]),
         axes=first.axes,
         labels=first.labels,
-        centres=np.array([one.centre for one in found]),
+        centres=np.array([one.centre for one in planes]),
         radii=next(iter(rising.values()))[0],
         rises=np.stack([rise for _, rise in rising.values()]),
-        basins=np.array([(one.loss < one.centre + level).mean() for one in found]),
-        curvature=np.array([one.curvature.mean() for one in found]),
+        basins=np.array([(one.loss < one.centre + level).mean() for one in planes]),
+        curvature=np.array([one.curvature.mean() for one in planes]),
         tops=np.array([(tops or {}).get(name, np.nan) for name in landscapes]),
         unit=first.unit,
         level=level,
-        source={"landscapes": [one.source for one in found], "options": {"level": level}},
+        source={"landscapes": [one.source for one in planes], "options": {"level": level}},
     )
 
 

@@ -132,8 +132,8 @@ def course(
     >>> about = {"model": "lenet300", "options": {"size": 8, "width": 4}, "data": "digits"}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for epoch in (1, 2):
-    ...         kept = Checkpoint.of(models.build("lenet300", size=8, width=4), **about, step=epoch)
-    ...         kept.save(f"{folder}/epoch-{epoch}.pt")
+    ...         ckpt = Checkpoint.of(models.build("lenet300", size=8, width=4), **about, step=epoch)
+    ...         ckpt.save(f"{folder}/epoch-{epoch}.pt")
     ...     course(folder, "gradflow").of("flow").shape
     (2, 3)
     """

@@ -146,8 +146,8 @@ def trajectory(
     >>> about = {"model": "lenet300", "options": {"size": 8, "width": 4}, "data": "digits"}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for epoch in (1, 2):
-    ...         kept = Checkpoint.of(models.build("lenet300", size=8, width=4), **about, step=epoch)
-    ...         kept.save(f"{folder}/epoch-{epoch}.pt")
+    ...         ckpt = Checkpoint.of(models.build("lenet300", size=8, width=4), **about, step=epoch)
+    ...         ckpt.save(f"{folder}/epoch-{epoch}.pt")
     ...     trajectory(folder, top=1, tol=0.1).eigenvalues.shape
     (2, 1)
     """
@@ -156,30 +156,36 @@ def trajectory(
     files = checkpoints(Path(run))
     rows: list[dict[str, Any]] = []
     done = _unfinished(resume, options)
-    before: Spectrum | None = None
+    previous: Spectrum | None = None
     for i, file in enumerate(files):
-        kept = Checkpoint.load(file)
-        problem = load(kept)
+        checkpoint = Checkpoint.load(file)
+        problem = load(checkpoint)
         row = done.get(problem.digest)
         if row is None:
-            found = spectrum(problem, start=before, **options)
+            pairs = spectrum(problem, start=previous, **options)
             row = {
-                "eigenvalues": found.eigenvalues,
-                "residuals": found.residuals,
-                "converged": found.converged,
-                "products": found.products,
-                "weight_norms": found.weight_norm,
-                "kept": float(overlap(before, found).min()) if before else np.nan,
+                "eigenvalues": pairs.eigenvalues,
+                "residuals": pairs.residuals,
+                "converged": pairs.converged,
+                "products": pairs.products,
+                "weight_norms": pairs.weight_norm,
+                "kept": float(overlap(previous, pairs).min()) if previous else np.nan,
             }
-            before = found
-        row = row | {"files": file.name, "problems": problem.digest, "epochs": epochs(file, kept)}
+            previous = pairs
+        row = row | {
+            "files": file.name,
+            "problems": problem.digest,
+            "epochs": epochs(file, checkpoint),
+        }
         rows.append(row)
         columns: dict[str, Any] = {key: [r[key] for r in rows] for key in row}
         columns |= {key: np.array(v) for key, v in columns.items() if key not in LISTS}
         result = Trajectory(
             **columns,
-            rates=np.array([r.get("lr", np.nan) for r in kept.history], dtype=float),
-            accuracies=np.array([r.get("val_accuracy", np.nan) for r in kept.history], dtype=float),
+            rates=np.array([r.get("lr", np.nan) for r in checkpoint.history], dtype=float),
+            accuracies=np.array(
+                [r.get("val_accuracy", np.nan) for r in checkpoint.history], dtype=float
+            ),
             source=source(problem, **options),
         )
         if resume is not None:
@@ -190,14 +196,14 @@ def trajectory(
 
 
 def _unfinished(resume: Path | None, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Rows that an earlier call with the same options left, by the fingerprint of their loss."""
+    """Return rows of an earlier call with the same options, by the fingerprint of their loss."""
     if resume is None or not resume.exists():
         return {}
-    kept = Trajectory.load(resume)
-    if kept.source["options"] != options:
+    saved = Trajectory.load(resume)
+    if saved.source["options"] != options:
         raise ValueError(f"{resume} holds an unfinished trajectory with other options; remove it")
     columns = ("eigenvalues", "residuals", "converged", "products", "weight_norms", "kept")
     return {
-        digest: {key: getattr(kept, key)[i] for key in columns}
-        for i, digest in enumerate(kept.problems)
+        digest: {key: getattr(saved, key)[i] for key in columns}
+        for i, digest in enumerate(saved.problems)
     }

@@ -56,20 +56,20 @@ class Net:
         )
 
 
-def gather(given: Given, load: Load) -> dict[str, Net]:
+def gather(sources: Given, load: Load) -> dict[str, Net]:
     """Return networks by name, from files, or from checkpoints or problems.
 
     Args:
-        given: A file, several files, or checkpoints or problems by name.
+        sources: A file, several files, or checkpoints or problems by name.
         load: Return the problem of a checkpoint; calls `note` with remarks on the file.
 
     Raises:
         ValueError: If there is none, one is given twice, or none gives a problem.
     """
-    if isinstance(given, Mapping):
-        nets = {name: _of(one, load) for name, one in given.items()}
+    if isinstance(sources, Mapping):
+        nets = {name: _of(one, load) for name, one in sources.items()}
     else:
-        files = [Path(f) for f in ([given] if isinstance(given, str | Path) else given)]
+        files = [Path(f) for f in ([sources] if isinstance(sources, str | Path) else sources)]
         resolved = [file.resolve() for file in files]
         for i, file in enumerate(resolved):
             if file in resolved[:i]:

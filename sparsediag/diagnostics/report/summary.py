@@ -118,12 +118,14 @@ def findings(measured: Measured) -> Section:
 
 def _doubts(measured: Measured, name: str) -> list[tuple[str, str]]:
     """Return the findings of one network, each with its diagnostic."""
-    said = [(what, why[name]) for what, why in measured.failed.items() if name in why]
+    messages = [
+        (what, reasons[name]) for what, reasons in measured.failed.items() if name in reasons
+    ]
     notes = measured.nets[name].notes
-    said += [("file", line) for line in notes if any(words in line for words in UNPROVED)]
+    messages += [("file", line) for line in notes if any(words in line for words in UNPROVED)]
     for what, result in measured.of_net(name).items():
-        said += [(what, line) for line in result.findings]
-    return said
+        messages += [(what, line) for line in result.findings]
+    return messages
 
 
 def provenance(measured: Measured) -> Section:
