@@ -112,7 +112,7 @@ def choose_mode(
         name, doubts = _settle(check, difference, mode=mode, matrix=matrix)
     else:
         name = wanted if wanted in products and (convolves or mode != "auto") else REFERENCE
-        doubts = check.product_doubts(_product(name), matrix)
+        doubts = check.product_doubts(_product(REFERENCE), matrix)
     return name, [*check.slope_doubts(), *doubts]
 
 
