@@ -344,14 +344,18 @@ def test_the_network_and_the_global_rng_are_left_alone() -> None:
 
 
 def test_hooks_are_removed_when_the_loss_fails() -> None:
+    broken = False
+
     def loss(z: Tensor, _: None) -> Tensor:
-        if z.requires_grad:
+        if broken:
             raise RuntimeError("broken")
         return z.square().mean()
 
     net = linear(torch.eye(4), torch.eye(4))
+    problem = Problem(net, [(inputs(), None)], loss=loss)
+    broken = True
     with pytest.raises(RuntimeError, match="broken"):
-        signal(Problem(net, [(inputs(), None)], loss=loss))
+        signal(problem)
     assert not any(m._forward_hooks for m in net.modules())
 
 
