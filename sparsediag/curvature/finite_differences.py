@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sparsediag.core.batch_loss import Matrix
-from sparsediag.core.batches import Batch
+from sparsediag.core.batches import Batch, select_samples
 from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
 from sparsediag.curvature.chunks import few_samples
@@ -26,6 +26,7 @@ from sparsediag.curvature.chunks import few_samples
 # steps relative to |w|, and the relative difference below which two derivatives agree
 STEPS = {torch.float64: (1e-5, 1e-6, 1e-4, 1e-7), torch.float32: (1e-2, 3e-3, 3e-2, 1e-3)}
 AGREE = {torch.float64: 1e-5, torch.float32: 2e-2}
+SAMPLES = 2  # of a loss whose samples are independent
 SURE = 10  # a derivative is wrong if it is off by this many times the error of the differences
 ROUNDING = 100  # rounding errors of a loss or a gradient, in units of the precision
 
@@ -61,7 +62,10 @@ class DifferenceCheck:
     """
 
     def __init__(self, problem: Problem) -> None:
-        problem, gradient = _in_float64(problem, few_samples(problem))
+        samples = few_samples(problem)
+        if problem.separable:
+            samples = select_samples(samples, slice(SAMPLES))
+        problem, gradient = _in_float64(problem, samples)
         noise = torch.randn(len(gradient), generator=stream("finite differences")).to(gradient)
         self.direction = normalize(gradient, dim=0) + normalize(noise, dim=0)
         w, move = problem.weights, 3 * STEPS[problem.weights.dtype][0]

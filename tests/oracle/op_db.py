@@ -77,7 +77,8 @@ class OperatorNet(nn.Module):
             for i, a in enumerate(self.arguments)
             if isinstance(a, Tensor) and a.requires_grad and a.layout is torch.strided
         ]
-        starts = [_real(self.arguments[i].detach().clone()) for i in self.moving]
+        self.arguments = [a.detach() if isinstance(a, Tensor) else a for a in self.arguments]
+        starts = [_real(self.arguments[i].clone()) for i in self.moving]
         self.weights = nn.ParameterList(starts)
         self.scales: list[Tensor] = []
         with torch.enable_grad():

@@ -229,7 +229,7 @@ def test_a_network_without_activations(net: nn.Module) -> None:
 def test_functions_count_as_modules_do(inplace: bool) -> None:
     torch.manual_seed(0)
     called = cases.Net(
-        lambda net, x: net.b(F.relu(net.a(x), inplace=inplace)).tanh().relu_(),
+        lambda net, x: net.b(F.relu(net.a(x), inplace=inplace)).tanh().add(0).relu_(),
         a=nn.Linear(2, 4),
         b=nn.Linear(4, 4),
     )
