@@ -121,10 +121,9 @@ class Problem:
         validation.check_types(self._net, mask, loss)
         self._loss, self._batch_norm, self._reads_weights = loss, batch_norm, False
         self._caller = _Caller(self._net)
-        with torch.inference_mode(False):
-            self._set_weights(tensors, mask, params)
+        self._set_weights(tensors, mask, params)
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.inference_mode(False):
+        with torch.random.fork_rng(devices=devices):
             self._batches = materialize(batches, self.device, self.weights.dtype)
             self._written = possibly_written(self._net, batch_norm=batch_norm)
             self._reduction = Reduction(self._outputs_of, self._loss_of)

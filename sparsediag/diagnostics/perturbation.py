@@ -236,7 +236,7 @@ def perturbation(
     loss, accuracy = values[0]
     hessian = Curvature(problem)
     products = torch.stack([hessian(v) for v in vectors])
-    slope = (vectors @ problem.gradient()).double().cpu().numpy()
+    slope = (vectors @ hessian.gradient).double().cpu().numpy()
     curvature = (vectors * products).sum(dim=1).double().cpu().numpy()
     terms = np.outer(slope, distance), np.outer(curvature, distance**2 / 2)
     quadratic = centre + terms[0] + terms[1]
