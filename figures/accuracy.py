@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from figures import measurement
-from figures.estimate import Estimate
 from figures.measurement import Results
-from figures.tables import Table
+from sparsediag.core.estimate import Estimate
+from sparsediag.plotting.accuracy import sparsity
+from sparsediag.plotting.tables import Table
 
 
 def accuracy(history: Sequence[Mapping[str, Any]]) -> float:
@@ -39,18 +39,6 @@ def trained_densities(results: Results, densities: Iterable[float]) -> list[floa
     """Return the densities for which there is any result."""
     trained = {density for _, density, _ in results}
     return [density for density in densities if density in trained]
-
-
-def sparsity(density: float) -> str:
-    """Return the sparsity in percent as the papers write it: rounded down from 94 on.
-
-    >>> sparsity(0.1), sparsity(0.8**6), sparsity(0.8**14), sparsity(0.8**16), sparsity(0.0032)
-    ('90', '74', '95', '97', '99.6')
-    """
-    percent = 100 * (1 - density)
-    if density <= 0.01:
-        return f"{math.floor(10 * percent + 1e-6) / 10:.1f}"
-    return f"{math.floor(percent + 1e-6) if density < 0.06 else round(percent)}"
 
 
 def sparsity_column(density: float) -> str:

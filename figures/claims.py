@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from figures.estimate import Estimate
 from figures.measurement import Results
+from sparsediag.core.estimate import Estimate
 
 Outcome = Literal["reproduced", "not reproduced", "not testable at this scale"]
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from figures import claims, registry, store, verdicts
 from figures.scales import Scale
-from figures.tables import EMPTY
 from figures.verdicts import Record
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.html import page
+from sparsediag.plotting.tables import EMPTY
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 1.5rem auto;

@@ -11,13 +11,14 @@ from textwrap import fill
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from figures import store, tables
+from figures import store
 from figures.claims import Claim
 from figures.measurement import Measurement
 from figures.scales import Scale, network_and_data
 from sparsediag.core.atomic import atomic_write
 from sparsediag.models import ghost
 from sparsediag.plotting import style
+from sparsediag.plotting.tables import Table
 from training.config import Run
 
 HERE = Path(__file__).parent
@@ -144,7 +145,7 @@ def draw(name: str, scale: Scale, out: Path) -> None:
     stem, text = out / "figures" / name, caption(name, scale, out)
     with style.style():
         if hasattr(item, "table"):
-            table: tables.Table = item.table(measured, scale)
+            table: Table = item.table(measured, scale)
             markdown = f"{item.__doc__}\n{table.title}\n\n{table.markdown()}\n\n{text}\n"
             files = {"md": markdown, "tex": table.latex() + "\n", "csv": table.csv()}
             for suffix, content in files.items():

@@ -17,8 +17,8 @@ import sparsediag
 from figures import registry
 from figures.claims import Claim
 from figures.scales import Scale
-from figures.tables import EMPTY
 from sparsediag.core.atomic import atomic_write
+from sparsediag.plotting.tables import EMPTY
 
 MEASURED = Path(__file__).parent / "measured"  # verdicts of slower scales or other machines
 Record = dict[str, Any]

@@ -19,13 +19,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from figures.accuracy import sparsity
 from figures.claims import Claim
 from figures.effect_sizes import Margin, mean_by_seed
 from figures.lottery.runs import LEVELS, run
 from figures.measurement import Measurement, Results, by_seed
 from figures.scales import Scale
 from sparsediag.plotting import style
+from sparsediag.plotting.accuracy import sparsity
 
 KINDS = {"ReLU": "vanilla", "Swish": "Swish", "Mish": "Mish"}
 PRUNED = "pruned weights too"

@@ -13,10 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import accuracy, accuracy_plots
-from figures.accuracy_plots import LineStyle
 from figures.lottery.runs import REWOUND
 from figures.measurement import Results
 from sparsediag.plotting import style
+from sparsediag.plotting.accuracy import LineStyle
 from sparsediag.plotting.style import COLOUR_OF, COLOURS
 
 LINE_STYLES = {

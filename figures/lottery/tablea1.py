@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from figures.accuracy import sparsity
 from figures.claims import Claim
-from figures.estimate import Estimate
 from figures.lottery.runs import LEVELS, run
 from figures.measurement import Measurement, Results, by_seed
 from figures.scales import Scale
-from figures.tables import Cell, Table
+from sparsediag.core.estimate import Estimate
+from sparsediag.plotting.accuracy import sparsity
+from sparsediag.plotting.tables import Cell, Table
 
 # percent, layers 1 to 4, by round of the lottery; Table A1
 PAPER = {

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from figures import accuracy
-from figures.accuracy_plots import LineStyle, plot_curve
-from figures.estimate import Estimate
 from figures.measurement import Measurement, Results, history_grid
 from figures.pipeline.runs import MANY_STEPS, NO_SIZE, TRAINING_FREE, run
-from figures.tables import Table
+from sparsediag.core.estimate import Estimate
 from sparsediag.plotting import style
+from sparsediag.plotting.accuracy import LineStyle, plot_curve
 from sparsediag.plotting.style import COLOURS
+from sparsediag.plotting.tables import Table
 
 Paper = Mapping[str, Sequence[float]]
 BEST = "training-free"  # the paper's name for the best of `TRAINING_FREE` at each density

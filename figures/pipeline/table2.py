@@ -15,7 +15,7 @@ from figures.measurement import Results
 from figures.pipeline import accuracies
 from figures.pipeline.runs import MANY_STEPS
 from figures.scales import Scale
-from figures.tables import Table
+from sparsediag.plotting.tables import Table
 
 DENSITIES = (0.1, 0.032, 0.01, 0.0032, 0.001)
 PAPER = {  # percent; Dogariu, Table 2

@@ -16,15 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures import accuracy_plots, effect_sizes
-from figures.accuracy_plots import LineStyle
 from figures.claims import Claim
-from figures.estimate import Estimate
 from figures.measurement import Results, history_grid
 from figures.scales import Scale
 from figures.tost.runs import run
 from sparsediag import models
+from sparsediag.core.estimate import Estimate
 from sparsediag.core.prunable import prunable
 from sparsediag.plotting import style
+from sparsediag.plotting.accuracy import LineStyle
 
 DENSITIES = (0.2, 0.15, 0.1, 0.05)
 # points at 95 % sparsity, compared with tweaks that fade before the first drop; section 3.4

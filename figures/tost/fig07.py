@@ -9,7 +9,6 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from figures import accuracy_plots, effect_sizes
-from figures.accuracy_plots import LineStyle
 from figures.claims import Claim
 from figures.lottery import runs as lottery_runs
 from figures.lottery.runs import LEVELS
@@ -17,6 +16,7 @@ from figures.measurement import Measurement, Results
 from figures.scales import Scale
 from figures.tost.runs import run
 from sparsediag.plotting import style
+from sparsediag.plotting.accuracy import LineStyle
 
 SEEDS = 1
 CELLS = [(net, data) for net in ("vgg16_bn", "mobilenet") for data in ("cifar10", "cifar100")]

@@ -15,11 +15,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from figures.claims import Claim
-from figures.estimate import Estimate
 from figures.loss_surfaces import flatter_inputs, mean_rise
 from figures.measurement import Measurement, Results, by_seed
 from figures.scales import Scale
 from figures.tost.runs import SINGLE, run
+from sparsediag.core.estimate import Estimate
 from sparsediag.plotting import style
 
 KINDS = ("base", *SINGLE)

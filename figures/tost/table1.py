@@ -12,11 +12,11 @@ import numpy as np
 
 from figures.claims import Claim
 from figures.effect_sizes import Margin, seed_differences
-from figures.estimate import Estimate
 from figures.measurement import Measurement, Results, by_seed
 from figures.scales import Scale
-from figures.tables import Cell, Table
 from figures.tost.runs import run
+from sparsediag.core.estimate import Estimate
+from sparsediag.plotting.tables import Cell, Table
 
 # percent, layers 1 to 4; ToST, Table 1
 PAPER = {

@@ -14,8 +14,8 @@ from figures.accuracy import estimate, sparsity_column, trained_densities
 from figures.claims import Claim
 from figures.measurement import Measurement, Results
 from figures.scales import Scale
-from figures.tables import Cell, Table
 from figures.tost.runs import MASKS, run
+from sparsediag.plotting.tables import Cell, Table
 from training.masks.synflow import Synflow
 
 DENSITIES = (0.1, 0.05, 0.02)

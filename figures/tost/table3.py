@@ -13,8 +13,8 @@ from figures import accuracy, effect_sizes
 from figures.claims import Claim
 from figures.measurement import Measurement, Results
 from figures.scales import Scale
-from figures.tables import Table
 from figures.tost.runs import run
+from sparsediag.plotting.tables import Table
 
 DENSITIES = (0.15, 0.1, 0.05)
 PAPER = {  # percent; ToST, Table 3

@@ -10,8 +10,8 @@ from figures import accuracy, effect_sizes
 from figures.claims import Claim
 from figures.measurement import Results, history_grid
 from figures.scales import Scale
-from figures.tables import Table
 from figures.tost.runs import SINGLE, run
+from sparsediag.plotting.tables import Table
 
 # percent; ToST, Table 4
 DENSITIES = (0.25, 0.2, 0.15, 0.1, 0.05)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from figures import accuracy, effect_sizes
 from figures.claims import Claim
-from figures.estimate import Estimate
 from figures.measurement import Results, history_grid
 from figures.scales import Scale
-from figures.tables import Table
 from figures.tost.runs import run
+from sparsediag.core.estimate import Estimate
+from sparsediag.plotting.tables import Table
 
 DENSITIES = (1.0, 0.8, 0.25, 0.05)
 PAPER = {"GSk": (-0.77, 0.03, 0.56, 2.15), "GSw": (0.11, 0.29, 0.24, 1.28)}  # ToST, Table 5

@@ -1,34 +1,15 @@
-"""Estimates, claims and their rule, tables, and accuracies over sparsity."""
+"""Claims and their rule, and accuracies over sparsity."""
 
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from figures import accuracy, accuracy_plots, effect_sizes
-from figures.accuracy_plots import LineStyle
 from figures.claims import Claim
-from figures.estimate import Estimate
-from figures.tables import Table
+from sparsediag.core.estimate import Estimate
 from sparsediag.plotting import style
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8, unique=True))
-def test_an_estimate_is_students(values: list[float]) -> None:
-    found = Estimate.of(values)
-    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert found.mean - found.half == pytest.approx(interval.low, abs=1e-6)
-    assert found.mean + found.half == pytest.approx(interval.high, abs=1e-6)
-
-
-def test_one_value_has_no_interval() -> None:
-    assert Estimate.of([2.0]).half == math.inf
-    assert str(Estimate.of([2.0])) == "2.00"
-    with pytest.raises(ValueError, match="no values"):
-        Estimate.of([])
+from sparsediag.plotting.accuracy import LineStyle
 
 
 def claim(values: list[float], paper: float | None = None, room: float | None = None) -> Claim:
@@ -63,49 +44,6 @@ def test_what_is_computed_needs_no_seeds() -> None:
         exact = Claim("says", "quote", "source", lambda _, v=least: [1.0, v], exact=True)
         assert exact.judge({}).outcome == word
         assert exact.judge({}).measured == Estimate(least)
-
-
-TABLE = Table(
-    "accuracy (%)",
-    ("kind & so on", "paper", "here"),
-    (
-        ("a", 71.12, Estimate.of([70.0, 71.0, 72.0])),
-        ("b", None, Estimate.of([3.0])),
-        ("c", 1.0, None),
-    ),
-)
-
-
-def test_a_table_as_markdown_latex_and_csv() -> None:
-    assert TABLE.markdown().splitlines()[2:] == [
-        "| a | 71.12 | 71.00 ± 2.48 |",
-        "| b | – | 3.00 |",  # noqa: RUF001
-        "| c | 1.00 | – |",  # noqa: RUF001
-    ]
-    latex = TABLE.latex().splitlines()
-    assert latex[0] == r"\begin{tabular}{lrr}"
-    assert latex[2] == r"kind \& so on & paper & here \\"
-    assert latex[4] == r"a & 71.12 & 71.00 $\pm$ 2.48 \\"
-    assert latex[5] == r"b & -- & 3.00 \\"
-    rows = TABLE.csv().splitlines()
-    assert rows[0] == "kind & so on,paper,here,here ±"
-    assert rows[1].startswith("a,71.12,71.0,2.484")
-    assert rows[2:] == ["b,,3.0,", "c,1.0,,"]
-
-
-def test_a_table_as_html_names_its_rows_and_columns() -> None:
-    text = TABLE.html()
-    assert text.count('<th scope="col"') == 3
-    assert '<th scope="row">a</th><td class="n">71.12</td><td class="n">71.00 ± 2.48</td>' in text
-    assert "kind &amp; so on" in text
-
-
-def test_a_table_as_a_picture_has_every_cell() -> None:
-    (ax,) = TABLE.figure().axes
-    cells = ax.tables[0].get_celld()
-    assert cells[1, 2].get_text().get_text() == "71.00 ± 2.48"
-    assert cells[0, 0].get_text().get_text() == "kind & so on"
-    assert ax.get_title(loc="left") == "accuracy (%)"
 
 
 def rows(percent: float) -> list[dict[str, float]]:

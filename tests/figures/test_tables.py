@@ -7,16 +7,16 @@ import pytest
 
 from figures import accuracy, effect_sizes
 from figures.effect_sizes import gain_over_best
-from figures.estimate import Estimate
 from figures.pipeline import accuracies, fig01, fig02
 from figures.pipeline import table1 as pipeline1
 from figures.pipeline import table2 as pipeline2
 from figures.pipeline.runs import MANY_STEPS, NO_SIZE, TRAINING_FREE, run
 from figures.registry import measurements
 from figures.scales import SCALES
-from figures.tables import Table
 from figures.tost import table1, table2, table3, table5
+from sparsediag.core.estimate import Estimate
 from sparsediag.diagnostics.activations import Activations
+from sparsediag.plotting.tables import Table
 from training.masks.synflow import Synflow
 
 LAPTOP, PAPER = SCALES["laptop"], SCALES["paper"]

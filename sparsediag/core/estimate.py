@@ -1,4 +1,4 @@
-"""The mean of a few trainings with its confidence interval."""
+"""The mean of a few values with its confidence interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of a paper's numbers beside the measured ones, as text and as a picture."""
+"""Tables of numbers with their intervals, as text for papers and as a picture."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from textwrap import fill
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from figures.estimate import Estimate
 from sparsediag.core import html
+from sparsediag.core.estimate import Estimate
 from sparsediag.plotting import style
 
 EMPTY = "\N{EN DASH}"
