@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.run_folder import summarise
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.device import select_device
 from sparsediag.core.evaluation import deterministic_cudnn
@@ -54,9 +55,10 @@ def fit(
 
     Everything is written to `out/runs/<id>/`: `best.pt`, `last.pt`, the checkpoints that the run
     asks for, `history.jsonl` with a line per epoch, `costs.jsonl` with times and memory,
-    `run.toml`, and at the end an empty file `finished`. A finished run is not trained again. An
-    interrupted run resumes after its last saved epoch; on a CPU it ends with the same files, except
-    for the costs, since the randomness of an epoch depends only on the seed and the epoch.
+    `run.toml`, and at the end `summary.json` and an empty file `finished`. A finished run is not
+    trained again. An interrupted run resumes after its last saved epoch; on a CPU it ends with the
+    same files, except for the costs, since the randomness of an epoch depends only on the seed and
+    the epoch.
 
     Args:
         run: The run to train; runs that it depends on are trained first.
@@ -193,6 +195,8 @@ class Training:
         last.save(self.folder / "last.pt")
         replace(best, history=last.history).save(self.folder / "best.pt")
         self._write_history(last.history)
+        with atomic_write(self.folder / "summary.json") as draft:
+            draft.write_text(json.dumps(summarise(self.folder), indent=2) + "\n", encoding="utf-8")
         (self.folder / "finished").touch()
 
     def _check_finite(self, epoch: int, train_loss: float, val_loss: float, steps: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag import models
-from sparsediag.checkpoint import rebuild, resolve, safe_load, state_dicts
+from sparsediag.checkpoint import labels, rebuild, resolve, safe_load, state_dicts
 from sparsediag.checkpoint.load_weights import choose_mask, load_weights
 from sparsediag.checkpoint.mask_conventions import describe, zero_dead
 from sparsediag.core import losses
@@ -181,10 +181,16 @@ class Checkpoint:
         """Return the contents of the file as plain types, for people and programs."""
         best = next((row for row in self.history if row.get("best")), {})
         last = self.history[-1] if self.history else {}
+        facts = labels.describe_run(self.run) if self.run else {}
         return {
             "model": self.model,
             "options": self.options,
             "data": self.data,
+            "method": facts.get("mask"),
+            "tweaks": facts.get("tweaks"),
+            "seed": facts.get("seed"),
+            "learning rate": facts.get("optim.lr"),
+            "epochs to train": facts.get("optim.epochs"),
             "numbers": sum(t.numel() for t in self.weights.values()),
             "tensors": [
                 (n, list(t.shape), str(t.dtype).removeprefix("torch."))

@@ -1,11 +1,53 @@
-"""The folder of a run: its checkpoints in order, and the epochs that each was trained for."""
+"""The folder of a run: its summary, its checkpoints in order, and the epochs of each."""
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.labels import FIRST, describe_run, run_label
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """Return what a training is and its outcome, as plain types: the content of `summary.json`.
+
+    It is read from `run.toml` and `history.jsonl`, so that folders of older versions have one too.
+
+    Returns:
+        label, id, model, data, mask, density, tweaks, seed, lr and epochs of the training;
+        `finished`; `epochs_trained`; and of the best epoch by validation accuracy, None before the
+        end: best_epoch (from 1), val_accuracy, test_accuracy, test_loss and sparsity (share of
+        zeros among the prunable weights). `last_test_accuracy` is that of the last epoch, and
+        `run` has all keys of the run file.
+
+    Raises:
+        OSError: If the folder is not one of a training that has begun.
+    """
+    run = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
+    file = folder / "history.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    history: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    best = next((i for i, row in enumerate(history) if row.get("best")), None)
+    row = {} if best is None else history[best]
+    facts = describe_run(run)
+    measured = ("val_accuracy", "test_accuracy", "test_loss", "sparsity")
+    return {
+        "label": run_label(run),
+        "id": folder.resolve().name,
+        **{part: facts.get(part) for part in FIRST},
+        "lr": facts.get("optim.lr"),
+        "epochs": facts.get("optim.epochs"),
+        "finished": best is not None,
+        "epochs_trained": len(history),
+        "best_epoch": None if best is None else best + 1,
+        **{key: row.get(key) for key in measured},
+        "last_test_accuracy": history[-1].get("test_accuracy") if history else None,
+        "run": run,
+    }
 
 
 def checkpoints(folder: Path) -> list[Path]:

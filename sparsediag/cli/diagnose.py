@@ -14,11 +14,19 @@ from typing import Any
 from docstring_parser import parse
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.checkpoint.labels import short_labels
+from sparsediag.checkpoint.labels import file_labels
 from sparsediag.checkpoint.model_folder import is_model_folder
 from sparsediag.checkpoint.run_folder import checkpoints
 from sparsediag.cli import output
-from sparsediag.cli.options import SHARED, Options, cli_type, option, problem_options, set_signature
+from sparsediag.cli.options import (
+    NAMES,
+    SHARED,
+    Options,
+    cli_type,
+    option,
+    problem_options,
+    set_signature,
+)
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics import DIAGNOSTICS, load_diagnostic
 from sparsediag.diagnostics.course import course
@@ -44,6 +52,8 @@ def __getattr__(name: str) -> Callable[..., None]:
     options = own_options(load_diagnostic(name))
     if traits.compare:
         options["compare"] = (COMPARE, False)
+    if traits.several:
+        options["names"] = (NAMES, None)
     set_signature(command, options | SHARED, others=OTHERS if traits.several else None)
     command.__name__ = name
     return command
@@ -69,7 +79,7 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
         options: Options that were typed, the shared ones included.
     """
     shared = {key: options.pop(key, default) for key, (_, default) in SHARED.items()}
-    compare = options.pop("compare", False)
+    compare, names = options.pop("compare", False), options.pop("names", None)
     problem = problem_options(shared)
     known = SHARED | own_options(load_diagnostic(name))
     changed = {k: v for k, v in (problem | options).items() if k in known and v != known[k][1]}
@@ -88,7 +98,14 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
     if shared["out"]:
         output.check(shared["out"])
     compute, out = prepare(
-        name, files, load_problem, options, compare=compare, problem=problem, ending=ending
+        name,
+        files,
+        load_problem,
+        options,
+        compare=compare,
+        names=names,
+        problem=problem,
+        ending=ending,
     )
     out = output.check(shared["out"] or out)
     replaces = out.exists()
@@ -129,6 +146,7 @@ def prepare(
     options: dict[str, Any],
     *,
     compare: bool,
+    names: str | None,
     problem: dict[str, Any],
     ending: str,
 ) -> tuple[Callable[..., Any], Path]:
@@ -140,6 +158,7 @@ def prepare(
         load: Makes the problem of a checkpoint.
         options: Options of the diagnostic; those that are used up here are removed.
         compare: Compute several networks one by one and compare them.
+        names: Names of several networks, separated by commas.
         problem: Options of `Checkpoint.problem`.
         ending: Part of the default file's name that names the options.
 
@@ -150,10 +169,12 @@ def prepare(
     function, first = load_diagnostic(name), files[0]
     traits, shard = traits_of(function), options.get("shard")
     ending += f"-{shard.replace('/', 'of')}.npz" if shard else ".npz"
+    if names is not None and len(files) < 2:
+        raise ValueError(f"--names {names}: need as many checkpoints as names; got {first}")
     if compare:
         if len(files) < 2 or shard:
             raise ValueError("--compare needs two checkpoints or more, and no --shard")
-        files_by_label = dict(zip(short_labels(files), files, strict=True))
+        files_by_label = dict(zip(_labels(files, names), files, strict=True))
         compute = partial(import_sibling(traits.compare), files_by_label, load=load)
         return compute, first.with_name(f"{first.stem}-comparison{ending}")
     is_run = first.is_dir() and not is_model_folder(first)
@@ -173,8 +194,12 @@ def prepare(
         compute = partial(function, load(checkpoint), **extra)
         return compute, first.with_name(f"{first.stem}-{name}{ending}")
     else:
-        out, labels = first.with_name(f"{first.stem}-between{ending}"), short_labels(files)
+        out, labels = first.with_name(f"{first.stem}-between{ending}"), _labels(files, names)
     assert traits.several
     pairs = zip(labels, files, strict=True)
     problems = {label: load(Checkpoint.load(file), label) for label, file in pairs}
     return partial(function, traits.several(problems, options, is_run)), out
+
+
+def _labels(files: list[Path], names: str | None) -> list[str]:
+    return file_labels(files, [Checkpoint.load(file).run for file in files], names)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.checkpoint.labels import short_labels
+from sparsediag.checkpoint.labels import file_labels
 from sparsediag.cli import output
-from sparsediag.cli.options import CHECKPOINT, DEBUG, JSON, MASK
+from sparsediag.cli.options import CHECKPOINT, DEBUG, JSON, MASK, NAMES
 from sparsediag.diagnostics.census import census
 from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.plotting import terminal
@@ -26,6 +26,7 @@ def info(
         Parameter(help="Result file for the statistics of the masks, .npz, with a picture, .png."),
     ] = None,
     mask: MASK = None,
+    names: NAMES = None,
     json: JSON = False,
     debug: DEBUG = False,
 ) -> None:
@@ -34,7 +35,8 @@ def info(
         output.check(out)
     files = [checkpoint, *others]
     loaded = [Checkpoint.load(file).with_mask(mask) for file in files]
-    nets = dict(zip(short_labels(files), loaded, strict=True))
+    labels = file_labels(files, [net.run for net in loaded], names)
+    nets = dict(zip(labels, loaded, strict=True))
     masked = any(net.mask for net in nets.values())
     if (others or out) and not masked and not all(net.model for net in nets.values()):
         raise ValueError(f"there is no mask to count in {', '.join(map(str, files))}")

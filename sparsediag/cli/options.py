@@ -40,6 +40,12 @@ MASK = option(
     "Mask: zeros (weights that are exactly 0 are dead), none, or a mask file "
     "(default: the checkpoint's).",
 )
+NAMES = option(
+    "names",
+    str | None,
+    "Names of several checkpoints in tables and pictures, by commas (default: what tells their "
+    "trainings apart).",
+)
 JSON = option("json", bool, "Print one JSON object instead of a table.", negative="")
 DEBUG = option("debug", bool, "Show the traceback of an error.", negative="")
 SHARED: Options = {

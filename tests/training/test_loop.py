@@ -125,6 +125,7 @@ def test_the_files_of_a_run(tmp_path: Path) -> None:
         "finished",
         "last.pt",
         "costs.jsonl",
+        "summary.json",
         "epoch-001.pt",
         "epoch-003.pt",
         "history.jsonl",

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
-from sparsediag.checkpoint.labels import short_labels
+from sparsediag.checkpoint.labels import file_labels
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
 
 Load = Callable[..., Problem]
-Given = str | Path | Sequence[str | Path] | Mapping[str, Checkpoint | Problem]
+Given = str | Path | Sequence[str | Path] | Mapping[str, Checkpoint | Problem | str | Path]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def gather(sources: Given, load: Load) -> dict[str, Net]:
     """Return networks by name, from files, or from checkpoints or problems.
 
     Args:
-        sources: A file, several files, or checkpoints or problems by name.
+        sources: A file, several files, or files, checkpoints or problems by name.
         load: Return the problem of a checkpoint; calls `note` with remarks on the file.
 
     Raises:
@@ -74,10 +74,11 @@ def gather(sources: Given, load: Load) -> dict[str, Net]:
         for i, file in enumerate(resolved):
             if file in resolved[:i]:
                 raise ValueError(f"got {files[i]} twice; give different checkpoints")
-        labels = short_labels(files) if files else []
+        loaded = [Checkpoint.load(file) for file in files]
+        labels = file_labels(files, [one.run for one in loaded]) if files else []
         nets = {
-            name: _of(Checkpoint.load(file), load, str(file))
-            for name, file in zip(labels, files, strict=True)
+            name: _of(checkpoint, load, str(file))
+            for name, checkpoint, file in zip(labels, loaded, files, strict=True)
         }
     if not nets:
         raise ValueError("no network given; a report needs one or more")
@@ -86,7 +87,9 @@ def gather(sources: Given, load: Load) -> dict[str, Net]:
     return nets
 
 
-def _of(source: Checkpoint | Problem, load: Load, file: str = "") -> Net:
+def _of(source: Checkpoint | Problem | str | Path, load: Load, file: str = "") -> Net:
+    if isinstance(source, str | Path):
+        return _of(Checkpoint.load(source), load, str(source))
     if isinstance(source, Problem):
         name = type(source.net).__name__
         return Net(Checkpoint(model=name, options={}, weights={}), source)

@@ -31,7 +31,7 @@ def report(
     a report that was killed continues there. A diagnostic that fails leaves the reason on the page.
 
     Args:
-        nets: A checkpoint's file, several, or checkpoints or problems by name.
+        nets: A checkpoint's file, several, or files, checkpoints or problems by name.
         out: The page, .html.
         points: Grid points along each direction of a landscape, and along each eigenvector.
         top: Number of eigenpairs.
