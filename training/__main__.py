@@ -14,9 +14,11 @@ from sparsediag.core.process import configure_process
 USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--out FOLDER] [--debug]
 
   RUN            a run file (TOML), or the name of a recipe
-  --KEY VALUE    any key of the run file, dotted: --seed 3 --optim.lr 0.05 --mask.density 0.02
+  --KEY VALUE    any key of the run file, dotted: --seed 3 --optim.lr 0.05 --mask.density 0.02;
+                 a list of values, here or in the file, is a sweep: --mask.density [0.1,0.05]
   --seeds N      train N runs with consecutive seeds
   --jobs N       runs at a time; they share the cores, or the GPU (default: 1)
+  --engine NAME  local, or ray: the jobs run on a Ray cluster (default: local)
   --out FOLDER   write to runs/<id>/ in this folder (default: out)
   --device NAME  auto, cpu, cuda or cuda:N (default: auto)
   --debug        show the traceback of an error
@@ -55,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--engine", default="local")
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--debug", action="store_true")
@@ -67,17 +70,32 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE.format(catalogue=catalogue()))
         return 0 if options.help else 2
     try:
-        from training.config import Run
+        from sparsediag.core.errors import unknown_name
+        from training.executors import ENGINES
+        from training.plan import describe_plan
         from training.progress import fit_all
         from training.setup import finished
+        from training.sweep import load_runs
 
         if rest and words.index(rest[0]) < words.index(options.run):
             raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")
         if min(options.seeds, options.jobs) < 1:
             raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: need 1 or more")
-        run = Run.load(options.run, parse_changes(rest))
-        runs = [replace(run, seed=run.seed + i) for i in range(options.seeds)]
-        errors = fit_all(runs, out=options.out, device=options.device, jobs=options.jobs)
+        if options.engine not in ENGINES:
+            raise ValueError(unknown_name("engine", options.engine, ENGINES))
+        runs = load_runs(options.run, parse_changes(rest))
+        if options.seeds > 1 and len({run.seed for run in runs}) > 1:
+            raise ValueError(f"--seeds {options.seeds}: the run file lists seeds; leave out one")
+        runs = [replace(run, seed=run.seed + i) for i in range(options.seeds) for run in runs]
+        if len(runs) > 1:
+            print(describe_plan(runs, options.out, jobs=options.jobs), file=sys.stderr)
+        errors = fit_all(
+            runs,
+            out=options.out,
+            device=options.device,
+            jobs=options.jobs,
+            engine=options.engine,
+        )
         for run in runs:
             folder = options.out / "runs" / run.id
             if finished(folder):
@@ -86,6 +104,9 @@ def main(argv: list[str] | None = None) -> int:
             if options.debug:
                 raise error
             print(f"{name}: {error}" if len(runs) > 1 else error, file=sys.stderr)
+        for run in runs:
+            if errors and run.id not in errors and not finished(options.out / "runs" / run.id):
+                print(f"{run.id}: not trained, since one that it needs failed", file=sys.stderr)
         return 2 if errors else 0
     except (ValueError, OSError) as error:
         if options.debug:

@@ -235,7 +235,9 @@ class Run:
                     f"the group '{name}' has no options; give them to {', '.join(GROUPS[name])}"
                 )
             if name not in TWEAKS:
-                raise ConfigError(unknown_name("tweak", name, [*TWEAKS, *GROUPS]))
+                several = " For runs without and with tweaks write [[], ['tost']]."
+                hint = several if name in ("", "none", "plain") else ""
+                raise ConfigError(unknown_name("tweak", name, [*TWEAKS, *GROUPS]) + hint)
         run: Run = from_table(cls, table)
         return replace(
             run,
@@ -255,30 +257,7 @@ class Run:
             FileNotFoundError: If there is neither a file nor a recipe.
             ConfigError: If it is not TOML, a key is unknown, or a value is invalid.
         """
-        path = Path(path)
-        recipe = RECIPES / f"{path.name}.toml"
-        if not path.suffix and recipe.exists():
-            path = recipe
-        if not path.is_file():
-            names = sorted(p.stem for p in RECIPES.glob("*.toml"))
-            near = difflib.get_close_matches(path.stem, names, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else "."
-            raise FileNotFoundError(f"{path}: no such file{hint} Recipes: {', '.join(names)}.")
-        try:
-            table = renamed(tomllib.loads(path.read_text()))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from None
-        for key, value in renamed(changes or {}).items():
-            *parents, last = key.split(".")
-            inner = table
-            for parent in parents:
-                if isinstance(inner.get(parent), list):  # tweaks = ["smoothing"]
-                    inner[parent] = expand_groups(inner[parent])
-                inner = inner.setdefault(parent, {})
-                if not isinstance(inner, dict):
-                    raise ConfigError(f"'{parent}' in '{key}' is a value, not a table")
-            inner[last] = value
-        return cls.of(table)
+        return cls.of(read_table(path, changes))
 
     def toml(self) -> str:
         """Return the run as TOML with every field, for `python -m training`."""
@@ -338,3 +317,33 @@ class Run:
             "data": datasets.content_digest(self.data),
             "masks": "".join(mask.input_digest() for mask in self._masks),
         }
+
+
+def read_table(path: str | Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the table of a run file or recipe, with the changes: see `Run.load`."""
+    path = Path(path)
+    recipe = RECIPES / f"{path.name}.toml"
+    if not path.suffix and recipe.exists():
+        path = recipe
+    if not path.is_file():
+        names = sorted(p.stem for p in RECIPES.glob("*.toml"))
+        near = difflib.get_close_matches(path.stem, names, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise FileNotFoundError(f"{path}: no such file{hint} Recipes: {', '.join(names)}.")
+    try:
+        table = renamed(tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    for key, value in renamed(changes or {}).items():
+        *parents, last = key.split(".")
+        inner = table
+        for parent in parents:
+            value_there = inner.get(parent)
+            if isinstance(value_there, list) and all(isinstance(w, str) for w in value_there):
+                inner[parent] = expand_groups(value_there)  # tweaks = ["smoothing"]
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                kind = "list" if isinstance(inner, list) else "value"
+                raise ConfigError(f"'{parent}' in '{key}' is a {kind}, not a table")
+        inner[last] = value
+    return table

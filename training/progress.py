@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,7 @@ from training.config import Run
 from training.dependencies import with_prerequisites
 from training.loop import fit
 from training.metrics import Row
+from training.plan import describe_progress
 from training.setup import finished
 from training.task_graph import TaskGraph
 
@@ -28,11 +30,24 @@ def fit_with_progress(run: Run, *, out: Path, device: str = "auto") -> Path:
 
 
 def fit_all(
-    runs: Sequence[Run], *, out: Path, device: str = "auto", jobs: int = 1
+    runs: Sequence[Run],
+    *,
+    out: Path,
+    device: str = "auto",
+    jobs: int = 1,
+    engine: str = "local",
 ) -> dict[str, BaseException]:
     """`fit` for several runs, `jobs` at a time, each in a process with its share of the cores.
 
-    They share the device and the runs that they depend on. With one job, every epoch is shown.
+    They share the device and the runs that they depend on. With one job on this machine, every
+    epoch is shown.
+
+    Args:
+        runs: The runs.
+        out: Output folder.
+        device: auto, cpu, cuda or cuda:N.
+        jobs: Trainings at a time.
+        engine: Key of `training.executors.ENGINES`.
 
     Returns:
         The errors, by the id of the run that failed. Runs that depend on it are not trained; all
@@ -41,13 +56,17 @@ def fit_all(
     Raises:
         ValueError: If a process died.
     """
-    if jobs == 1:
+    if jobs == 1 and engine == "local":
         errors: dict[str, BaseException] = {}
         for run in runs:
             try:
                 fit_with_progress(run, out=out, device=device)
-            except (ValueError, OSError) as error:
+            except Exception as error:
+                if len(runs) == 1:
+                    raise
                 errors[run.id] = error
+            if len(runs) > 1:
+                print(_outcome(run.id, runs, out), file=sys.stderr)
         return errors
     download_data(runs)
     graph = TaskGraph({}, {})
@@ -55,7 +74,18 @@ def fit_all(
         add_trainings(graph, run, out, device=device)
     with terminal.progress_bars() as bars:
         task = bars.add_task("trainings", total=len(graph.tasks))
-        return graph.run(jobs=jobs, device=device, on_done=lambda _: bars.advance(task))
+
+        def show(name: str) -> None:
+            bars.advance(task)
+            bars.console.print(_outcome(name, runs, out, jobs), highlight=False, soft_wrap=True)
+
+        return graph.run(jobs=jobs, engine=engine, device=device, on_done=show)
+
+
+def _outcome(name: str, runs: Sequence[Run], out: Path, jobs: int = 1) -> str:
+    """Return a line about a training that has ended, and about those that are left."""
+    outcome = "finished" if finished(out / "runs" / name) else "failed"
+    return f"{name}: {outcome}; {describe_progress(runs, out, jobs=jobs)}"
 
 
 def download_data(runs: Iterable[Run]) -> None:

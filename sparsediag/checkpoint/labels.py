@@ -50,17 +50,26 @@ def run_labels(runs: Sequence[Table]) -> list[str]:
     >>> run_labels([one, one | {"tweaks": {"smoothing": {}}}, one | {"optim": {"lr": 0.2}}])
     ['plain lr 0.1', 'smoothing lr 0.1', 'plain lr 0.2']
     """
-    described = [describe_run(run) for run in runs]
-    labels: list[list[str]] = [[] for _ in runs]
+    parts = differences([describe_run(run) for run in runs])
+    return [" ".join(_word(part, value) for part, value in own.items()) for own in parts]
+
+
+def differences(described: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the parts of each description (see `describe_run`) that others do not share.
+
+    >>> differences([{"mask": "snip", "seed": 0}, {"mask": "snip", "seed": 1}])
+    [{'seed': 0}, {'seed': 1}]
+    """
+    differing: list[dict[str, Any]] = [{} for _ in described]
     for part in dict.fromkeys([*FIRST, *(key for facts in described for key in facts)]):
         owner = part.partition(".")[0] if part.startswith(("mask.", "tweaks.")) else ""
         optional = owner or part == "density"  # those that have it are compared with one another
         holders = [facts for facts in described if part in facts or not optional]
         values = {(facts.get(owner), str(facts.get(part))) for facts in holders}
         if len(values) > len({name for name, _ in values}):
-            for label, facts in zip(labels, described, strict=True):
-                label += [_word(part, facts.get(part))] if facts in holders else []
-    return [" ".join(label) for label in labels]
+            for own, facts in zip(differing, described, strict=True):
+                own |= {part: facts.get(part)} if facts in holders else {}
+    return differing
 
 
 def file_labels(
