@@ -303,7 +303,7 @@ class Checkpoint:
         torch_device = select_device(device)
         net, chosen, notes = self._rebuild(model, model_options, mask)
         defaults = models.defaults(self.model) if model is None else {}
-        batches = rebuild.batches(
+        batches, about = rebuild.batches(
             net.to(torch_device),
             self.data if data is None else data,
             built_for={key: self.options.get(key, value) for key, value in defaults.items()},
@@ -314,7 +314,10 @@ class Checkpoint:
             batch=batch_size,
         )
         loss_fn = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
-        problem = rebuild.problem(net, batches, loss=loss_fn, mask=chosen, batch_norm=batch_norm)
+        about["net"] = self.model if model is None else resolve.label(model)
+        problem = rebuild.problem(
+            net, batches, loss=loss_fn, mask=chosen, batch_norm=batch_norm, about=about
+        )
         if problem.samples < (images or 0):
             notes.append(f"{problem.samples} samples: fewer than the {images} that were asked for")
         if note:

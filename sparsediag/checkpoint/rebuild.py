@@ -66,8 +66,10 @@ def batches(
     trained_on: str,
     seed: int,
     **asked: Any,
-) -> Iterable[Any]:
+) -> tuple[Iterable[Any], dict[str, Any]]:
     """Return samples of a data set on the device of `net`, or the batches of the user.
+
+    The second value is what they are in words, for `about` of a Problem.
 
     Args:
         net: The images get its device and dtype.
@@ -83,7 +85,7 @@ def batches(
     if data == "":
         raise CheckpointError("the checkpoint names no data set; pass one with --data")
     if resolve.is_custom_data(data):
-        return resolve.batches(data, **asked)
+        return resolve.batches(data, **asked), {"data": resolve.label(data)}
     keywords: dict[str, Any] = dict(resolve.DEFAULTS)
     keywords |= {key: value for key, value in asked.items() if value is not None}
     keywords["images"] = keywords["images"] or None
@@ -95,7 +97,9 @@ def batches(
                 f"{data} has {option} = {has}, the net was built for {built_for[option]}; "
                 f"use the data set it was trained on ({trained_on or 'not recorded'})"
             )
-    return [(x.to(weight.dtype), y) for x, y in dataset.batches(**keywords, seed=seed)]
+    split = keywords["split"]
+    about = {"data": str(data), "split": split, "available": len(dataset.split(split))}
+    return [(x.to(weight.dtype), y) for x, y in dataset.batches(**keywords, seed=seed)], about
 
 
 def problem(net: nn.Module, batches: Iterable[Any], **options: Any) -> Problem:

@@ -129,7 +129,7 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
     else:
         terminal.print_table(name, result.table())
         wrote = "replaced" if replaces else "wrote"
-        print(*result.remarks(), *notes, f"{wrote} {' '.join(written)}", sep="\n")
+        print(*result.below(), *notes, f"{wrote} {' '.join(written)}", sep="\n")
 
 
 def _explain_unfinished(resume_file: Path) -> str:

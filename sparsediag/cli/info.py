@@ -83,4 +83,4 @@ def join(
     kinds = output.parse_formats(formats, exports=list(landscape.exports()))
     files = [str(file) for file in output.write(landscape, out, formats=kinds)]
     terminal.print_table("landscape", landscape.table())
-    print(*landscape.remarks(), "wrote " + " ".join(files), sep="\n")
+    print(*landscape.below(), "wrote " + " ".join(files), sep="\n")

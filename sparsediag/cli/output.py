@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sparsediag.core.errors import unknown_name
 from sparsediag.diagnostics.result import Result
@@ -81,11 +81,10 @@ def write(result: Result, out: Path, *, formats: Sequence[str]) -> list[Path]:
     if not result.complete:
         return files
     with style.style():
-        figures: dict[str, Any] = {"": result.plot().figure, **result.panels()}
-        for ending, figure in figures.items():
+        for ending, figure in result.figures().items():
             pictures = tuple(name for name in formats if name in PICTURES)
             name = f"{stem.name}-{ending}" if ending else stem.name
-            style.save(cast(Any, figure), stem.with_name(name), formats=pictures)
+            style.save(figure, stem.with_name(name), formats=pictures)
             files += [stem.with_name(f"{name}.{picture}") for picture in pictures]
     surface = result.surface()
     if surface is not None:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils import checkpoint
 
+BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+
 
 @contextmanager
 def recalibrating_batch_norm(net: nn.Module, *, share: float) -> Iterator[None]:
@@ -18,7 +20,7 @@ def recalibrating_batch_norm(net: nn.Module, *, share: float) -> Iterator[None]:
 
     With `share` = the batch's share of the samples so far, they become the mean over all samples.
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in net.modules() if isinstance(m, BATCH_NORMS)]
     before = [(m.training, m.momentum) for m in norms]
     try:
         for m in norms:

@@ -67,6 +67,19 @@ def default_loss(outputs: Any, targets: Any) -> Tensor:
     return entropy
 
 
+def loss_name(loss: Callable[..., Any], outputs: Any) -> str:
+    """Return the name of a loss, such as "mse_loss"; the default one depends on the outputs.
+
+    >>> loss_name(default_loss, torch.zeros(4, 2))
+    'cross_entropy'
+    """
+    if loss is default_loss:
+        carried = isinstance(_entry(outputs, "loss", None), Tensor)
+        return "of the network itself" if carried else "cross_entropy"
+    function = getattr(loss, "func", loss)  # of a functools.partial
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
 def _as_classes(z: Any, targets: Any) -> Any:
     """Return whole numbers as int64, and those of (N, 1, ...) as (N, ...); the rest as it is."""
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex():

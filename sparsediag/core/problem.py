@@ -40,9 +40,15 @@ from sparsediag.core.coordinates import (
     possibly_written,
 )
 from sparsediag.core.double_backward import DoubleBackward
-from sparsediag.core.evaluation import deterministic_eval
+from sparsediag.core.evaluation import BATCH_NORMS, deterministic_eval
 from sparsediag.core.fingerprint import describe_code, describe_modules, fingerprint
-from sparsediag.core.losses import default_loss, is_sample_mean, leaves_of, map_outputs
+from sparsediag.core.losses import (
+    default_loss,
+    is_sample_mean,
+    leaves_of,
+    loss_name,
+    map_outputs,
+)
 from sparsediag.core.mask import Mask
 from sparsediag.core.reduction import Reduction
 from sparsediag.core.rng import stream
@@ -74,6 +80,8 @@ class Problem:
             loss depends on how the samples are batched) and does not update the running ones.
         params: Which weights move, as comma-separated globs of their names ("layer3.*,fc.*";
             "matrices" for those of convolutions and linear layers); the others are held fixed.
+        about: Names of the net and of the data, for the line below tables and pictures that says
+            what was measured: `net`, `data`, `split`, and `available`, the samples of the split.
 
     Raises:
         ValueError: If the batches are empty or change from one reading to the next, if the net
@@ -96,6 +104,7 @@ class Problem:
         mask: Mask | None = None,
         batch_norm: BatchNorm = "eval",
         params: str | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         validation.check_types(net, mask, loss)
         self._net = validation.unwrap(net)
@@ -103,7 +112,7 @@ class Problem:
         self._trainable = LiveCoordinates.of(self._net, None)
         tensors = dict([*self._net.named_parameters(), *self._net.named_buffers()])
         self._names = list(tensors)
-        self._build(tensors, batches, loss, mask, batch_norm, params)
+        self._build(tensors, batches, loss, mask, batch_norm, params, about)
 
     @torch.inference_mode(False)
     def _build(
@@ -114,12 +123,14 @@ class Problem:
         mask: Mask | None,
         batch_norm: BatchNorm,
         params: str | None,
+        about: Mapping[str, Any] | None,
     ) -> None:
         """Make the problem at these weights and buffers, and check that its loss is a function."""
         if batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{batch_norm}': need 'eval' or 'train'")
         validation.check_types(self._net, mask, loss)
         self._loss, self._batch_norm, self._reads_weights = loss, batch_norm, False
+        self._about = {"net": type(self._net).__name__, **(about or {})}
         self._caller = _Caller(self._net)
         self._set_weights(tensors, mask, params)
         devices = [self.device] if self.device.type == "cuda" else []
@@ -196,6 +207,17 @@ class Problem:
     def params(self) -> str | None:
         """Globs of the names of the weights that move; None for all trainable ones."""
         return self._params
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Facts for provenance: net, data, split, number of samples, loss and batch norm.
+
+        `batch_statistics` is "running", "batch", or "" for a net without batch norm.
+        """
+        norms = [m for m in self.net.modules() if isinstance(m, BATCH_NORMS)]
+        running = self.batch_norm == "eval" and all(m.running_mean is not None for m in norms)
+        statistics = ("running" if running else "batch") if norms else ""
+        return {**self._about, "samples": self.samples, "batch_statistics": statistics}
 
     @property
     def live(self) -> LiveCoordinates:
@@ -285,6 +307,7 @@ class Problem:
             "mask": self.mask,
             "batch_norm": self.batch_norm,
             "params": self.params,
+            "about": {} if {"net", "batches"} & changes.keys() else self._about,
         }
         if "net" in changes:
             return Problem(**(arguments | changes))
@@ -597,6 +620,7 @@ class Problem:
                 self._reads_weights = self._find_weights_in_loss(outputs, y)
                 targets = [y for _, y in self.batches]
                 self._reduction.known = is_sample_mean(self.loss, outputs, targets)
+                self._about["loss"] = loss_name(self.loss, outputs)
             return self.reduce_loss(outputs, y, weights).item()
 
     def _differentiate(self, batch: Batch) -> float:

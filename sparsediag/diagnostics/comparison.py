@@ -15,7 +15,7 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.landscape import Landscape, landscape
-from sparsediag.diagnostics.result import Result
+from sparsediag.diagnostics.result import Result, provenance
 from sparsediag.diagnostics.spectrum import spectrum
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class Comparison(Result):
                 strict=True,
             )
         ]
+
+    @property
+    def provenance(self) -> str:
+        """Return in a line what was measured, for each network if it differs."""
+        return "; ".join(dict.fromkeys(provenance(one) for one in self.source["landscapes"]))
 
     def remarks(self) -> list[str]:
         """Return what the numbers can not show."""

@@ -341,5 +341,6 @@ def landscape(
         curvature=curvature,
         heights=np.array(heights),
         doubts=doubts,
-        source=source(on.problem, **options, directions=directions, labels=on.labels),
+        source=source(on.problem, **options, directions=directions, labels=on.labels)
+        | ({"batch_statistics": "estimate"} if statistics == "estimate" else {}),
     )

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SHOWN = 40  # rows of a table in a notebook
+STATISTICS = {
+    "running": "running statistics",
+    "batch": "statistics of each batch",
+    "estimate": "statistics of these samples at each point",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,9 +53,7 @@ class Result:
     def __repr__(self) -> str:
         from sparsediag.plotting import terminal
 
-        return "\n".join(
-            [terminal.format_table(type(self).__name__, self.table()), *self.remarks()]
-        )
+        return "\n".join([terminal.format_table(type(self).__name__, self.table()), *self.below()])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw on `ax`, or on a new figure, and return the axes."""
@@ -63,6 +66,25 @@ class Result:
     def remarks(self) -> list[str]:
         """Return what there is to say below the table, a line each."""
         return []
+
+    @property
+    def provenance(self) -> str:
+        """Return in a line what was measured: net, data, samples, loss and batch norm."""
+        return provenance(self.source)
+
+    def below(self) -> list[str]:
+        """Return the lines below the table: the provenance, then the remarks."""
+        return [line for line in (self.provenance, *self.remarks()) if line]
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the pictures with the provenance below each; the key of the first is ""."""
+        from sparsediag.plotting import style
+
+        with style.style():
+            pictures = {"": cast("Figure", self.plot().figure), **self.panels()}
+        for picture in pictures.values():
+            style.add_footer(picture, self.provenance)
+        return pictures
 
     @property
     def findings(self) -> list[str]:
@@ -89,17 +111,15 @@ class Result:
     def _repr_html_(self) -> str:
         """Return table, remarks and picture, for a notebook."""
         from sparsediag.core import html
-        from sparsediag.plotting import style, svg
+        from sparsediag.plotting import svg
 
         kind, rows = type(self).__name__, self.table()
         parts = [html.table(rows[:SHOWN], caption=kind)]
         if len(rows) > SHOWN:
             parts.append(f"<p>{len(rows) - SHOWN} more rows: <code>.table()</code></p>")
-        parts += [f"<p>{escape(remark)}</p>" for remark in self.remarks()]
+        parts += [f"<p>{escape(line)}</p>" for line in self.below()]
         if type(self).plot is not Result.plot:
-            with style.style():
-                picture = self.plot().figure
-            parts.append(svg.inline_svg(cast("Figure", picture), alt=f"{kind}, drawn"))
+            parts.append(svg.inline_svg(self.figures()[""], alt=f"{kind}, drawn"))
         return html.fragment(*parts)
 
     def save(self, path: str | Path) -> Path:
@@ -174,8 +194,8 @@ def _replace_non_finite(value: Any) -> Any:
 def source(problem: Problem, **options: Any) -> dict[str, Any]:
     """Return the provenance of a result: problem, options of the diagnostic, versions."""
     return {
+        **problem.about,
         "problem": problem.digest,
-        "samples": problem.samples,
         "weights": problem.size,
         "density": problem.mask.density if problem.mask else 1.0,
         "batch_norm": problem.batch_norm,
@@ -185,6 +205,23 @@ def source(problem: Problem, **options: Any) -> dict[str, Any]:
         "sparsediag": __version__,
         "torch": str(torch.__version__),
     }
+
+
+def provenance(source: Mapping[str, Any]) -> str:
+    """Return in a line what a source says was measured; "" for files that do not say it.
+
+    >>> about = {"net": "mlp", "data": "digits", "split": "train", "available": 1170}
+    >>> provenance({**about, "samples": 1000, "loss": "mse_loss", "batch_statistics": ""})
+    'mlp on digits: 1,000 of 1,170 train images, mse_loss'
+    """
+    if "loss" not in source:
+        return ""
+    data = f" on {source['data']}" if "data" in source else ""
+    samples, statistics = f"{source['samples']:,} samples", source["batch_statistics"]
+    if "split" in source:
+        samples = f"{source['samples']:,} of {source['available']:,} {source['split']} images"
+    norm = f", batch norm: {STATISTICS[statistics]}" if statistics else ""
+    return f"{source['net']}{data}: {samples}, {source['loss']}{norm}"
 
 
 def table_rows(columns: Mapping[str, tuple[Iterable[Any], str]]) -> list[dict[str, Any]]:

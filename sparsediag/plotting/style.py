@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from sparsediag.core.atomic import atomic_write
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
+FOOTER = 5.5  # points, of the line that says what was measured
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and the whole width of a two-column paper
 
 # Okabe and Ito's palette, without its yellow
@@ -83,6 +85,13 @@ def escape_dollars(name: str) -> str:
     \\$x\\$.pt
     """
     return name.replace("$", r"\$")
+
+
+def add_footer(fig: Figure, text: str) -> None:
+    """Add a small line of text below a figure, broken where the figure ends."""
+    letters = int(fig.get_figwidth() * 72 / (0.5 * FOOTER))
+    lines = "\n".join(textwrap.wrap(escape_dollars(text), letters))
+    fig.supxlabel(lines, x=0.01, ha="left", fontsize=FOOTER, color="#666666")
 
 
 def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **about: str) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.surfaces.evaluate import BATCH_NORMS, LossEvaluator
+from sparsediag.core.evaluation import BATCH_NORMS
+from sparsediag.surfaces.evaluate import LossEvaluator
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 

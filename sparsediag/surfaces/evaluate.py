@@ -17,12 +17,11 @@ from torch import Tensor
 from sparsediag.core.batch_weights import num_labels
 from sparsediag.core.batches import Batch, max_chunk, num_samples, rechunk, select_samples
 from sparsediag.core.errors import unknown_name
-from sparsediag.core.evaluation import recalibrating_batch_norm
+from sparsediag.core.evaluation import BATCH_NORMS, recalibrating_batch_norm
 from sparsediag.core.losses import logits, num_correct
 from sparsediag.core.memory_format import MemoryFormat
 from sparsediag.surfaces.plane import Plane
 
-BATCH_NORMS = torch.nn.modules.batchnorm._BatchNorm
 Statistics = Literal["fixed", "estimate"]
 Precision = Literal["float32", "bfloat16"]
 CHUNK = {"cpu": 3 * 2**17, "cuda": 3 * 2**22}  # input numbers in a chunk

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 from html import unescape
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +17,19 @@ import cases
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import multi_margin_loss
 
 import sparsediag
-from sparsediag import Activations, CheckpointError, Gradflow, Landscape, Mask, Result, Spectrum
+from sparsediag import (
+    Activations,
+    CheckpointError,
+    Gradflow,
+    Landscape,
+    Mask,
+    Problem,
+    Result,
+    Spectrum,
+)
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.result import SHOWN
 
@@ -245,8 +255,8 @@ def test_source_says_what_was_diagnosed(name: str) -> None:
     assert {
         key: source[key] for key in source.keys() - {"options", "torch", "spectrum", "residuals"}
     } == {
+        **problem.about,
         "problem": problem.digest,
-        "samples": problem.samples,
         "weights": problem.size,
         "density": problem.mask.density,
         "batch_norm": "eval",
@@ -261,6 +271,41 @@ def test_source_says_what_was_diagnosed(name: str) -> None:
 def test_source_of_a_dense_net() -> None:
     source = sparsediag.gradflow(cases.linear_regression()).source
     assert (source["density"], source["options"]) == (1.0, {})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({}, "Residual: 6 samples, cross_entropy, batch norm: running statistics"),
+        ({"batch_norm": "train"}, "Residual: 6 samples, cross_entropy, batch norm: statistics of"),
+        (
+            {"about": {"net": "a", "data": "b", "split": "test", "available": 9}},
+            "a on b: 6 of 9 test",
+        ),
+        ({"loss": partial(multi_margin_loss, margin=2)}, "multi_margin_loss"),
+    ],
+)
+def test_one_line_below_tables_and_pictures_says_what_was_measured(
+    path: Path, keywords: dict[str, Any], words: str
+) -> None:
+    batches = [(torch.ones(3, 1, 5, 5) * i, torch.arange(3)) for i in range(2)]
+    problem = Problem(cases.Residual(), batches, **keywords)
+    result = sparsediag.activations(problem)
+    assert words in result.provenance
+    assert result.provenance in repr(result)
+    assert result.provenance in unescape(result._repr_html_())
+    result.save(path)
+    assert Result.load(path).below()[0] == result.provenance
+    footer = result.figures()[""]._supxlabel.get_text()
+    assert footer.replace("\n", " ") == result.provenance
+
+
+def test_what_was_measured_belongs_to_the_samples() -> None:
+    batches = [(torch.eye(2), torch.arange(2))]
+    problem = Problem(torch.nn.Linear(2, 2), batches, about={"data": "mine"})
+    assert problem.view(params="weight").about["data"] == "mine"
+    assert problem.replace(batch_norm="train").about["data"] == "mine"
+    assert "data" not in problem.replace(batches=batches).about
 
 
 def test_kinds_have_the_names_of_their_diagnostics() -> None:
@@ -281,11 +326,11 @@ def test_a_result_shows_its_table_its_remarks_and_its_picture(name: str) -> None
     assert len(html) < 200_000
     for row in result.table()[:SHOWN]:
         assert all(f">{value}</t" in html for value in row.values())
-    for remark in result.remarks():
+    for remark in result.below():
         assert f"<p>{remark}</p>" in html
         assert remark in words
     assert words.startswith(type(result).__name__)
-    assert len(words.splitlines()) == 2 + len(result.table()) + len(result.remarks())
+    assert len(words.splitlines()) == 2 + len(result.table()) + len(result.below())
 
 
 def test_a_long_table_is_cut_in_a_notebook_only() -> None:
