@@ -241,7 +241,7 @@ class Run:
         run: Run = from_table(cls, table)
         return replace(
             run,
-            mask=from_table(METHODS[method], mask, "mask."),
+            mask=from_table(METHODS[method], mask, "mask.", read_before=["method"]),
             tweaks={n: from_table(TWEAKS[n], t, f"tweaks.{n}.") for n, t in options.items()},
         )
 

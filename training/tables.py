@@ -6,12 +6,21 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal
 
 from sparsediag.core.errors import ConfigError, unknown_name
+
+NEEDED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+    dict: "a table",
+}
 
 
 def differences(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,13 +62,16 @@ def _toml_key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml_value(name)
 
 
-def from_table(cls: type[Any], table: Any, prefix: str = "") -> Any:
+def from_table(
+    cls: type[Any], table: Any, prefix: str = "", *, read_before: Sequence[str] = ()
+) -> Any:
     """Return a dataclass filled from a table, nested dataclasses included.
 
     Args:
         cls: A dataclass whose fields all have defaults.
         table: Field -> value; missing fields keep their defaults.
         prefix: Prefix of the keys in error messages.
+        read_before: Further keys to name there, which are no longer in the table.
 
     Raises:
         ConfigError: If a key is unknown or a value has the wrong type.
@@ -71,7 +83,8 @@ def from_table(cls: type[Any], table: Any, prefix: str = "") -> Any:
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in names:
-            raise ConfigError(unknown_name("key", prefix + key, [prefix + name for name in names]))
+            keys = [prefix + name for name in (*names, *read_before)]
+            raise ConfigError(unknown_name("key", prefix + key, keys))
         if is_dataclass(hints[key]):
             values[key] = from_table(typing.cast("type[Any]", hints[key]), value, f"{prefix}{key}.")
         else:
@@ -102,7 +115,10 @@ def _checked(hint: Any, value: Any, key: str) -> Any:
         return float(value)
     expected = origin or hint
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        need = {"tuple": "list", "dict": "table"}.get(expected.__name__, expected.__name__)
+        need = NEEDED.get(expected, expected.__name__)
+        percent = re.fullmatch(r"([\d.]+) ?%", str(value))
+        if percent and expected is float:
+            need += f", as in {float(percent[1]) / 100:g}"
         raise ConfigError(f"{key} = {value!r}: need {need}")
     if expected is dict:
         try:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparsediag.checkpoint import mask_conventions, mask_file
 from sparsediag.checkpoint.mask_conventions import FROM_SCORES, and_more, is_score
 from sparsediag.checkpoint.wrapper_names import rename
-from sparsediag.core.errors import CheckpointError
+from sparsediag.core.errors import CheckpointError, missing_file
 from sparsediag.core.mask import Mask
 
 COUNTER = "num_batches_tracked"  # of batch norms; files of old versions of torch leave it out
@@ -125,6 +125,9 @@ def choose_mask(
         if zeros := mask_conventions.zeros(weights):
             return zeros, "exact zeros"
         raise CheckpointError("no weight is exactly 0, so there are no zeros to take for dead")
+    if not Path(choice).exists():
+        need = "zeros, none, or a file with a mask"
+        raise FileNotFoundError(f"--mask {missing_file(Path(choice), need)}")
     return mask_file.load(choice, weights=weights), str(choice)
 
 

@@ -38,9 +38,17 @@ def weights_file(folder: Path) -> Path:
                 f"{folder} is a checkpoint of DeepSpeed; make one file of it: "
                 f"python {converter} {directory} NEW_FOLDER"
             )
-    files = [f for e in ("safetensors", "pt", "pth", "ckpt") for f in sorted(folder.glob(f"*.{e}"))]
-    example = files[0] if files else folder / "best.pt"
-    raise CheckpointError(f"{folder} is a folder; give a file in it, such as {example}")
+    raise CheckpointError(f"{folder} is a folder; {_advice(folder)}")
+
+
+def _advice(folder: Path) -> str:
+    """Return what to give in place of a folder: a file of weights in it."""
+    patterns = [f"*.{ending}" for ending in ("safetensors", "pt", "pth", "ckpt")]
+    deeper = ["*/best.pt", "*/*/best.pt"]  # the runs in a training's --out
+    for pattern in patterns + deeper:
+        if files := sorted(folder.glob(pattern)):
+            return f"give a file in it, such as {files[0]}"
+    return "it holds no file of weights; give a checkpoint"
 
 
 def shard_files(index: Path) -> list[Path]:

@@ -83,7 +83,10 @@ def batches(
         ValueError: If there is no such data set, or it does not fit the network.
     """
     if data == "":
-        raise CheckpointError("the checkpoint names no data set; pass one with --data")
+        raise CheckpointError(
+            "the checkpoint names no data set; pass one with --data: a name such as cifar10, "
+            "folder:PATH or file.py:batches"
+        )
     if resolve.is_custom_data(data):
         return resolve.batches(data, **asked), {"data": resolve.label(data)}
     keywords: dict[str, Any] = dict(resolve.DEFAULTS)

@@ -61,7 +61,10 @@ def checkpoints(folder: Path) -> list[Path]:
     """
     files = [*sorted(folder.glob("epoch-*.pt")), *folder.glob("best.pt"), *folder.glob("last.pt")]
     if not files:
-        raise ValueError(f"{folder} holds no checkpoint; give the folder that a training wrote")
+        example = next((f", such as {f.parent}" for f in sorted(folder.glob("**/best.pt"))), "")
+        raise ValueError(
+            f"{folder} holds no checkpoint; give the folder that a training wrote{example}"
+        )
     if len(files) == 1:
         return files
     by_step: dict[int, Path] = {}

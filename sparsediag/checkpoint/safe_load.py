@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsediag.checkpoint import model_folder, pickled_objects
 from sparsediag.checkpoint.mask_conventions import is_binary
-from sparsediag.core.errors import CheckpointError
+from sparsediag.core.errors import CheckpointError, missing_file
 
 FORMAT = 1
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # start of a file of torch.save before 1.6
@@ -51,7 +51,7 @@ def load_dict(path: Path) -> dict[Any, Any]:
     if path.is_dir():
         path = model_folder.weights_file(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; give one that `python -m training` wrote")
+        raise FileNotFoundError(missing_file(path, "a file with the weights of a network"))
     with path.open("rb") as file:
         start = file.read(64)
     if start[:1] == b"{" and b"\0" not in start:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sparsediag.core.errors import unknown_name
+from sparsediag.core.errors import missing_file, unknown_name
 
 SYNTAX = "file.py:make or package.module:Net"
 
@@ -27,7 +27,7 @@ def import_object(spec: str) -> object:
     """Import the object that `file.py:name` or `package.module:name` names."""
     where, _, name = spec.rpartition(":")
     if where.endswith(".py") and not Path(where).is_file():
-        raise ValueError(f"{where}: no such file; need {SYNTAX}")
+        raise ValueError(missing_file(Path(where), SYNTAX))
     if not where or not name:
         raise ValueError(f"'{spec}' names nothing; need {SYNTAX}")
     with user_code(spec):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError, RepeatArgumentError
+from cyclopts.exceptions import UnknownOptionError, UnusedCliTokensError
 
 from sparsediag.core.process import configure_process
 from sparsediag.core.version import __version__
@@ -56,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _message(error: Exception) -> str | None:
     """Return a line for an error that the user can fix; None for another, which is a bug."""
-    if isinstance(error, CycloptsError | ValueError | OSError):
+    if isinstance(error, CycloptsError):
+        return _usage_message(error)
+    if isinstance(error, ValueError | OSError):
         return " ".join(str(error).split())
     out_of_memory = type(error).__name__ == "OutOfMemoryError"
     on_gpu = out_of_memory and "cpu" not in str(error).lower()
@@ -64,3 +67,18 @@ def _message(error: Exception) -> str | None:
         where = "the GPU has" if on_gpu else "there is"
         return f"{where} too little memory; reduce --batch-size, --memory or --points"
     return None
+
+
+def _usage_message(error: CycloptsError) -> str:
+    """Return a line for words that a command does not take, with what to do."""
+    command = " ".join(["sparsediag", *(error.command_chain or [])])
+    message = " ".join(str(error).split()).removesuffix(".")
+    if isinstance(error, UnusedCliTokensError):
+        message = f"{command} takes one checkpoint; leave out {' '.join(error.unused_tokens or [])}"
+    elif isinstance(error, RepeatArgumentError):
+        message += "; give it once"
+    elif isinstance(error, MissingArgumentError):
+        message += f"; {command} --help explains it"
+    elif isinstance(error, UnknownOptionError) and "Did you mean" not in message:
+        message += f"; {command} --help lists those that there are"
+    return message

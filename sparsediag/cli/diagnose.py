@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -47,14 +46,17 @@ def __getattr__(name: str) -> Callable[..., None]:
     traits = traits_of(load_diagnostic(name))
 
     def command(checkpoint: Path, *others: Path, **values: Any) -> None:
-        run(name, [checkpoint, *others], values)
+        run(name, [checkpoint, *others], values, defaults)
 
     options = own_options(load_diagnostic(name))
     if traits.compare:
         options["compare"] = (COMPARE, False)
     if traits.several:
         options["names"] = (NAMES, None)
-    set_signature(command, options | SHARED, others=OTHERS if traits.several else None)
+    options |= SHARED
+    defaults = {key: default for key, (_, default) in options.items()}
+    others = OTHERS if traits.several else None
+    set_signature(command, options, others=others, takes_run=traits.takes_run)
     command.__name__ = name
     return command
 
@@ -70,25 +72,29 @@ def own_options(function: Callable[..., Any]) -> Options:
     }
 
 
-def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
+def run(name: str, files: list[Path], options: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """Compute a diagnostic, write its files, and print its table or JSON.
 
     Args:
         name: The diagnostic.
         files: Checkpoints, or the folder of a run.
         options: Options that were typed, the shared ones included.
+        defaults: The default of every option.
     """
     shared = {key: options.pop(key, default) for key, (_, default) in SHARED.items()}
     compare, names = options.pop("compare", False), options.pop("names", None)
     problem = problem_options(shared)
-    known = SHARED | own_options(load_diagnostic(name))
-    changed = {k: v for k, v in (problem | options).items() if k in known and v != known[k][1]}
-    ending = output.options_in_name(changed)
+    changed = {k: v for k, v in (problem | options).items() if v != defaults.get(k)}
     notes: dict[str, None] = {}  # each line once
 
     def load_problem(checkpoint: Checkpoint, label: str = "") -> Problem:
         prefix = f"{label}: " if label else ""
-        return checkpoint.problem(**problem, note=lambda line: notes.setdefault(prefix + line))
+        try:
+            return checkpoint.problem(**problem, note=lambda line: notes.setdefault(prefix + line))
+        except ValueError as error:
+            if not label:
+                raise
+            raise ValueError(f"{prefix}{error}") from error
 
     traits = traits_of(load_diagnostic(name))
     if traits.samples and shared["images"]:
@@ -97,46 +103,33 @@ def run(name: str, files: list[Path], options: dict[str, Any]) -> None:
     formats = output.parse_formats(shared["formats"], exports=exports)
     if shared["out"]:
         output.check(shared["out"])
-    compute, out = prepare(
-        name,
-        files,
-        load_problem,
-        options,
-        compare=compare,
-        names=names,
-        problem=problem,
-        ending=ending,
-    )
-    out = output.check(shared["out"] or out)
-    replaces = out.exists()
-    resume_file = out.with_name(f".{out.stem}.unfinished")
-    accepted = inspect.signature(compute).parameters
-    if "resume" in accepted:
-        options["resume"] = resume_file
-    with terminal.progress_bar(name) as progress:
-        if "progress" in accepted:
-            options["progress"] = progress
-        try:
+    with terminal.progress_bar(name, quiet=shared["quiet"]) as progress:
+        compute, out = prepare(
+            name,
+            files,
+            load_problem,
+            options,
+            compare=compare,
+            names=names,
+            problem=problem,
+            ending=output.options_in_name(changed),
+        )
+        out = output.check(shared["out"] or out)
+        resume_file = out.with_name(f".{out.stem}.unfinished")
+        accepted = inspect.signature(compute).parameters
+        offered = {"resume": resume_file, "progress": progress}
+        options |= {key: value for key, value in offered.items() if key in accepted}
+        with output.unfinished_work(resume_file):
             result = compute(**options)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_explain_unfinished(resume_file)) from None
-    written = [str(file) for file in output.write(result, out, formats=formats)]
-    for file in out.parent.glob(f"{glob.escape(resume_file.name)}*"):
+        written = output.write(result, out, formats=formats)
+    for file in output.unfinished_files(resume_file):
         file.unlink()
     if shared["json"]:
         extra = {"notes": list(notes)} if notes else {}
-        print(dumps({**result.json(), **extra, "files": written}))
+        print(dumps({**result.json(), **extra, "files": [str(file) for file in written]}))
     else:
         terminal.print_table(name, result.table())
-        wrote = "replaced" if replaces else "wrote"
-        print(*result.below(), *notes, f"{wrote} {' '.join(written)}", sep="\n")
-
-
-def _explain_unfinished(resume_file: Path) -> str:
-    """Return the message about an interruption: how to continue, if there is a file to resume."""
-    if not any(resume_file.parent.glob(f"{glob.escape(resume_file.name)}*")):
-        return "interrupted"
-    return f"interrupted: {resume_file} holds the work so far; the same command continues it"
+        print(*result.below(), *notes, *output.describe_files(written), sep="\n")
 
 
 def prepare(
@@ -176,12 +169,16 @@ def prepare(
             raise ValueError("--compare needs two checkpoints or more, and no --shard")
         files_by_label = dict(zip(_labels(files, names), files, strict=True))
         compute = partial(import_sibling(traits.compare), files_by_label, load=load)
-        return compute, first.with_name(f"{first.stem}-comparison{ending}")
+        _, *others = files_by_label
+        ending = output.options_in_name({"comparison": ",".join(others)}) + ending
+        return compute, first.with_name(f"{first.stem}{ending}")
     is_run = first.is_dir() and not is_model_folder(first)
     if is_run:
         out = first / f"{name}{ending}"
         if len(files) > 1 or not traits.takes_run:
-            raise ValueError(f"{first} is a folder; {name} needs one checkpoint of it")
+            example = next(first.glob("best.pt"), None)
+            hint = f", such as {example}" if example else ""
+            raise ValueError(f"{first} is a folder; {name} needs one checkpoint of it{hint}")
         if traits.history:
             return partial(course, first, name, load=load), out
         if traits.run:
@@ -194,7 +191,9 @@ def prepare(
         compute = partial(function, load(checkpoint), **extra)
         return compute, first.with_name(f"{first.stem}-{name}{ending}")
     else:
-        out, labels = first.with_name(f"{first.stem}-between{ending}"), _labels(files, names)
+        labels = _labels(files, names)
+        ending = output.options_in_name({"between": ",".join(labels[1:])}) + ending
+        out = first.with_name(f"{first.stem}{ending}")
     assert traits.several
     pairs = zip(labels, files, strict=True)
     problems = {label: load(Checkpoint.load(file), label) for label, file in pairs}

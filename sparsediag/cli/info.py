@@ -18,7 +18,7 @@ from sparsediag.plotting import terminal
 
 
 def info(
-    checkpoint: CHECKPOINT,
+    checkpoint: Annotated[Path, Parameter(help=CHECKPOINT)],
     /,
     *others: Annotated[Path, Parameter(help="Further checkpoints, to compare their masks.")],
     out: Annotated[
@@ -39,9 +39,12 @@ def info(
     nets = dict(zip(labels, loaded, strict=True))
     masked = any(net.mask for net in nets.values())
     if (others or out) and not masked and not all(net.model for net in nets.values()):
-        raise ValueError(f"there is no mask to count in {', '.join(map(str, files))}")
+        raise ValueError(
+            f"there is no mask to count in {', '.join(map(str, files))}; if exact zeros are dead "
+            "weights, --mask zeros"
+        )
     mask_census = census(nets) if others or out or masked else None
-    written = output.write(mask_census, out, formats=["png"]) if mask_census and out else []
+    written = output.write(mask_census, out, formats=["png"]) if mask_census and out else {}
     about = {name: net.about() for name, net in nets.items()}
     if json:
         payload = about if others else next(iter(about.values()))
@@ -55,8 +58,7 @@ def info(
         terminal.print_table("\ntotal", mask_census.table())
         for remark in mask_census.remarks():
             print(remark)
-    if written:
-        print("wrote " + " ".join(map(str, written)))
+    print(*output.describe_files(written), sep="\n", end="\n" if written else "")
 
 
 def _print_checkpoint(file: Path, net: Checkpoint, about: dict[str, Any]) -> None:
@@ -81,6 +83,6 @@ def join(
     output.check(out)
     landscape = Landscape.join([Landscape.load(part) for part in parts])
     kinds = output.parse_formats(formats, exports=list(landscape.exports()))
-    files = [str(file) for file in output.write(landscape, out, formats=kinds)]
+    written = output.write(landscape, out, formats=kinds)
     terminal.print_table("landscape", landscape.table())
-    print(*landscape.below(), "wrote " + " ".join(files), sep="\n")
+    print(*landscape.below(), *output.describe_files(written), sep="\n")

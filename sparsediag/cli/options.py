@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from operator import or_
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter, Token
 
 from sparsediag.checkpoint import resolve
 from sparsediag.core.old_names import RENAMED
@@ -20,20 +20,33 @@ PLAIN = (int, float, str, bool)
 Options = dict[str, tuple[Any, Any]]  # keyword -> annotation and default
 
 
+COMMON = Group("Network, data and files", sort_key=1)  # those of `SHARED`, below the command's own
+
+
 def option(keyword: str, kind: Any, help: str | None, **more: Any) -> Any:
     """Return the annotation of a keyword: its type, its flag, flags of older names, its help."""
     names = [keyword, *(old for old, new in RENAMED.items() if new == keyword)]
     flags = [f"--{name.replace('_', '-')}" for name in names]
+    kinds = {kind, *typing.get_args(kind)}
+    if kinds & {int, float} and str not in kinds:
+        more["converter"] = partial(_number, int if int in kinds else float)
     return Annotated[kind, Parameter(name=flags, help=help, **more)]
 
 
-CHECKPOINT = Annotated[
-    Path,
-    Parameter(
-        help="File with a trained network: a checkpoint of `training`, or a state dict of another "
-        "tool. Some commands also take the folder of a training run."
-    ),
-]
+def _number(kind: type[float], _: Any, tokens: Sequence[Token]) -> float:
+    """Return the number that was typed; a whole one is not rounded."""
+    try:
+        return kind(tokens[0].value)
+    except ValueError:
+        needed = "a whole number, such as 5" if kind is int else "a number, such as 0.05"
+        raise ValueError(f"need {needed}, got '{tokens[0].value}'") from None
+
+
+CHECKPOINT = (
+    "File with a trained network: a checkpoint of this package, or a state dict of another tool; "
+    "or a folder in the layout of Hugging Face."
+)
+RUN_FOLDER = " Or the folder of a training, for all its checkpoints."
 MASK = option(
     "mask",
     str | None,
@@ -48,6 +61,7 @@ NAMES = option(
 )
 JSON = option("json", bool, "Print one JSON object instead of a table.", negative="")
 DEBUG = option("debug", bool, "Show the traceback of an error.", negative="")
+QUIET = option("quiet", bool, "Show no progress.", negative="")
 SHARED: Options = {
     "out": (
         option("out", Path | None, "Result file, .npz (default: beside the checkpoint)."),
@@ -116,8 +130,13 @@ SHARED: Options = {
         "eval",
     ),
     "device": (option("device", str, "Device: auto, cpu, cuda or cuda:N."), "auto"),
+    "quiet": (QUIET, False),
     "json": (JSON, False),
     "debug": (DEBUG, False),
+}
+SHARED = {
+    key: (Annotated[kind, Parameter(group=COMMON)], default)
+    for key, (kind, default) in SHARED.items()
 }
 PROBLEM = ("split", "images", "batch_size", "data", "model", "loss", "mask", "batch_norm", "device")
 
@@ -138,7 +157,11 @@ def problem_options(shared: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_signature(
-    command: Callable[..., None], options: Options, *, others: str | None = None
+    command: Callable[..., None],
+    options: Options,
+    *,
+    others: str | None = None,
+    takes_run: bool = False,
 ) -> None:
     """Give a command the signature `(checkpoint, *others, **options)` for cyclopts.
 
@@ -146,9 +169,11 @@ def set_signature(
         command: The function, which takes keywords of any name.
         options: Its options.
         others: Help text for further checkpoints; None if there can be only one.
+        takes_run: Whether the checkpoint may be the folder of a training.
     """
     kinds = inspect.Parameter
-    parameters = [kinds("checkpoint", kinds.POSITIONAL_ONLY, annotation=CHECKPOINT)]
+    first = Annotated[Path, Parameter(help=CHECKPOINT + RUN_FOLDER * takes_run)]
+    parameters = [kinds("checkpoint", kinds.POSITIONAL_ONLY, annotation=first)]
     if others:
         annotation = Annotated[Path, Parameter(help=others)]
         parameters.append(kinds("others", kinds.VAR_POSITIONAL, annotation=annotation))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsediag.checkpoint.labels import file_labels
+from sparsediag.cli import output
 from sparsediag.cli.options import NAMES, SHARED, Options, option, problem_options, set_signature
 from sparsediag.diagnostics.report.report import report
 from sparsediag.plotting import terminal
@@ -26,13 +27,25 @@ OPTIONS["images"] = (
 
 def command(checkpoint: Path, *others: Path, **values: Any) -> None:
     """Write a page with all diagnostics of one or several networks; it works offline."""
-    options = {key: values.get(key, default) for key, (_, default) in OPTIONS.items()}
-    chosen: dict[str, Any] = {key: options[key] for key in OWN}
-    files, names = [checkpoint, *others], options["names"]
+    options: dict[str, Any] = {
+        key: values.get(key, default) for key, (_, default) in OPTIONS.items()
+    }
+    chosen = {key: options[key] for key in OWN}
+    files, names, out = [checkpoint, *others], options["names"], chosen["out"]
     nets = files if names is None else dict(zip(file_labels(files, [], names), files, strict=True))
-    with terminal.progress_bar("report") as progress:
-        path = report(nets, progress=progress, **chosen, **problem_options(options))
-    print(dumps({"files": [str(path)]}) if options["json"] else f"wrote {path}")
+    replaces, failures = output.check_page(out), list[str]()
+    with (
+        terminal.progress_bar("report", quiet=options["quiet"]) as progress,
+        output.unfinished_work(out.with_name(f".{out.stem}.unfinished")),
+    ):
+        path = report(
+            nets, progress=progress, note=failures.append, **chosen, **problem_options(options)
+        )
+    if options["json"]:
+        extra = {"notes": failures} if failures else {}
+        print(dumps({**extra, "files": [str(path)]}))
+    else:
+        print(*failures, *output.describe_files({path: replaces}), sep="\n")
 
 
 set_signature(command, OPTIONS, others="Further checkpoints, on the same axes.")

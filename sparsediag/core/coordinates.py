@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsediag.core.errors import unknown_name
+from sparsediag.core.errors import unknown_name, unknown_path
 from sparsediag.core.mask import Mask
 from sparsediag.core.short_repr import short_repr
 
@@ -68,7 +68,7 @@ class LiveCoordinates:
             if any(fnmatchcase(n, g) or (g == "matrices" and len(shape) > 1) for g in globs)
         }
         if not shapes:
-            raise ValueError(unknown_name("trainable weight", str(params), self.shapes))
+            raise ValueError(unknown_path("trainable weight", str(params), self.shapes))
         if mask is None:
             return LiveCoordinates(shapes, None)
         alive = [

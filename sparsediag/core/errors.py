@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class CheckpointError(ValueError):
@@ -24,3 +27,31 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"unknown {what} '{name}'{hint} Known: {', '.join(known)}."
+
+
+def unknown_path(what: str, name: str, known: Iterable[str]) -> str:
+    """Return a message about an unknown dotted name, with the known ones level by level.
+
+    Numbers in a name become *, so that the layers of one kind are listed once.
+
+    >>> unknown_path("module", "nosuch*", ["stem", "blocks", "blocks.0", "blocks.0.fc", "blocks.1"])
+    "unknown module 'nosuch*'. Known, by level: blocks, stem; blocks.*; blocks.*.fc."
+    """
+    levels: dict[int, set[str]] = {}
+    for path in known:
+        levels.setdefault(path.count("."), set()).add(re.sub(r"(?<=\.)\d+(?![^.])", "*", path))
+    listed = "; ".join(", ".join(sorted(levels[depth])) for depth in sorted(levels))
+    return f"unknown {what} '{name}'. Known, by level: {listed}."
+
+
+def missing_file(path: Path, need: str) -> str:
+    """Return a message about a file that does not exist, with one beside it of a similar name.
+
+    >>> missing_file(Path("nowhere/best.pt"), "a checkpoint")
+    'nowhere/best.pt: no such file; need a checkpoint'
+    """
+    folder = path.parent
+    others = os.listdir(folder) if folder.is_dir() else []
+    near = difflib.get_close_matches(path.name, others, n=1, cutoff=0.78)
+    hint = f"; did you mean '{folder / near[0]}'?" if near else ""
+    return f"{path}: no such file; need {need}{hint}"

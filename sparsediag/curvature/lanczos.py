@@ -98,7 +98,9 @@ def eigenpairs(
     """
     size = like.numel()
     if not 1 <= top <= size:
-        raise ValueError(f"top={top} eigenvalues asked of a problem with {size} live weights")
+        raise ValueError(
+            f"top={top}: need 1 or more, and at most one for each of {size} live weights"
+        )
     limit = 200 + 10 * top if max_matvecs is None else max_matvecs
     if limit < top:
         raise ValueError(f"max_matvecs={max_matvecs}: need at least one for each of {top} pairs")

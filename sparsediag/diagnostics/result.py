@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sparsediag.core.atomic import atomic_write
-from sparsediag.core.errors import CheckpointError
+from sparsediag.core.errors import CheckpointError, missing_file
 from sparsediag.core.problem import Problem
 from sparsediag.core.version import __version__
 
@@ -143,7 +143,7 @@ class Result:
         """
         path = Path(path)
         if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file; give one that a diagnostic wrote")
+            raise FileNotFoundError(missing_file(path, "a .npz that a diagnostic wrote"))
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

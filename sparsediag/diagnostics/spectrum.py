@@ -231,7 +231,9 @@ def spectrum(
     problem = problem.view(params=params, dense=dense)
     if not 1 <= top <= problem.size:
         live = problem.size
-        raise ValueError(f"top={top} eigenvalues asked of a problem with {live} live weights")
+        raise ValueError(
+            f"top={top}: need 1 or more, and at most one for each of {live} live weights"
+        )
     began = time.perf_counter()
     hessian = Curvature(problem, **operator)
     solution = SOLVERS[solver](

@@ -7,51 +7,55 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 160  # columns of a table that no terminal cuts
 SECONDS_A_LINE = 30.0  # between two lines of progress, where there are no bars
 AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}  # names may hold [bold] or :fire:
 
 
+class _Counts(ProgressColumn):
+    """The steps done, the time taken and the time left of a bar."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_counts(task))
+
+
 @contextmanager
-def progress_bars(transient: bool = False) -> Iterator[Progress]:
-    """Show progress bars on stderr, with steps done, the time taken and the time left.
+def progress_bars(transient: bool = False, *, quiet: bool = False) -> Iterator[Progress]:
+    """Show progress bars on stderr, with the steps done, the time taken and the time left.
 
     Where stderr is no terminal, a line says so for each bar, every `SECONDS_A_LINE`.
+
+    Args:
+        transient: Remove the bars at the end.
+        quiet: Show nothing.
     """
-    console, ended = Console(stderr=True), threading.Event()
+    console, ended = Console(stderr=True, quiet=quiet), threading.Event()
+    has_bars = console.is_terminal and not quiet
     bars = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _Counts(),
         console=console,
         transient=transient,
-        disable=not console.is_terminal,
+        disable=not has_bars,
     )
 
     def print_lines() -> None:
         while not ended.wait(SECONDS_A_LINE):
             for task in bars.tasks:
                 if not task.finished:
-                    print(_line(task), file=sys.stderr, flush=True)
+                    print(f"{task.description}: {_counts(task)}", file=sys.stderr, flush=True)
 
     with bars:
-        if not console.is_terminal:
+        if not has_bars and not quiet:
             threading.Thread(target=print_lines, daemon=True).start()
         try:
             yield bars
@@ -59,18 +63,18 @@ def progress_bars(transient: bool = False) -> Iterator[Progress]:
             ended.set()
 
 
-def _line(task: Task) -> str:
-    """Return a task's progress in words."""
-    elapsed, left = (f"{(s or 0) / 60:.1f} min" for s in (task.elapsed, task.time_remaining))
-    done = f"{task.completed:g} of {task.total:g}" if task.total else "no step is done"
-    about = f", about {left} left" if task.time_remaining else ""
-    return f"{task.description}: {done} after {elapsed}{about}"
+def _counts(task: Task) -> str:
+    """Return a task's progress in words: done, elapsed, left."""
+    elapsed, left = (timedelta(seconds=round(s or 0)) for s in (task.elapsed, task.time_remaining))
+    done = f"{task.completed:g} of {task.total:g} done, " if task.total else ""
+    about = f", {left} left" if task.time_remaining else ""
+    return f"{done}{elapsed} elapsed{about}"
 
 
 @contextmanager
-def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar inside the block; yield `progress(done, total)`."""
-    with progress_bars(transient=True) as bars:
+    with progress_bars(transient=True, quiet=quiet) as bars:
         task = bars.add_task(name, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 

@@ -107,9 +107,9 @@ def test_lines_by_time_tell_the_step_of_a_tweak_and_of_an_epoch(
     words = ["--optim.batch_size=16", "--tweaks={rescale={steps=20}}"]
     assert _main(tiny, *words, out=tmp_path) == 0
     lines = capsys.readouterr().err
-    assert re.search(r"lenet300-\S+, rescale, step \d+ of 20: 0 of 2 after 0.0 min", lines)
-    assert re.search(r"epoch 1, step \d+ of 74: 0 of 2 after", lines)
-    assert re.search(r"epoch 2, step \d+ of 74: 1 of 2 after", lines)
+    assert re.search(r"lenet300-\S+, rescale, step \d+ of 20: 0 of 2 done, 0:00:00 elapsed", lines)
+    assert re.search(r"epoch 1, step \d+ of 74: 0 of 2 done,", lines)
+    assert re.search(r"epoch 2, step \d+ of 74: 1 of 2 done,", lines)
 
 
 def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
@@ -131,7 +131,7 @@ def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
         (["--mask.method", "randm"], "did you mean 'random'?"),
         (["--mask.density", "1.5"], "density 1.5: need a number in (0, 1]"),
         (["--tweaks", "['smothing']"], "unknown tweak 'smothing'; did you mean 'smoothing'?"),
-        (["--seed", "three"], "seed = 'three': need int"),
+        (["--seed", "three"], "seed = 'three': need a whole number"),
         (["--seed"], "--seed needs a value"),
         (["stray"], "'stray': need --KEY VALUE"),
         (["--data.name", "mnist"], "'data' in 'data.name' is a value, not a table"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.core.batches import tensors_in, tree_map
-from sparsediag.core.errors import unknown_name
+from sparsediag.core.errors import unknown_path
 from sparsediag.core.prunable import is_linear
 from sparsediag.diagnostics.layers.functions import FunctionObserver, names_activation
 
@@ -35,8 +35,7 @@ def match_modules(net: nn.Module, modules: str) -> list[str]:
     names = [name for name, _ in net.named_modules() if name] or [""]
     matches = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
     if not matches:
-        top = [name for name in names if "." not in name]
-        raise ValueError(unknown_name("module", modules, names if len(names) < 30 else top))
+        raise ValueError(unknown_path("module", modules, names))
     return matches
 
 

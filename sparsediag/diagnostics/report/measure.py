@@ -51,6 +51,14 @@ class Measured:
         """Return the results of one network, by diagnostic."""
         return {what: by_net[name] for what, by_net in self.results.items() if name in by_net}
 
+    def failures(self) -> list[str]:
+        """Return a line for each reason why results of a network are missing."""
+        lists: dict[str, list[str]] = {}
+        for what, reasons in self.failed.items():
+            for name, reason in reasons.items():
+                lists.setdefault(f"{name}: {reason}", []).append(what)
+        return [f"not in the report: {', '.join(w)} of {line}" for line, w in lists.items()]
+
 
 def measure(
     nets: Mapping[str, Net],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def report(
     top: int = 3,
     images: int | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Path:
     """Write a page with all diagnostics of one or several networks; return its path.
@@ -38,6 +40,7 @@ def report(
         images: Number of images; 0 for the whole split, None for 500 (or the batches of a custom
             data function).
         progress: Called as `progress(passes, all)`.
+        note: Called with a line for each diagnostic that failed.
         options: Other keywords of `Checkpoint.problem`: split, data, model, loss, device and so on.
 
     Raises:
@@ -65,4 +68,7 @@ def report(
     with atomic_write(out) as draft:
         draft.write_text(page(measured), encoding="utf-8")
     shutil.rmtree(folder)
+    if note:
+        for line in measured.failures():
+            note(line)
     return out

@@ -62,8 +62,12 @@ def save(path: Path) -> bytes:
 
 def test_a_missing_file_and_a_folder(refused: Callable[..., str], tmp_path: Path) -> None:
     message = refused(tmp_path / "none.pt", FileNotFoundError)
-    assert message.endswith("no such file; give one that `python -m training` wrote")
-    assert f"is a folder; give a file in it, such as {tmp_path / 'best.pt'}" in refused(tmp_path)
+    assert message.endswith("no such file; need a file with the weights of a network")
+    assert "is a folder; it holds no file of weights" in refused(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "best.pt").touch()
+    assert refused(tmp_path).endswith(f"such as {tmp_path / 'runs' / 'best.pt'}")
+    assert refused(tmp_path / "runs" / "bst.pt").endswith("/best.pt'?")
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_matrices_of_norms_and_convolutions() -> None:
 
 @pytest.mark.parametrize("params", ["2.*", "weight", "0.weigth", "2.*,3.*"])
 def test_globs_that_match_nothing_are_refused(params: str) -> None:
-    with pytest.raises(ValueError, match=r"unknown trainable weight .*Known: 0\.bias"):
+    with pytest.raises(ValueError, match=r"unknown trainable weight .*Known, by level: 0\.bias"):
         LiveCoordinates.of(_net(), None, params)
 
 

@@ -367,7 +367,7 @@ def test_single_precision_is_as_good_as_its_digits(name: str, block: int) -> Non
 @pytest.mark.parametrize("top", [0, 5])
 def test_more_pairs_than_weights_are_refused(top: int) -> None:
     a = torch.eye(4)
-    message = f"top={top} eigenvalues asked of a problem with 4 live weights"
+    message = f"top={top}: need 1 or more, and at most one for each of 4 live weights"
     with pytest.raises(ValueError, match=message):
         _solve(a, top=top)
 

@@ -190,7 +190,7 @@ def test_progress_counts_the_checkpoints(fixed: Path) -> None:
         ("gradflow {run}/last.pt --previous-mask nowhere.pt", "nowhere.pt: no such file"),
         ("activations {run} --threshold -1", "threshold=-1.0, relative=0.01: need 0 or more"),
         ("activations {run} --modules xy", "unknown module 'xy'"),
-        ("signal {run} {run}", "Unused Tokens"),
+        ("signal {run} {run}", "takes one checkpoint; leave out"),
         ("signal {run}/nowhere", "no such file"),
     ],
 )

@@ -375,7 +375,7 @@ def test_eigenvectors_of_a_net_with_other_live_weights_are_refused() -> None:
         ({"span": -1.0, "relative": True}, "span=-1.0"),
         ({"span": float("nan")}, "span=nan"),
         ({"top": 0}, "top=0 eigenvectors: need 1 or more"),
-        ({"top": 99}, "top=99 eigenvalues asked of a problem with 15 live weights"),
+        ({"top": 99}, "top=99: need 1 or more, and at most one for each of 15 live weights"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

@@ -138,7 +138,9 @@ def test_another_kind_is_refused(path: Path) -> None:
 
 
 def test_a_missing_file(path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no such file; give one that a diagnostic wrote"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no such file; need a \.npz that a diagnostic wrote"
+    ):
         Result.load(path)
 
 

@@ -239,7 +239,7 @@ def test_a_density_is_refused(run: Path) -> None:
 
 
 def test_wrong_options_are_those_of_the_spectrum(run: Path) -> None:
-    with pytest.raises(ValueError, match="top=0 eigenvalues asked"):
+    with pytest.raises(ValueError, match="top=0: need 1 or more"):
         trajectory(run, load=LOAD, top=0)
 
 

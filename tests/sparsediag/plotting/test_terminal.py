@@ -19,8 +19,8 @@ def test_lines_say_what_is_done(
         time.sleep(0.05)
     ended = capsys.readouterr()
     first, *_, last = ended.err.splitlines()
-    assert first == "report: no step is done after 0.0 min"
-    assert last.startswith("report: 3 of 12 after 0.0 min")
+    assert first == "report: 0:00:00 elapsed"
+    assert last.startswith("report: 3 of 12 done, 0:00:00 elapsed")
     time.sleep(0.05)
     assert capsys.readouterr().err == ended.out == ""
 
