@@ -67,7 +67,7 @@ def test_a_missing_file_and_a_folder(refused: Callable[..., str], tmp_path: Path
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "best.pt").touch()
     assert refused(tmp_path).endswith(f"such as {tmp_path / 'runs' / 'best.pt'}")
-    assert refused(tmp_path / "runs" / "bst.pt").endswith("/best.pt'?")
+    assert "did you mean" in refused(tmp_path / "runs" / "bst.pt", FileNotFoundError)
 
 
 @pytest.mark.parametrize(
