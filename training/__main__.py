@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tomllib
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from sparsediag.core.process import configure_process
 
-USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--out FOLDER] [--debug]
+USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--out FOLDER]
 
   RUN            a run file (TOML), or the name of a recipe
   --KEY VALUE    any key of the run file, dotted: --seed 3 --optim.lr 0.05 --mask.density 0.02;
@@ -21,6 +22,7 @@ USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--ou
   --engine NAME  local, or ray: the jobs run on a Ray cluster (default: local)
   --out FOLDER   write to runs/<id>/ in this folder (default: out)
   --device NAME  auto, cpu, cuda or cuda:N (default: auto)
+  --json         print one JSON object with the summary of each run
   --debug        show the traceback of an error
 
 {catalogue}
@@ -50,7 +52,7 @@ def parse_changes(words: list[str]) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train a run, for one or several seeds, and print the paths of the best checkpoints."""
+    """Train a run for one or several seeds; print the test accuracy and the best checkpoints."""
     # argparse, since the keys of a run file are not known before it is read
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("run", nargs="?")
@@ -60,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", default="local")
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", action="store_true")
     parser.add_argument("--debug", action="store_true")
     configure_process()
     words = sys.argv[1:] if argv is None else argv
@@ -72,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from sparsediag.core.errors import unknown_name
         from training.executors import ENGINES
+        from training.outcome import describe_outcome, summarise_all
         from training.plan import describe_plan
         from training.progress import fit_all
         from training.setup import finished
@@ -96,10 +100,13 @@ def main(argv: list[str] | None = None) -> int:
             jobs=options.jobs,
             engine=options.engine,
         )
-        for run in runs:
-            folder = options.out / "runs" / run.id
-            if finished(folder):
-                print(folder / "best.pt")
+        folders = [options.out / "runs" / run.id for run in runs]
+        folders = [folder for folder in folders if finished(folder)]
+        if options.json:
+            print(json.dumps(summarise_all(folders)))
+        elif folders:
+            print(describe_outcome(folders), file=sys.stderr)
+            print(*(folder / "best.pt" for folder in folders), sep="\n")
         for name, error in errors.items():
             if options.debug:
                 raise error

@@ -161,7 +161,7 @@ class Training:
             val_loss, val_accuracy = evaluate(self.net, self.data, self.data.validation)
             self._check_finite(epoch, train_loss, val_loss, finite)
             row = {
-                "epoch": epoch,
+                "epoch": epoch + 1,
                 "lr": rate,
                 "train_loss": train_loss,
                 "train_accuracy": train_accuracy,
@@ -174,7 +174,7 @@ class Training:
             }
             self.history.append(row)
             self._save(epoch)
-        costs = epoch_costs(epoch, speed, time.perf_counter() - start, self.device)
+        costs = epoch_costs(epoch + 1, speed, time.perf_counter() - start, self.device)
         with (self.folder / "costs.jsonl").open("a") as file:
             file.write(json.dumps(costs) + "\n")
         return row | costs
@@ -203,9 +203,11 @@ class Training:
         """Raise `Diverged` if a loss is not finite; `steps` steps had a finite loss."""
         if math.isfinite(train_loss + val_loss):
             return
-        finding = f"the validation loss is {val_loss} after epoch {epoch}"
+        finding = f"the validation loss is {val_loss} after epoch {epoch + 1}"
         if not math.isfinite(train_loss):
-            finding = f"the training loss is {train_loss} in epoch {epoch} from step {steps} on"
+            finding = (
+                f"the training loss is {train_loss} in epoch {epoch + 1} from step {steps + 1} on"
+            )
         last_good = self.folder / "last.pt"
         raise Diverged(
             f"{finding}, at learning rate {self.run.optim.rate(epoch):g}; lower optim.lr. Last "

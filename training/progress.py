@@ -3,30 +3,60 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
+from sparsediag.checkpoint.labels import run_label
+from sparsediag.checkpoint.run_folder import summarise
 from sparsediag.data import datasets
 from sparsediag.plotting import terminal
 from training.config import Run
 from training.dependencies import with_prerequisites
 from training.loop import fit
+from training.masks.lottery import Lottery
 from training.metrics import Row
+from training.outcome import outcome_line
 from training.plan import describe_progress
 from training.setup import finished
 from training.task_graph import TaskGraph
 
+LINE = 79  # characters
+PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
+
 
 def fit_with_progress(run: Run, *, out: Path, device: str = "auto") -> Path:
-    """`fit`, with a bar on stderr for this run and for each that it depends on."""
+    """`fit`, with a heading and a bar on stderr for this run and for each that it depends on."""
+    stages = with_prerequisites(run)
     with terminal.progress_bars() as bars:
-        for needed in with_prerequisites(run):
-            path = _fit_with_bar(needed, bars=bars, out=out, device=device)
-    return path
+        for i, stage in enumerate(stages):
+            folder = out / "runs" / stage.id
+            if finished(folder):
+                continue
+            place = f"Training {i + 1} of {len(stages)}" if len(stages) > 1 else "Training"
+            heading = f"{place}: {describe_stage(stage, run)}"
+            _fit_with_bar(stage, heading, bars=bars, out=out, device=device)
+            if stage != run:
+                bars.console.print(outcome_line(summarise(folder)), **PLAIN)
+    return out / "runs" / run.id / "best.pt"
+
+
+def describe_stage(stage: Run, run: Run) -> str:
+    """Return the label of a training that `run` needs, or of `run`; for a lottery, with its round.
+
+    >>> run = Run.of({"data": "digits", "mask": {"method": "lottery", "density": 0.64}})
+    >>> describe_stage(run.before()[0], run)
+    'resnet18 digits lottery density 0.8 seed 0, round 1 of 2'
+    """
+    label = run_label(stage.table())
+    if isinstance(stage.mask, Lottery) and isinstance(run.mask, Lottery):
+        return f"{label}, round {stage.mask.rounds + 1} of {run.mask.rounds + 1}"
+    return label if stage == run else f"{label}, needed by the next one"
 
 
 def fit_all(
@@ -84,8 +114,12 @@ def fit_all(
 
 def _outcome(name: str, runs: Sequence[Run], out: Path, jobs: int = 1) -> str:
     """Return a line about a training that has ended, and about those that are left."""
-    outcome = "finished" if finished(out / "runs" / name) else "failed"
-    return f"{name}: {outcome}; {describe_progress(runs, out, jobs=jobs)}"
+    folder = out / "runs" / name
+    outcome = f"{name}: failed"
+    if finished(folder):
+        summary = summarise(folder)
+        outcome = f"{summary['label']}: test accuracy {summary['test_accuracy']:.1%}"
+    return f"{outcome}\n{describe_progress(runs, out, jobs=jobs)}"
 
 
 def download_data(runs: Iterable[Run]) -> None:
@@ -104,23 +138,25 @@ def add_trainings(graph: TaskGraph, run: Run, out: Path, *, device: str = "auto"
     return run.id if run.id in graph.tasks else ""
 
 
-def _fit_with_bar(run: Run, *, bars: Progress, out: Path, device: str) -> Path:
-    name = run.id
-    task = bars.add_task(name, total=run.optim.epochs)
+def _fit_with_bar(run: Run, heading: str, *, bars: Progress, out: Path, device: str) -> None:
+    """Train a run with a bar; print the heading as soon as its first step is done."""
+    place = heading.partition(":")[0]
+    task = bars.add_task(place, total=run.optim.epochs)
+    unprinted = iter([textwrap.fill(heading, LINE, break_on_hyphens=False)])
 
     def show(row: Row) -> None:
-        bars.update(task, completed=row["epoch"] + 1)
+        bars.update(task, completed=row["epoch"])
         bars.console.print(
-            f"epoch {row['epoch'] + 1:3}  lr {row['lr']:<7.2g} loss {row['train_loss']:.3f}  "
-            f"train {row['train_accuracy']:6.1%}  validation {row['val_accuracy']:6.1%}  "
+            f"epoch {row['epoch']:3}  lr {row['lr']:<7.2g} loss {row['train_loss']:.3f}  "
+            f"train {row['train_accuracy']:6.1%}  val {row['val_accuracy']:6.1%}  "
             f"{row['images_per_second']:7,.0f} images/s",
-            highlight=False,
-            soft_wrap=True,
+            **PLAIN,
         )
 
     def name_part(part: str, done: int, steps: int) -> None:
-        bars.update(task, description=f"{name}, {part}, step {done} of {steps}")
+        for text in unprinted:  # once
+            bars.console.print(text, **PLAIN)
+        bars.update(task, description=f"{part}, step {done} of {steps}")
 
-    path = fit(run, out=out, device=device, on_epoch=show, progress=name_part)
-    bars.update(task, completed=run.optim.epochs, description=name)
-    return path
+    fit(run, out=out, device=device, on_epoch=show, progress=name_part)
+    bars.update(task, completed=run.optim.epochs, description=place)

@@ -49,7 +49,7 @@ class Checkpoint:
         run: The description of the training; empty for a network that was not trained here.
         step: Optimizer steps taken.
         steps: Optimizer steps of the whole training.
-        history: One dict for each epoch.
+        history: One dict for each epoch; its `epoch` counts from 1.
         resume: State that the training needs to continue; only in the latest file of a run.
         made_by: Versions of sparsediag, torch and Python; for a file of another tool, its format,
             and where its mask was found.
@@ -161,6 +161,9 @@ class Checkpoint:
             if live[name].numel() != int(m.sum()):
                 raise ValueError(f"'{name}' has not as many values as live weights")
             weights[name] = live[name].new_zeros(m.shape).masked_scatter_(m, live[name])
+        history = payload.get("history", [])
+        if history and history[0].get("epoch") == 0:  # of an older version, which counted from 0
+            payload["history"] = [row | {"epoch": row["epoch"] + 1} for row in history]
         return cls(weights=weights, mask=mask, **payload)
 
     def with_mask(self, choice: str | Path | None) -> Checkpoint:
@@ -201,7 +204,7 @@ class Checkpoint:
             "steps": self.steps,
             "epochs": len(self.history),
             "validation accuracy": last.get("val_accuracy"),
-            "best epoch": best["epoch"] + 1 if best else None,  # people count from 1
+            "best epoch": best.get("epoch"),
             "test accuracy at the best epoch": best.get("test_accuracy"),
             "made by": self.made_by,
             "layers": self.mask.table() if self.mask else [],

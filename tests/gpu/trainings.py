@@ -97,7 +97,7 @@ def trained(run: Run, todo: Plan, scale: Scale, settings: Settings) -> Row:
 
 def _fit(run: Run, settings: Settings) -> None:
     def watch(row: Row) -> None:
-        if settings.left <= 0 and row["epoch"] + 1 < run.optim.epochs:
+        if settings.left <= 0 and row["epoch"] < run.optim.epochs:
             raise OutOfTime
 
     if not finished(settings.out / "runs" / run.id):

@@ -412,7 +412,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     )
 
     def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == 1:
+        if row["epoch"] == 2:
             raise KeyboardInterrupt
 
     whole = last(run, tmp_path / "whole")
@@ -421,7 +421,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     assert not finished(tmp_path / "cut" / "runs" / run.id)
     rows: list[dict[str, Any]] = []
     fit(run, out=tmp_path / "cut", device="cpu", on_epoch=rows.append)
-    assert [row["epoch"] for row in rows] == [2, 3]
+    assert [row["epoch"] for row in rows] == [3, 4]
     for file in ("last.pt", "best.pt"):
         one, other = (
             Checkpoint.load(tmp_path / way / "runs" / run.id / file) for way in ("whole", "cut")

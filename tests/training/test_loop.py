@@ -144,7 +144,7 @@ def test_the_rows_of_the_history(tmp_path: Path) -> None:
     assert [list(row) for row in shown] == [KEYS + COSTS] * 4
     plain = [{k: v for k, v in row.items() if k not in tested} for row in rows]
     assert plain == [{k: v for k, v in row.items() if k not in COSTS} for row in shown]
-    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.1, 0.01, 0.001])
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert all(row[cost] > 0 for row in shown for cost in COSTS)
@@ -157,17 +157,17 @@ def test_every_checkpoint_rebuilds_the_net_that_was_measured(
     folder = _fit(_run(**table, record={"checkpoint_epochs": [1, 2]}), tmp_path)
     rows = _history(folder)
     (best,) = [row["epoch"] for row in rows if row.get("best")]
-    epochs = {"epoch-001.pt": 0, "epoch-002.pt": 1, "best.pt": best, "last.pt": 2}
+    epochs = {"epoch-001.pt": 1, "epoch-002.pt": 2, "best.pt": best, "last.pt": 3}
     for name, epoch in epochs.items():
-        checkpoint, row = Checkpoint.load(folder / name), rows[epoch]
+        checkpoint, row = Checkpoint.load(folder / name), rows[epoch - 1]
         expected = pytest.approx((row["val_loss"], row["val_accuracy"]), rel=1e-5)
         assert _measured(checkpoint, "validation") == expected
-        assert (checkpoint.step, checkpoint.steps, checkpoint.resume) == ((epoch + 1) * 3, 9, None)
-    for epoch, name in {best: "best.pt", 2: "last.pt"}.items():
-        expected = (rows[epoch]["test_loss"], rows[epoch]["test_accuracy"])
+        assert (checkpoint.step, checkpoint.steps, checkpoint.resume) == (epoch * 3, 9, None)
+    for epoch, name in {best: "best.pt", 3: "last.pt"}.items():
+        expected = (rows[epoch - 1]["test_loss"], rows[epoch - 1]["test_accuracy"])
         measured = _measured(Checkpoint.load(folder / name), "test")
         assert measured == pytest.approx(expected, rel=1e-5)
-    assert {row["epoch"] for row in rows if "test_accuracy" in row} == {best, 2}
+    assert {row["epoch"] for row in rows if "test_accuracy" in row} == {best, 3}
     assert Checkpoint.load(folder / "last.pt").history == rows
     assert Checkpoint.load(folder / "best.pt").history == rows
 
@@ -261,12 +261,12 @@ def test_smoothing_is_in_the_training_loss_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("until", "drops", "accuracies", "best"),
     [
-        (0.4, [], [0.9, 0.8, 0.3, 0.6, 0.5, 0.1], 3),  # the first net without ghosts is of epoch 2
-        (0.4, [0.75], [0.9, 0.8, 0.3, 0.6, 0.1, 0.5], 5),  # the first lower rate is of epoch 4
-        (0.6, [0.2, 0.9], [0.9, 0.8, 0.3, 0.6, 0.5, 0.1], 4),
-        (0.4, [], [0.9, 0.8, 0.6, 0.6, 0.5, 0.1], 3),  # of two alike, the one of lower loss
-        (0.4, [], [0.9, 0.8, 0.5, 0.6, 0.6, 0.1], 3),
-        (0.4, [], [0.0] * 6, 3),
+        (0.4, [], [0.9, 0.8, 0.3, 0.6, 0.5, 0.1], 4),  # the first net without ghosts is of epoch 3
+        (0.4, [0.75], [0.9, 0.8, 0.3, 0.6, 0.1, 0.5], 6),  # the first lower rate is of epoch 5
+        (0.6, [0.2, 0.9], [0.9, 0.8, 0.3, 0.6, 0.5, 0.1], 5),
+        (0.4, [], [0.9, 0.8, 0.6, 0.6, 0.5, 0.1], 4),  # of two alike, the one of lower loss
+        (0.4, [], [0.9, 0.8, 0.5, 0.6, 0.6, 0.1], 4),
+        (0.4, [], [0.0] * 6, 4),
     ],
 )
 def test_the_best_epoch_is_after_the_ghosts_and_the_first_drop(
@@ -290,7 +290,7 @@ def test_the_best_epoch_is_after_the_ghosts_and_the_first_drop(
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_the_shortest_runs_have_a_best_epoch(epochs: int, tmp_path: Path) -> None:
     rows = _history(_fit(_run(epochs, optim={"lr_milestones": [0.9]}), tmp_path))
-    assert [row["epoch"] for row in rows if row.get("best")] == [epochs - 1]
+    assert [row["epoch"] for row in rows if row.get("best")] == [epochs]
 
 
 def test_ghosts_fade_in_the_history_and_in_the_checkpoints(tmp_path: Path) -> None:
@@ -350,14 +350,14 @@ def test_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "epoch"),
     [
-        (ADAM, 0),
-        (ADAM, 3),
-        (ALL, 1),
-        (MLP | {"mask": HALF, "rewind": 0.25, "resume_schedule": True}, 2),
-        (WIDE | {"compute": {"layout": "channels_last"}}, 0),
-        (WIDE | {"compute": {"precision": "bf16"}}, 0),
+        (ADAM, 1),
+        (ADAM, 4),
+        (ALL, 2),
+        (MLP | {"mask": HALF, "rewind": 0.25, "resume_schedule": True}, 3),
+        (WIDE | {"compute": {"layout": "channels_last"}}, 1),
+        (WIDE | {"compute": {"precision": "bf16"}}, 1),
     ],
-    ids=["adam-0", "adam-3", "tost-1", "rewound", "channels-last", "bf16"],
+    ids=["adam-1", "adam-4", "tost-2", "rewound", "channels-last", "bf16"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_end(
     table: dict[str, Any], epoch: int, tmp_path: Path
@@ -367,14 +367,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     torch.rand(3)
     if run.mask.before():  # the dense training is interrupted too
         with pytest.raises(KeyboardInterrupt):
-            _fit(run.plain(), tmp_path / "cut", _stop_after(1))
+            _fit(run.plain(), tmp_path / "cut", _stop_after(2))
         _fit(run.plain(), tmp_path / "cut")
     with pytest.raises(KeyboardInterrupt):
         _fit(run, tmp_path / "cut", _stop_after(epoch))
     assert not finished(tmp_path / "cut" / "runs" / run.id)
     rows: list[Row] = []
     _assert_same(whole, _fit(run, tmp_path / "cut", rows.append))
-    assert [row["epoch"] for row in rows] == list(range(epoch + 1, 4))
+    assert [row["epoch"] for row in rows] == list(range(epoch + 1, 5))
     last = Checkpoint.load(whole / "last.pt")
     assert all(t.is_contiguous() for t in last.weights.values())
     assert last.mask is not None
@@ -389,13 +389,13 @@ def test_the_best_epoch_so_far_is_not_forgotten(
     monkeypatch.setattr("training.loop.evaluate", lambda *_: (1.0, next(scripted)))
     run = _run(4, optim={"lr_milestones": []})
     with pytest.raises(KeyboardInterrupt):
-        _fit(run, tmp_path, _stop_after(2))
+        _fit(run, tmp_path, _stop_after(3))
     assert [row.get("best", False) for row in _history(_fit(run, tmp_path))] == [0, 1, 0, 0]
 
 
 def test_a_run_stopped_before_its_first_save_starts_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        _fit(_run(), tmp_path / "cut", _stop_after(1))
+        _fit(_run(), tmp_path / "cut", _stop_after(2))
     assert not list((tmp_path / "cut").rglob("last.pt"))
     assert len(_history(tmp_path / "cut" / "runs" / _run().id)) == 2
     _assert_same(_fit(_run(), tmp_path / "whole"), _fit(_run(), tmp_path / "cut"))
@@ -469,7 +469,7 @@ def test_a_checkpoint_that_cannot_be_resumed_is_refused(
     damage: Callable[[Path], Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        _fit(_run(**SPARSE), tmp_path, _stop_after(1))
+        _fit(_run(**SPARSE), tmp_path, _stop_after(2))
     damage(next(tmp_path.rglob("last.pt")))
     with pytest.raises(CheckpointError, match=message):
         _fit(_run(**SPARSE), tmp_path)
@@ -486,13 +486,13 @@ ALL_IMAGES = {"lr": 1e20, "batch_size": 2000}
         (
             {"lr": 1e20},
             {},
-            r"^the training loss is (nan|inf) in epoch 0 from step 1 on, at learning rate 1e\+20; "
+            r"^the training loss is (nan|inf) in epoch 1 from step 2 on, at learning rate 1e\+20; "
             r"lower optim.lr. Last good checkpoint: none yet$",
         ),
-        ({"lr": 1e20}, {"gradient_flow": True}, "epoch 0"),
-        ({"lr": 1e20}, {"eigenvalue_every": 1}, "epoch 0"),
-        (ALL_IMAGES, {}, r"^the validation loss is (nan|inf) after epoch 0, at lear"),
-        (ALL_IMAGES, {"gradient_flow": True}, r"^the validation loss is (nan|inf) after epoch 0"),
+        ({"lr": 1e20}, {"gradient_flow": True}, "epoch 1"),
+        ({"lr": 1e20}, {"eigenvalue_every": 1}, "epoch 1"),
+        (ALL_IMAGES, {}, r"^the validation loss is (nan|inf) after epoch 1, at lear"),
+        (ALL_IMAGES, {"gradient_flow": True}, r"^the validation loss is (nan|inf) after epoch 1"),
     ],
 )
 def test_a_loss_that_is_not_finite_stops_the_training(
@@ -506,7 +506,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(
 @pytest.mark.usefixtures("eager")
 def test_a_late_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     run = _run(4, optim={"lr_gamma": 1e20, "lr_milestones": [0.5]})
-    with pytest.raises(Diverged, match=r"epoch 2 .* learning rate 1e\+19;.*checkpoint: .*last\.pt"):
+    with pytest.raises(Diverged, match=r"epoch 3 .* learning rate 1e\+19;.*checkpoint: .*last\.pt"):
         _fit(run, tmp_path)
     (path,) = tmp_path.rglob("last.pt")
     assert len(Checkpoint.load(path).history) == 2

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import torch
 
 import training
 from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.run_folder import summarise
 from sparsediag.core.workers import num_cores
 from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
@@ -89,14 +92,24 @@ def test_the_last_line_on_stdout_is_the_checkpoint(tmp_path: Path) -> None:
     run = Run.of(Checkpoint.load(line).run)
     assert Path(line) == tmp_path / "out" / "runs" / run.id / "best.pt"
     assert (run.seed, run.mask.density, run.optim.epochs) == (3, 0.5, 2)
-    assert done.stderr.count("validation") == 4  # a line an epoch, of the dense net too
+    assert re.findall(r"^epoch +(\d)", done.stderr, re.MULTILINE) == ["1", "2"] * 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "Training 1 of 2: lenet300 digits dense seed 3, needed by the next one"
+    assert lines[4] == "Training 2 of 2: lenet300 digits magnitude density 0.5 seed 3"
+    accuracy = summarise(Path(line).parent)["test_accuracy"]
+    assert lines[-1].startswith(f"test accuracy {accuracy:.1%} (epoch ")
+    assert all(len(text) <= 79 for text in lines)
 
 
-def test_the_runs_that_a_mask_needs_are_shown_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_that_a_mask_needs_are_shown_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs: list[Run] = []
-    monkeypatch.setattr("training.progress.fit", lambda run, **_: runs.append(run) or run.id)
+    monkeypatch.setattr("training.progress.fit", lambda run, **_: runs.append(run))
+    monkeypatch.setattr("training.progress.outcome_line", str)
+    monkeypatch.setattr("training.progress.summarise", str)
     run = Run.load("digits")
-    assert fit_with_progress(run, out=Path("out")) == run.id
+    assert fit_with_progress(run, out=tmp_path) == tmp_path / "runs" / run.id / "best.pt"
     assert runs == [run.plain(), run]
 
 
@@ -107,9 +120,9 @@ def test_lines_by_time_tell_the_step_of_a_tweak_and_of_an_epoch(
     words = ["--optim.batch_size=16", "--tweaks={rescale={steps=20}}"]
     assert _main(tiny, *words, out=tmp_path) == 0
     lines = capsys.readouterr().err
-    assert re.search(r"lenet300-\S+, rescale, step \d+ of 20: 0 of 2 done, 0:00:00 elapsed", lines)
-    assert re.search(r"epoch 1, step \d+ of 74: 0 of 2 done,", lines)
-    assert re.search(r"epoch 2, step \d+ of 74: 1 of 2 done,", lines)
+    assert re.search(r"^rescale, step \d+ of 20: 0 of 2 done,", lines, re.MULTILINE)
+    assert re.search(r"^epoch 1, step \d+ of 74: 0 of 2 done,", lines, re.MULTILINE)
+    assert re.search(r"^epoch 2, step \d+ of 74: 1 of 2 done,", lines, re.MULTILINE)
 
 
 def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
@@ -169,7 +182,7 @@ def test_a_divergence_ends_with_its_line(tiny: str, tmp_path: Path, capsys: Capt
     assert _main(tiny, "--optim.lr", "1e20", out=tmp_path) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    said = "in epoch 0 from step 1 on, at learning rate 1e+20; lower optim.lr"
+    said = "in epoch 1 from step 2 on, at learning rate 1e+20; lower optim.lr"
     assert said in shown.err.splitlines()[-1]
 
 
@@ -214,6 +227,14 @@ def test_seeds_side_by_side_are_the_runs_one_by_one_but_for_one_that_fails(
         assert f"{bad}: {broken}: not a torch checkpoint" in shown.err
         found.append([Path(line) for line in shown.out.splitlines()])
     assert [Checkpoint.load(path).run["seed"] for path in found[0]] == [3, 5]
+    assert _main(*words, "--jobs", "1", "--json", out=tmp_path / "1") == 2
+    outcome = json.loads(capsys.readouterr().out)
+    assert [run["checkpoint"] for run in outcome["runs"]] == list(map(str, found[1]))
+    tested = [run["test_accuracy"] for run in outcome["runs"]]
+    (group,) = outcome["groups"]
+    assert (group["test_accuracy"], group["deviation"]) == (mean(tested), stdev(tested))
+    total = f"{mean(tested):.1%} ± {stdev(tested):.1%} (mean ± standard deviation of the seeds)"
+    assert f"test accuracy {total}" in shown.err
     for side_by_side, alone in zip(*found, strict=True):
         assert side_by_side != alone
         assert side_by_side.read_bytes() == alone.read_bytes()

@@ -474,7 +474,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     run = run_of({"rescale": {"steps": 10}})
 
     def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == 1:
+        if row["epoch"] == 2:
             raise KeyboardInterrupt
 
     whole = last(run, tmp_path / "whole")

@@ -106,7 +106,7 @@ def test_a_rewound_run_starts_with_the_weights_of_an_epoch_of_another(
     weights = checkpoint.weights
     assert all(t.any() for key, t in weights.items() if key.endswith("running_mean"))
     assert_begins_at(starts[-1], weights, end.mask or {})
-    assert [row["epoch"] for row in end.history] == list(range(run.optim.epochs))
+    assert [row["epoch"] for row in end.history] == list(range(1, run.optim.epochs + 1))
     assert folders(tmp_path) == {run.id, *(needed.id for needed in with_prerequisites(run))}
 
 
@@ -181,14 +181,14 @@ def test_a_run_goes_on_in_the_schedule(rewind: float, tmp_path: Path) -> None:
         fit(earlier, out=tmp_path, device="cpu")
     fit(run, out=tmp_path, device="cpu", on_epoch=rows.append)
     k = round(4 * rewind)
-    assert [row["epoch"] for row in rows] == list(range(k, 4))
+    assert [row["epoch"] for row in rows] == list(range(k + 1, 5))
     assert [row["lr"] for row in rows] == [run.optim.rate(e) for e in range(k, 4)]
     end = file_of(run, tmp_path)
     dense, name = run.rewound()
     assert end.history[:k] == file_of(dense, tmp_path, name).history
-    assert [row["epoch"] for row in end.history] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in end.history] == [1, 2, 3, 4]
     assert end.step == end.steps
-    assert next(row["epoch"] for row in end.history if row.get("best")) >= k
+    assert next(row["epoch"] for row in end.history if row.get("best")) > k
 
 
 def test_with_every_weight_alive_and_nothing_reset_but_momentum_it_is_the_dense_run(

@@ -325,8 +325,8 @@ def test_problem_needs_the_name_of_a_data_set() -> None:
 
 def test_about_is_plain_and_complete() -> None:
     history = [
-        {"epoch": 0, "val_accuracy": 0.5, "test_accuracy": 0.4, "best": True},
-        {"epoch": 1, "val_accuracy": 0.3, "test_accuracy": 0.6},
+        {"epoch": 1, "val_accuracy": 0.5, "test_accuracy": 0.4, "best": True},
+        {"epoch": 2, "val_accuracy": 0.3, "test_accuracy": 0.6},
     ]
     checkpoint = small(history=history, step=20, steps=40)
     about = json.loads(json.dumps(checkpoint.about()))
@@ -338,6 +338,14 @@ def test_about_is_plain_and_complete() -> None:
     assert checkpoint.mask is not None
     assert about["density"] == checkpoint.mask.density
     assert [tuple(row) for row in about["layers"]] == checkpoint.mask.table()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_epochs_of_the_history_count_from_one(first: int, tmp_path: Path) -> None:
+    """Files of older versions counted them from 0."""
+    small(history=[{"epoch": first}, {"epoch": first + 1}]).save(tmp_path / "net.pt")
+    history = Checkpoint.load(tmp_path / "net.pt").history
+    assert [row["epoch"] for row in history] == [1, 2]
 
 
 def test_about_a_dense_net_without_a_training() -> None:
