@@ -15,8 +15,8 @@ from sparsediag.core.process import configure_process
 USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--out FOLDER]
 
   RUN            a run file (TOML), or the name of a recipe
-  --KEY VALUE    any key of the run file, dotted: --seed 3 --optim.lr 0.05 --mask.density 0.02;
-                 a list of values, here or in the file, is a sweep: --mask.density [0.1,0.05]
+  --KEY VALUE    any key of the run file, see below: --seed 3 --optim.lr 0.05
+                 (a list of values, here or in the file, is a sweep)
   --seeds N      train N runs with consecutive seeds
   --jobs N       runs at a time; they share the cores, or the GPU (default: 1)
   --engine NAME  local, or ray: the jobs run on a Ray cluster (default: local)
@@ -26,6 +26,8 @@ USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--ou
   --debug        show the traceback of an error
 
 {catalogue}
+
+{keys}
 """
 
 
@@ -68,9 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(words)
     if options.help or not options.run:
+        from training.keys import help_text
         from training.listing import catalogue
 
-        print(USAGE.format(catalogue=catalogue()))
+        print(USAGE.format(catalogue=catalogue(), keys=help_text()))
         return 0 if options.help else 2
     try:
         from sparsediag.core.errors import unknown_name

@@ -28,7 +28,7 @@ class Compute:
         precision: "float32" is exact on a GPU too. "tf32" lets a GPU round the factors of products
             to ten bits, which is fast; elsewhere it is float32. "bf16" computes the forward pass
             and its derivative under autocast, and other products in TF32.
-        layout: Memory format of images and convolutions; "auto" is channels_last on a GPU. On a
+        layout: Memory format of images and convolutions; "auto" is "channels_last" on a GPU. On a
             CPU a network that torch cannot train that way stays contiguous, with a warning.
         compile: Use `torch.compile`. Before the first step the outputs for one batch are compared
             with those of the network itself.

@@ -30,7 +30,14 @@ RECIPES = Path(__file__).parent / "runs"
 
 @dataclass(frozen=True)
 class Model:
-    """The network. `options` holds what only some networks take, such as shortcut = "A"."""
+    """The network.
+
+    Attributes:
+        name: Name of the network.
+        width: Channels of the first stage; without it the network's own.
+        activation: Activation of all layers.
+        options: Options that only some networks have, such as {shortcut = "A"}.
+    """
 
     name: str = "resnet18"
     width: int | None = None
@@ -54,7 +61,8 @@ class Record:
     Attributes:
         checkpoint_epochs: Numbers of finished epochs after which to keep an extra checkpoint.
         gradient_flow: Measure the gradient flow in the steps of every epoch, and after it.
-        eigenvalue_every: Measure the top Hessian eigenvalue every so many epochs; 0 is never.
+        eigenvalue_every: Measure the top Hessian eigenvalue after the first epoch and then every so
+            many epochs; 0 is never.
         probe_samples: Number of training images, without augmentation, to measure these on.
     """
 
@@ -75,21 +83,21 @@ class Run:
     """The full description of a training.
 
     Attributes:
-        data: Name of a data set, or folder:PATH.
+        data: Name of a data set, or folder:PATH of class folders.
         seed: Seed of initialisation, mask and data order.
-        mask_seed: Another seed of initialisation and mask, and of the trainings behind them, for
-            runs that share these and differ in the order of the data.
-        augment: Random crops and flips; "auto" for colour images only.
-        init: First weights: PyTorch's, or ZerO's (see `training.zero_init`).
-        rewind: Share of an earlier training, the dense one for most masks, from whose end the
-            weights come: 0 is their initialisation, 0.18 the papers' rewinding, 1 its last weights.
-        resume_schedule: Continue the schedule from where the weights were rewound to.
-        on_disconnected: "error" or "warn" if no path through the mask is left.
+        mask_seed: Another seed of initialisation and mask, and of the trainings that they need, for
+            runs that share these and differ in the order of the data; without it the seed.
+        augment: "crop_flip", random crops and flips; "none"; "auto", these for colour images only.
+        init: First weights: PyTorch's ("default"), or ZerO's (see `training.zero_init`).
+        rewind: Share of the earlier training (for most masks the dense one) whose weights the run
+            starts from: 0 is their initialisation, 0.18 the papers' rewinding, 1 the last weights.
+        resume_schedule: Continue the learning-rate schedule from where the weights were rewound to.
+        on_disconnected: "error", or "warn" and train, if no path through the mask is left.
         model: The network.
         mask: The pruning method.
         optim: The optimiser and its schedule.
-        tweaks: Name -> tweak. In a run file also a list, with names of groups: tost, at, trt,
-            at+trt.
+        tweaks: Tweaks by name. In a run file a list of tweaks and groups (tost, at, trt, at+trt),
+            or a table of each tweak.
         record: What to keep.
         compute: Precision, memory format and compilation.
     """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
+from collections.abc import Mapping
 
 from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
@@ -32,17 +34,26 @@ def catalogue() -> str:
         },
         "Data (data)": data | {"folder:PATH": "class folders of images"},
     }
-    return "\n\n".join(_list(title, rows) for title, rows in lists.items())
+    return "\n\n".join(format_list(title, rows) for title, rows in lists.items())
 
 
 def _first_line(documented: object) -> str:
     return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
-def _list(title: str, rows: dict[str, str]) -> str:
-    width = max(len(name) for name in rows if len(name) <= 24)
-    lines = [
-        f"  {name:<{width}}  {text}" if len(name) <= width else f"  {name}\n  {'':<{width}}  {text}"
-        for name, text in rows.items()
-    ]
-    return "\n".join([f"{title}:", *lines])
+def format_list(title: str, rows: Mapping[str, str]) -> str:
+    """Return names and texts under a title, in lines of 79: side by side if all names are short."""
+    width = max(map(len, rows))
+    lines = [f"{title}:"]
+    for name, text in rows.items():
+        if width <= 14:
+            lines.append(_fill(text, f"  {name:<{width}}  ", " " * (width + 4)))
+        else:
+            lines += [_fill(name, "  ", "  "), _fill(text, " " * 6, " " * 6)]
+    return "\n".join(lines)
+
+
+def _fill(text: str, first: str, rest: str) -> str:
+    return textwrap.fill(
+        text, 79, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+    )

@@ -1,4 +1,4 @@
-"""Metrics of a network while it trains; the loss is always the plain cross-entropy."""
+"""Metrics of a network while it trains: the columns of `history.jsonl` and `costs.jsonl`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,39 @@ from sparsediag.models import Ghost
 from training.config import Record
 
 Row = dict[str, Any]
+
+HISTORY = {
+    "epoch": "Number of the epoch, from 1.",
+    "lr": "Learning rate.",
+    "train_loss": "Mean of the loss that was minimised, over the steps of the epoch; it includes "
+    "label smoothing and distillation, which the other losses do not.",
+    "train_accuracy": "Accuracy on the augmented images of the same steps.",
+    "val_loss": "Cross-entropy on the validation images, after the epoch.",
+    "val_accuracy": "Accuracy on the validation images.",
+    "ghosts": "Largest strength of a ghost; 0 is the plain network.",
+    "ghost_weights": "Number of weights of the ghosts.",
+    "sparsity": "Share of exact zeros among the prunable weights.",
+    "sparsity_all": "Share of exact zeros among all parameters.",
+    "training_flow": "Gradient norm of a layer, mean over layers and steps (record.gradient_flow).",
+    "training_flow_per_weight": "The same, over the square root of the layer's live weights.",
+    "gradient_flow": "Gradient norm of a layer after the epoch, mean over layers, on the probe "
+    "images with batch statistics (record.gradient_flow).",
+    "gradient_flow_per_weight": "The same, over the square root of the layer's live weights.",
+    "eigenvalue": "Top Hessian eigenvalue after the epoch, on the probe images with running "
+    "statistics (record.eigenvalue_every).",
+    "eigenvalue_residual": "|Hv - value v| / |value|, which bounds its relative error.",
+    "weight_norm": "Euclidean norm of all parameters (record.eigenvalue_every).",
+    "test_loss": "Cross-entropy on the test images; of the last and of the best epoch.",
+    "test_accuracy": "Accuracy on the test images; of the last and of the best epoch.",
+    "best": "True in the epoch of best.pt: the best validation accuracy among the epochs after the "
+    "first drop of the learning rate and without ghosts.",
+}
+COSTS = {
+    "epoch": "Number of the epoch, from 1.",
+    "images_per_second": "Training images per second, without the measurements.",
+    "seconds": "Time of the epoch, with the measurements.",
+    "peak_memory_mb": "Peak memory so far in MB: of the GPU, or of the process.",
+}
 
 
 @torch.no_grad()

@@ -27,14 +27,14 @@ class Optim:
     """The optimiser and its schedule; the defaults are ToST's (section 3).
 
     Attributes:
-        name: "sgd", or "adam" (then `momentum` is not used).
+        name: "sgd", or "adam", which does not use `momentum`.
         lr: Learning rate at the start.
-        momentum: Of SGD.
-        weight_decay: On all parameters, as in the authors' code.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of all parameters, as in the authors' code.
         epochs: Passes over the training images.
         batch_size: Images per step; the last, smaller batch of an epoch is kept.
         lr_milestones: Fractions of the training after which the learning rate drops.
-        lr_gamma: Factor of the learning rate at each of them.
+        lr_gamma: Factor of the learning rate at each drop.
     """
 
     name: Literal["sgd", "adam"] = "sgd"

@@ -26,6 +26,7 @@ from sparsediag.data import datasets
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.models import Ghost
+from training import metrics
 from training.config import Run
 from training.loop import Diverged, fit
 from training.metrics import Row, evaluate
@@ -514,3 +515,11 @@ def test_a_late_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> Non
 
 def test_a_date_and_time_makes_a_seed(tmp_path: Path) -> None:
     assert _fit(_run(1, seed=20260726123456), tmp_path).is_dir()
+
+
+def test_every_column_that_is_written_is_documented(tmp_path: Path) -> None:
+    record = {"gradient_flow": True, "eigenvalue_every": 1}
+    folder = _fit(_run(epochs=1, record=record), tmp_path)
+    (row,) = _history(folder)
+    assert set(row) == set(metrics.HISTORY)
+    assert set(json.loads((folder / "costs.jsonl").read_text())) == set(metrics.COSTS)

@@ -21,7 +21,9 @@ from sparsediag.data.datasets import DATASETS
 from sparsediag.models import MODELS
 from training.__main__ import main, parse_changes
 from training.config import RECIPES, Run
+from training.keys import groups_of_keys
 from training.masks import METHODS
+from training.metrics import COSTS, HISTORY
 from training.progress import fit_with_progress
 from training.tweaks import TWEAKS
 
@@ -51,6 +53,10 @@ def test_help_names_everything_that_can_be_named(capsys: Capture) -> None:
     recipes = [path.stem for path in RECIPES.glob("*.toml")]
     for name in (*recipes, *METHODS, *TWEAKS, *MODELS, *DATASETS, "folder:PATH"):
         assert name in text
+    keys = {key.name: key for group in groups_of_keys().values() for key in group}
+    assert all(f"  {name}" in text for name in (*keys, *HISTORY, *COSTS))
+    assert "  record.eigenvalue_every = 0\n      Measure the top Hessian eigenvalue after" in text
+    assert max(map(len, text.splitlines())) <= 79
 
 
 def test_without_a_run_there_is_help_and_an_error_code(capsys: Capture) -> None:

@@ -21,7 +21,7 @@ class File(Method):
     The id of a run depends on the path and on the content of the file.
 
     Attributes:
-        path: A mask file, a checkpoint, or a file of another tool: see `sparsediag.maskfile.load`.
+        path: A mask file, a checkpoint, or a file of another tool (see `sparsediag.maskfile.load`).
         zeros: If the file has no mask, take the exact zeros of its weights for dead.
     """
 

@@ -34,8 +34,8 @@ class Learned(Method):
     The regulariser alone pushes M away from 1/2 + lambda_l1 / (2 lambda_binary): smaller M go to 0.
 
     Attributes:
-        lambda_binary: The weight of sum M (1 - M), which pushes every M to 0 or 1.
-        lambda_l1: The weight of sum M, which pushes every M to 0.
+        lambda_binary: Weight of sum M (1 - M) in the loss, which pushes every M to 0 or 1.
+        lambda_l1: Weight of sum M in the loss, which pushes every M to 0.
     """
 
     lambda_binary: float = 1e-6

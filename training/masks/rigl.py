@@ -27,7 +27,8 @@ class Rigl(Random):
     earlier.
 
     Attributes:
-        scope: Densities of the layers, which stay: see `Random`.
+        scope: Densities of the layers, which stay: "global", about the same for each; "layer",
+            exactly the same; "erk", Erdos-Renyi-Kernel.
         update_interval: Steps between two moves of the mask.
         drop_fraction: Fraction of a layer's live weights that a move replaces at first.
         end: Fraction of the training after which the mask stays.

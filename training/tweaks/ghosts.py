@@ -61,9 +61,9 @@ class GhostNeurons(Ghosts):
     x sigmoid(beta x) with beta_e from 1 to last_beta in the epochs e = 0 .. T - 1.
 
     Attributes:
-        until: See `Ghosts`; T is the epoch at this fraction of the training.
-        schedule: "linear", 1 + (last_beta - 1) e / (T - 1); "geometric", last_beta^(e / (T - 1));
-            "none" for Swish that stays.
+        until: Fraction of the training after which Swish is ReLU; T is that epoch.
+        schedule: Steepness: "linear", 1 + (last_beta - 1) e / (T - 1); "geometric",
+            last_beta^(e / (T - 1)); "none" for Swish that stays.
         last_beta: Steepness in the last epoch before ReLU.
     """
 
@@ -109,10 +109,11 @@ class GhostSkips(Ghosts):
     learn without it at the full learning rate.
 
     Attributes:
-        until: See `Ghosts`; T is the epoch at this fraction of the training.
-        schedule: "linear", 1 - e / T; "cosine", (1 + cos(pi e / T)) / 2; "cubic", (1 - e / T)^3;
-            "step", open until it closes at once; "none" for skips that stay.
-        kind: How the shapes of the skipped signal are matched; see `sparsediag.models.GhostSkip`.
+        until: Fraction of the training after which the skips are gone; T is that epoch.
+        schedule: The gate: "linear", 1 - e / T; "cosine", (1 + cos(pi e / T)) / 2; "cubic",
+            (1 - e / T)^3; "step", open until it closes at once; "none" for skips that stay.
+        kind: Match of the shapes of the skipped signal: "identity_bn", "identity_rms", "identity",
+            "average", "interpolate" or "conv1x1_bn" (see `sparsediag.models.GhostSkip`).
         site: Around every 3x3 "convolution", before the activation (ToST), or from the input of
             a block to its "block_output", after the activation (the pruning pipeline).
     """
