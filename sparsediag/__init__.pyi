@@ -45,6 +45,7 @@ from sparsediag.surfaces.interpolation import interpolate as interpolate
 from sparsediag.surfaces.interpolation import pca_plane as pca_plane
 from sparsediag.surfaces.plane import Plane as Plane
 from sparsediag.surfaces.plane import plane as plane
+from sparsediag.watch.watch import Watch as Watch
 
 # second names of the same objects
 block_spectrum = blocks

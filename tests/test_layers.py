@@ -30,8 +30,10 @@ ROOMS: dict[str, set[str]] = {
     "sparsediag.surfaces": SURFACES,
     "sparsediag.checkpoint": GROUND | {"sparsediag.models", "sparsediag.data"},
     "sparsediag.diagnostics": LIBRARY - {"sparsediag.diagnostics"},
+    "sparsediag.watch": SURFACES | {"sparsediag.diagnostics"},
+    "sparsediag.integrations": {"sparsediag.watch"},
     "sparsediag.cli": LIBRARY,
-    "sparsediag": LIBRARY | {"sparsediag.cli"},  # __init__ and __main__
+    "sparsediag": LIBRARY | {"sparsediag.cli", "sparsediag.watch"},  # __init__ and __main__
     "training": LIBRARY | {"sparsediag"},
     "figures": LIBRARY | {"sparsediag", "training"},
 }

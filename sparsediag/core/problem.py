@@ -264,6 +264,20 @@ class Problem:
         view._set_weights(tensors, None if dense else self.mask, params or self.params)
         return view
 
+    @torch.inference_mode(False)
+    def at_present(self, mask: Mask | None) -> Problem:
+        """Return the problem at the weights and buffers that the net has now, without checks.
+
+        Args:
+            mask: The weights that are live now.
+        """
+        problem = copy.copy(self)
+        for name in ("empty_rows", "digests"):  # cached: they belong to the old weights
+            problem.__dict__.pop(name, None)
+        tensors = dict([*self._net.named_parameters(), *self._net.named_buffers()])
+        problem._set_weights(tensors, mask, self.params)
+        return problem
+
     def on(
         self,
         batches: list[Batch],

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparsediag.core.batches import Batch, num_samples
+from sparsediag.core.batches import num_samples
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
-from sparsediag.diagnostics.layers.hooks import default_modules, match_modules, observe
+from sparsediag.diagnostics.layers.hooks import Observer, default_modules, match_modules, observe
 from sparsediag.diagnostics.layers.unit_axis import per_sample, unit_axis
 from sparsediag.diagnostics.layers.zero_counts import ZeroCounts, class_indices
 from sparsediag.diagnostics.result import Result, source, table_rows
@@ -160,16 +161,10 @@ def activations(
     """
     if not (threshold >= 0 and relative >= 0):
         raise ValueError(f"threshold={threshold}, relative={relative}: need 0 or more")
-    stage_last = default_modules(problem.net) if modules is None else {}
-    names = list(stage_last) if modules is None else match_modules(problem.net, modules)
-    functions = modules is None and not any(stage_last.values())  # not in built-in networks
+    names, functions, stage_last = observed_modules(problem.net, modules)
     options = {"threshold": threshold, "relative": relative}
-    batches = list(problem.batches)
-    classes = class_indices([y for _, y in batches])
-    counts = defaultdict[str, ZeroCounts](partial(ZeroCounts, **options, classes=len(classes)))
-    with problem.evaluation_mode():
-        for batch in track(batches, progress):
-            _count_batch(counts, problem, batch, classes, names, functions)
+    classes = class_indices([y for _, y in problem.batches])
+    counts = count_zeros(problem, names, functions, classes, progress=progress, **options)
     if not counts and modules is None:
         raise ValueError("the network has no activation to look at; name modules: modules='*'")
     if not counts:
@@ -193,23 +188,76 @@ def activations(
     )
 
 
-def _count_batch(
-    counts: dict[str, ZeroCounts],
+def count_zeros(
     problem: Problem,
-    batch: Batch,
-    classes: Tensor,
     names: list[str],
     functions: bool,
-) -> None:
-    """Add the activations of a batch to the counts of each module."""
-    x, y = batch
-    labels = torch.searchsorted(classes, y.long()) if len(classes) else classes
-    has_rows = per_sample(problem.net, num_samples(batch))
-    with unit_axis(problem.net) as axis:
+    classes: Tensor,
+    *,
+    threshold: float = 0.0,
+    relative: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, ZeroCounts]:
+    """Return the counts of each module over all batches; for the options see `activations`.
+
+    Args:
+        problem: The network and the samples.
+        names: Names of the modules.
+        functions: Also observe activations that are functions.
+        classes: The classes among the targets, sorted; or empty.
+        threshold: Largest |a| that counts as small.
+        relative: Largest |a| / max |a| that counts as faint.
+        progress: Called as `progress(batches done, all batches)`.
+    """
+    options = {"threshold": threshold, "relative": relative}
+    counts = defaultdict[str, ZeroCounts](partial(ZeroCounts, **options, classes=len(classes)))
+    with problem.evaluation_mode():
+        for batch in track(list(problem.batches), progress):
+            x, y = batch
+            labels = torch.searchsorted(classes, y.long()) if len(classes) else classes
+            has_rows = per_sample(problem.net, num_samples(batch))
+            with (
+                zero_observer(problem.net, counts, labels, has_rows) as add,
+                observe(problem.net, names, add, functions=functions),
+            ):
+                problem.forward(problem.split(problem.weights), x)
+    return counts
+
+
+@contextmanager
+def zero_observer(
+    net: nn.Module,
+    counts: Mapping[str, ZeroCounts],
+    labels: Tensor,
+    has_rows: Callable[[Tensor], bool],
+) -> Iterator[Observer]:
+    """Yield an observer (see `observe`) that counts the first output of each call of a module.
+
+    Args:
+        net: The network; its hooks are removed at the end of the block.
+        counts: Counts by the name of the module; a defaultdict makes them.
+        labels: Index of each sample's class, (samples,), or empty.
+        has_rows: Tells if an output has one row for each sample.
+    """
+    with unit_axis(net) as axis:
 
         def add(name: str, outputs: list[Tensor], _call: int) -> None:
             a = outputs[0]
             counts[name].add(a, labels, per_sample=has_rows(a), axis=axis(a))
 
-        with observe(problem.net, names, add, functions=functions):
-            problem.forward(problem.split(problem.weights), x)
+        yield add
+
+
+def observed_modules(
+    net: nn.Module, modules: str | None
+) -> tuple[list[str], bool, dict[str, bool]]:
+    """Return what `activations` looks at: names, are functions among it, and the ends of stages.
+
+    Args:
+        net: The network.
+        modules: Globs of module names, separated by commas; None for the default.
+    """
+    stage_last = default_modules(net) if modules is None else {}
+    names = list(stage_last) if modules is None else match_modules(net, modules)
+    functions = modules is None and not any(stage_last.values())  # not in built-in networks
+    return names, functions, stage_last

@@ -160,13 +160,11 @@ def gradflow(
     names = [name for name in problem.mask or weight_matrices(problem.net) if name in weights]
     if not names:
         raise ValueError("no convolution or linear layer is trainable; need at least one")
-    gradient = _gradient(problem, progress)
-    live = {name: _live(problem.mask, name, gradient[name]) for name in names}
-    dead = {name: ~m for name, m in live.items()}
-    regrown = {name: m & ~_live(previous_mask, name, gradient[name]) for name, m in live.items()}
-    flow, counts = _norms(gradient, live)
-    dead_flow, dead_counts = _norms(gradient, dead)
-    regrown_flow, regrown_counts = _norms(gradient, regrown)
+    gradient = all_gradients(problem, progress)
+    norms = group_norms({name: gradient[name] for name in names}, problem.mask, previous_mask)
+    flow, counts = norms["live"]
+    dead_flow, dead_counts = norms["dead"]
+    regrown_flow, regrown_counts = norms["regrown"]
     options = {"previous_mask": previous_mask.digest} if previous_mask else {}
     per_weight = flow / np.sqrt(np.maximum(counts, 1))
     return Gradflow(
@@ -188,7 +186,9 @@ def gradflow(
     )
 
 
-def _gradient(problem: Problem, progress: Callable[[int, int], None] | None) -> dict[str, Tensor]:
+def all_gradients(
+    problem: Problem, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Tensor]:
     """Return the gradient of the masked network for all weights by name, dead ones too."""
     weights = {n: w.detach().requires_grad_() for n, w in problem.split(problem.weights).items()}
     total, leaves = None, list(weights.values())
@@ -201,6 +201,30 @@ def _gradient(problem: Problem, progress: Callable[[int, int], None] | None) -> 
     return dict(zip(weights, total or (), strict=True))
 
 
+def group_norms(
+    tensors: Mapping[str, Tensor], mask: Mask | None, previous_mask: Mask | None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the norm of each tensor on groups of weights, and their numbers, (layers,) each.
+
+    The groups are "live" and "dead" weights, and of the live ones those that an earlier mask had
+    too ("kept"), and the others ("regrown").
+
+    Args:
+        tensors: A number for each weight, by name of the layer.
+        mask: The live weights; None, and layers that it does not cover, for all.
+        previous_mask: The earlier mask, likewise.
+    """
+    live = {name: _live(mask, name, t) for name, t in tensors.items()}
+    earlier = {name: _live(previous_mask, name, t) for name, t in tensors.items()}
+    groups = {
+        "live": live,
+        "dead": {name: ~m for name, m in live.items()},
+        "kept": {name: m & earlier[name] for name, m in live.items()},
+        "regrown": {name: m & ~earlier[name] for name, m in live.items()},
+    }
+    return {group: _norms(tensors, chosen) for group, chosen in groups.items()}
+
+
 def _live(mask: Mask | None, name: str, like: Tensor) -> Tensor:
     """Return the mask of a weight on the device of `like`; all True if no mask covers it."""
     if mask and name in mask:
@@ -209,8 +233,8 @@ def _live(mask: Mask | None, name: str, like: Tensor) -> Tensor:
 
 
 def _norms(
-    gradient: Mapping[str, Tensor], chosen: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor], chosen: Mapping[str, Tensor]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the norm of the gradient on the chosen weights of each layer, and their number."""
-    norms = [float(gradient[n].masked_fill(~m, 0).double().norm()) for n, m in chosen.items()]
+    """Return the norm of each tensor on the chosen weights, and their number."""
+    norms = [float(tensors[n].masked_fill(~m, 0).double().norm()) for n, m in chosen.items()]
     return np.array(norms), np.array([int(m.sum()) for m in chosen.values()])

@@ -233,7 +233,7 @@ def _add_batch(
         name: t.detach().requires_grad_(name in parameters and t.is_floating_point())
         for name, t in problem.frozen_state().items()
     }
-    with observe(problem.net, names, add):
+    with observe(problem.net, names, add, views=True):
         outputs = problem.forward(weights, x, frozen=fixed)
     if moments:
         leaves = [t for t in (*weights.values(), *fixed.values()) if t.requires_grad]

@@ -70,13 +70,16 @@ def weight_layer_names(net: nn.Module) -> list[str]:
 
 @contextmanager
 def observe(
-    net: nn.Module, names: Iterable[str], observer: Observer, *, functions: bool = False
+    net: nn.Module,
+    names: Iterable[str],
+    observer: Observer,
+    *,
+    functions: bool = False,
+    views: bool = False,
 ) -> Iterator[None]:
     """Call `observer(name, outputs, call)` for every call of the modules inside the block.
 
-    The outputs are all floating-point tensors in what a module returns. If there are several, as of
-    a recurrent module, the network goes on with views of them, so that the gradient at each is that
-    of its use outside of the module.
+    The outputs are all floating-point tensors in what a module returns.
 
     Args:
         net: The network; the hooks are removed at the end of the block.
@@ -84,6 +87,9 @@ def observe(
         observer: Function of a name, tensors and the number of the module's call, from 0.
         functions: Also observe activations that are functions, see `FunctionObserver`, under the
             name of the module that calls them: "layer1.0.relu".
+        views: Where a module returns several tensors, as a recurrent one, let the network go on
+            with views of them, so that the gradient at each is that of its use outside of the
+            module.
 
     Raises:
         ValueError: If a part of the network is TorchScript, which calls no hooks.
@@ -97,11 +103,11 @@ def observe(
             )
 
     def observe_output(name: str, output: Any) -> Any:
-        """Call the observer; return the output, as views if it holds several tensors."""
+        """Call the observer; return the output, or views of its tensors if they are wanted."""
         outputs = _float_tensors(output)
-        if len(outputs) > 1:
-            views = {id(t): t.view_as(t) for t in outputs}
-            output = tree_map(output, lambda t: views.get(id(t), t))
+        if views and len(outputs) > 1:
+            viewed = {id(t): t.view_as(t) for t in outputs}
+            output = tree_map(output, lambda t: viewed.get(id(t), t))
             outputs = _float_tensors(output)
         if outputs:
             observer(name, [_unwrap(t) for t in outputs], calls[name])

@@ -46,6 +46,7 @@ class ZeroCounts:
         self.active: dict[int, Tensor] = {}
         self.class_active: dict[int, Tensor] = {}
 
+    @torch.no_grad()
     def add(self, output: Tensor, labels: Tensor, *, per_sample: bool, axis: int | None) -> None:
         """Count the output for a batch.
 
@@ -84,6 +85,15 @@ class ZeroCounts:
             empty = active.new_zeros(self.classes, width).double()
             counts = self.class_active.get(width, empty)
             self.class_active[width] = counts.index_add(0, labels, active.double())
+
+    def merge(self, other: ZeroCounts) -> None:
+        """Add the counts of other samples; those of classes stay."""
+        self.total += other.total
+        self.per_sample &= other.per_sample
+        self.per_unit &= other.per_unit
+        self.sums = self.sums + other.sums
+        for width, active in other.active.items():
+            self.active[width] = self.active.get(width, False) | active
 
     @property
     def shares(self) -> list[float]:

@@ -1,0 +1,1 @@
+"""Callbacks that put `Watch` into the training loops of other libraries."""

@@ -1,0 +1,1 @@
+"""Measurements of a network while it trains in anybody's loop."""

@@ -1,0 +1,179 @@
+"""Metrics of a training step: each function takes a `Moment` and returns entries of a row."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Problem
+from sparsediag.core.prunable import weight_matrices
+from sparsediag.diagnostics.gradflow import group_norms
+from sparsediag.diagnostics.layers.zero_counts import ZeroCounts
+
+Row = dict[str, float]
+Norms = tuple[np.ndarray, np.ndarray]  # of the layers, and their numbers of weights
+NOISE_ROWS = 20  # rows that the gradient noise scale is averaged over
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All that the metrics of one row read.
+
+    Attributes:
+        net: The network, without wrappers.
+        mask: The live weights at this step, by the names of `net`; None if all are.
+        previous_mask: Those at the row before.
+        first_mask: Those at the start.
+        gradients: The gradients of the last steps, the latest last, by name of the weight.
+        before: The weights before the step, by name.
+        counts: Counts of zeros in the window, by module.
+        chosen: Modules whose numbers are told one by one.
+        samples: Number of samples in a step; None if it is not known.
+        default: Modules that count in the shares of all, as far as they are no functions.
+        rate: The learning rate; None if it is not known, or not the same for all weights.
+        problem: The loss on the probe batch at the present weights; None without a probe.
+        top: Number of eigenvalues.
+        memory: What a metric keeps from one row to the next.
+        note: Called as `note(metric, message)` for what the user should know once.
+    """
+
+    net: nn.Module
+    mask: Mask | None
+    previous_mask: Mask | None
+    first_mask: Mask | None
+    gradients: list[dict[str, Tensor]]
+    before: dict[str, Tensor]
+    counts: Mapping[str, ZeroCounts]
+    chosen: list[str]
+    default: list[str]
+    samples: float | None
+    rate: float | None
+    problem: Problem | None
+    top: int
+    memory: dict[str, Any]
+    note: Callable[[str, str], None]
+
+    def layers(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the masked weights; without a mask, of those that one may cover."""
+        names = self.mask or weight_matrices(self.net)
+        return {name: tensors[name] for name in names if name in tensors}
+
+    def update(self) -> dict[str, Tensor]:
+        """Return the change of each trained weight in the step."""
+        weights = dict(self.net.named_parameters())
+        return {name: weights[name].detach() - w for name, w in self.before.items()}
+
+
+def entry(name: str, value: float, *, converged: bool) -> Row:
+    """Return an entry of a row; the name of a number that did not converge says so."""
+    return {name if converged else f"{name}_not_converged": value}
+
+
+def activations(moment: Moment) -> Row:
+    """Return the shares of zeros and of dead units in the activations of the window."""
+    if not moment.counts:
+        raise ValueError("no activation was seen in training mode; the net has none, or is in eval")
+    return activation_shares(moment.counts, moment.default, moment.chosen, "activations")
+
+
+def activation_shares(
+    counts: Mapping[str, ZeroCounts], default: list[str], chosen: list[str], prefix: str
+) -> Row:
+    """Return the shares over all default modules together, and those of each chosen module."""
+    overall = [c for name, c in counts.items() if name in default or name not in chosen]
+    row: Row = {}
+    if overall:
+        totals, units = [c.total for c in overall], [c.units for c in overall]
+        row[f"{prefix}/zeros"] = float(np.average([c.shares[0] for c in overall], weights=totals))
+        if sum(units):
+            dead = np.nan_to_num([c.dead for c in overall])  # nan where there are no units
+            row[f"{prefix}/dead"] = float(np.average(dead, weights=units))
+    for name in chosen:
+        if name in counts:
+            row[f"{prefix}/zeros/{name}"] = counts[name].shares[0]
+            row[f"{prefix}/dead/{name}"] = counts[name].dead
+    return row
+
+
+def gradient(moment: Moment) -> Row:
+    """Return the norms of the gradient on live, dead and regrown weights."""
+    latest = moment.gradients[-1] if moment.gradients else {}
+    if not any(bool(g.any()) for g in latest.values()):
+        raise ValueError("all gradients are 0 or None after the step; give optimizer=")
+    norms = group_norms(moment.layers(latest), moment.mask, moment.previous_mask)
+    if norms["dead"][1].any() and not norms["dead"][0].any():
+        message = "the gradients of dead weights were masked; the metric probe_gradient has them"
+        moment.note("gradient", message)
+        del norms["dead"]
+    return gradient_norms(norms, "gradient")
+
+
+def gradient_norms(norms: Mapping[str, Norms], prefix: str) -> Row:
+    """Return the norm over all layers of each group, and the mean over the layers of the live one.
+
+    The mean is the effective gradient flow (see `gradflow`).
+    """
+    groups = {name: norms[name] for name in ("live", "dead", "regrown") if name in norms}
+    row = {f"{prefix}/{name}": _norm(flow) for name, (flow, count) in groups.items() if count.any()}
+    return row | {f"{prefix}/flow": float(norms["live"][0].mean())}
+
+
+def update(moment: Moment) -> Row:
+    """Return |change in the step| / |weight after it|, over kept and over regrown weights."""
+    masks = moment.mask, moment.previous_mask
+    weights = {name: p.detach() for name, p in moment.net.named_parameters()}
+    moved = group_norms(moment.layers(moment.update()), *masks)
+    sizes = group_norms(moment.layers({n: weights[n] for n in moment.before}), *masks)
+    return {
+        f"update/{group}": _norm(moved[group][0]) / _norm(sizes[group][0])
+        for group in ("kept", "regrown")
+        if sizes[group][0].any()
+    }
+
+
+def mask(moment: Moment) -> Row:
+    """Return density, turnover since the last row, survival, and dead weights that are not 0."""
+    if moment.mask is None or moment.previous_mask is None or moment.first_mask is None:
+        raise ValueError("there is no mask at this step")
+    now, before, first = moment.mask, moment.previous_mask, moment.first_mask
+    weights = dict(moment.net.named_parameters())
+    moved = sum(int((weights[n].detach()[~m] != 0).sum()) for n, m in now.items())
+    return {
+        "mask/density": now.density,
+        "mask/turnover": 1 - (now & before).alive / max(now.alive, 1),
+        "mask/survival": (now & first).alive / max(first.alive, 1),
+        "mask/dead_not_zero": moved,
+    }
+
+
+def noise(moment: Moment) -> Row:
+    """Return the gradient noise scale tr(S) / |G|^2 (McCandlish et al., 2018), in samples.
+
+    G is the mean of the gradient and S its covariance for one sample. Two consecutive steps have
+    gradients g and h of B samples at nearly the same weights, so |g - h|^2 / 2 estimates tr(S) / B
+    and g . h estimates |G|^2. Both are averaged over the last rows; the ratio has converged if the
+    mean of g . h is more than two of its standard errors above 0.
+    """
+    pairs = moment.memory.setdefault("noise", deque(maxlen=NOISE_ROWS))
+    if len(moment.gradients) < 2:
+        return {}
+    one, two = moment.gradients[-2:]
+    both = [(one[n].double(), two[n].double()) for n in one if n in two]
+    spread = sum(float((g - h).square().sum()) for g, h in both) / 2
+    pairs.append((spread, sum(float((g * h).sum()) for g, h in both)))
+    spreads, products = np.array(pairs).T
+    mean = products.mean()
+    error = products.std(ddof=1) / len(pairs) ** 0.5 if len(pairs) > 1 else np.inf
+    scale = spreads.mean() / mean if mean > 0 else np.inf
+    name = "noise/scale_in_batches" if moment.samples is None else "noise/scale"
+    return entry(name, float(scale * (moment.samples or 1)), converged=bool(mean > 2 * error))
+
+
+def _norm(layers: np.ndarray) -> float:
+    return float(np.linalg.norm(layers))

@@ -1,0 +1,395 @@
+"""Watch: the diagnostics inside a training loop, as rows of numbers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from sparsediag.core.errors import unknown_name
+from sparsediag.core.losses import default_loss
+from sparsediag.core.mask import Mask
+from sparsediag.core.problem import Loss, Problem
+from sparsediag.core.validation import check_types, unwrap
+from sparsediag.core.version import __version__
+from sparsediag.watch import metrics as training_metrics
+from sparsediag.watch import probe as probe_metrics
+from sparsediag.watch.collect import (
+    ActivationCounter,
+    GradientReader,
+    find_optimizers,
+    trained_weights,
+)
+from sparsediag.watch.metrics import Moment
+from sparsediag.watch.processes import gather, is_first_process, merge
+
+Row = dict[str, Any]
+TRAINING: dict[str, Callable[[Moment], Row]] = {
+    name: getattr(training_metrics, name)
+    for name in ("activations", "gradient", "update", "mask", "noise")
+}
+PROBE: dict[str, Callable[[Moment], Row]] = {
+    name: getattr(probe_metrics, name)
+    for name in (
+        "probe_loss",
+        "probe_activations",
+        "probe_gradient",
+        "eigenvalue",
+        "update_curvature",
+        "critical_sharpness",
+    )
+}
+METRICS = TRAINING | PROBE
+METRICS = TRAINING | PROBE
+WINDOW = 0.05  # share of the steps whose activations count
+
+logger = logging.getLogger("sparsediag.watch")
+
+
+class Watch:
+    """Measure a network while it trains: a row of numbers every few steps.
+
+    Call `step` after each step of the optimizer. It changes nothing: the training ends with the
+    same weights, buffers and random numbers as without it. Nor can it stop a training: what fails
+    is left out of the row, and logged once. `close`, or a `with` block, removes all hooks.
+
+    Names of metrics, and what they enter into a row ("/name" is a module):
+
+    - "activations": `zeros`, `dead`, `zeros/name`, `dead/name`: shares of zero activations and of
+      dead units in the last steps before the row, 5 % of all (see `sd.activations`).
+    - "gradient": `live`, `dead`, `regrown`: its norm on these weights, as the optimizer gets it;
+      `flow`: the effective gradient flow (see `sd.gradflow`).
+    - "update": `kept`, `regrown`: |change in the step| / |weight|.
+    - "mask": `density`; `turnover`, the share of live weights that were dead at the last row;
+      `survival`, the share of the first mask that is still alive; `dead_not_zero`, the number of
+      dead weights that are not 0.
+    - "noise": `scale`, the gradient noise scale in samples (McCandlish et al., 2018), from the
+      gradients of two consecutive steps.
+    - On the probe batch, in evaluation mode: "probe_loss"; "probe_activations"; "probe_gradient";
+      "eigenvalue", the top ones in live coordinates with their residuals; "update_curvature",
+      u'Hu / u'u for the last update u; "critical_sharpness", 2 / (smallest learning rate at which
+      the last update would have raised the loss) (Kalra et al., 2026), `step` in units of it.
+
+    The name of a number that did not converge ends in `_not_converged`. Regrown weights are alive
+    and were dead at the row before; kept ones were alive.
+
+    Args:
+        net: The network, wrapped or not (`torch.compile`, DistributedDataParallel).
+        mask: The live weights; for a mask that moves, a function that returns the present one.
+        optimizer: The optimizer, or a list: for the learning rate, and for gradients that the loop
+            sets to zero before `step`.
+        probe: Batches (inputs, targets) for the metrics on a probe; without any, there are none.
+        every: Steps between two rows.
+        log: Function that is called with every row, such as `wandb.log`.
+        metrics: Names, in a list or separated by commas (default: all that are possible).
+        modules: Globs of modules whose activations have entries of their own ("layer*,fc").
+        loss: Loss on the probe, as for `Problem`.
+        top: Number of eigenvalues.
+        file: File of JSON lines that rows are added to; None for no file.
+
+    Attributes:
+        steps: Number of steps so far; set it to go on counting where a training resumes.
+
+    Raises:
+        ValueError: If an argument is invalid, or the probe does not fit the network.
+
+    >>> net = nn.Linear(3, 1)
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    >>> with Watch(net, optimizer=optimizer, every=2, metrics="update", file=None) as watch:
+    ...     for _ in range(4):
+    ...         loss = net(torch.ones(8, 3)).square().mean()
+    ...         loss.backward()
+    ...         optimizer.step()
+    ...         row = watch.step(loss)
+    >>> list(row)
+    ['step', 'loss', 'lr', 'update/kept', 'watch_seconds']
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        mask: Mask | Callable[[], Mask | None] | None = None,
+        optimizer: Any = None,
+        probe: Iterable[Any] | None = None,
+        every: int = 100,
+        log: Callable[[dict[str, Any]], object] | None = None,
+        metrics: str | Iterable[str] | None = None,
+        modules: str | None = None,
+        loss: Loss = default_loss,
+        top: int = 1,
+        file: str | Path | None = "watch.jsonl",
+    ) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every={every!r}: need a number of steps, 1 or more")
+        current = mask if isinstance(mask, Mask) or not callable(mask) else mask()
+        check_types(net, current, loss)
+        self.net, self.wrapped, self._given_mask = unwrap(net), net, mask
+        self.every, self.log, self.top, self.steps = every, log, top, 0
+        self.file = None if file is None else Path(file)
+        self.metrics = _choose_metrics(metrics, mask=mask is not None, probe=probe is not None)
+        self.mask = self.first_mask = self._named(current)
+        self.optimizers = [] if optimizer is None else find_optimizers(optimizer)
+        self._raw_mask, self._trained = current, list(trained_weights(self.net))
+        self._has_header = False
+        self._told: set[str] = set()
+        self._memory: dict[str, Any] = {}
+        self._problem: Problem | None = None
+        if probe is not None and PROBE.keys() & set(self.metrics):
+            self._problem = Problem(self.net, probe, loss=loss, mask=self.mask)
+            if not 1 <= top <= self._problem.size:
+                raise ValueError(f"top={top}: need 1 to {self._problem.size} eigenvalues")
+        self._gradients: deque[dict[str, Tensor]] = deque(maxlen=2)
+        self._before: dict[str, Tensor] = {}
+        report = _call_weakly(self._fail)
+        self._reader = GradientReader(self.net, self.optimizers, report)
+        self._counter = ActivationCounter(self.net, modules, report)
+        self._compiled = _is_compiled(net)
+        if self._compiled and "activations" in self.metrics:
+            self._note("activations", "a compiled net runs no hooks; see probe_activations")
+            self.metrics.remove("activations")
+        self._close = weakref.finalize(self, _remove, self._counter, self._reader)
+        self._prepare()
+
+    def step(self, loss: Tensor | float | None = None, **extra: float) -> Row | None:
+        """Count a step of the training, and measure if a row is due.
+
+        Args:
+            loss: The loss of the step.
+            extra: Further entries of the row, such as `epoch`.
+
+        Returns:
+            The row; None if none is due, and on all processes but the first.
+        """
+        row = None
+        if self._close.alive:
+            self.steps += 1
+            try:
+                self._collect()
+                if self.steps % self.every == 0:
+                    row = self._measure(loss, extra)
+                self._prepare()
+            except Exception as error:
+                self._fail("watch", error)
+        return row
+
+    def __call__(self, *_: Any) -> None:
+        """Count a step: `optimizer.register_step_post_hook(watch)` calls this."""
+        self.step()
+
+    def close(self) -> None:
+        """Remove all hooks; later steps do nothing."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        """Begin or end what the next step collects."""
+        left = -(self.steps + 1) % self.every  # steps that follow the next one, up to a row
+        wanted = set(self.metrics)
+        self._reader.active = left < len(wanted & {"gradient", "noise"})
+        if not self._reader.active:
+            self._gradients.clear()
+        self._before = {}
+        if not left and wanted & {"update", "update_curvature", "critical_sharpness"}:
+            weights = trained_weights(self.net)
+            self._before = {name: p.detach().clone() for name, p in weights.items()}
+        window = max(1, round(WINDOW * self.every))
+        if left + 1 == window and wanted & {"activations", "noise"} and not self._compiled:
+            self._counter.begin(observing="activations" in wanted)
+
+    def _collect(self) -> None:
+        """Keep the gradients of this step, as far as its optimizers did not hand them over."""
+        if self._reader.active:
+            self._reader.read()
+            self._gradients.append(self._reader.gradients)
+            self._reader.gradients = {}
+        self._counter.part.steps += 1
+
+    def _measure(self, loss: Tensor | float | None, extra: dict[str, float]) -> Row | None:
+        """Make a row, write it, and hand it to `log`."""
+        began = time.perf_counter()
+        previous, self.mask = self.mask, self._present_mask()
+        part = self._counter.end()
+        part.loss = loss.item() if isinstance(loss, Tensor) else loss
+        if not is_first_process():
+            gather(part, self.wrapped)
+            return None
+        part = merge(gather(part, self.wrapped))
+        row: Row = {"step": self.steps, **extra}
+        row |= {} if part.loss is None else {"loss": part.loss}
+        rates = [float(group["lr"]) for o in self.optimizers for group in o.param_groups]
+        firsts = [float(o.param_groups[0]["lr"]) for o in self.optimizers]
+        row |= {"lr" if len(firsts) == 1 else f"lr/{i}": rate for i, rate in enumerate(firsts)}
+        moment = Moment(
+            net=self.net,
+            mask=self.mask,
+            previous_mask=previous,
+            first_mask=self.first_mask,
+            gradients=list(self._gradients),
+            before=self._before,
+            counts=part.counts,
+            default=self._counter.default,
+            chosen=self._counter.chosen,
+            samples=part.batch,
+            rate=rates[0] if len(set(rates)) == 1 else None,
+            problem=self._present_problem(),
+            top=self.top,
+            memory=self._memory,
+            note=self._note,
+        )
+        for name in self.metrics:
+            if name in TRAINING or moment.problem:
+                try:
+                    row |= METRICS[name](moment)
+                except Exception as error:
+                    self._fail(name, error)
+        row["watch_seconds"] = time.perf_counter() - began
+        self._append(row)
+        if self.log:
+            try:
+                self.log(dict(row))
+            except Exception as error:
+                self._fail("log", error)
+        return row
+
+    def _present_mask(self) -> Mask | None:
+        """Return the mask of this step, by the names of the net."""
+        given = self._given_mask
+        if isinstance(given, Mask) or given is None:
+            return self.mask
+        present = given()
+        if present is not self._raw_mask:
+            self._raw_mask = present
+            return self._named(present)
+        return self.mask
+
+    def _named(self, mask: Mask | None) -> Mask | None:
+        """Return a mask by the net's own names of its weights, on their device."""
+        if mask is None:
+            return None
+        names = {id(p): name for name, p in self.net.named_parameters()}
+        weights = mask.weights_of(self.net)
+        return Mask({names[id(w)]: mask[name].to(w.device) for name, w in weights.items()})
+
+    def _present_problem(self) -> Problem | None:
+        """Return the loss on the probe batch at the present weights."""
+        if self._problem is None:
+            return None
+        try:
+            if list(trained_weights(self.net)) != self._trained:  # some were frozen, or released
+                self._trained = list(trained_weights(self.net))
+                self._problem = self._problem.replace(net=self.net, mask=self.mask)
+            return self._problem.at_present(self.mask)
+        except Exception as error:
+            self._fail("probe", error)
+            return None
+
+    def _fail(self, metric: str, error: Exception) -> None:
+        """Tell once that a metric failed, and why."""
+        self._note(metric, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+    def _note(self, metric: str, message: str) -> None:
+        """Tell something about a metric, once, on stderr and in the file."""
+        if metric in self._told:
+            return
+        self._told.add(metric)
+        logger.warning("watch: %s at step %d: %s", metric, self.steps, message)
+        if metric != "file" and is_first_process():
+            self._append({"step": self.steps, "note": f"{metric}: {message}"})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        """Add a line to the file; a header comes first."""
+        if self.file is None:
+            return
+        lines = [line] if self._has_header else [self._header(), line]
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(_without_nan(part)) + "\n" for part in lines)
+            self._has_header = True
+        except Exception as error:
+            self._fail("file", error)
+
+    def _header(self) -> dict[str, Any]:
+        """Return what the rows that follow are of."""
+        return {
+            "watch": 1,  # version of the format
+            "net": type(self.net).__name__,
+            "weights": sum(p.numel() for p in self.net.parameters()),
+            "density": self.mask.density if self.mask else 1.0,
+            "every": self.every,
+            "metrics": self.metrics,
+            "probe_samples": self._problem.samples if self._problem else 0,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "sparsediag": __version__,
+            "torch": str(torch.__version__),
+        }
+
+
+def _choose_metrics(chosen: str | Iterable[str] | None, *, mask: bool, probe: bool) -> list[str]:
+    """Return the names of metrics, in the order of the tables."""
+    possible = [
+        name for name in METRICS if (name != "mask" or mask) and (name in TRAINING or probe)
+    ]
+    if chosen is None:
+        return possible
+    names = chosen.split(",") if isinstance(chosen, str) else list(chosen)
+    for name in (names := [name.strip() for name in names]):
+        if name not in METRICS:
+            raise ValueError(unknown_name("metric", name, METRICS))
+        if name not in possible:
+            raise ValueError(f"metric '{name}' needs {'mask' if name == 'mask' else 'probe'}=")
+    return [name for name in possible if name in names]
+
+
+def _is_compiled(net: nn.Module) -> bool:
+    """Return whether a part of a net is compiled, so that hooks on it may not run."""
+    return any(
+        hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in net.modules()
+    )
+
+
+def _without_nan(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with None in place of numbers that are not finite, as JSON has none."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in line.items()
+    }
+
+
+def _call_weakly(method: Callable[[str, Exception], None]) -> Callable[[str, Exception], None]:
+    """Return a function that calls a method as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call(metric: str, error: Exception) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(metric, error)
+
+    return call
+
+
+def _remove(counter: ActivationCounter, reader: GradientReader) -> None:
+    """Remove all hooks."""
+    counter.end()
+    reader.end()
