@@ -145,12 +145,12 @@ class ActivationCounter:
             self.pass_stack.close()  # of a pass that was interrupted
             self.part.add_samples((*args, *kwargs.values()))
             if self.observing:
-                self._observe()
+                self._observe((args, kwargs))
         except Exception as error:
             self.pass_stack.close()
             self.report("activations", error)
 
-    def _observe(self) -> None:
+    def _observe(self, inputs: tuple[Any, Any]) -> None:
         labels = torch.zeros(0, dtype=torch.long)
         observer = zero_observer(self.net, self.part.counts, labels, lambda _: False)
         add = self.pass_stack.enter_context(observer)
@@ -162,8 +162,9 @@ class ActivationCounter:
                 self.report("activations", error)
 
         names = dict.fromkeys([*self.default, *self.chosen])
-        hooks = observe(self.net, names, add_safely, functions=self.functions)
-        self.pass_stack.enter_context(hooks)
+        self.pass_stack.enter_context(
+            observe(self.net, names, add_safely, functions=self.functions, inputs=inputs)
+        )
         # The last hook of all: where torch goes through the hooks of a net that failed, only the
         # last one may remove others.
         end = self.net.register_forward_hook(lambda *_: self.pass_stack.close(), always_call=True)

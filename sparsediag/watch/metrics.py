@@ -106,11 +106,14 @@ def gradient(moment: Moment) -> Row:
     latest = moment.gradients[-1] if moment.gradients else {}
     if not any(bool(g.any()) for g in latest.values()):
         raise ValueError("all gradients are 0 or None after the step; give optimizer=")
-    norms = group_norms(moment.layers(latest), moment.mask, moment.previous_mask)
-    if norms["dead"][1].any() and not norms["dead"][0].any():
-        message = "the gradients of dead weights were masked; the metric probe_gradient has them"
-        moment.note("gradient", message)
-        del norms["dead"]
+    layers, masks = moment.layers(latest), (moment.mask, moment.previous_mask)
+    norms = group_norms(layers, *masks)
+    if masks[0] and masks[1]:
+        dead, count = group_norms(layers, masks[0] | masks[1], None)["dead"]  # in both masks
+        if count.any() and not dead.any():
+            message = "the gradients of dead weights were masked; probe_gradient has them"
+            moment.note("gradient", message)
+            norms = {"live": norms["live"]}
     return gradient_norms(norms, "gradient")
 
 
@@ -119,6 +122,8 @@ def gradient_norms(norms: Mapping[str, Norms], prefix: str) -> Row:
 
     The mean is the effective gradient flow (see `gradflow`).
     """
+    if not len(norms["live"][0]):
+        raise ValueError("no convolution or linear layer is trained")
     groups = {name: norms[name] for name in ("live", "dead", "regrown") if name in norms}
     row = {f"{prefix}/{name}": _norm(flow) for name, (flow, count) in groups.items() if count.any()}
     return row | {f"{prefix}/flow": float(norms["live"][0].mean())}

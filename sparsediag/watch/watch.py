@@ -51,7 +51,7 @@ PROBE: dict[str, Callable[[Moment], Row]] = {
 }
 METRICS = TRAINING | PROBE
 METRICS = TRAINING | PROBE
-WINDOW = 0.05  # share of the steps whose activations count
+WINDOW = 0.02  # share of the steps whose activations count
 
 logger = logging.getLogger("sparsediag.watch")
 
@@ -66,7 +66,7 @@ class Watch:
     Names of metrics, and what they enter into a row ("/name" is a module):
 
     - "activations": `zeros`, `dead`, `zeros/name`, `dead/name`: shares of zero activations and of
-      dead units in the last steps before the row, 5 % of all (see `sd.activations`).
+      dead units in the last steps before the row, 2 % of all (see `sd.activations`).
     - "gradient": `live`, `dead`, `regrown`: its norm on these weights, as the optimizer gets it;
       `flow`: the effective gradient flow (see `sd.gradflow`).
     - "update": `kept`, `regrown`: |change in the step| / |weight|.
@@ -206,7 +206,7 @@ class Watch:
         """Begin or end what the next step collects."""
         left = -(self.steps + 1) % self.every  # steps that follow the next one, up to a row
         wanted = set(self.metrics)
-        self._reader.active = left < len(wanted & {"gradient", "noise"})
+        self._reader.active = left < (2 if "noise" in wanted else "gradient" in wanted)
         if not self._reader.active:
             self._gradients.clear()
         self._before = {}
@@ -299,6 +299,7 @@ class Watch:
             if list(trained_weights(self.net)) != self._trained:  # some were frozen, or released
                 self._trained = list(trained_weights(self.net))
                 self._problem = self._problem.replace(net=self.net, mask=self.mask)
+                self._memory.pop("spectrum", None)
             return self._problem.at_present(self.mask)
         except Exception as error:
             self._fail("probe", error)
@@ -306,7 +307,8 @@ class Watch:
 
     def _fail(self, metric: str, error: Exception) -> None:
         """Tell once that a metric failed, and why."""
-        self._note(metric, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        self._note(metric, f"{kind}{' '.join(str(error).split())[:300]}")
 
     def _note(self, metric: str, message: str) -> None:
         """Tell something about a metric, once, on stderr and in the file."""
