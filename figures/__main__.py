@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--dry-run", action="store_true", help="only count trainings and estimate GPU hours"
     )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     options = parser.parse_args(argv)
     try:
         return make(*_validate(options), options)
@@ -108,10 +109,10 @@ def _execute(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str,
     """Run all tasks with one progress bar; return the errors by task."""
     if not todo.work.tasks:
         return {}
-    download_data(todo.runs.values())
     weights = {name: cost.weight(name, todo) for name in todo.work.tasks}
-    with terminal.progress_bars() as bars:
+    with terminal.progress_bars(quiet=options.quiet) as bars:
         bar = bars.add_task(f"{scale.name} figures", total=round(sum(weights.values())))
+        download_data(todo.runs.values())
         errors = todo.work.run(
             jobs=options.jobs,
             engine=options.engine,

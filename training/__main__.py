@@ -22,6 +22,7 @@ USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--ou
   --engine NAME  local, or ray: the jobs run on a Ray cluster (default: local)
   --out FOLDER   write to runs/<id>/ in this folder (default: out)
   --device NAME  auto, cpu, cuda or cuda:N (default: auto)
+  --quiet        show no progress
   --json         print one JSON object with the summary of each run
   --debug        show the traceback of an error
 
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", default="local")
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--debug", action="store_true")
     configure_process()
@@ -94,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.seeds > 1 and len({run.seed for run in runs}) > 1:
             raise ValueError(f"--seeds {options.seeds}: the run file lists seeds; leave out one")
         runs = [replace(run, seed=run.seed + i) for i in range(options.seeds) for run in runs]
-        if len(runs) > 1:
+        if len(runs) > 1 and not options.quiet:
             print(describe_plan(runs, options.out, jobs=options.jobs), file=sys.stderr)
         errors = fit_all(
             runs,
@@ -102,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
             device=options.device,
             jobs=options.jobs,
             engine=options.engine,
+            quiet=options.quiet,
         )
         folders = [options.out / "runs" / run.id for run in runs]
         folders = [folder for folder in folders if finished(folder)]

@@ -30,10 +30,10 @@ LINE = 79  # characters
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
 
 
-def fit_with_progress(run: Run, *, out: Path, device: str = "auto") -> Path:
+def fit_with_progress(run: Run, *, out: Path, device: str = "auto", quiet: bool = False) -> Path:
     """`fit`, with a heading and a bar on stderr for this run and for each that it depends on."""
     stages = with_prerequisites(run)
-    with terminal.progress_bars() as bars:
+    with terminal.progress_bars(quiet=quiet) as bars:
         for i, stage in enumerate(stages):
             folder = out / "runs" / stage.id
             if finished(folder):
@@ -66,6 +66,7 @@ def fit_all(
     device: str = "auto",
     jobs: int = 1,
     engine: str = "local",
+    quiet: bool = False,
 ) -> dict[str, BaseException]:
     """`fit` for several runs, `jobs` at a time, each in a process with its share of the cores.
 
@@ -78,6 +79,7 @@ def fit_all(
         device: auto, cpu, cuda or cuda:N.
         jobs: Trainings at a time.
         engine: Key of `training.executors.ENGINES`.
+        quiet: Show no progress.
 
     Returns:
         The errors, by the id of the run that failed. Runs that depend on it are not trained; all
@@ -90,20 +92,20 @@ def fit_all(
         errors: dict[str, BaseException] = {}
         for run in runs:
             try:
-                fit_with_progress(run, out=out, device=device)
+                fit_with_progress(run, out=out, device=device, quiet=quiet)
             except Exception as error:
                 if len(runs) == 1:
                     raise
                 errors[run.id] = error
-            if len(runs) > 1:
+            if len(runs) > 1 and not quiet:
                 print(_outcome(run.id, runs, out), file=sys.stderr)
         return errors
-    download_data(runs)
     graph = TaskGraph({}, {})
     for run in runs:
         add_trainings(graph, run, out, device=device)
-    with terminal.progress_bars() as bars:
+    with terminal.progress_bars(quiet=quiet) as bars:
         task = bars.add_task("trainings", total=len(graph.tasks))
+        download_data(runs)
 
         def show(name: str) -> None:
             bars.advance(task)

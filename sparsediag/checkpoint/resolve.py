@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -37,8 +38,9 @@ def net(
     """Return the network that is given by a name, a function or itself.
 
     Args:
-        model: A name in `models.MODELS`, `torchvision:NAME`, `timm:NAME`, `file.py:make`,
-            `package.module:Net`, a function or class that makes a network, or a network.
+        model: A name in `models.MODELS`, `torchvision:NAME`, `timm:NAME`, `hf:FOLDER`,
+            `file.py:make`, `package.module:Net`, a function or class that makes a network, or a
+            network.
         options: Keywords for the function.
         recorded: Keywords of a checkpoint, used without `options` as far as the function takes
             them.
@@ -163,8 +165,10 @@ def _model_function(spec: str) -> object:
     if spec in models.MODELS:
         return partial(models.build, spec)
     if ":" not in spec:
-        hint = f"Your own: {SYNTAX}; others': torchvision:NAME or timm:NAME."
+        hint = f"Your own: {SYNTAX}; others': torchvision:NAME, timm:NAME or hf:FOLDER."
         raise ValueError(f"{unknown_name('model', spec, models.MODELS)} {hint}")
+    if zoo == "hf":
+        return _hugging_face(Path(name))
     if zoo not in ("torchvision", "timm"):
         return import_object(spec)
     try:
@@ -180,6 +184,37 @@ def _model_function(spec: str) -> object:
     parameters = inspect.signature(build).parameters
     no_weights = {key: None for key in ("weights", "weights_backbone") if key in parameters}
     return lambda **options: build(**no_weights, **options)
+
+
+def _hugging_face(folder: Path) -> Callable[..., nn.Module]:
+    """Return what builds the network of a config.json, with random weights, from a folder's files.
+
+    Its keywords are other values for keys of the config.
+
+    Raises:
+        ValueError: If transformers is not installed, or there is no config that names a network.
+    """
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError:
+        raise ValueError("transformers is not installed; pip install transformers") from None
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"hf:{folder}: need a folder with config.json, as save_pretrained writes")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    build = getattr(transformers, next(iter(config.architectures or []), ""), None)
+    if build is None:
+        raise ValueError(
+            f"{folder / 'config.json'} names no network of transformers; use file.py:make"
+        )
+
+    def make(**options: Any) -> nn.Module:
+        if unknown := [key for key in options if not hasattr(config, key)]:
+            raise ValueError(unknown_name("key of config.json", unknown[0], config.to_dict()))
+        config.update(options)
+        net: nn.Module = build(config)
+        return net
+
+    return make
 
 
 def _is_loss(function: Callable[..., Any]) -> bool:

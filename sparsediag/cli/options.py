@@ -76,7 +76,8 @@ SHARED: Options = {
             "model",
             str | None,
             "Function or class that builds the network: file.py:make, package.module:Net, "
-            "torchvision:NAME or timm:NAME (default: as the checkpoint says).",
+            "torchvision:NAME, timm:NAME, or hf:FOLDER with a config.json of Hugging Face "
+            "(default: as the checkpoint says).",
         ),
         None,
     ),
