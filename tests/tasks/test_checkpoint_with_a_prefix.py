@@ -41,7 +41,11 @@ LAYOUTS: dict[str, Callable[[State, Any], Any]] = {
 
 @pytest.mark.parametrize(
     ("layout", "prefix"),
-    zip(LAYOUTS.values(), ["model.", "model._orig_mod.", "module.model."], strict=True),
+    [
+        (LAYOUTS["under state_dict"], "model."),
+        (LAYOUTS["beside the optimizer"], "model._orig_mod."),
+        (LAYOUTS["nested twice"], "module.model."),
+    ],
     ids=LAYOUTS,
 )
 def test_one_command_reads_it(
