@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable
 import torch
 from torch import Tensor
 
+from training.metrics import Row
 from training.step import Step
 from training.tweaks import Objective
 
@@ -53,8 +54,8 @@ class CapturedStep:
 
     def epoch(
         self, indices: Iterable[tuple[Tensor, ...]], loss: Objective, key: Hashable
-    ) -> tuple[float, float, int]:
-        """Train for an epoch; return mean loss, accuracy and the number of finite steps.
+    ) -> tuple[Row, int]:
+        """Train for an epoch; return losses and accuracy, and the number of finite steps.
 
         Args:
             indices: The arguments of `step.load` for each batch.

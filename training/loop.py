@@ -155,16 +155,15 @@ class Training:
         key = (rate, *(tweak.phase(epoch, epochs) for tweak in run.tweaks.values()))
         report = self.progress and partial(self.progress, f"epoch {epoch + 1}")
         indices = track(epoch_indices(run, self.data, epoch), report, self.steps_per_epoch)
-        train_loss, train_accuracy, finite = self.captured.epoch(indices, loss, key=key)
+        means, finite = self.captured.epoch(indices, loss, key=key)
         speed = len(self.data.train) / (time.perf_counter() - start)
         with self.keeper.inference_weights():
             val_loss, val_accuracy = evaluate(self.net, self.data, self.data.validation)
-            self._check_finite(epoch, train_loss, val_loss, finite)
+            self._check_finite(epoch, means["objective"], val_loss, finite)
             row = {
                 "epoch": epoch + 1,
                 "lr": rate,
-                "train_loss": train_loss,
-                "train_accuracy": train_accuracy,
+                **means,
                 "val_loss": val_loss,
                 "val_accuracy": val_accuracy,
                 **ghost_metrics(self.net),

@@ -24,9 +24,10 @@ Row = dict[str, Any]
 HISTORY = {
     "epoch": "Number of the epoch, from 1.",
     "lr": "Learning rate.",
-    "train_loss": "Mean of the loss that was minimised, over the steps of the epoch; it includes "
-    "label smoothing and distillation, which the other losses do not.",
-    "train_accuracy": "Accuracy on the augmented images of the same steps.",
+    "objective": "Mean of the loss that is minimised, over the steps of the epoch, with label "
+    "smoothing and distillation.",
+    "train_loss": "Cross-entropy of the same steps, on augmented images.",
+    "train_accuracy": "Accuracy of the same steps.",
     "val_loss": "Cross-entropy on the validation images, after the epoch.",
     "val_accuracy": "Accuracy on the validation images.",
     "ghosts": "Largest strength of a ghost; 0 is the plain network.",

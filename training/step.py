@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from training.compute import Forward
 from training.keeper import MaskedOptimizer
-from training.metrics import GradientFlow
+from training.metrics import GradientFlow, Row
 from training.tweaks import Objective, cross_entropy
 
 
@@ -24,8 +25,9 @@ class Step:
         flow: The gradient flow to update in every step, if any.
 
     Attributes:
-        sums: Sums over the epoch so far, (3,) in float64: losses and correct predictions over
-            images, and the number of steps before the first loss that is not finite.
+        sums: Sums over the epoch so far, (4,) in float64: minimised losses, cross-entropies
+            and correct predictions over images, and the number of steps before the first loss that
+            is not finite.
         images: Number of images of the epoch so far.
         steps: Number of steps of the epoch so far.
     """
@@ -40,7 +42,7 @@ class Step:
         self.load, self.forward, self.keeper, self.flow = load, forward, keeper, flow
         self.loss: Objective = cross_entropy
         device = next(keeper.net.parameters()).device
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
         self.images = self.steps = 0
 
     def begin(self, loss: Objective) -> None:
@@ -66,10 +68,13 @@ class Step:
         self.keeper.update()
         if self.flow:
             self.flow.add()
-        total, correct, finite = self.sums.unbind()
-        total += loss.detach() * len(labels)
+        loss, outputs = loss.detach(), outputs.detach()
+        total, entropy, correct, finite = self.sums.unbind()
+        total += loss * len(labels)
+        plain = loss if self.loss is cross_entropy else F.cross_entropy(outputs, labels)
+        entropy += plain * len(labels)
+        correct += (outputs.argmax(1) == labels).sum()
         finite += total.isfinite()
-        correct += (outputs.detach().argmax(1) == labels).sum()
 
     def count(self, images: int) -> None:
         """Count a step."""
@@ -84,8 +89,10 @@ class Step:
         tensors = [*net.parameters(), *net.buffers(), *states, *sums]
         return [t.detach() for t in tensors if isinstance(t, Tensor)]
 
-    def end(self) -> tuple[float, float, int]:
-        """End an epoch: check the dead weights; return mean loss, accuracy and finite steps."""
+    def end(self) -> tuple[Row, int]:
+        """End an epoch: check the dead weights; return columns of `HISTORY`, and finite steps."""
         self.keeper.assert_masked()
-        total, correct, finite = self.sums.tolist()
-        return total / self.images, correct / self.images, int(finite)
+        *totals, finite = self.sums.tolist()
+        means = [total / self.images for total in totals]
+        names = ("objective", "train_loss", "train_accuracy")
+        return dict(zip(names, means, strict=True)), int(finite)

@@ -15,6 +15,7 @@ RATES = {
     "Accuracy": ("val_accuracy", "train_accuracy", ".1%"),
     "Learning rate": ("lr", "", ".2g"),
 }
+LOSS_TWEAKS = ("smoothing", "distillation")
 
 
 def training(measured: Measured, line_styles: LineStyles) -> Section:
@@ -49,12 +50,21 @@ def training(measured: Measured, line_styles: LineStyles) -> Section:
         n: "its checkpoint holds no training history" for n in measured.nets if n not in trainings
     }
     caption = "Solid: validation images. Dashed: training images. Ring: the checkpoint."
+    smoothed = [name for name, c in trainings.items() if _has_other_objective(c)]
+    if smoothed:
+        caption += f" The training loss of {', '.join(smoothed)} includes its tweaks."
     body = (
         [text(caption), legend(trainings, line_styles), grid(*pictures, columns=3)]
         if pictures
         else []
     )
     return Section("training", "Training", "".join([*body, missing(without)]))
+
+
+def _has_other_objective(checkpoint: Checkpoint) -> bool:
+    """Return whether `train_loss` is no cross-entropy: in files older than the `objective`."""
+    tweaks = checkpoint.run.get("tweaks", {})
+    return "objective" not in checkpoint.history[0] and not tweaks.keys().isdisjoint(LOSS_TWEAKS)
 
 
 def _recorded(checkpoint: Checkpoint, what: str) -> Curve | None:

@@ -21,10 +21,10 @@ from sparsediag import Checkpoint, Mask, Problem, activations, gradflow, landsca
 from sparsediag.diagnostics.report import classes, layers
 from sparsediag.diagnostics.report.charts import describe_values, line_styles
 from sparsediag.diagnostics.report.measure import Measured
-from sparsediag.diagnostics.report.nets import gather
+from sparsediag.diagnostics.report.nets import Net, gather
 from sparsediag.diagnostics.report.report import report
 from sparsediag.diagnostics.report.summary import findings, provenance
-from sparsediag.diagnostics.report.training import checkpoint_row
+from sparsediag.diagnostics.report.training import checkpoint_row, training
 from training.config import Run
 from training.loop import fit
 
@@ -324,6 +324,24 @@ def test_the_row_of_a_checkpoint_is_that_of_its_step(
     about = {"step": step, "steps": 6, "history": rows, "run": run}
     kept = Checkpoint(model="", options={}, weights={}, **about)
     assert checkpoint_row(kept) == ({} if epoch is None else rows[epoch] | {"epoch": epoch + 1})
+
+
+@pytest.mark.parametrize(
+    ("row", "tweaks", "told"),
+    [
+        ({}, {"smoothing": {}}, True),
+        ({}, {"rescale": {}}, False),
+        ({"objective": 2.0}, {"smoothing": {}}, False),
+    ],
+)
+def test_a_training_loss_with_smoothing_in_it_is_told(
+    row: dict[str, Any], tweaks: dict[str, Any], told: bool
+) -> None:
+    history = [{"val_loss": 1.0, "train_loss": 1.5, **row}]
+    kept = Checkpoint(model="", options={}, weights={}, history=history, run={"tweaks": tweaks})
+    measured = Measured({"mine": Net(kept, None)}, {}, None, None, {})
+    text = training(measured, line_styles(["mine"])).body
+    assert ("mine includes its tweaks" in text) == told
 
 
 # a killed report
