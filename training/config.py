@@ -84,6 +84,10 @@ class Run:
 
     Attributes:
         data: Name of a data set, or folder:PATH of class folders.
+        size: Height and width that the images of a folder are resized and cut to; without it they
+            must have one square size.
+        normalise: Mean and std that the pixels are normalised by: the data set's ("own"),
+            ImageNet's ("imagenet"), or "none".
         seed: Seed of initialisation, mask and data order.
         mask_seed: Another seed of initialisation and mask, and of the trainings that they need, for
             runs that share these and differ in the order of the data; without it the seed.
@@ -103,6 +107,8 @@ class Run:
     """
 
     data: str = "cifar10"
+    size: int | None = None
+    normalise: Literal["own", "imagenet", "none"] = "own"
     seed: int = 0
     mask_seed: int | None = None
     augment: Literal["auto", "crop_flip", "none"] = "auto"
@@ -164,6 +170,8 @@ class Run:
         epoch = self._first_epoch
         return Run(
             data=self.data,
+            size=self.size,
+            normalise=self.normalise,
             seed=self.init_seed,
             augment=self.augment,
             init=self.init,

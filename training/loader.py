@@ -23,8 +23,9 @@ def epoch_indices(
     before the first batch, so that no step waits for it. The last, smaller batch is kept, unless it
     is a single image, which has no batch statistics.
     """
-    augments = run.augment == "crop_flip" or (run.augment == "auto" and data.channels == 3)
     generator, images = stream(purpose, run.seed, epoch), data.train
+    in_colour = images.shape[0] == 3
+    augments = run.augment == "crop_flip" or (run.augment == "auto" and in_colour)
     batch_size, device = run.optim.batch_size, images.labels.device
     order = torch.randperm(len(images), generator=generator).to(device).split(batch_size)
     if len(order[-1]) == 1 < batch_size:

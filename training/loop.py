@@ -110,7 +110,7 @@ class Training:
     ) -> None:
         self.progress = progress
         self.run, self.device, self.folder = run, device, out / "runs" / run.id
-        self.data = datasets.load(run.data, device=device)
+        self.data = datasets.load(run.data, device=device, size=run.size, normalise=run.normalise)
         self.partial = load_partial(run, self.folder)
         self.start = start(
             run, self.data, out=out, device=device, partial=self.partial, progress=progress

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
-from sparsediag.data.datasets import Data, Images
+from sparsediag.data.datasets import Data
+from sparsediag.data.images import AnyImages
 from sparsediag.diagnostics.gradflow import gradflow
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.models import Ghost
@@ -57,7 +58,9 @@ COSTS = {
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, data: Data, images: Images, chunk: int = 1000) -> tuple[float, float]:
+def evaluate(
+    net: nn.Module, data: Data, images: AnyImages, chunk: int = 1000
+) -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy, in evaluation mode."""
     net.eval()
     total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)

@@ -12,6 +12,7 @@ from typing import Any
 from sparsediag.core.errors import ConfigError
 
 KEYS = {
+    "normalize": "normalise",
     "ticket": "mask_seed",
     "continues": "resume_schedule",
     "collapse": "on_disconnected",
@@ -68,7 +69,7 @@ def renamed(
         dotted = prefix + key
         new = keys.get(dotted, dotted).removeprefix(prefix)
         if new != key and new in table:
-            raise ConfigError(f"{dotted} is the old name of {keys[dotted]}; give one of the two")
+            raise ConfigError(f"{dotted} is another name of {keys[dotted]}; give one of the two")
         if isinstance(value, Mapping):
             value = renamed(value, keys, values, f"{dotted}.")
         elif isinstance(value, str):

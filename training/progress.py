@@ -125,10 +125,11 @@ def _outcome(name: str, runs: Sequence[Run], out: Path, jobs: int = 1) -> str:
 
 
 def download_data(runs: Iterable[Run]) -> None:
-    """Download the data of all runs that is missing; `fit` reports what cannot be loaded."""
-    for name in {run.data for run in runs}:
+    """Download and decode the data of all runs; `fit` reports what cannot be loaded."""
+    for name, size in {(run.data, run.size) for run in runs}:
         with suppress(ValueError, OSError):
-            datasets.load(name)
+            data = datasets.load(name, size=size, normalise="none")
+            _ = [data.split(split).pixels for split in ("train", "validation", "test")]
 
 
 def add_trainings(graph: TaskGraph, run: Run, out: Path, *, device: str = "auto") -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sparsediag import models
 from sparsediag.checkpoint import labels, rebuild, resolve, safe_load, state_dicts
+from sparsediag.checkpoint.image_problem import check_data, image_notes, image_problem, load_data
 from sparsediag.checkpoint.load_weights import choose_mask, load_weights
 from sparsediag.checkpoint.mask_conventions import describe, zero_dead
 from sparsediag.core import losses
@@ -28,6 +29,7 @@ from sparsediag.core.old_names import accept_old_names
 from sparsediag.core.problem import Loss, Problem
 from sparsediag.core.short_repr import short_repr
 from sparsediag.core.version import __version__
+from sparsediag.data.datasets import Normalise
 
 VERSIONS = {
     "sparsediag": __version__,
@@ -272,6 +274,8 @@ class Checkpoint:
         images: int | None = None,
         batch_size: int | None = None,
         data: str | Callable[..., Any] | Iterable[Any] | None = None,
+        size: int | None = None,
+        normalise: Normalise | None = None,
         model: resolve.Model | None = None,
         model_options: Mapping[str, Any] | None = None,
         loss: str | Loss | None = None,
@@ -284,12 +288,17 @@ class Checkpoint:
         """Return the loss of this network over fixed, un-augmented samples.
 
         Args:
-            split: train, validation or test; None for train, or the default of custom batches.
+            split: train, validation (or val) or test; None for train, or the default of custom
+                batches.
             images: Number of images, a sample that depends on `seed`; 0 for the whole split, None
                 for 1000, or the default of custom batches.
             batch_size: Images in a batch; None for 128, or the default of custom batches.
             data: Another data set than that of the training, or custom batches; see
                 `resolve.batches`.
+            size: Height and width of the images of a folder: the shorter side is resized, and the
+                middle cut out. None for that of the training.
+            normalise: "own", "imagenet" or "none", see `data.load`; None for that of the training,
+                or "own".
             model: What makes the network, as in `build`.
             model_options: Keywords for it.
             loss: `loss(outputs, targets)` or its name, see `resolve.loss`; see `Problem` for None.
@@ -305,22 +314,34 @@ class Checkpoint:
         """
         torch_device = select_device(device)
         net, chosen, notes = self._rebuild(model, model_options, mask)
-        defaults = models.defaults(self.model) if model is None else {}
-        batches, about = rebuild.batches(
-            net.to(torch_device),
-            self.data if data is None else data,
-            built_for={key: self.options.get(key, value) for key, value in defaults.items()},
-            trained_on=self.data,
-            seed=seed,
-            split=split,
-            images=images,
-            batch=batch_size,
-        )
         loss_fn = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
-        about["net"] = self.model if model is None else resolve.label(model)
-        problem = rebuild.problem(
-            net, batches, loss=loss_fn, mask=chosen, batch_norm=batch_norm, about=about
-        )
+        name = self.model if model is None else resolve.label(model)
+        options = {"loss": loss_fn, "mask": chosen, "batch_norm": batch_norm}
+        asked = {"split": split, "images": images, "batch": batch_size}
+        source = self.data if data is None else data
+        if resolve.is_custom_data(source):
+            batches = resolve.batches(source, **asked, size=size, normalise=normalise)
+            about = {"net": name, "data": resolve.label(source)}
+            problem = rebuild.problem(net.to(torch_device), batches, about=about, **options)
+        else:
+            dataset = load_data(
+                str(source), self.run, size=size, normalise=normalise, device=torch_device
+            )
+            defaults = models.defaults(self.model) if model is None else {}
+            built_for = {key: self.options.get(key, value) for key, value in defaults.items()}
+            check_data(dataset, built_for, trained_on=self.data)
+            problem = image_problem(
+                net.to(torch_device),
+                dataset,
+                asked,
+                seed=seed,
+                label=name,
+                note=notes.append,
+                **options,
+            )
+            if self.data != source:
+                guessed = normalise is None and not self.run
+                notes += image_notes(dataset, split, guessed=guessed)
         if problem.samples < (images or 0):
             notes.append(f"{problem.samples} samples: fewer than the {images} that were asked for")
         if note:

@@ -181,7 +181,8 @@ def _assign(
     surplus = [n for n in weights if n not in expected]
     unknown = [n for n in surplus if not _is_optional(n, weights[n])]
     if misfit := _misfit(expected, new, weights, missing, unknown):
-        raise CheckpointError(f"weights do not fit {name}: {misfit}")
+        hint = _hint_at_classes(expected, new, name) if not missing else ""
+        raise CheckpointError(f"weights do not fit {name}: {misfit}{hint}")
     copies: dict[str, Tensor] = {}
     for n, t in expected.items():
         if n in new:
@@ -234,6 +235,26 @@ def _misfit(
     if quantised := next(filter(QUANTISED.search, weights), ""):
         misfit += f"; the weights are quantised, as '{quantised}' shows; save them dequantised"
     return misfit
+
+
+def _hint_at_classes(expected: Mapping[str, Tensor], new: Mapping[str, Tensor], name: str) -> str:
+    """Say how to build the network with as many outputs as the file has, if nothing else differs.
+
+    >>> fc, other = {"fc.bias": torch.zeros(1000)}, {"fc.bias": torch.zeros(3)}
+    >>> _hint_at_classes(fc, other, "torchvision:resnet18")
+    '; the file has 3 outputs: --model-options num_classes=3'
+    """
+    shapes = [(t.shape, new[n].shape) for n, t in expected.items() if n in new]
+    wrong = [(model, file) for model, file in shapes if model != file]
+    same_rows = len({(model[:1], file[:1]) for model, file in wrong}) == 1
+    if not same_rows or any(model[1:] != file[1:] for model, file in wrong):
+        return ""
+    outputs = wrong[0][1][0]
+    zoo = name.startswith(("torchvision:", "timm:"))
+    how = f"--model-options {'num_' * zoo}classes={outputs}"
+    if ":" in name and not zoo:
+        how = "build the net with as many, or give it options (--model-options)"
+    return f"; the file has {outputs} outputs: {how}"
 
 
 def _is_optional(name: str, t: Tensor) -> bool:

@@ -96,6 +96,24 @@ SHARED: Options = {
         ),
         None,
     ),
+    "size": (
+        option(
+            "size",
+            int | None,
+            "For folder:PATH: resize the shorter side of each image to so many pixels, and cut out "
+            "the middle (default: as in the training, or none).",
+        ),
+        None,
+    ),
+    "normalise": (
+        option(
+            "normalise",
+            Literal["own", "imagenet", "none"] | None,
+            "Normalise pixels by the mean and std of the data set itself (own) or of ImageNet, or "
+            "only scale them to 0 ... 1 (none) (default: as in the training, or own).",
+        ),
+        None,
+    ),
     "loss": (
         option(
             "loss",
@@ -109,8 +127,8 @@ SHARED: Options = {
     "split": (
         option(
             "split",
-            Literal["train", "validation", "test"] | None,
-            "Part of the data set (default: train).",
+            Literal["train", "validation", "val", "valid", "test"] | None,
+            "Part of the data set; val and valid are validation (default: train).",
         ),
         None,
     ),
@@ -139,7 +157,10 @@ SHARED = {
     key: (Annotated[kind, Parameter(group=COMMON)], default)
     for key, (kind, default) in SHARED.items()
 }
-PROBLEM = ("split", "images", "batch_size", "data", "model", "loss", "mask", "batch_norm", "device")
+PROBLEM = (
+    *("split", "images", "batch_size", "data", "size", "normalise"),
+    *("model", "loss", "mask", "batch_norm", "device"),
+)
 
 
 def problem_options(shared: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keywords that once had other names; the old ones keep working, in Python and as flags."""
+"""Keywords that have other names or spellings, which work too, in Python and as flags."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ RENAMED = {
     "before": "previous_mask",
     "block": "block_size",
     "max_products": "max_matvecs",
+    "normalize": "normalise",
     "probes": "num_probes",
     "shared": "compare",
     "steps": "lanczos_steps",
@@ -41,7 +42,7 @@ def accept_old_names(function: F) -> F:
     def with_new_names(*args: Any, **keywords: Any) -> Any:
         for old in renamed.keys() & keywords.keys():
             if renamed[old] in keywords:
-                raise TypeError(f"'{old}' is the old name of '{renamed[old]}'; give one of them")
+                raise TypeError(f"'{old}' is another name of '{renamed[old]}'; give one of them")
             keywords[renamed[old]] = keywords.pop(old)
         return function(*args, **keywords)
 

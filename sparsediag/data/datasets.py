@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -17,19 +17,21 @@ from torch import Tensor
 from sparsediag.core.device import with_index
 from sparsediag.core.errors import unknown_name
 from sparsediag.core.fingerprint import File, describe_code
+from sparsediag.core.old_names import accept_old_names
 from sparsediag.core.short_repr import short_repr
-from sparsediag.data.images import (
-    Images,
-    Pair,
+from sparsediag.data.folders import (
+    SPLITS,
     folder_digest,
-    hold_out,
-    home,
+    held_out_note,
     list_images,
-    load_class_folders,
-    load_tinyimagenet,
+    read_folder,
+    read_tinyimagenet,
 )
+from sparsediag.data.images import AnyImages, ImageFiles, Images, Pair, hold_out, home, moments
 
-__all__ = ["DATASETS", "Data", "Images", "Source", "home", "load"]
+__all__ = ["DATASETS", "Data", "ImageFiles", "Images", "Normalise", "Source", "home", "load"]
+
+Normalise = Literal["own", "imagenet", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,26 +41,29 @@ class Data:
     Attributes:
         name: What it was loaded by.
         classes: Number of classes.
-        channels: 1 or 3.
+        channels: Channels of the normalised images: 1 or 3.
         size: Height and width of the images in pixels.
         train: The images to train on.
-        validation: A tenth of the training images, held out by a fixed seed.
+        validation: Those of the folder's val/, or a tenth of the training images, held out by a
+            fixed seed.
         test: The images to judge on.
         mean: Of each channel as a share of full scale, (C, 1, 1).
         std: Likewise.
         scale: Full scale of a pixel: 255, or 16 for digits.
+        notes: Split -> what to know about it: held out, or without images of a class.
     """
 
     name: str
     classes: int
     channels: int
     size: int
-    train: Images
-    validation: Images
-    test: Images
+    train: AnyImages
+    validation: AnyImages
+    test: AnyImages
     mean: Tensor
     std: Tensor
     scale: float
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     __repr__ = short_repr
 
@@ -66,12 +71,15 @@ class Data:
         """Return pixels as float32, shifted and scaled by the set's constants."""
         return (pixels.to(torch.float32) / self.scale - self.mean) / self.std
 
-    def split(self, name: str) -> Images:
-        """Return the images of train, validation or test."""
+    def split(self, name: str) -> AnyImages:
+        """Return the images of train, validation (or val, valid) or test."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        if name not in splits:
+        if name not in SPLITS:
             raise ValueError(unknown_name("split", name, splits))
-        return splits[name]
+        if not len(images := splits[SPLITS[name]]):
+            others = " or ".join(other for other, part in splits.items() if len(part))
+            raise ValueError(f"{self.name} has no {name} images; use the split {others}")
+        return images
 
     def batches(
         self, split: str = "train", *, images: int | None = None, batch: int = 128, seed: int = 0
@@ -88,7 +96,7 @@ class Data:
             raise ValueError(f"images={images}, batch={batch}: need 1 or more, or images=None")
         part, generator = self.split(split), torch.Generator().manual_seed(seed)
         order = torch.randperm(len(part), generator=generator)[:images].to(part.labels.device)
-        return [(self.normalise(part.pixels[i]), part.labels[i]) for i in torch.split(order, batch)]
+        return [(self.normalise(part.take(i)), part.labels[i]) for i in torch.split(order, batch)]
 
     def balanced_batches(
         self, per_class: int, *, batch: int = 256, seed: int = 0
@@ -115,21 +123,32 @@ class Data:
         order = torch.cat(chosen)
         order = order[torch.randperm(len(order), generator=generator)].to(self.train.labels.device)
         images = self.train
-        return [(self.normalise(images.pixels[i]), images.labels[i]) for i in order.split(batch)]
+        return [(self.normalise(images.take(i)), images.labels[i]) for i in order.split(batch)]
 
 
-def load(name: str, *, device: torch.device | str = "cpu") -> Data:
+@accept_old_names
+def load(
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    size: int | None = None,
+    normalise: Normalise = "own",
+) -> Data:
     """Load a data set by its name in `DATASETS`, or a folder of images as `folder:PATH`.
 
-    It is read from `home()` and downloaded if missing; `digits` is always there. A tenth of the
-    training images is held out for validation. A second call returns the same object.
+    It is read from `home()` and downloaded if missing; `digits` is always there. A split that it
+    does not have is a tenth of its training images. A second call returns the same object.
 
     Args:
         name: Of the data set.
         device: Where the images will be.
+        size: For a folder: resize the shorter side of its images to this and cut out the middle.
+            None if all have one square size.
+        normalise: Mean and standard deviation to normalise by: the set's "own", those of
+            "imagenet" (in three channels), or "none", which leaves pixels between 0 and 1.
 
     Raises:
-        ValueError: If there is no such data set.
+        ValueError: If there is no such data set, or its images have other sizes.
         OSError: If it is neither there nor available from the network.
 
     >>> len(load("digits").train)
@@ -137,13 +156,17 @@ def load(name: str, *, device: torch.device | str = "cpu") -> Data:
     """
     root, source = _folder(name), DATASETS.get(name)
     if not (root or source):
-        raise ValueError(
-            f"{unknown_name('data set', name, DATASETS)} Your own images: folder:PATH."
-        )
+        hint = f"Write folder:{name}." if Path(name).is_dir() else "Your own images: folder:PATH."
+        raise ValueError(f"{unknown_name('data set', name, DATASETS)} {hint}")
+    if size is not None and (source or size < 1):
+        need = "need 1 or more" if size < 1 else f"{name} has one size; leave it out"
+        raise ValueError(f"size {size}: {need}")
+    if normalise not in get_args(Normalise):
+        raise ValueError(unknown_name("normalise", normalise, get_args(Normalise)))
     files = list_images(root) if root else ()
     if source:  # lists have no hash
         source = source._replace(moments=tuple((mean, std) for mean, std in source.moments))
-    return _load(name, with_index(device), root or home(), files, source)
+    return _load(name, with_index(device), root or home(), files, source, size, normalise)
 
 
 def content_digest(name: str) -> str:
@@ -172,25 +195,41 @@ def _load(
     root: Path,
     files: tuple[File, ...],
     source: Source | None,
+    size: int | None,
+    normalise: Normalise,
 ) -> Data:
-    """Read a data set, hold out the validation images, and move all to the device (cached)."""
-    source = source or Source(partial(load_class_folders, files), 0, (), "images")
+    """Read a data set, hold out the splits that it lacks, and move all to the device (cached)."""
+    parts: Mapping[str, AnyImages]
+    if source:
+        full_train, test_part = _read(name, root, source)
+        rest, held_out = hold_out(full_train, len(full_train) // 10)
+        parts = {"train": rest, "validation": held_out, "test": test_part}
+        classes = source.classes or 1 + max(int(part.labels.max()) for part in parts.values())
+        scale, own = source.scale, source.moments
+        notes = {"validation": held_out_note("validation", name)}
+    else:
+        names, parts, notes = read_folder(root, files, size)
+        classes, scale, own = len(names), 255.0, ()
+    channels, height, _ = parts["train"].shape
+    known = {"own": own, "imagenet": IMAGENET, "none": channels * ((0.0, 1.0),)}
+    used = known[normalise] or moments(parts["train"], scale)
+    mean, std = torch.tensor(used, dtype=torch.float32, device=device).T[..., None, None]
+    std = std.clamp_min(1 / 255)  # of a plane of one level: no division by 0
+    channels = max(channels, len(mean))
+    train, validation, test = (parts[s].to(device) for s in ("train", "validation", "test"))
+    return Data(name, classes, channels, height, train, validation, test, mean, std, scale, notes)
+
+
+def _read(name: str, root: Path, source: Source) -> Pair:
+    """Read or download the images of a built-in data set."""
     # some torchvisions report downloads on stdout; numpy 2.4.0 to 2.4.4 warns of CIFAR's pickles
     with redirect_stdout(sys.stderr), warnings.catch_warnings(action="ignore"):
         try:
-            full_train, test = source.read(root)
+            return source.read(root)
         except (OSError, RuntimeError) as error:
             hint = f"Put {source.files} there, or set SPARSEDIAG_DATA to the folder that holds it."
             reason = " ".join(str(error).split())  # torchvision takes a line for each mirror
             raise OSError(f"no {name} in {root} or from the network: {reason}. {hint}") from error
-    classes = source.classes or int(torch.cat((full_train.labels, test.labels)).max()) + 1
-    parts = (*hold_out(full_train, len(full_train) // 10), test)
-    train, validation, test = (Images(p.pixels.to(device), p.labels.to(device)) for p in parts)
-    moments = source.moments or [torch.std_mean(p / 255)[::-1] for p in train.pixels.unbind(1)]
-    mean, std = torch.tensor(moments, dtype=torch.float32, device=device).T[..., None, None]
-    std = std.clamp_min(1 / 255)  # of a plane of one level: no division by 0
-    channels, size = train.pixels.shape[1:3]
-    return Data(name, classes, channels, size, train, validation, test, mean, std, source.scale)
 
 
 def _digits(root: Path) -> Pair:
@@ -223,6 +262,7 @@ class Source(NamedTuple):
 
 CIFAR = ((0.4914, 0.2023), (0.4822, 0.1994), (0.4465, 0.2010))  # for 100 too, as in the papers
 TINY = ((0.4802, 0.2770), (0.4481, 0.2691), (0.3975, 0.2821))
+IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # of torchvision's networks
 FASHION = ((0.2860, 0.3530),)
 DATASETS: dict[str, Source] = {
     "digits": Source(_digits, 10, ((0.3058, 0.3761),), scale=16),
@@ -232,6 +272,6 @@ DATASETS: dict[str, Source] = {
     ),
     "cifar10": Source(partial(_torchvision, "CIFAR10"), 10, CIFAR, "cifar-10-python.tar.gz"),
     "cifar100": Source(partial(_torchvision, "CIFAR100"), 100, CIFAR, "cifar-100-python.tar.gz"),
-    "tinyimagenet": Source(load_tinyimagenet, 200, TINY, "tiny-imagenet-200.zip"),
+    "tinyimagenet": Source(read_tinyimagenet, 200, TINY, "tiny-imagenet-200.zip"),
 }
 BUILT_IN = DATASETS.copy()

@@ -1,13 +1,15 @@
-"""Images that lie in files: class folders, decoded once and kept as one tensor."""
+"""Images and their classes: as one tensor, or in files that are decoded when they are asked for."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import shutil
-import tempfile
-from dataclasses import dataclass
-from glob import glob
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -17,13 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from sparsediag.core.atomic import atomic_write
-from sparsediag.core.fingerprint import File, file_state, fingerprint_files
+from sparsediag.core.fingerprint import File, file_state
 from sparsediag.core.short_repr import short_repr
 
 SPLIT_SEED = 0  # one split for all runs, whatever a run's own seed
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-LAYOUT = f"train/<class>/* and test/<class>/*, or <class>/* ({', '.join(SUFFIXES)})"
-Pair = tuple["Images", "Images"]  # for training and validation, for testing
+MOMENTS_OF = 2000  # images that mean and std are computed from where images are resized
+Moments = list[tuple[float, float]]  # mean and std of each channel, of full scale
 
 
 def home() -> Path:
@@ -44,108 +45,212 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
 
-def hold_out(images: Images, count: int) -> Pair:
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the pixels of some images, (n, C, H, W)."""
+        return self.pixels[indices]
+
+    def subset(self, indices: Tensor) -> Images:
+        """Return some of the images."""
+        return Images(self.pixels[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> Images:
+        """Return the images on a device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Images in files: `take` decodes some, `pixels` all of them.
+
+    Attributes:
+        root: The folder of the files.
+        files: Their paths below it, with size and times.
+        labels: Their classes, (N,), int64, on the device that the pixels go to.
+        channels: 1 or 3.
+        size: Height and width of the pixels.
+        resize: Whether to resize and cut images of another size; otherwise they are refused.
+    """
+
+    root: Path
+    files: tuple[File, ...]
+    labels: Tensor
+    channels: int
+    size: int
+    resize: bool
+
+    __repr__ = short_repr
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Decode some images; return their pixels, (n, C, H, W)."""
+        pixels = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
+        self._decode(indices.tolist(), pixels)
+        return pixels.to(self.labels.device)
+
+    def subset(self, indices: Tensor) -> ImageFiles:
+        """Return some of the images."""
+        files = tuple(self.files[i] for i in indices.tolist())
+        return replace(self, files=files, labels=self.labels[indices])
+
+    def to(self, device: torch.device) -> ImageFiles:
+        """Return the images with a device for their pixels."""
+        return replace(self, labels=self.labels.to(device))
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """All pixels, (N, C, H, W), on the device; on the CPU they are mapped from a file.
+
+        The file is kept in `home()`, and written anew when an image changes.
+        """
+        cache = self.cache("decoded", ".npy")
+        try:
+            pixels = np.load(cache, mmap_mode="c")
+        except (OSError, ValueError, EOFError):  # absent or broken
+            shape = (len(self), *self.shape)
+            _check_space(math.prod(shape))
+            with atomic_write(cache) as draft:
+                decoded = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
+                self._decode(range(len(self)), torch.from_numpy(decoded))
+                decoded.flush()
+            pixels = np.load(cache, mmap_mode="c")
+        return torch.from_numpy(pixels).to(self.labels.device)
+
+    def cache(self, kind: str, ending: str) -> Path:
+        """Return the path in `home()` of what is computed from these files."""
+        content = (self.root.resolve(), self.files, self.shape, self.resize)
+        return home() / kind / (hashlib.sha256(repr(content).encode()).hexdigest() + ending)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, self.size, self.size
+
+    def _decode(self, indices: Iterable[int], pixels: Tensor) -> None:
+        """Decode images into the rows of a tensor (n, C, H, W)."""
+        files = (self.files[i] for i in indices)
+        with ThreadPool(min(8, os.cpu_count() or 1)) as pool:  # PIL releases the GIL
+            for row, image in zip(pixels, pool.imap(self._read, files, 16), strict=True):
+                row.copy_(image)
+
+    def _read(self, file: File) -> Tensor:
+        path = self.root / file[0]
+        if file_state(path) != file[1:]:
+            raise ValueError(f"'{path}' has changed since its folder was read; start again")
+        resize = self.size if self.resize else None
+        image = torch.from_numpy(np.atleast_3d(read_image(path, self.channels, resize)))
+        height, width = image.shape[:2]
+        if (height, width) != (self.size, self.size):
+            raise ValueError(
+                f"'{path}' is {width} x {height} pixels; need {self.size} x {self.size}, as the "
+                "first has. --size 224 (in a run file, size = 224) makes all of one size; give "
+                "that of the net's inputs"
+            )
+        return image.permute(2, 0, 1)
+
+
+AnyImages = Images | ImageFiles
+Pair = tuple[AnyImages, AnyImages]
+
+
+def hold_out(images: AnyImages, count: int) -> Pair:
     """Split off `count` random images, by a fixed seed; return the rest and those."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    held_out, rest = (
-        Images(images.pixels[i], images.labels[i]) for i in order.tensor_split([count])
-    )
+    held_out, rest = (images.subset(i) for i in order.tensor_split([count]))
     return rest, held_out
 
 
-def load_class_folders(files: tuple[File, ...], root: Path) -> Pair:
-    """Load the images of PATH/train and PATH/test, or of PATH, a tenth held out for testing."""
-    split = any(path.startswith(("train/", "test/")) for path, *_ in files)
-    paths = [(file, (file[0] if split else f"train/{file[0]}").split("/")) for file in files]
-    entries = [(p[0] == "test", p[1], f) for f, p in paths if p[0] in ("train", "test") and p[2:]]
-    train, test = (
-        [c for in_test, c, _ in entries if in_test is is_test] for is_test in (False, True)
+def moments(images: AnyImages, scale: float) -> Moments:
+    """Return mean and std of each channel over the images.
+
+    Of files that are resized, which may be many and large, `MOMENTS_OF` random ones are enough. The
+    numbers are kept in `home()`.
+
+    Args:
+        images: The images.
+        scale: Full scale of a pixel.
+
+    Raises:
+        ValueError: If there is no image.
+    """
+    if not len(images):
+        raise ValueError("no training images to normalise by: choose normalise imagenet or none")
+    cache = images.cache("moments", ".json") if isinstance(images, ImageFiles) else None
+    if cache and cache.is_file():
+        return [(mean, std) for mean, std in json.loads(cache.read_text())]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    count = MOMENTS_OF if isinstance(images, ImageFiles) and images.resize else len(images)
+    counts = sum(
+        torch.stack([torch.bincount(c.flatten(), minlength=256) for c in pixels.unbind(1)])
+        for pixels in map(images.take, order[:count].split(500))
     )
-    if len(train) < 11 or len(set(train)) < 2:
-        message = f"'{root}' holds {len(train)} training images of {len(set(train))} classes"
-        raise ValueError(f"{message}; need 11 or more, of 2 or more, in {LAYOUT}.")
-    if split and (unmatched := {*train} ^ {*test}):
-        raise ValueError(f"'{root}' has class '{min(unmatched)}' in only one of train and test.")
-    full_train, full_test = _decode_cached(root, entries)
-    return (full_train, full_test) if split else hold_out(full_train, len(full_train) // 10)
-
-
-def load_tinyimagenet(root: Path) -> Pair:
-    """Load the official layout from the folder, the zip, or the network; `val` is the test set."""
-    from torchvision.datasets.utils import download_url
-
-    folder, archive = root / "tiny-imagenet-200", root / "tiny-imagenet-200.zip"
-    if not folder.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as temp_dir:  # half a set never looks whole
-            if not archive.exists():
-                download_url(f"http://cs231n.stanford.edu/{archive.name}", temp_dir)
-                os.replace(Path(temp_dir, archive.name), archive)
-            shutil.unpack_archive(archive, temp_dir)
-            os.replace(Path(temp_dir, folder.name), folder)
-    wnid = dict(np.loadtxt(folder / "val" / "val_annotations.txt", str, usecols=(0, 1), ndmin=2))
-    files = [(file, file[0].split("/")) for file in list_images(folder)]
-    entries = [(False, path[1], file) for file, path in files if path[0] == "train"]
-    entries += [(True, wnid[path[-1]], file) for file, path in files if path[-1] in wnid]
-    return _decode_cached(folder, entries)
-
-
-def list_images(root: Path) -> tuple[File, ...]:
-    """Return all image files below a folder, with size and times."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"'{root}' is not a folder; need one with {LAYOUT}.")
-    paths = sorted(glob("**/*.*", root_dir=root, recursive=True))  # without hidden files
-    images = (p for p in paths if p.lower().endswith(SUFFIXES))
-    return tuple((p.replace(os.sep, "/"), *file_state(f"{root}/{p}")) for p in images)
-
-
-def folder_digest(root: Path) -> str:
-    """Return a digest of all image files' names and bytes, cached until a file changes."""
-    root, files = root.resolve(), list_images(root)
-    cache = home() / "contents" / hashlib.sha256(repr((root, files)).encode()).hexdigest()
-    if not cache.is_file():
+    assert isinstance(counts, Tensor)
+    found = list(_moments_of_counts(counts.cpu().numpy(), scale))
+    if cache:
         with atomic_write(cache) as draft:
-            draft.write_text(fingerprint_files(root, files))
-    return cache.read_text()
+            draft.write_text(json.dumps(found))
+    return found
 
 
-def _decode_cached(root: Path, entries: list[tuple[bool, str, File]]) -> Pair:
-    """Read the images; their decoded pixels are cached in `home()` until a file changes."""
-    tests, names, files = zip(*sorted(entries), strict=True)
-    cache = home() / "decoded" / f"{hashlib.sha256(repr(files).encode()).hexdigest()}.pt"
+def _check_space(needed: int) -> None:
+    """Raise OSError if the disk of `home()` has too little space for `needed` bytes."""
+    home().mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(home()).free) < needed:
+        raise OSError(
+            f"the decoded images need {needed / 1e9:.1f} GB in '{home()}', which has "
+            f"{free / 1e9:.1f} GB left; choose a smaller size, or another folder by SPARSEDIAG_DATA"
+        )
+
+
+def _moments_of_counts(counts: np.ndarray, scale: float) -> Iterator[tuple[float, float]]:
+    """Yield mean and std of each channel, whose levels 0 to 255 were counted, (C, 256)."""
+    levels = np.arange(256) / scale
+    for count in counts:
+        mean = float(np.average(levels, weights=count))
+        variance = float(np.sum(count * (levels - mean) ** 2) / max(1, count.sum() - 1))
+        yield mean, variance**0.5
+
+
+def read_image(path: Path, channels: int, size: int | None = None) -> np.ndarray:
+    """Decode an image of 8 bits a channel; return its pixels, (H, W) if grey, else (H, W, 3).
+
+    Transparency is left out, and a rotation in the EXIF data is not applied, as in torchvision's
+    `ImageFolder`; `size` is torchvision's `Resize(size)` and `CenterCrop(size)`.
+
+    Args:
+        path: The file.
+        channels: 1 for grey, 3 for colour.
+        size: Length of the shorter side after resizing, and of both after cutting out the middle.
+
+    Raises:
+        ValueError: If it cannot be decoded; the message names it.
+    """
     try:
-        pixels = torch.load(cache, weights_only=True)
-    except Exception:  # absent, or broken in some way
-        pixels = _decode([root / path for path, *_ in files])
-        with atomic_write(cache) as draft:
-            torch.save(pixels, draft)
-    n, labels = tests.count(False), torch.from_numpy(np.unique(names, return_inverse=True)[1])
-    return Images(pixels[:n], labels[:n]), Images(pixels[n:], labels[n:])
-
-
-def _decode(files: list[Path]) -> Tensor:
-    """Return the pixels (N, C, H, W); C is 1 if every image is grey, otherwise 3."""
-    size, channels = _read_image(files[0]).shape[2], 1
-    pixels = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
-    with ThreadPool(min(8, os.cpu_count() or 1)) as pool:  # PIL releases the GIL
-        for i, image in enumerate(pool.imap(_read_image, files, chunksize=64)):
-            channels, h, w = max(channels, len(image)), *image.shape[1:]
-            if (h, w) != (size, size):
-                message = f"'{files[i]}' is {w} x {h} pixels"
-                raise ValueError(
-                    f"{message}; need {size} x {size}, so resize all to one square size."
-                )
-            pixels[i] = image
-    return pixels[:, :channels].contiguous()
-
-
-def _read_image(path: Path) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":
+        with Image.open(path) as file:
+            if file.mode[0] in "IF":
                 raise OSError("it has more than 8 bits a channel")
-            array = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    except OSError as error:
+            image: Image.Image = file
+            if image.mode == "P":  # PIL warns of some palettes that become RGB at once
+                image = image.convert("RGBA")
+            image = image.convert("L" if channels == 1 else "RGB")
+            return np.array(_resize(image, size) if size else image)
+    except Exception as error:  # PIL has many kinds, and zlib others
         raise ValueError(f"'{path}' is no image to use: {error}. Convert or remove it.") from error
-    return torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1)
+
+
+def _resize(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size`, and cut out the middle."""
+    width, height = image.size
+    short = min(width, height)
+    if short != size:
+        width, height = int(size * width / short), int(size * height / short)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))

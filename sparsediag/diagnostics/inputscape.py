@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsediag.checkpoint import resolve
 from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.checkpoint.image_problem import load_data
 from sparsediag.core.batch_loss import BatchLoss
 from sparsediag.core.batches import Batch, rechunk
 from sparsediag.core.double_backward import DoubleBackward
@@ -26,7 +27,7 @@ from sparsediag.core.twice_differentiable import twice_differentiable
 from sparsediag.core.validation import explain_errors
 from sparsediag.curvature.lanczos import eigenpairs
 from sparsediag.curvature.probe import MAX_CHANCE
-from sparsediag.data import datasets
+from sparsediag.data.datasets import Normalise
 from sparsediag.diagnostics.result import Result, source
 from sparsediag.diagnostics.traits import Traits, diagnostic
 from sparsediag.surfaces import directions
@@ -123,10 +124,19 @@ class Inputscape(Result):
         return style.plot_surface_3d(self.axes, self.mean, self.labels)
 
 
-def pixel_std(checkpoint: Checkpoint, *, data: str | None = None, **_: Any) -> Tensor | None:
+def pixel_std(
+    checkpoint: Checkpoint,
+    *,
+    data: str | None = None,
+    size: int | None = None,
+    normalise: Normalise | None = None,
+    **_: Any,
+) -> Tensor | None:
     """Return what the pixels of the data set were divided by; None for custom batches."""
     name = data or checkpoint.data
-    return None if resolve.is_custom_data(name) else datasets.load(name).std
+    if resolve.is_custom_data(name):
+        return None
+    return load_data(name, checkpoint.run, size=size, normalise=normalise).std
 
 
 @diagnostic(Traits(from_checkpoint={"std": pixel_std}, samples="count"))

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from sparsediag.checkpoint import mask_file
 from sparsediag.checkpoint.checkpoint import Checkpoint
+from sparsediag.core.fingerprint import file_state
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import prunable
-from sparsediag.data import images
 from sparsediag.data.datasets import DATASETS, Source, load
 from sparsediag.models import MODELS
 from training.config import Run
@@ -165,7 +165,7 @@ def test_a_folder_with_other_images_is_another_run(
 
 def test_a_finished_run_is_trained_again_on_other_images_only(tmp_path: Path) -> None:
     root = folder(tmp_path / "pets")
-    times = images.file_state(root / "a" / "0.bmp")
+    times = file_state(root / "a" / "0.bmp")
     run = run_of(data=f"folder:{root}")
     first = last(run, tmp_path)
     (root / "a" / "0.bmp").touch()  # the same content

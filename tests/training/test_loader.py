@@ -92,7 +92,8 @@ def test_crops_are_drawn_batch_by_batch_behind_the_order(batch: int) -> None:
 
 def test_images_are_cropped_if_asked_or_in_colour() -> None:
     grey = datasets.load("digits")
-    for data, auto in ((grey, 1), (replace(grey, channels=3), 2)):
+    colour = datasets.Images(grey.train.pixels.expand(-1, 3, -1, -1), grey.train.labels)
+    for data, auto in ((grey, 1), (replace(grey, train=colour), 2)):
         for augment, tensors in {"none": 1, "crop_flip": 2, "auto": auto}.items():
             run = Run.of({"data": "digits", "augment": augment})
             assert len(next(epoch_indices(run, data, 0))) == tensors

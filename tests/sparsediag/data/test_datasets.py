@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import urllib.error
 import warnings
@@ -12,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torchvision import datasets
 
 from sparsediag.core.device import with_index
 from sparsediag.data import datasets as data
-from sparsediag.data import images
 from sparsediag.data.datasets import DATASETS, Images, home, load
+from tests.pictures import picture
 
 
 @pytest.fixture(autouse=True)
@@ -33,28 +31,6 @@ def place(tmp_path, monkeypatch):
 
 def no_network(*args, **kwargs):
     raise urllib.error.URLError("no network")
-
-
-def no_decoder(path):
-    raise AssertionError(f"{path} was decoded again")
-
-
-def picture(path: Path, *, mode: str = "RGB", size: tuple[int, int] = (8, 8), value=None) -> None:
-    """One image file; without a value, noise that its name seeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if value is None:
-        noise = np.random.default_rng(list(path.name.encode()))
-        value = noise.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-        Image.fromarray(value).convert(mode).save(path)
-    else:
-        Image.new(mode, size, value).save(path)
-
-
-def pictures(root: Path, count: int, classes=("cat", "dog"), **options) -> Path:
-    for name in classes:
-        for i in range(count):
-            picture(root / name / f"{name}{i:03}.png", **options)
-    return root
 
 
 def rows(*parts: Images) -> set[bytes]:
@@ -218,8 +194,8 @@ def test_unknown_split_and_empty_batches_are_refused():
     digits = load("digits")
     with pytest.raises(ValueError, match=r"unknown split 'tset'; did you mean 'test'\? Known: "):
         digits.split("tset")
-    with pytest.raises(ValueError, match="unknown split 'val'"):
-        digits.batches("val")
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        digits.batches("dev")
     with pytest.raises(ValueError, match="images=0, batch=128: need 1 or more"):
         digits.batches(images=0)
     with pytest.raises(ValueError, match="images=None, batch=0: need 1 or more"):
@@ -232,6 +208,32 @@ def test_unknown_name_says_what_there_is():
     assert "tinyimagenet" in str(error.value)
     assert "folder:PATH" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_other_words_for_validation_and_for_normalise():
+    digits = load("digits", normalize="none")
+    assert digits.split("val") is digits.split("valid") is digits.split("validation")
+    assert digits.batches("val")[0][0].max() == 1
+    with pytest.raises(ValueError, match=r"normalise 'imagnet'; did you mean 'imagenet'"):
+        load("digits", normalise="imagnet")
+
+
+def test_grey_images_normalised_as_imagenet_are_in_three_channels():
+    digits = load("digits", normalise="imagenet")
+    assert (digits.channels, digits.train.shape) == (3, (1, 8, 8))
+    x, _ = digits.batches(images=2)[0]
+    plain = load("digits", normalise="none").batches(images=2)[0][0]
+    torch.testing.assert_close(x * digits.std + digits.mean, plain.expand(-1, 3, -1, -1))
+
+
+def test_only_folders_are_resized():
+    with pytest.raises(ValueError, match=r"size 16: digits has one size"):
+        load("digits", size=16)
+
+
+def test_a_folder_without_its_word(tmp_path):
+    with pytest.raises(ValueError, match=rf"unknown data set '{tmp_path}'.*folder:{tmp_path}"):
+        load(str(tmp_path))
 
 
 # the sets that torchvision reads, in their official files
@@ -381,176 +383,3 @@ def test_broken_tinyimagenet_archive(place):
     with pytest.raises(OSError, match=r"tiny-imagenet-200\.zip is not a zip file"):
         load("tinyimagenet")
     assert [p.name for p in place.iterdir()] == ["tiny-imagenet-200.zip"]
-
-
-# folders
-
-
-@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
-def test_folder_of_train_and_test(tmp_path, mode, channels):
-    root = tmp_path / "sets" / "pets"
-    pictures(root / "train", 20, ("dog", "cat"), mode=mode)
-    pictures(root / "test", 3, ("cat", "dog", "cat"), mode=mode)
-    pictures(root / "val", 3, ("bird",), mode=mode)
-    picture(root / "train" / "cat" / "deep" / "er" / "new.PNG", mode=mode)
-    picture(root / "train" / "cat" / ".hidden.png", mode=mode)
-    (root / "train" / "cat" / "notes.txt").write_text("no image")
-    pets = load(f"folder:{root}")
-    assert (pets.name, pets.classes, pets.channels) == (f"folder:{root}", 2, channels)
-    assert (pets.size, pets.scale) == (8, 255)
-    assert (len(pets.train), len(pets.validation), len(pets.test)) == (37, 4, 6)
-    assert pets.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    first = np.asarray(Image.open(root / "test" / "cat" / "cat000.png")).reshape(8, 8, channels)
-    assert np.array_equal(pets.test.pixels[0].permute(1, 2, 0).numpy(), first)
-    labels = torch.cat([pets.train.labels, pets.validation.labels])
-    assert labels.bincount().tolist() == [21, 20]
-
-
-def test_folder_constants_come_from_its_training_pixels(tmp_path):
-    pets = load(f"folder:{pictures(tmp_path / 'pets', 20)}")
-    pixels = pets.train.pixels.double() / 255
-    assert pets.mean.shape == pets.std.shape == (3, 1, 1)
-    torch.testing.assert_close(pets.mean.double().flatten(), pixels.mean((0, 2, 3)))
-    torch.testing.assert_close(pets.std.double().flatten(), pixels.std((0, 2, 3)))
-
-
-def test_folder_of_classes_holds_a_tenth_out(tmp_path):
-    root = pictures(tmp_path / "pets", 20)
-    pets = load(f"folder:{root}")
-    assert (len(pets.train), len(pets.validation), len(pets.test)) == (33, 3, 4)
-    parts = [rows(pets.train), rows(pets.validation), rows(pets.test)]
-    files = {np.asarray(Image.open(p)).transpose(2, 0, 1).tobytes() for p in root.rglob("*.png")}
-    assert set.union(*parts) == files
-    assert len(files) == sum(map(len, parts)) == 40
-    data._load.cache_clear()
-    again = load(f"folder:{root}")
-    assert torch.equal(again.test.pixels, pets.test.pixels)
-    assert torch.equal(again.train.labels, pets.train.labels)
-
-
-def test_folder_below_the_users_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    pictures(tmp_path / "pets", 6)
-    assert load("folder:~/pets").classes == 2
-
-
-def test_grey_among_colour_is_spread_over_the_channels(tmp_path):
-    root = pictures(tmp_path / "pets", 6)
-    picture(root / "cat" / "grey.png", mode="L", value=77)
-    picture(root / "cat" / "palette.png", mode="P")
-    picture(root / "cat" / "clear.png", mode="RGBA", value=(1, 2, 3, 4))
-    picture(root / "cat" / "cmyk.jpg", mode="CMYK")
-    glass = Image.open(root / "cat" / "palette.png")
-    glass.save(root / "cat" / "glass.png", transparency=bytes(range(200)))  # PIL warns of these
-    pets = load(f"folder:{root}")
-    found = rows(pets.train, pets.validation, pets.test)
-    assert pets.channels == 3
-    assert bytes([77]) * 192 in found
-    assert b"\x01" * 64 + b"\x02" * 64 + b"\x03" * 64 in found
-
-
-def test_one_level_gives_zeros_and_not_nan(tmp_path):
-    root = pictures(tmp_path / "pets", 6, value=(9, 9, 9))
-    pets = load(f"folder:{root}")
-    assert pets.normalise(pets.train.pixels).abs().max() < 1e-5
-
-
-def test_folder_is_decoded_once(place, tmp_path, monkeypatch):
-    name = f"folder:{pictures(tmp_path / 'pets', 6)}"
-    first = load(name)
-    assert [p.suffix for p in (place / "decoded").iterdir()] == [".pt"]
-    monkeypatch.setattr(images, "_read_image", no_decoder)
-    assert load(name) is first
-    data._load.cache_clear()
-    second = load(name)
-    assert second is not first
-    assert torch.equal(second.train.pixels, first.train.pixels)
-    assert torch.equal(second.train.labels, first.train.labels)
-
-
-def test_touched_file_is_decoded_again(tmp_path, monkeypatch):
-    root = pictures(tmp_path / "pets", 6)
-    load(f"folder:{root}")
-    os.utime(root / "cat" / "cat000.png", ns=(0, 1))
-    monkeypatch.setattr(images, "_read_image", no_decoder)
-    with pytest.raises(AssertionError, match="was decoded again"):
-        load(f"folder:{root}")
-
-
-def test_changed_folder_is_decoded_again(tmp_path):
-    root = pictures(tmp_path / "pets", 6)
-    before = load(f"folder:{root}")
-    picture(root / "cat" / "cat000.png", value=(1, 2, 3))
-    after = load(f"folder:{root}")
-    new = b"\x01" * 64 + b"\x02" * 64 + b"\x03" * 64
-    assert new not in rows(before.train, before.validation, before.test)
-    assert new in rows(after.train, after.validation, after.test)
-    picture(root / "cat" / "one-more.png")
-    assert len(load(f"folder:{root}").train) == len(after.train) + 1
-
-
-@pytest.mark.parametrize("left", [b"", b"not a tensor", None])
-def test_broken_cache_is_decoded_again(place, tmp_path, left):
-    name = f"folder:{pictures(tmp_path / 'pets', 6)}"
-    first = load(name)
-    (cache,) = (place / "decoded").iterdir()
-    whole = cache.read_bytes()
-    cache.write_bytes(whole[: len(whole) // 2] if left is None else left)
-    data._load.cache_clear()
-    assert torch.equal(load(name).train.pixels, first.train.pixels)
-    assert len(cache.read_bytes()) == len(whole)
-    assert [p.name for p in (place / "decoded").iterdir()] == [cache.name]
-
-
-def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a folder; need one with train/<class>"):
-        load(f"folder:{tmp_path / 'nowhere'}")
-
-
-def test_folder_with_too_little(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds 0 training images of 0 classes; need 11 or more"):
-        load(f"folder:{tmp_path / 'empty'}")
-    with pytest.raises(ValueError, match="holds 20 training images of 1 classes"):
-        load(f"folder:{pictures(tmp_path / 'cats', 20, ('cat',))}")
-    with pytest.raises(ValueError, match="holds 10 training images of 2 classes"):
-        load(f"folder:{pictures(tmp_path / 'few', 5)}")
-
-
-def test_lone_train_folder_is_no_class(tmp_path):
-    pictures(tmp_path / "pets" / "train", 6)
-    pictures(tmp_path / "pets" / "val", 6)
-    with pytest.raises(ValueError, match="has class 'cat' in only one of train and test"):
-        load(f"folder:{tmp_path / 'pets'}")
-    pictures(tmp_path / "pets" / "test", 2, ("cat",))
-    with pytest.raises(ValueError, match="has class 'dog' in only one of train and test"):
-        load(f"folder:{tmp_path / 'pets'}")
-
-
-def test_images_of_two_sizes(tmp_path):
-    root = pictures(tmp_path / "pets", 6)
-    picture(root / "dog" / "odd.png", size=(6, 9))
-    with pytest.raises(ValueError, match=r"odd\.png' is 6 x 9 pixels; need 8 x 8"):
-        load(f"folder:{root}")
-
-
-def test_images_that_are_not_square(tmp_path):
-    root = pictures(tmp_path / "pets", 6, size=(8, 6))
-    with pytest.raises(ValueError, match=r"png' is 8 x 6 pixels; need 8 x 8, so resize"):
-        load(f"folder:{root}")
-
-
-def test_image_that_cannot_be_read(place, tmp_path):
-    root = pictures(tmp_path / "pets", 6)
-    whole = (root / "cat" / "cat000.png").read_bytes()
-    (root / "dog" / "torn.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"torn\.png' is no image to use: .* Convert or remove it"):
-        load(f"folder:{root}")
-    (root / "dog" / "torn.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"torn\.png' is no image to use"):
-        load(f"folder:{root}")
-    Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(root / "dog" / "torn.png")
-    with pytest.raises(ValueError, match="more than 8 bits a channel"):
-        load(f"folder:{root}")
-    assert not (place / "decoded").exists()
