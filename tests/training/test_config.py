@@ -25,6 +25,8 @@ from training.tweaks.smoothing import Smoothing
 
 OTHER = {
     "data": "digits",
+    "size": 32,
+    "normalise": "imagenet",
     "mask_seed": 5,
     "seed": 1,
     "augment": "none",
