@@ -32,6 +32,8 @@ from sparsediag.diagnostics.perturbation import Perturbation as Perturbation
 from sparsediag.diagnostics.perturbation import perturbation as perturbation
 from sparsediag.diagnostics.report.report import report as report
 from sparsediag.diagnostics.result import Result as Result
+from sparsediag.diagnostics.runs import Runs as Runs
+from sparsediag.diagnostics.runs import runs as runs
 from sparsediag.diagnostics.signal import Signal as Signal
 from sparsediag.diagnostics.signal import signal as signal
 from sparsediag.diagnostics.spectrum import Spectrum as Spectrum

@@ -18,6 +18,7 @@ from sparsediag.diagnostics import DIAGNOSTICS
 from training import keys
 from training.__main__ import USAGE, parse_changes
 from training.config import Run
+from training.sweep import load_runs
 
 ROOT = Path(__file__).parent.parent
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
@@ -64,13 +65,13 @@ def run_command(line: str) -> None:
         shutil.copy(file, file.name.replace("-images=100", ""))
 
 
-def load_run(line: str) -> Run:
-    """Return the run of a command `python -m training RUN --KEY VALUE ...`, without training it."""
+def load_line(line: str) -> list[Run]:
+    """Return the runs of a command `python -m training RUN --KEY VALUE ...`, without training."""
     name, *words = shlex.split(line, comments=True)[3:]
     options = dict(zip(words[::2], words[1::2], strict=True))
     for flag in ("--seeds", "--jobs", "--device"):
         options.pop(flag, None)
-    return Run.load(name, parse_changes([f"{key}={value}" for key, value in options.items()]))
+    return load_runs(name, parse_changes([f"{key}={value}" for key, value in options.items()]))
 
 
 @each_page
@@ -91,15 +92,16 @@ def test_code_runs(
         elif language == "python":
             exec(compile(text, page.name, "exec"), session)
         elif language == "toml":
-            Path("run.toml").write_text(text)
-            assert list(Run.load("run.toml").tweaks)[-1] == "smoothing"
+            name = "sweep.toml" if text.startswith("# sweep.toml") else "run.toml"
+            Path(name).write_text(text)
+            assert list(load_runs(name)[-1].tweaks)[-1] == "smoothing"
         for line in text.splitlines():
             if language == "bash" and not line.startswith("CKPT="):
                 run_command(line)
             elif line.startswith("sparsediag spectrum weights.pt --model net.py:make"):
                 assert main(shlex.split(line)[1:]) == 0
             elif line.startswith("python -m training"):
-                assert load_run(line).id
+                assert load_line(line)
     output = capsys.readouterr().out
     written = " ".join(re.findall(r"^wrote (.*)$", output, re.MULTILINE)).split()
     assert all(Path(file).stat().st_size > 500 for file in written)
@@ -125,14 +127,14 @@ def test_names_exist(page: Path) -> None:
     for target in re.findall(r"`make ([a-z]+)|^make ([a-z]+)", text, re.MULTILINE):
         assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
         assert re.search(rf"^\.PHONY:.*\b{''.join(target)}\b", makefile, re.MULTILINE), target
-    text = re.sub(r"^python -m training .*$", "", text, flags=re.MULTILINE)  # see `load_run`
+    text = re.sub(r"^python -m training .*$", "", text, flags=re.MULTILINE)  # see `load_line`
     for flag in re.findall(r"(?<![\w-])--[a-z][a-z1-9-]+(?![\w.-])", text):
         assert flag in OPTIONS or page == CONTRIBUTING, flag
 
 
 OPTIONS = {
     name
-    for command in (*DIAGNOSTICS, "info", "join", "report")
+    for command in (*DIAGNOSTICS, "info", "join", "report", "runs")
     for argument in app[command].assemble_argument_collection()
     for name in argument.names
 } | set(

@@ -85,8 +85,9 @@ INTRODUCTION = """# Run files
 
 All keys of a training's TOML file, with their defaults; `python -m training --help` prints them
 too. On the command line, a key is an option: `python -m training run.toml --mask.density 0.1`. Only
-keys that differ from their defaults are part of a run's id. At the end of this page are the columns
-of the files that a training writes.
+keys that differ from their defaults are part of a run's id. A list of values in place of one makes
+[several trainings](training.md#many-trainings). At the end of this page are the columns of the
+files that a training writes.
 """
 
 

@@ -108,6 +108,7 @@ class Training:
     def __init__(
         self, run: Run, *, out: Path, device: torch.device, progress: Progress | None = None
     ) -> None:
+        begin = time.perf_counter()
         self.progress = progress
         self.run, self.device, self.folder = run, device, out / "runs" / run.id
         self.data = datasets.load(run.data, device=device, size=run.size, normalise=run.normalise)
@@ -141,6 +142,7 @@ class Training:
         with atomic_write(self.folder / "run.toml") as draft:
             draft.write_text(run.toml())
         self.last_save = time.monotonic()
+        self.setup_seconds = time.perf_counter() - begin
 
     def train_epoch(self, epoch: int) -> Row:
         """Train for an epoch, measure, and save; return its row of the history and its costs."""
@@ -174,6 +176,7 @@ class Training:
             self.history.append(row)
             self._save(epoch)
         costs = epoch_costs(epoch + 1, speed, time.perf_counter() - start, self.device)
+        costs["setup_seconds"], self.setup_seconds = self.setup_seconds, 0.0
         with (self.folder / "costs.jsonl").open("a") as file:
             file.write(json.dumps(costs) + "\n")
         return row | costs

@@ -53,6 +53,7 @@ COSTS = {
     "epoch": "Number of the epoch, from 1.",
     "images_per_second": "Training images per second, without the measurements.",
     "seconds": "Time of the epoch, with the measurements.",
+    "setup_seconds": "Time before the first epoch: mask, weights and tweaks; then 0.",
     "peak_memory_mb": "Peak memory so far in MB: of the GPU, or of the process.",
 }
 

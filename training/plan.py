@@ -27,7 +27,8 @@ def describe_plan(runs: Sequence[Run], out: Path, *, jobs: int = 1) -> str:
 def describe_progress(runs: Sequence[Run], out: Path, *, jobs: int = 1) -> str:
     """Return how many trainings are finished, and how long the others will take.
 
-    The estimate is the mean time of an epoch that is done; without one there is none.
+    The estimate is the mean time of an epoch that is done, with its share of the time before the
+    first one; without any there is none.
     """
     trainings = _with_all_prerequisites(runs)
     seconds = [list(_seconds(run, out).values()) for run in trainings]
@@ -55,7 +56,7 @@ def _state(run: Run, out: Path) -> str:
 
 
 def _seconds(run: Run, out: Path) -> dict[int, float]:
-    """Return the time of each epoch that was trained."""
+    """Return the time of each epoch that was trained, the first one with that of the set-up."""
     file = out / "runs" / run.id / "costs.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return {row["epoch"]: row["seconds"] for row in rows}
+    return {row["epoch"]: row["seconds"] + row.get("setup_seconds", 0) for row in rows}

@@ -30,6 +30,11 @@ app.command(
 app.command(
     "sparsediag.cli.info:join", name="join", help="one landscape from the shards of `--shard`"
 )
+app.command(
+    "sparsediag.cli.runs:runs",
+    name="runs",
+    help="table and picture of many trainings: accuracy by method and sparsity, with intervals",
+)
 for _name, _summary in DIAGNOSTICS.items():
     app.command(f"sparsediag.cli.diagnose:{_name}", name=_name, help=_summary)
 

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from sparsediag.core.estimate import Estimate
+from sparsediag.plotting import style
 
 TICK_WIDTH = 0.2  # inches that a tick label needs
-SHIFT = 1.012  # between the points of two curves at one density, so that error bars do not overlap
+SHIFT = 0.01  # of the axis, between two curves, so that their error bars do not overlap
+
+
+MARKERS = "osD^vPX"
+LETTERS = 16  # of a title, in an inch
+
+
+class Group(NamedTuple):
+    """Test accuracies in percent of trainings that differ only in the seed."""
+
+    label: str  # groups with one label are a curve
+    density: float
+    accuracies: Sequence[float]
+
+    @property
+    def estimate(self) -> Estimate:
+        """Return their mean and its interval."""
+        return Estimate.of(self.accuracies)
 
 
 class LineStyle(NamedTuple):
@@ -21,6 +40,86 @@ class LineStyle(NamedTuple):
     colour: Any
     marker: str = "o"
     line: str = "-"
+
+
+def group_name(group: Group) -> str:
+    """Return the label of a group with its sparsity, for a picture."""
+    at = f", {sparsity(group.density)} % sparse" if group.density < 1 else ""
+    return style.escape_dollars(group.label) + at
+
+
+def label_styles(labels: Iterable[str]) -> dict[str, LineStyle]:
+    """Return a colour, a marker and a line for each label."""
+    styles = {}
+    for i, label in enumerate(dict.fromkeys(labels)):
+        colour = style.COLOUR_OF.get(label, style.COLOURS[i % len(style.COLOURS)])
+        line = "-" if i < len(style.COLOURS) else "--"
+        styles[label] = LineStyle(colour, MARKERS[i % len(MARKERS)], line)
+    return styles
+
+
+@style.style()
+def plot_groups(groups: Sequence[Group], title: str = "", ax: Axes | None = None) -> Axes:
+    """Plot accuracies over sparsity with intervals; with a single density, a row for each group.
+
+    Args:
+        groups: The groups. Dense ones are horizontal lines among curves.
+        title: Title of the picture, if any.
+        ax: Axes to draw on; on a new figure if None.
+    """
+    over_sparsity = len({group.density for group in groups} - {1}) > 1
+    rows = len({group.label for group in groups}) / 2 + 8 if over_sparsity else len(groups)
+    ax = ax or style.new_figure(height=1 + 0.2 * rows).add_subplot()
+    if title:
+        ax.figure.suptitle(fill(title, round(LETTERS * style.COLUMN)), fontsize=8)
+    if over_sparsity:
+        _plot_over_sparsity(groups, ax)
+        ax.figure.legend(loc="outside lower center", ncols=2)
+    else:
+        _plot_rows(groups, ax)
+    return ax
+
+
+def _plot_over_sparsity(groups: Sequence[Group], ax: Axes) -> None:
+    styles = label_styles(group.label for group in groups)
+    for group in groups:
+        if group.density == 1:
+            colour, label = styles[group.label].colour, style.escape_dollars(group.label)
+            ax.axhline(group.estimate.mean, color=colour, ls="--", lw=0.8, label=label)
+    curves = [
+        (
+            {g.density: g.estimate for g in groups if g.label == label and g.density < 1},
+            style.escape_dollars(label),
+            line_style,
+        )
+        for label, line_style in styles.items()
+        if any(g.label == label and g.density < 1 for g in groups)
+    ]
+    plot_curves(ax, curves)
+    ax.set_ylim(*_limits(groups))
+
+
+def _plot_rows(groups: Sequence[Group], ax: Axes) -> None:
+    """Plot a row for each group: its seeds as rings, and their mean with its interval."""
+    styles, names = label_styles(group.label for group in groups), []
+    for row, group in enumerate(groups):
+        colour, estimate = styles[group.label].colour, group.estimate
+        half = estimate.half if estimate.count > 1 else np.nan
+        ax.errorbar(estimate.mean, row, xerr=half, color=colour, marker="|", ms=9, capsize=2)
+        seeds = group.accuracies
+        ax.plot(seeds, [row] * len(seeds), "o", mfc="white", mec=colour, ms=4, zorder=3)
+        names.append(group_name(group))
+    ax.set_yticks(range(len(names)), names)
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlim=_limits(groups), xlabel="test accuracy (%)")
+
+
+def _limits(groups: Sequence[Group]) -> tuple[float, float]:
+    """Return limits of an axis with all seeds; a very wide interval may leave it."""
+    seeds = [accuracy for group in groups for accuracy in group.accuracies]
+    spread = max(seeds) - min(seeds) + 0.4
+    halves = [group.estimate.half for group in groups if len(group.accuracies) > 1]
+    room = min(max(halves, default=0), spread) + 0.1 * spread
+    return max(min(seeds) - room, -1), min(max(seeds) + room, 101)
 
 
 def sparsity(density: float) -> str:
@@ -48,11 +147,13 @@ def plot_curves(
         curves: Density -> accuracy in percent, label in the legend, and line style of each.
         inches: Width of the axes; narrow ones get fewer tick labels.
     """
+    densities = sorted({density for points, *_ in curves for density in points})
+    factor = max(1.012, (densities[-1] / densities[0]) ** SHIFT) if densities else 1
     for i, (points, label, line_style) in enumerate(curves):
-        shift = SHIFT ** (i - (len(curves) - 1) / 2)
+        shift = factor ** (i - (len(curves) - 1) / 2)
         if points:
             plot_curve(ax, {d * shift: e for d, e in points.items()}, label, line_style)
-    sparsity_axis(ax, sorted({d for points, *_ in curves for d in points}), inches=inches)
+    sparsity_axis(ax, densities, inches=inches)
     ax.set_ylabel("test accuracy (%)")
 
 

@@ -125,10 +125,16 @@ def plot_contours(
     ax.contour(x, y, z.T, levels=levels, colors="white", linewidths=0.3)
     ax.set_aspect("equal")
     if colorbar:
-        scale = ax.figure.colorbar(filled, ax=ax, label="loss", ticks=levels[::4], shrink=0.85)
-        scale.ax.set_yticklabels(_format_distinct(levels[::4]))
-        scale.ax.minorticks_off()
+        add_loss_scale(filled, ax, levels, shrink=0.85)
     return filled
+
+
+def add_loss_scale(filled: ContourSet, axes: Any, levels: np.ndarray, **options: Any) -> None:
+    """Add the colour bar of contours of the loss, beside one or several axes."""
+    figure = np.ravel(axes)[0].figure
+    scale = figure.colorbar(filled, ax=axes, label="loss", ticks=levels[::4], **options)
+    scale.ax.set_yticklabels(_format_distinct(levels[::4]))
+    scale.ax.minorticks_off()
 
 
 def loss_levels(*losses: np.ndarray, count: int = 17) -> np.ndarray:

@@ -35,7 +35,7 @@ from training.setup import finished
 
 KEYS = ["epoch", "lr", "objective", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 KEYS += ["ghosts", "ghost_weights", "sparsity", "sparsity_all"]
-COSTS = ["images_per_second", "seconds", "peak_memory_mb"]
+COSTS = ["images_per_second", "seconds", "peak_memory_mb", "setup_seconds"]
 MLP = {"model": {"name": "lenet300", "width": 16}}
 RESNET = {"model": {"name": "resnet18", "width": 6}}
 SPARSE = {"mask": {"method": "random", "density": 0.1}}
@@ -148,7 +148,8 @@ def test_the_rows_of_the_history(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert [row["lr"] for row in rows] == pytest.approx([0.1, 0.1, 0.01, 0.001])
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
-    assert all(row[cost] > 0 for row in shown for cost in COSTS)
+    assert all(row[cost] > 0 for row in shown for cost in COSTS[:3])
+    assert [row["setup_seconds"] > 0 for row in shown] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("table", [MLP | SPARSE, ALL], ids=["mlp", "resnet"])
