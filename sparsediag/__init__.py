@@ -27,10 +27,12 @@ __all__ = sorted(name for name in _IMPORTS if not name.startswith("_"))
 
 def __getattr__(name: str) -> Any:
     """Import a name on first use, so that `sparsediag --help` does not wait for torch (PEP 562)."""
-    from sparsediag.diagnostics import DIAGNOSTICS
+    from sparsediag.diagnostics import ADDED, DIAGNOSTICS
 
     if name in _IMPORTS:
         where, original = _IMPORTS[name]
+    elif name in ADDED:
+        return ADDED[name]
     elif name in DIAGNOSTICS or (name.capitalize() == name and name.lower() in DIAGNOSTICS):
         where, original = f"sparsediag.diagnostics.{name.lower()}", name
     else:

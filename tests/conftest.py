@@ -1,6 +1,9 @@
 """What every test needs: no GPU unless one is asked for, one thread, profiles for hypothesis."""
 
 import os
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -36,3 +39,31 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
+@pytest.fixture
+def plugins_are_removed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take out of the tables what a test adds to them by plug-ins."""
+    from sparsediag import Result, diagnostics
+    from sparsediag.checkpoint import user_code
+    from sparsediag.cli import app
+    from sparsediag.core import fingerprint
+    from sparsediag.data import datasets
+    from sparsediag.diagnostics import plugins
+    from sparsediag.models import MODELS
+    from training.masks import METHODS
+    from training.tweaks import TWEAKS
+
+    tables: list[Any] = [diagnostics.ADDED, diagnostics.DIAGNOSTICS, METHODS, TWEAKS, MODELS]
+    tables += [datasets.DATASETS, plugins.FILES, plugins.PACKAGES, fingerprint.PLUGIN_PACKAGES]
+    before = [table.copy() for table in tables]
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+    for name in [n for n, kind in Result.kinds.items() if "sparsediag." not in kind.__module__]:
+        del Result.kinds[name]
+    for name in {*app.app} - app.BUILT_IN:
+        del app.app[name]
+    user_code._import_file.cache_clear()

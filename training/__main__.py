@@ -23,6 +23,9 @@ USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--ou
   --out FOLDER   write to runs/<id>/ in this folder (default: out)
   --device NAME  auto, cpu, cuda or cuda:N (default: auto)
   --quiet        show no progress
+  --plugin FILE  load a Python file with masks or tweaks of your own
+  --force        train again what is finished; the older folder stays until the new
+                 training is finished, and then moves to replaced/ in --out
   --json         print one JSON object with the summary of each run
   --debug        show the traceback of an error
 
@@ -66,26 +69,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--plugin", action="append", default=[])
+    parser.add_argument("--force", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--debug", action="store_true")
     configure_process()
     words = sys.argv[1:] if argv is None else argv
     options, rest = parser.parse_known_args(words)
-    if options.help or not options.run:
-        from training.keys import help_text
-        from training.listing import catalogue
-
-        print(USAGE.format(catalogue=catalogue(), keys=help_text()))
-        return 0 if options.help else 2
     try:
         from sparsediag.core.errors import unknown_name
         from training.executors import ENGINES
+        from training.keys import help_text
+        from training.listing import catalogue
         from training.outcome import describe_outcome, summarise_all
         from training.plan import describe_plan
+        from training.plugins import load_plugins
         from training.progress import fit_all
         from training.setup import finished
         from training.sweep import load_runs
 
+        load_plugins(options.plugin)
+        if options.help or not options.run:
+            print(USAGE.format(catalogue=catalogue(), keys=help_text()))
+            return 0 if options.help else 2
         if rest and words.index(rest[0]) < words.index(options.run):
             raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")
         if min(options.seeds, options.jobs) < 1:
@@ -96,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.seeds > 1 and len({run.seed for run in runs}) > 1:
             raise ValueError(f"--seeds {options.seeds}: the run file lists seeds; leave out one")
         runs = [replace(run, seed=run.seed + i) for i in range(options.seeds) for run in runs]
-        if len(runs) > 1 and not options.quiet:
+        if len(runs) > 1 and not options.quiet and not options.force:
             print(describe_plan(runs, options.out, jobs=options.jobs), file=sys.stderr)
         errors = fit_all(
             runs,
@@ -105,8 +111,9 @@ def main(argv: list[str] | None = None) -> int:
             jobs=options.jobs,
             engine=options.engine,
             quiet=options.quiet,
+            force=options.force,
         )
-        folders = [options.out / "runs" / run.id for run in runs]
+        folders = [options.out / "runs" / run.id for run in runs if run.id not in errors]
         folders = [folder for folder in folders if finished(folder)]
         if options.json:
             print(json.dumps(summarise_all(folders)))

@@ -26,6 +26,7 @@ from training.tables import differences, from_table, to_toml
 from training.tweaks import GROUPS, TWEAKS, Tweak, expand_groups
 
 RECIPES = Path(__file__).parent / "runs"
+YOURS = "Your own: --plugin FILE.py."
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ class Run:
             raise ConfigError(f"tweaks = {tweaks!r}: need a list of names, or a table of each")
         method = str(mask.get("method", "dense"))
         if method not in METHODS:
-            raise ConfigError(unknown_name("mask.method", method, METHODS))
+            raise ConfigError(f"{unknown_name('mask.method', method, METHODS)} {YOURS}")
         mask = {key: value for key, value in mask.items() if key != "method"}
         options: dict[str, Any] = {}
         for name, option_table in tweaks.items():
@@ -252,7 +253,7 @@ class Run:
                 )
             if name not in TWEAKS:
                 several = " For runs without and with tweaks write [[], ['tost']]."
-                hint = several if name in ("", "none", "plain") else ""
+                hint = several if name in ("", "none", "plain") else f" {YOURS}"
                 raise ConfigError(unknown_name("tweak", name, [*TWEAKS, *GROUPS]) + hint)
         run: Run = from_table(cls, table)
         return replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from sparsediag.core.device import select_device
 from sparsediag.core.process import configure_process
 from sparsediag.core.workers import WorkerPool, num_cores
+from sparsediag.diagnostics.plugins import FILES
+from training.plugins import load_plugins
 
 JOBS_PER_GPU = 4  # each process has a CUDA context of its own, some 0.5 GB
 
@@ -43,13 +46,13 @@ def local(jobs: int, device: str = "auto") -> Executor:
     if jobs == 1:
         return InProcess()
     configure_process()  # the processes inherit its environment variables
-    return WorkerPool(jobs, device)
+    return WorkerPool(jobs, device, setup=load_plugins, arguments=([*FILES],))
 
 
 class Ray(Executor):
     """Tasks on the Ray cluster that RAY_ADDRESS names, or on one that starts here.
 
-    All its machines need this code, and the folder that is written to.
+    All its machines need this code, the files of plug-ins, and the folder that is written to.
 
     Args:
         jobs: Tasks at a time, over the whole cluster; each takes its share of cores and GPUs.
@@ -83,14 +86,15 @@ class Ray(Executor):
             else:
                 future.set_result(value)
 
-        self._task.remote(fn, args, kwargs).future().add_done_callback(forward_result)
+        task = pickle.dumps((fn, args, kwargs))
+        self._task.remote([*FILES], task).future().add_done_callback(forward_result)
         return future
 
 
-def _result_or_error(
-    fn: Callable[..., Any], args: Any, kwargs: Any
-) -> tuple[Any, Exception | None]:
+def _result_or_error(plugins: list[str], task: bytes) -> tuple[Any, Exception | None]:
     try:
+        load_plugins(plugins)  # before their classes are unpickled
+        fn, args, kwargs = pickle.loads(task)
         return fn(*args, **kwargs), None
     except Exception as error:
         return None, error

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def fit(
     device: str = "auto",
     on_epoch: Callable[[Row], None] | None = None,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> Path:
     """Train, and return the path of the checkpoint with the best validation accuracy.
 
@@ -67,6 +69,9 @@ def fit(
         on_epoch: Called after every epoch with its row of the history and its costs.
         progress: Called as `progress(part, done, all)` after every step of a part of the training:
             of "epoch 1" and so on, or of a tweak such as "rescale" before it.
+        force: Train again from the first step. The files of an earlier training stay where they are
+            until the new one is finished, and then move to `out/replaced/`. If it is interrupted,
+            the next call with `force` resumes it.
 
     Raises:
         ValueError: If the run is invalid, or its loss is not finite any more (`Diverged`).
@@ -78,18 +83,30 @@ def fit(
     'best.pt'
     """
     folder = out / "runs" / run.id
-    if finished(folder):
-        return folder / "best.pt"
-    for earlier in run.before():
-        fit(earlier, out=out, device=device)
-    with run.compute.arithmetic(), deterministic_cudnn():
-        training = Training(run, out=out, device=select_device(device), progress=progress)
-        for epoch in range(len(training.history), run.optim.epochs):
-            row = training.train_epoch(epoch)
-            if on_epoch:
-                on_epoch(row)
-        training.finish()
+    place = out / f"again-{run.id}" if force else folder
+    if not finished(place):
+        for earlier in run.before():
+            fit(earlier, out=out, device=device)
+        with run.compute.arithmetic(), deterministic_cudnn():
+            training = Training(run, place, out, device=select_device(device), progress=progress)
+            for epoch in range(len(training.history), run.optim.epochs):
+                row = training.train_epoch(epoch)
+                if on_epoch:
+                    on_epoch(row)
+            training.finish()
+    if force:
+        _move_into_place(place, folder, replaced=out / "replaced")
     return folder / "best.pt"
+
+
+def _move_into_place(new: Path, folder: Path, *, replaced: Path) -> None:
+    """Move the folder of a new training to its place; one that is there goes to `replaced`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        replaced.mkdir(exist_ok=True)
+        changed = datetime.fromtimestamp(folder.stat().st_mtime)
+        folder.rename(replaced / f"{folder.name}-{changed:%Y%m%d-%H%M%S-%f}")
+    new.rename(folder)
 
 
 class Training:
@@ -97,7 +114,8 @@ class Training:
 
     Args:
         run: The run; those that it depends on must be finished.
-        out: Output folder.
+        folder: Folder for the files of this run.
+        out: Output folder, with those that it depends on.
         device: Device of the network and the data.
         progress: As of `fit`.
 
@@ -106,11 +124,17 @@ class Training:
     """
 
     def __init__(
-        self, run: Run, *, out: Path, device: torch.device, progress: Progress | None = None
+        self,
+        run: Run,
+        folder: Path,
+        out: Path,
+        *,
+        device: torch.device,
+        progress: Progress | None = None,
     ) -> None:
         begin = time.perf_counter()
         self.progress = progress
-        self.run, self.device, self.folder = run, device, out / "runs" / run.id
+        self.run, self.device, self.folder = run, device, folder
         self.data = datasets.load(run.data, device=device, size=run.size, normalise=run.normalise)
         self.partial = load_partial(run, self.folder)
         self.start = start(

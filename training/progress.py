@@ -30,17 +30,19 @@ LINE = 79  # characters
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
 
 
-def fit_with_progress(run: Run, *, out: Path, device: str = "auto", quiet: bool = False) -> Path:
+def fit_with_progress(
+    run: Run, *, out: Path, device: str = "auto", quiet: bool = False, force: bool = False
+) -> Path:
     """`fit`, with a heading and a bar on stderr for this run and for each that it depends on."""
     stages = with_prerequisites(run)
     with terminal.progress_bars(quiet=quiet) as bars:
         for i, stage in enumerate(stages):
-            folder = out / "runs" / stage.id
-            if finished(folder):
+            folder, again = out / "runs" / stage.id, force and stage == run
+            if finished(folder) and not again:
                 continue
             place = f"Training {i + 1} of {len(stages)}" if len(stages) > 1 else "Training"
             heading = f"{place}: {describe_stage(stage, run)}"
-            _fit_with_bar(stage, heading, bars=bars, out=out, device=device)
+            _fit_with_bar(stage, heading, bars=bars, out=out, device=device, force=again)
             if stage != run:
                 bars.console.print(outcome_line(summarise(folder)), **PLAIN)
     return out / "runs" / run.id / "best.pt"
@@ -67,6 +69,7 @@ def fit_all(
     jobs: int = 1,
     engine: str = "local",
     quiet: bool = False,
+    force: bool = False,
 ) -> dict[str, BaseException]:
     """`fit` for several runs, `jobs` at a time, each in a process with its share of the cores.
 
@@ -80,6 +83,7 @@ def fit_all(
         jobs: Trainings at a time.
         engine: Key of `training.executors.ENGINES`.
         quiet: Show no progress.
+        force: Train them again if they are finished, but not the runs that they depend on.
 
     Returns:
         The errors, by the id of the run that failed. Runs that depend on it are not trained; all
@@ -92,7 +96,7 @@ def fit_all(
         errors: dict[str, BaseException] = {}
         for run in runs:
             try:
-                fit_with_progress(run, out=out, device=device, quiet=quiet)
+                fit_with_progress(run, out=out, device=device, quiet=quiet, force=force)
             except Exception as error:
                 if len(runs) == 1:
                     raise
@@ -102,7 +106,7 @@ def fit_all(
         return errors
     graph = TaskGraph({}, {})
     for run in runs:
-        add_trainings(graph, run, out, device=device)
+        add_trainings(graph, run, out, device=device, force=force)
     with terminal.progress_bars(quiet=quiet) as bars:
         task = bars.add_task("trainings", total=len(graph.tasks))
         download_data(runs)
@@ -132,16 +136,20 @@ def download_data(runs: Iterable[Run]) -> None:
             _ = [data.split(split).pixels for split in ("train", "validation", "test")]
 
 
-def add_trainings(graph: TaskGraph, run: Run, out: Path, *, device: str = "auto") -> str:
+def add_trainings(
+    graph: TaskGraph, run: Run, out: Path, *, device: str = "auto", force: bool = False
+) -> str:
     """Add a run and those it depends on to the graph; return its task, or "" if it is finished."""
-    if run.id not in graph.tasks and not finished(out / "runs" / run.id):
+    if run.id not in graph.tasks and (force or not finished(out / "runs" / run.id)):
         needed = {add_trainings(graph, earlier, out, device=device) for earlier in run.before()}
         graph.dependencies[run.id] = needed - {""}
-        graph.tasks[run.id] = (partial(fit, run, out=out, device=device), ())
+        graph.tasks[run.id] = (partial(fit, run, out=out, device=device, force=force), ())
     return run.id if run.id in graph.tasks else ""
 
 
-def _fit_with_bar(run: Run, heading: str, *, bars: Progress, out: Path, device: str) -> None:
+def _fit_with_bar(
+    run: Run, heading: str, *, bars: Progress, out: Path, device: str, force: bool
+) -> None:
     """Train a run with a bar; print the heading as soon as its first step is done."""
     place = heading.partition(":")[0]
     task = bars.add_task(place, total=run.optim.epochs)
@@ -161,5 +169,5 @@ def _fit_with_bar(run: Run, heading: str, *, bars: Progress, out: Path, device: 
             bars.console.print(text, **PLAIN)
         bars.update(task, description=f"{part}, step {done} of {steps}")
 
-    fit(run, out=out, device=device, on_epoch=show, progress=name_part)
+    fit(run, out=out, device=device, on_epoch=show, progress=name_part, force=force)
     bars.update(task, completed=run.optim.epochs, description=place)

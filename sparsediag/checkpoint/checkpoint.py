@@ -313,6 +313,11 @@ class Checkpoint:
             ValueError: If model, data, loss or mask is not available, or they do not fit together.
         """
         torch_device = select_device(device)
+        if data is None and resolve.is_custom_data(self.data):
+            raise CheckpointError(
+                f"the checkpoint names the data '{self.data}', code that is not run unless you ask "
+                f"for it; if you trust it: --data {self.data}"
+            )
         net, chosen, notes = self._rebuild(model, model_options, mask)
         loss_fn = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
         name = self.model if model is None else resolve.label(model)

@@ -30,11 +30,10 @@ def import_object(spec: str) -> object:
         raise ValueError(missing_file(Path(where), SYNTAX))
     if not where or not name:
         raise ValueError(f"'{spec}' names nothing; need {SYNTAX}")
-    with user_code(spec):
-        if where.endswith(".py"):
-            path = Path(where).resolve()
-            module = _import_file(path, path.stat().st_mtime_ns)
-        else:
+    if where.endswith(".py"):
+        module = import_file(where, spec)
+    else:
+        with user_code(spec):
             module = importlib.import_module(where)
     if not hasattr(module, name):
         raise ValueError(unknown_name(f"name in {where}:", name, _defined_names(module)))
@@ -42,12 +41,29 @@ def import_object(spec: str) -> object:
     return obj
 
 
+def import_file(file: str, spec: str = "") -> ModuleType:
+    """Import a Python file, once until it is modified.
+
+    Raises:
+        ValueError: If it raises an error; the message names `spec`, or the file.
+    """
+    path = Path(file).resolve()
+    with user_code(spec or file):
+        return _import_file(path, path.stat().st_mtime_ns)
+
+
 @contextmanager
-def user_code(spec: str) -> Iterator[None]:
-    """Run code of the user: its folder is importable, and the global random state is kept."""
-    where = spec.rpartition(":")[0]
+def user_code(spec: str, *, installed: bool = False) -> Iterator[None]:
+    """Run code of the user: its folder is importable, and the global random state is kept.
+
+    Args:
+        spec: The code, for messages; its folder is that of the file, or the current one.
+        installed: Whether it is an installed package, which needs no folder.
+    """
+    where = spec.rpartition(":")[0] or spec
     folder = str(Path(where).resolve().parent if where.endswith(".py") else Path.cwd())
-    sys.path.insert(0, folder)
+    if not installed:
+        sys.path.insert(0, folder)
     try:
         with redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
@@ -57,8 +73,9 @@ def user_code(spec: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         raise ValueError(f"{spec} raised {one_line(error)}; --debug shows where") from error
     finally:
-        with suppress(ValueError):
-            sys.path.remove(folder)
+        if not installed:
+            with suppress(ValueError):
+                sys.path.remove(folder)
 
 
 def one_line(error: BaseException) -> str:
@@ -92,12 +109,13 @@ def required_kwargs(function: Callable[..., Any], offered: Iterable[str]) -> lis
 @lru_cache
 def _import_file(path: Path, modified: int) -> ModuleType:
     """Import a file, once for all names in it, and again when it has been modified."""
-    module = sys.modules[str(path)] = ModuleType(str(path))
+    name = str(path).replace(".", "\N{ONE DOT LEADER}")  # pickle would import what is before a dot
+    module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
     try:
         exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except BaseException:
-        del sys.modules[str(path)]
+        del sys.modules[name]
         raise
     return module
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from importlib.metadata import entry_points
 
 from cyclopts import App, CycloptsError, MissingArgumentError, RepeatArgumentError
 from cyclopts.exceptions import UnknownOptionError, UnusedCliTokensError
 
 from sparsediag.core.process import configure_process
 from sparsediag.core.version import __version__
-from sparsediag.diagnostics import DIAGNOSTICS
+from sparsediag.diagnostics import ADDED, DIAGNOSTICS
 
 app = App(
     name="sparsediag",
     help="See what happens inside sparse neural networks.",
+    help_epilogue="Your own diagnostics: add `--plugin FILE.py` to any command.",
     version=__version__,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
@@ -35,8 +38,11 @@ app.command(
     name="runs",
     help="table and picture of many trainings: accuracy by method and sparsity, with intervals",
 )
+TRAINING = "training.__main__"
+app.command(f"{TRAINING}:main", name="train", help="train a network, as `python -m training` does")
 for _name, _summary in DIAGNOSTICS.items():
     app.command(f"sparsediag.cli.diagnose:{_name}", name=_name, help=_summary)
+BUILT_IN = frozenset(app)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,7 +52,11 @@ def main(argv: list[str] | None = None) -> int:
     """
     configure_process()
     words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["train"]:  # its options are the keys of run files
+        exit_code: int = importlib.import_module(TRAINING).main(words[1:])
+        return exit_code
     try:
+        words = add_plugins(words)
         app(words, exit_on_error=False, print_error=False)
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
@@ -58,6 +68,31 @@ def main(argv: list[str] | None = None) -> int:
         print(message, file=sys.stderr)
         return 2
     return 0
+
+
+def add_plugins(words: list[str]) -> list[str]:
+    """Make commands of the diagnostics of plug-ins; return the words without `--plugin FILE`.
+
+    Raises:
+        ValueError: If a file cannot be imported, has no diagnostic, or a name in it is taken.
+    """
+    files, rest, others = list[str](), iter(words), list[str]()
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag == "--plugin":
+            files.append(value if equals else next(rest, ""))
+        else:
+            others.append(word)
+    if files or entry_points(group="sparsediag.plugins"):
+        from sparsediag.diagnostics import plugins  # imports torch
+
+        plugins.load_plugins(files, commands=BUILT_IN)
+        for file in files:
+            plugins.check_diagnostics(file)
+        for name in ADDED:
+            if name not in app:
+                app.command(f"sparsediag.cli.diagnose:{name}", name=name, help=DIAGNOSTICS[name])
+    return others
 
 
 def _message(error: Exception) -> str | None:

@@ -68,7 +68,7 @@ def own_options(function: Callable[..., Any]) -> Options:
     return {
         key: (option(key, kind, descriptions.get(key), show=key not in hidden), parameter.default)
         for key, parameter in inspect.signature(function).parameters.items()
-        if (kind := cli_type(hints[key]))
+        if (kind := cli_type(hints.get(key, type(parameter.default))))
     }
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache, cached_property, lru_cache, partial
+from importlib.util import find_spec
 from inspect import unwrap
 from pathlib import Path, PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 SIMPLE = (int, float, str)
 PLAIN = (*SIMPLE, complex, bytes, range, slice, type(None), type(...), enum.Enum, PurePath)
 PLAIN_ARRAYS = (np.generic, torch.dtype, torch.device)
-OURS = {"sparsediag", "training", "figures"}
+OURS, ROOT = {"sparsediag", "training", "figures"}, Path(__file__).parents[2]
+PLUGIN_PACKAGES: set[str] = set()  # installed packages whose code counts as the user's
 File = tuple[str, int, int, int]  # path below a folder, and its `file_state`
 _first_seen: dict[int, tuple[Any, list[Any]]] = {}  # holds containers, so that no id is used again
 
@@ -74,6 +76,8 @@ def describe_modules(net: nn.Module) -> str:
 def is_custom(thing: type | FunctionType | ModuleType) -> bool:
     """Return whether code is the user's: not of this package, of Python or of an installed one.
 
+    An installed package that is a plug-in (`PLUGIN_PACKAGES`) is the user's too.
+
     >>> is_custom(nn.Linear), is_custom(fingerprint)
     (False, False)
     """
@@ -83,17 +87,27 @@ def is_custom(thing: type | FunctionType | ModuleType) -> bool:
         module = thing.__module__ if isinstance(thing, type) else thing.__name__
     if module in (None, "builtins"):  # of a text that was executed
         return vars(builtins).get(thing.__name__) is not thing
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    top, installed = module.partition(".")[0], {"site-packages", "dist-packages"}
-    return not (top in OURS or top in sys.stdlib_module_names or installed & {*Path(file).parts})
+    return _is_users(module, getattr(sys.modules.get(module), "__file__", None) or "")
+
+
+def _is_users(module: str, file: str) -> bool:
+    """Return whether a module, given by its name and file, is the user's."""
+    top, path = module.partition(".")[0], Path(file)
+    if top in PLUGIN_PACKAGES:
+        return True
+    ours = top in OURS and path.is_relative_to(ROOT / top)
+    installed = {"site-packages", "dist-packages"} & {*path.parts}
+    return not (ours or installed or top in sys.stdlib_module_names)
 
 
 def describe_code(thing: Any) -> str:
     """Return the code and options of a function, class or module as text.
 
     It is the same in every process, for one version of Python. Code of the user is followed to its
-    base classes, and to the functions and constants that it names. Variables that it assigns itself
-    are left out; lists and dicts are described as they were when they were first seen.
+    base classes, and to the functions and constants that it names, in other files too. A module of
+    the user that a function itself imports is described by the bytes of its files. Variables that
+    the code assigns itself are left out; lists and dicts are described as they were when they were
+    first seen.
 
     >>> plain, smooth = nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)
     >>> describe_code(plain) == describe_code(smooth)
@@ -142,7 +156,8 @@ def _parts(thing: Any, outermost: bool) -> Iterator[Any]:
     elif isinstance(thing, property | cached_property):
         yield from (getattr(thing, "fget", None), getattr(thing, "func", None))
     elif isinstance(thing, FunctionType):
-        yield from (thing.__module__ if not is_custom(thing) else "", values.get("__wrapped__"))
+        library = "" if is_custom(thing) else thing.__globals__.get("__name__")
+        yield from (library, values.get("__wrapped__"))
         if outermost or is_custom(thing):
             yield from (thing.__code__, thing.__defaults__, thing.__kwdefaults__)
         if is_custom(thing):
@@ -178,8 +193,22 @@ def _outer_variables(function: FunctionType) -> Iterator[Any]:
     known, attributes = function.__globals__, sorted(_names(code))
     outside |= {n: known[n] for n in sorted(_names(code, "LOAD_GLOBAL")) if n in known}
     for name, value in _options(outside, _names(code, "STORE_GLOBAL", "STORE_DEREF")):
-        inside = vars(value) if isinstance(value, ModuleType) and is_custom(value) else {}
-        yield name, value, *((n, inside[n]) for n in attributes if n in inside)
+        yield name, value, *_members(value, attributes, ())
+    for name in sorted({name.partition(".")[0] for name in _names(code, "IMPORT_NAME")}):
+        with suppress(ImportError, ValueError):  # relative, or not there: the call will say so
+            spec = find_spec(name)
+            if spec and spec.has_location and _is_users(name, str(spec.origin)):
+                folders = spec.submodule_search_locations or ()
+                files = [f for folder in folders for f in Path(folder).rglob("*.py")]
+                yield name, *(f.read_bytes() for f in sorted(files or [Path(str(spec.origin))]))
+
+
+def _members(value: Any, attributes: list[str], outer: tuple[Any, ...]) -> Iterator[Any]:
+    """Yield what code may read from a module of the user by these names, and from modules in it."""
+    if isinstance(value, ModuleType) and is_custom(value) and value not in outer:
+        inside = vars(value)
+        for name in (name for name in attributes if name in inside):
+            yield name, inside[name], *_members(inside[name], attributes, (*outer, value))
 
 
 def _class_variables(kind: type) -> Iterator[Any]:

@@ -17,9 +17,12 @@ DIAGNOSTICS = {
     "landscape": "loss on a line or a plane through the weights of one net, several, or a run",
     "inputscape": "loss on planes through the images",
 }
+ADDED: dict[str, Callable[..., Any]] = {}  # those of plug-ins; see `plugins`
 
 
 def load_diagnostic(name: str) -> Callable[..., Any]:
     """Return the function of a diagnostic; its module is imported on first use."""
+    if name in ADDED:
+        return ADDED[name]
     function: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{name}"), name)
     return function

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -59,6 +60,11 @@ class Result:
         """Draw on `ax`, or on a new figure, and return the axes."""
         raise TypeError(f"a {type(self).__name__} has no picture of its own")
 
+    @property
+    def has_plot(self) -> bool:
+        """Return whether there is a picture: the class defines `plot`."""
+        return type(self).plot is not Result.plot
+
     def table(self) -> list[dict[str, Any]]:
         """Return the result in a few rows, for a terminal."""
         return []
@@ -77,11 +83,12 @@ class Result:
         return [line for line in (self.provenance, *self.remarks()) if line]
 
     def figures(self) -> dict[str, Figure]:
-        """Return the pictures with the provenance below each; the key of the first is ""."""
+        """Return the pictures with the provenance below each; the key of that of `plot` is ""."""
         from sparsediag.plotting import style
 
         with style.style():
-            pictures = {"": cast("Figure", self.plot().figure), **self.panels()}
+            main = {"": cast("Figure", self.plot().figure)} if self.has_plot else {}
+            pictures = {**main, **self.panels()}
         for picture in pictures.values():
             style.add_footer(picture, self.provenance)
         return pictures
@@ -118,7 +125,7 @@ class Result:
         if len(rows) > SHOWN:
             parts.append(f"<p>{len(rows) - SHOWN} more rows: <code>.table()</code></p>")
         parts += [f"<p>{escape(line)}</p>" for line in self.below()]
-        if type(self).plot is not Result.plot:
+        if self.has_plot:
             parts.append(svg.inline_svg(self.figures()[""], alt=f"{kind}, drawn"))
         return html.fragment(*parts)
 
@@ -149,10 +156,11 @@ class Result:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(str(arrays.pop("header")))
             name, file_format = header.pop("kind"), header.pop("format")
-            newer = file_format > FORMAT
-            if not newer:
+            newer, module = file_format > FORMAT, f"sparsediag.diagnostics.{name.lower()}"
+            known = name in Result.kinds or find_spec(module)
+            if known and not newer:
                 if name not in Result.kinds:
-                    importlib.import_module(f"sparsediag.diagnostics.{name.lower()}")
+                    importlib.import_module(module)
                 result = Result.kinds[name](**header, **arrays)
         except Exception:
             raise CheckpointError(
@@ -161,6 +169,10 @@ class Result:
         if newer:
             raise CheckpointError(
                 f"{path} has format {file_format}, this version reads up to {FORMAT}"
+            )
+        if not known:
+            raise CheckpointError(
+                f"{path} holds {name}, a result of a plug-in; import the file that defines it first"
             )
         if not isinstance(result, cls):
             raise CheckpointError(f"{path} holds {name}, expected {cls.__name__}")

@@ -22,8 +22,10 @@ from sparsediag.models import MODELS
 from training.__main__ import main, parse_changes
 from training.config import RECIPES, Run
 from training.keys import groups_of_keys
+from training.loop import Training
 from training.masks import METHODS
-from training.metrics import COSTS, HISTORY
+from training.metrics import COSTS, HISTORY, Row
+from training.plugins import load_plugins
 from training.progress import fit_with_progress
 from training.tweaks import TWEAKS
 
@@ -208,15 +210,71 @@ def test_an_interruption_says_how_to_go_on(
     assert "same command again to resume" in capsys.readouterr().err.splitlines()[-1]
 
 
+# again
+
+
+def test_force_trains_again_and_keeps_what_was_there(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    every_epoch = "--optim.lr_milestones=[]"  # may be the best: it is saved
+    assert _main(tiny, every_epoch, out=tmp_path) == 0
+    best = Path(capsys.readouterr().out.strip())
+    folder, before = best.parent, best.stat().st_mtime_ns
+    (folder / "best-spectrum.npz").write_text("measured")
+    files = {path.name for path in folder.iterdir()}
+    train_epoch = Training.train_epoch
+
+    def interrupt(training: Training, epoch: int) -> Row:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return train_epoch(training, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "train_epoch", interrupt)
+        assert _main(tiny, every_epoch, "--force", out=tmp_path) == 130
+    assert {path.name for path in folder.iterdir()} == files
+    assert best.stat().st_mtime_ns == before
+    assert _main(tiny, every_epoch, out=tmp_path) == 0  # the one that is finished
+    capsys.readouterr()
+    assert _main(tiny, every_epoch, "--force", out=tmp_path) == 0
+    shown = capsys.readouterr()
+    assert "epoch   1" not in shown.err  # it was resumed
+    assert "epoch   2" in shown.err
+    assert Path(shown.out.strip()) == best
+    assert {path.name for path in folder.iterdir()} == files - {"best-spectrum.npz"}
+    (replaced,) = (tmp_path / "replaced").iterdir()
+    assert {path.name for path in replaced.iterdir()} == files
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.toml", "runs", "replaced"}
+
+
+def test_a_forced_training_that_fails_prints_no_checkpoint(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def fail(*_: object) -> Row:
+        raise ValueError("out of luck")
+
+    assert _main(tiny, out=tmp_path) == 0
+    path = Path(capsys.readouterr().out.strip())
+    monkeypatch.setattr(Training, "train_epoch", fail)
+    assert _main(tiny, "--force", out=tmp_path) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, "out of luck" in shown.err) == ("", True)
+    assert path.exists()
+
+
 # several runs
 
 
+@pytest.mark.usefixtures("plugins_are_removed")
 def test_seeds_side_by_side_are_the_runs_one_by_one_but_for_one_that_fails(
     tiny: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    words = (tiny, "--seed", "3", "--seeds", "3", "--mask.method", "magnitude")
-    words += ("--mask.density", "0.5")
-    run = Run.load(tiny, parse_changes([*words[1:3], *words[5:]]))
+    mask = tmp_path / "mask.py"  # which each process must load
+    mask.write_text("from training.masks.magnitude import Magnitude\nclass Mine(Magnitude): pass\n")
+    words = (tiny, "--seed", "3", "--seeds", "3", "--mask.method", "mine")
+    words += ("--mask.density", "0.5", "--plugin", str(mask))
+    load_plugins([str(mask)])
+    run = Run.load(tiny, parse_changes([*words[1:3], *words[5:9]]))
     bad = replace(run, seed=4).id
     threads = torch.get_num_threads()
     found: list[list[Path]] = []

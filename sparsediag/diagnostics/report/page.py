@@ -62,9 +62,10 @@ def plain_section(what: str, measured: Measured) -> Section:
     """Return the section of a diagnostic: a picture and a table for each network."""
     body = []
     for name, result in measured.results[what].items():
-        with style.style():
-            picture = cast(Figure, result.plot().figure)
-        body.append(figure(name, picture, alt=f"The picture of the {what}."))
+        if result.has_plot:
+            with style.style():
+                picture = cast(Figure, result.plot().figure)
+            body.append(figure(name, picture, alt=f"The picture of the {what}."))
         body.append(html.table(result.table(), caption=name))
         body += [text(line) for line in result.remarks()]
     body.append(missing(measured.failed.get(what, {})))
