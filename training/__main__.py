@@ -24,8 +24,8 @@ USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--ou
   --device NAME  auto, cpu, cuda or cuda:N (default: auto)
   --quiet        show no progress
   --plugin FILE  load a Python file with masks or tweaks of your own
-  --force        train again what is finished; the older folder stays until the new
-                 training is finished, and then moves to replaced/ in --out
+  --force        train again what is finished; the older folder stays until the
+                 new one is finished, and then moves to replaced/ in --out
   --json         print one JSON object with the summary of each run
   --debug        show the traceback of an error
 
