@@ -66,9 +66,9 @@ def describe_outcome(folders: Sequence[Path]) -> str:
         ]
     table = terminal.format_table("accuracy", rows)
     explanation = "mean ± standard deviation of the seeds"
-    if len(outcome["groups"]) > 1:
-        return f"{table}\n{explanation}"
-    return f"{table}\ntest accuracy {_with_deviation(outcome['groups'][0])} ({explanation})"
+    if len(outcome["groups"]) == 1:
+        return f"{table}\ntest accuracy {_with_deviation(outcome['groups'][0])} ({explanation})"
+    return f"{table}\n{explanation}" if len(rows) < len(folders) else table
 
 
 def _with_deviation(group: dict[str, Any]) -> str:
