@@ -76,3 +76,39 @@ def passed(names: Sequence[str], places: Any, losses: Any, away: Any = 0) -> dic
         "heights": np.array(losses, float),
         "away": np.zeros(len(at)) + away,
     }
+
+
+AXIS = np.linspace(-1, 1, 9)
+LINES = holding(2 + np.outer([0, 1, 5], AXIS**2), AXIS[None], labels=["3 random lines"])
+BETWEEN = surface(
+    lambda a: 1 + a * (1 - a),
+    middle=(0.5,),
+    labels=["towards b"],
+    unit="way to the other net",
+    **passed(["a", "b"], [[0], [1]], [1.25, 0.75]),
+)
+RUN = surface(
+    lambda a, b: 1 + a**2 + 3 * b**2,
+    span=2.0,
+    labels=["component 1 (64%)", "component 2 (36%)"],
+    unit="distance",
+    **passed(
+        [f"epoch-{i:03}" for i in range(5)],
+        [[1.5, -1], [1, 0.5], [0.5, 0.7], [0.2, 0.1], [0, 0]],
+        [6.0, 3.0, 2.0, 0.0, 1.0],
+        [0.4, 0.3, 0.2, 0.1, 0],
+    ),
+)
+TRIO = surface(
+    lambda a, b: 1 + a**2 + b,
+    middle=(0.5, 0.5),
+    **passed(["a", "b", "c"], [[0, 0], [1, 0], [0, 1]], [1, 2, 2], [0, 0.2, 0]),
+)
+KINDS = {"line": bowl(3.0, dims=1), "plane": bowl(3.0), "lines": LINES}
+KINDS |= {"between": BETWEEN, "run": RUN, "trio": TRIO}
+
+
+def overflown(found: Landscape) -> Landscape:
+    loss = found.loss.copy()
+    loss.flat[:3], loss.flat[-1] = np.inf, np.nan
+    return holding(loss, found.axes, **{k: getattr(found, k) for k in ("labels", "centre")})

@@ -328,12 +328,13 @@ class Checkpoint:
         net, chosen, notes = self._rebuild(model, model_options, mask)
         loss_fn = resolve.loss(loss) if isinstance(loss, str) else loss or losses.default_loss
         name = self.model if model is None else resolve.label(model)
+        names = {"net": name, "label": labels.run_label(self.run)}
         options = {"loss": loss_fn, "mask": chosen, "batch_norm": batch_norm}
         asked = {"split": split, "images": images, "batch": batch_size}
         source = self.data if data is None else data
         if resolve.is_custom_data(source):
             batches = resolve.batches(source, **asked, size=size, normalise=normalise)
-            about = {"net": name, "data": resolve.label(source)}
+            about = names | {"data": resolve.label(source)}
             problem = rebuild.problem(net.to(torch_device), batches, about=about, **options)
         else:
             dataset = load_data(
@@ -347,7 +348,7 @@ class Checkpoint:
                 dataset,
                 asked,
                 seed=seed,
-                label=name,
+                names=names,
                 note=notes.append,
                 **options,
             )

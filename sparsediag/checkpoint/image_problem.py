@@ -70,7 +70,7 @@ def image_problem(
     asked: Mapping[str, Any],
     *,
     seed: int,
-    label: str,
+    names: Mapping[str, str],
     note: Callable[[str], None],
     **options: Any,
 ) -> Problem:
@@ -83,7 +83,7 @@ def image_problem(
         data: The data set.
         asked: split, images (0 for all) and batch; None where it was not asked for.
         seed: Seed of the sample.
-        label: Name of the network.
+        names: Names of the network: net and label.
         note: Called with what the user should know about how they fit.
         options: Other arguments of `Problem`.
 
@@ -96,7 +96,7 @@ def image_problem(
     dtype = next(net.parameters()).dtype
     batches = [(x.to(dtype), y) for x, y in data.batches(**sample, seed=seed)]
     options["about"] = {
-        "net": label,
+        **names,
         "data": data.name,
         "split": SPLITS[sample["split"]],
         "available": len(data.split(sample["split"])),

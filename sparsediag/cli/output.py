@@ -14,7 +14,7 @@ from typing import Any
 
 from sparsediag.core.errors import unknown_name
 from sparsediag.diagnostics.result import Result
-from sparsediag.plotting import style
+from sparsediag.plotting import interactive, style
 
 PICTURES = ("png", "pdf", "svg")
 EXPORTS = ("csv", "vtk")
@@ -120,7 +120,8 @@ def write(result: Result, out: Path, *, formats: Sequence[str]) -> dict[Path, bo
                 style.save(figure, file.with_suffix(""), formats=(picture,))
     surface = result.surface()
     if surface is not None:
-        style.write_html(surface, beside(".html"))
+        title, page = type(result).__name__, beside(".html")
+        interactive.write_page(surface, page, title=title, about=result.title)
     exports = result.exports()
     for name in [name for name in formats if name in exports]:
         exports[name](beside(f".{name}"))

@@ -101,7 +101,13 @@ class Activations(Result):
             shares["dead in a class (mean)"] = self.class_dead.mean(0)
         ax = layers.plot_layers(self.names, {k: (100 * v, "o-") for k, v in shares.items()}, ax)
         last = np.flatnonzero(self.stage_last)
-        ax.plot(100 * self.small[last], last, "o", ms=7, mfc="none", color="black")
+        rings: dict[str, Any] = {
+            "ms": 7,
+            "mfc": "none",
+            "color": "black",
+            "label": "end of a stage",
+        }
+        ax.plot(100 * self.small[last], last, "o", **rings)
         ax.set(xlabel="share (%)", xlim=(-3, 103))
         layers.add_legend(ax)
         return ax

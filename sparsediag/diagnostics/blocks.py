@@ -81,6 +81,9 @@ class Blocks(Result):
         ax.hlines(rows, 0, top, color=style.COLOURS[4], linewidth=2)
         ax.scatter(top, rows, c=colours, edgecolors=style.COLOURS[0], s=16, zorder=3)
         ax.set_xlabel("top eigenvalue")
+        if not all(self.converged):
+            ax.scatter([], [], c="white", edgecolors=style.COLOURS[0], s=16, label="not converged")
+            layers.add_legend(ax)
         return ax
 
 

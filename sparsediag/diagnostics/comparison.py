@@ -15,7 +15,7 @@ from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.evaluation import full_precision
 from sparsediag.core.problem import Problem
 from sparsediag.diagnostics.landscape import Landscape, landscape
-from sparsediag.diagnostics.result import Result, provenance
+from sparsediag.diagnostics.result import Result, provenance, title
 from sparsediag.diagnostics.spectrum import spectrum
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ class Comparison(Result):
         """Return in a line what was measured, for each network if it differs."""
         return "; ".join(dict.fromkeys(provenance(one) for one in self.source["landscapes"]))
 
+    @property
+    def title(self) -> str:
+        """Return the title of its pictures: data and samples; the legend has the names."""
+        return title(self.source["landscapes"][0] | {"label": f"{len(self.names)} networks"})
+
     def remarks(self) -> list[str]:
         """Return what the numbers can not show."""
         lost = [n for n, r in zip(self.names, self.rises, strict=True) if not np.isfinite(r).all()]
@@ -103,7 +108,7 @@ class Comparison(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The mean rise over the distance, a curve a net."""
-        from sparsediag.plotting import style
+        from sparsediag.plotting import layers, style
 
         ax = ax or style.new_axes()
         for i, (name, rise) in enumerate(zip(self.names, self.rises, strict=True)):
@@ -111,7 +116,9 @@ class Comparison(Result):
             colour, label = style.COLOUR_OF.get(name, colour), style.escape_dollars(name)
             ax.plot(self.radii, rise, color=colour, label=label)
         ax.set(xlabel=f"distance ({self.unit})", ylabel="mean rise of the loss")
-        ax.legend()
+        layers.set_log_scale(ax, "y")
+        with style.style():
+            ax.legend()
         return ax
 
     def panels(self) -> dict[str, Figure]:

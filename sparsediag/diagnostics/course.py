@@ -69,35 +69,48 @@ class Course(Result):
         """Plot a measure of all layers over the epochs; on a new figure, with means above it."""
         from sparsediag.plotting import layers, style
 
-        measure = measure or self.measures[0]
+        measure, history = measure or self.measures[0], history_of(self.diagnostic)
         values = self.of(measure)
         if ax is None:
-            height = layers.rows_height(self.names)
+            means = [m for m in self.measures[:3] if _there(self.of(m))]
+            groups = [means] if history.ylabel else [[m] for m in means]
+            heights = [1.5 if history.ylabel else 0.8] * len(groups)
+            rows = layers.rows_height(self.names)
             with style.style():
-                fig = style.new_figure(height=2.4 + height)
-                above, ax = fig.subplots(2, height_ratios=(1.5, height))
-            self.lines(above)
-        label = history_of(self.diagnostic).fields[measure]
-        layers.heatmap(ax, self.names, [str(epoch) for epoch in self.epochs], values, label=label)
+                fig = style.new_figure(height=0.5 + sum(heights) + 0.4 * len(groups) + rows)
+                *above, ax = fig.subplots(len(groups) + 1, height_ratios=(*heights, rows))
+            for panel, group in zip(above, groups, strict=True):
+                self._lines(panel, group, history)
+            for panel in above[:-1]:
+                panel.set_xlabel("")
+        columns = [str(epoch) for epoch in self.epochs]
+        layers.heatmap(ax, self.names, columns, values, label=history.fields[measure])
         ax.set_xlabel("epoch")
         return ax
 
     def lines(self, ax: Axes | None = None) -> Axes:
         """Plot means over the layers, over the epochs."""
+        from sparsediag.plotting import style
+
+        measures = [m for m in self.measures[:3] if _there(self.of(m))]
+        return self._lines(ax or style.new_axes(), measures, history_of(self.diagnostic))
+
+    def _lines(self, ax: Axes, measures: list[str], history: History) -> Axes:
         from matplotlib.ticker import MaxNLocator
 
         from sparsediag.plotting import layers, style
 
-        ax, history = ax or style.new_axes(), history_of(self.diagnostic)
-        measures = [m for m in self.measures[:3] if _there(self.of(m))]
-        for i, measure in enumerate(measures):
-            label, mean = history.fields[measure], _mean(self.of(measure))
-            ax.plot(self.epochs, mean, "o-", ms=3, color=style.COLOURS[i], label=label)
+        for measure in measures:
+            label, colour = history.fields[measure], style.COLOURS[self.measures.index(measure)]
+            ax.plot(self.epochs, _mean(self.of(measure)), "o-", ms=3, color=colour, label=label)
         if history.log:
             layers.set_log_scale(ax, "y")
         ax.set(xlabel="epoch", ylabel=f"mean {history.ylabel}")
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        layers.add_legend(ax, 3)
+        if len(measures) > 1:
+            layers.add_legend(ax, 3)
+        else:
+            ax.set_ylabel("\n".join(f"mean {label.removeprefix('mean ')}".rsplit(" ", 1)))
         return ax
 
 

@@ -109,19 +109,21 @@ class Inputscape(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw filled contours of the mean over the images, which are at the cross."""
-        from sparsediag.plotting import style
+        from sparsediag.plotting import landscape, style
 
-        ax = ax or style.new_axes()
+        ax = ax or style.new_plane_axes()
         style.plot_contours(ax, self.axes[0], self.axes[1], self.mean)
-        ax.plot(0, 0, "+", color="white", ms=8)
+        with style.style():
+            landscape.mark_weights(ax, "the images")
         ax.set(xlabel=self.labels[0], ylabel=self.labels[1])
         return ax
 
     def surface(self) -> Figure:
         """Return the mean over the images as an interactive surface (plotly)."""
-        from sparsediag.plotting import style
+        from sparsediag.plotting import interactive, style
 
-        return style.plot_surface_3d(self.axes, self.mean, self.labels)
+        levels = style.loss_levels(self.mean)
+        return interactive.surface_figure(self.axes, self.mean, self.labels, levels)
 
 
 def pixel_std(

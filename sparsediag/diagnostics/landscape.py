@@ -13,7 +13,7 @@ import numpy as np
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.fingerprint import fingerprint
 from sparsediag.core.problem import Problem
-from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.result import Result, source, title
 from sparsediag.diagnostics.traits import InReport, Traits, diagnostic
 from sparsediag.surfaces import checks
 from sparsediag.surfaces.directions import Norm
@@ -129,6 +129,12 @@ class Landscape(Result):
         between = (self.axes[0] >= a) & (self.axes[0] <= b)
         return float(self.loss[between].max(initial=ends) - ends)
 
+    @property
+    def title(self) -> str:
+        """Return the title of its pictures, with the names of several networks."""
+        between = self.stops and self.labels[0].startswith("towards")
+        return title(self.source | ({"label": ", ".join(self.stops)} if between else {}))
+
     def remarks(self) -> list[str]:
         """Return how it was computed, and the findings."""
         computed = int(np.isin(self.status, (DONE, OVERFLOW)).sum())
@@ -161,9 +167,9 @@ class Landscape(Result):
 
     def surface(self) -> Figure:
         """Return an interactive surface with an animation of the stops; curves in 1-D."""
-        from sparsediag.plotting.landscape import animate
+        from sparsediag.plotting.interactive import landscape_figure
 
-        return animate(self)
+        return landscape_figure(self)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:

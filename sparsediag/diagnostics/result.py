@@ -74,6 +74,11 @@ class Result:
         return []
 
     @property
+    def title(self) -> str:
+        """Return the title of its pictures: net, data and samples."""
+        return title(self.source)
+
+    @property
     def provenance(self) -> str:
         """Return in a line what was measured: net, data, samples, loss and batch norm."""
         return provenance(self.source)
@@ -83,14 +88,15 @@ class Result:
         return [line for line in (self.provenance, *self.remarks()) if line]
 
     def figures(self) -> dict[str, Figure]:
-        """Return the pictures with the provenance below each; the key of that of `plot` is ""."""
+        """Return the pictures with title and provenance; the key of that of `plot` is ""."""
         from sparsediag.plotting import style
 
         with style.style():
             main = {"": cast("Figure", self.plot().figure)} if self.has_plot else {}
             pictures = {**main, **self.panels()}
-        for picture in pictures.values():
-            style.add_footer(picture, self.provenance)
+            for picture in pictures.values():
+                style.add_title(picture, self.title)
+                style.add_footer(picture, self.provenance)
         return pictures
 
     @property
@@ -234,6 +240,25 @@ def provenance(source: Mapping[str, Any]) -> str:
         samples = f"{source['samples']:,} of {source['available']:,} {source['split']} images"
     norm = f", batch norm: {STATISTICS[statistics]}" if statistics else ""
     return f"{source['net']}{data}: {samples}, {source['loss']}{norm}"
+
+
+def title(source: Mapping[str, Any]) -> str:
+    """Return net, data and number of samples for the title of a picture; "" if not known.
+
+    >>> title({"net": "mlp", "data": "digits", "split": "train", "samples": 1000})
+    'mlp, digits, 1,000 train samples'
+    """
+    if not {"net", "samples"} <= source.keys():
+        return ""
+    label, data, split = (
+        source.get("label") or source["net"],
+        source.get("data"),
+        source.get("split"),
+    )
+    samples = (
+        f"{source['samples']:,} {split} samples" if split else f"{source['samples']:,} samples"
+    )
+    return ", ".join([label, *([data] if data and data not in label else []), samples])
 
 
 def table_rows(columns: Mapping[str, tuple[Iterable[Any], str]]) -> list[dict[str, Any]]:

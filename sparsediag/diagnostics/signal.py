@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Moments = dict[str, dict[int, SignalMoments]]  # by module, and by output if it has several
+PANELS = {  # field -> label and format
+    "rms": ("output rms", "o-"),
+    "gradient": ("gradient rms", "s-"),
+    "cosine": ("mean cosine", "^-"),
+}
 ALIKE = 0.99  # mean cosine above which samples can hardly be told apart
 
 
@@ -111,29 +116,38 @@ class Signal(Result):
             )
         return lines
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the sizes on a logarithmic axis and the cosine on a second one, a row a module."""
+    def plot(self, ax: Axes | None = None, *, measure: str | None = None) -> Axes:
+        """Draw rms of outputs, rms of gradients and cosine side by side, a row a module.
+
+        Args:
+            ax: Where to draw one of them; a new figure if None.
+            measure: The one to draw: rms (default on `ax`), gradient or cosine.
+        """
         from sparsediag.plotting import layers, style
 
-        sizes = {"outputs": (self.rms, "o-"), "gradient": (self.gradient, "s-")}
-        positive = {k: (np.where(v > 0, v, np.nan), form) for k, (v, form) in sizes.items()}
-        ax = layers.plot_layers(self.names, positive, ax)
-        layers.set_log_scale(ax, "x")
-        ax.set_xlabel("rms: ● outputs, ■ gradient")
-        with style.style():
-            above = ax.twiny()
-        above.plot(self.cosine, range(len(self.names)), "^:", ms=3, color=style.COLOURS[2])
-        above.set_xlim(min(-0.03, np.nanmin(self.cosine, initial=0) * 1.1), 1.03)
-        above.set_xlabel("mean cosine between samples", color=style.COLOURS[2])
-        above.spines["top"].set_visible(True)
-        above.grid(visible=False)
+        if measure is None and ax is None:
+            panels = layers.new_layer_panels(self.names, len(PANELS))
+            for panel, name in zip(panels, PANELS, strict=True):
+                self.plot(panel, measure=name)
+            return panels[0]
+        number = list(PANELS).index(measure or "rms")
+        field, (label, form) = list(PANELS.items())[number]
+        values, ax = getattr(self, field), ax or layers.new_layer_axes(self.names)
+        shown = values if field == "cosine" else np.where(values > 0, values, np.nan)
+        ax.plot(shown, range(len(self.names)), form, ms=3, color=style.COLOURS[number])
+        layers.label_rows(ax, self.names)
+        if field == "cosine":
+            ax.set_xlim(min(-0.05, np.nanmin(values, initial=0) * 1.1), 1.05)
+        else:
+            layers.set_log_scale(ax, "x")
+        ax.set_xlabel(label)
         return ax
 
 
 @diagnostic(
     Traits(
         history=History(
-            fields={"cosine": "cosine", "rms": "rms", "gradient": "gradient"}, ylabel="size"
+            fields={"cosine": "mean cosine", "rms": "output rms", "gradient": "gradient rms"}
         ),
         report=InReport(cost=lambda points, top: 4),
     )

@@ -86,10 +86,18 @@ class Trace(Result):
         running = np.array([self.captured + self.samples[:n].mean() for n in count])
         error = np.array([_error(self.samples[:n]) for n in count])
         low, high = running - error, running + error
-        ax.plot(count, running, color=style.COLOURS[0])
-        ax.fill_between(count, low, high, color=style.COLOURS[4], alpha=0.4, lw=0)
+        ax.plot(count, running, color=style.COLOURS[0], label="estimate")
+        band: dict[str, Any] = {
+            "color": style.COLOURS[4],
+            "alpha": 0.4,
+            "lw": 0,
+            "label": "95 % interval",
+        }
+        ax.fill_between(count, low, high, **band)
         margin = max(6 * self.error, 1e-3 * abs(self.trace))
         ax.set(xlabel="samples", ylabel="trace", ylim=(self.trace - margin, self.trace + margin))
+        with style.style():
+            ax.legend()
         return ax
 
 

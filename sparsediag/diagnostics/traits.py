@@ -21,12 +21,12 @@ class History:
     Attributes:
         fields: Fields of the result with a value for each layer, and their labels. The means over
             the layers are drawn for the first three, and a map of all layers for the first.
-        ylabel: Label of the means.
+        ylabel: Label of the means, which share an axis; each has its own if it is empty.
         log: Whether the means have a logarithmic axis.
     """
 
     fields: Mapping[str, str]
-    ylabel: str
+    ylabel: str = ""
     log: bool = True
 
 

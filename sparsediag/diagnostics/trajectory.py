@@ -84,11 +84,15 @@ class Trajectory(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Eigenvalues over epochs, drops of the learning rate, and the accuracy."""
-        from sparsediag.plotting import style
+        from matplotlib.ticker import MaxNLocator
+
+        from sparsediag.plotting import layers, style
 
         ax = ax or style.new_axes()
         eigenvalues = self.eigenvalues
-        ax.plot(self.epochs, eigenvalues[:, 1:], color=style.COLOURS[4], lw=0.8)
+        for i, values in enumerate(eigenvalues.T[1:]):
+            label = "_" * (i > 0) + "further eigenvalues"
+            ax.plot(self.epochs, values, color=style.COLOURS[4], lw=0.8, label=label)
         ax.plot(
             self.epochs,
             eigenvalues[:, 0],
@@ -97,15 +101,24 @@ class Trajectory(Result):
             ms=3,
             label="top eigenvalue",
         )
-        if (eigenvalues > 0).all():
-            ax.set_yscale("log")
+        layers.set_log_scale(ax, "y")
         doubtful = ~np.array(self.converged)
-        ax.plot(
-            self.epochs[doubtful], eigenvalues[doubtful, 0], "o", mfc="white", mec="black", ms=5
-        )
-        for epoch in np.flatnonzero(np.diff(self.rates) < -0.3 * self.rates[:-1]) + 1:
-            ax.axvline(float(epoch), color="#777777", linestyle=":", linewidth=0.8)
+        if doubtful.any():
+            hollow: dict[str, Any] = {
+                "mfc": "white",
+                "mec": "black",
+                "ms": 5,
+                "label": "not converged",
+            }
+            ax.plot(self.epochs[doubtful], eigenvalues[doubtful, 0], "o", **hollow)
+        drops = np.flatnonzero(np.diff(self.rates) < -0.3 * self.rates[:-1]) + 1
+        for i, epoch in enumerate(drops):
+            label = "_" * (i > 0) + "the learning rate drops"
+            ax.axvline(float(epoch), color="#777777", ls=":", lw=0.8, label=label)
         ax.set(xlabel="epoch", ylabel="Hessian eigenvalue")
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        with style.style():
+            layers.add_legend(ax)
         if np.isfinite(self.accuracies).any():
             with style.style():
                 right = ax.twinx()

@@ -1,19 +1,19 @@
-"""Draw landscapes: alone, side by side, and animated."""
+"""Draw landscapes: alone, and side by side."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import textwrap
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
-from sparsediag.plotting import style
+from sparsediag.plotting import layers, style
 from sparsediag.plotting.style import COLOURS
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure as PlotlyFigure
+WIDE = 2  # ratio of the sides from which a plane has no equal scale on both axes
 
 
 class Surface(Protocol):
@@ -61,18 +61,22 @@ class Surfaces(Protocol):
 @style.style()
 def plot_landscape(landscape: Surface, ax: Axes | None = None) -> Axes:
     """Plot a curve, curves with their band, or filled contours with the nets on them."""
-    ax, labels = ax or style.new_axes(), map(style.escape_dollars, landscape.labels)
+    ax = ax or (style.new_axes() if len(landscape.axes) == 1 else style.new_plane_axes())
+    labels = map(style.escape_dollars, landscape.labels)
     if len(landscape.axes) == 1:
         _curves(landscape, ax)
         ax.set(xlabel=f"{next(labels)} ({landscape.unit})", ylabel="loss")
+        layers.set_log_scale(ax, "y")
         return ax
     x, y = landscape.axes
     scale = style.plot_contours(ax, x, y, landscape.loss)
     if landscape.stops:
         _stops(landscape, ax, scale)
     else:
-        ax.plot(0, 0, "+", color="white", ms=8)
-    right, up = (f"{label}\n({landscape.unit})" for label in labels)
+        mark_weights(ax)
+    right, up = (f"{textwrap.fill(label, 26)}\n({landscape.unit})" for label in labels)
+    if max(np.ptp(x), np.ptp(y)) > WIDE * min(np.ptp(x), np.ptp(y)):
+        ax.set_aspect("auto")
     ax.set(xlabel=right, ylabel=up, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     return ax
 
@@ -85,15 +89,21 @@ def _curves(landscape: Surface, ax: Axes) -> None:
         )
     ax.plot(x, loss.mean(0), color=COLOURS[0], label="mean" if len(loss) > 1 else None)
     if not landscape.stops:
-        ax.plot(0, landscape.centre, "+", color="black", ms=7)
+        ax.plot(0, landscape.centre, "+", color="black", ms=7, label="the weights")
+    own = "the networks' own losses"  # once in the legend
     for name, (at,), net_loss in zip(
         landscape.stops, landscape.places, landscape.losses, strict=True
     ):
-        ax.plot(at, net_loss, "o", mfc="white", mec="black", ms=4)
-        label = style.escape_dollars(name)
+        ax.plot(at, net_loss, "o", mfc="white", mec="black", ms=4, label=own)
+        own, label = "", style.escape_dollars(name)
         ax.annotate(label, (at, net_loss), xytext=(3, 4), textcoords="offset points", fontsize=6)
-    if len(loss) > 1:
-        ax.legend()
+    layers.add_legend(ax, 3)
+
+
+def mark_weights(ax: Axes, label: str = "the weights") -> None:
+    """Draw a cross at the weights, in the middle of a plane, and a legend above."""
+    ax.plot(0, 0, "+", color="white", ms=8, path_effects=_outline(3), label=label)
+    layers.add_legend(ax)
 
 
 def _stops(landscape: Surface, ax: Axes, scale: ContourSet) -> None:
@@ -108,7 +118,9 @@ def _stops(landscape: Surface, ax: Axes, scale: ContourSet) -> None:
         s=22,
         ec="black",
         zorder=3,
+        label="networks, in the colours of their losses",
     )
+    layers.add_legend(ax)
     ends = {0, len(x) - 1} if len(x) > 3 else set(range(len(x)))
     for i in sorted(ends):
         right, up = _sides(landscape, i)
@@ -137,10 +149,10 @@ def _sides(landscape: Surface, stop: int) -> np.ndarray:
     return np.where(share > [0.7, 0.9], -1, np.where(share < [0.3, 0.1], 1, away))
 
 
-def _outline() -> list[Any]:
+def _outline(width: float = 1.5) -> list[Any]:
     from matplotlib.patheffects import withStroke
 
-    return [withStroke(linewidth=1.5, foreground="black")]
+    return [withStroke(linewidth=width, foreground="black")]
 
 
 @style.style()
@@ -156,57 +168,29 @@ def plot_comparison(comparison: Surfaces) -> Figure:
     with np.errstate(invalid="ignore"):
         differences = np.log10(losses / losses[0]) if positive else losses - losses[0]
     largest = float(np.abs(differences[np.isfinite(differences)]).max(initial=1e-12))
-    fig = style.new_figure(style.PAGE, 1.2 + 2 * min(1.7, 5.2 / len(names)))
+    side = min(1.7, 5.2 / len(names))  # inches of a panel
+    titles = [textwrap.fill(name, int(16 * side)) for name in names]
+    lines = max(title.count("\n") for title in titles)
+    fig = style.new_figure(style.PAGE, 1.2 + 2 * side + 0.12 * lines)
     fig.set_layout_engine("compressed")
     grid = fig.subplots(2, len(names), sharex=True, sharey=True)
-    for i, (name, (upper, lower)) in enumerate(zip(names, grid.T, strict=True)):
-        style.plot_contours(upper, x, y, losses[i], levels=levels, colorbar=i == len(names) - 1)
-        upper.plot(0, 0, "+", color="white", ms=6)
-        upper.set_title(name)
-        mesh = lower.pcolormesh(x, y, differences[i].T, cmap="RdBu_r", vmin=-largest, vmax=largest)
-        lower.set_aspect("equal")
-        lower.set(title=f"against {names[0]}", xlabel=right)
-    grid[0, 0].set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    fig.colorbar(
-        mesh, ax=grid[1, -1], label="log10 of the ratio" if positive else "difference", shrink=0.85
-    )
-    grid[1, 0].set_visible(False)
-    grid[0, 0].set_xlabel(right)
+    for ax, title, loss in zip(grid[0], titles, losses, strict=True):
+        style.plot_contours(ax, x, y, loss, levels=levels, colorbar=ax is grid[0, -1])
+        ax.plot(0, 0, "+", color="white", ms=6, path_effects=_outline(3))
+        ax.set_title(title)
+    for ax, difference in zip(grid[1, 1:], differences[1:], strict=True):
+        mesh = ax.pcolormesh(x, y, difference.T, cmap="RdBu_r", vmin=-largest, vmax=largest)
+        ax.set_aspect("equal")
+        ax.set_xlabel(right)
+    label = "log10 of the ratio" if positive else "difference"
+    fig.colorbar(mesh, ax=grid[1, -1], label=label, shrink=0.85)
+    grid[0, 0].set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xlabel=right)
+    first = textwrap.fill(names[0], int(18 * side))
+    about = f"above: the loss\n+: the weights\n\nright: {label}\nto the loss of\n{first}"
+    corner = grid[1, 0]
+    corner.text(0, 1, about, va="top", fontsize=7, transform=corner.transAxes)
+    corner.axis("off")
     for ax in (grid[0, 0], grid[1, 1]):
         ax.set_ylabel(up)
         ax.tick_params(labelbottom=True, labelleft=True)
     return fig
-
-
-def animate(landscape: Surface) -> PlotlyFigure:
-    """Return an animated plotly surface that shows one net after another at its own loss."""
-    from plotly import graph_objects as go
-
-    fig = style.plot_surface_3d(landscape.axes, landscape.loss, landscape.labels)
-    if landscape.loss.ndim != 2 or landscape.lines or not landscape.stops:
-        return fig
-    (x, y), z, names = landscape.places.T, landscape.losses, landscape.stops
-
-    def way(until: int) -> Any:
-        return go.Scatter3d(
-            x=x[:until],
-            y=y[:until],
-            z=z[:until],
-            text=names[:until],
-            mode="lines+markers",
-            marker={"size": 4, "color": COLOURS[1]},
-            line={"color": "black", "width": 3},
-            name="the nets",
-        )
-
-    fig.add_trace(way(len(x)))
-    frames = range(1, len(x) + 1)
-    fig.frames = [go.Frame(data=[way(i)], traces=[1], name=names[i - 1]) for i in frames]
-    play = {"label": "play", "method": "animate", "args": [None, {"frame": {"duration": 400}}]}
-    steps = [
-        {"label": name, "method": "animate", "args": [[name], {"mode": "immediate"}]}
-        for name in names
-    ]
-    return fig.update_layout(
-        updatemenus=[{"type": "buttons", "buttons": [play], "y": 0.1}], sliders=[{"steps": steps}]
-    )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import NullFormatter
 
 from sparsediag.plotting import style
 
 ROW, LEAST, MOST = 0.16, 1.3, 8.0  # inches: a row, and all of them
+LETTER = 0.056  # inches: a letter of a legend
+TICK = 0.35  # inches: a number below an axis
 LONG = 22  # letters of a name that leave room for the picture
 
 
@@ -24,8 +25,14 @@ def rows_height(names: Sequence[str]) -> float:
 
 def new_layer_axes(names: Sequence[str]) -> Axes:
     """Return the axes of a new one-column figure, as high as the net is deep."""
+    return new_layer_panels(names, 1)[0]
+
+
+def new_layer_panels(names: Sequence[str], count: int) -> list[Axes]:
+    """Return axes side by side in a new one-column figure, which share their rows."""
     with style.style():
-        return style.new_figure(height=0.9 + rows_height(names)).add_subplot()
+        fig = style.new_figure(height=0.9 + rows_height(names))
+        return list(fig.subplots(1, count, sharey=True, squeeze=False)[0])
 
 
 def plot_layers(
@@ -39,9 +46,14 @@ def plot_layers(
         ax: Where to draw; a new figure if None.
     """
     ax = ax or new_layer_axes(names)
-    for (label, (values, fmt)), colour in zip(series.items(), cycle(style.COLOURS), strict=False):
+    rows = np.arange(len(names))
+    for i, (label, (values, fmt)) in enumerate(series.items()):
         if np.isfinite(values).any():
-            ax.plot(values, np.arange(len(names)), fmt, ms=3, color=colour, label=label)
+            colour = style.COLOURS[i % len(style.COLOURS)]
+            (line,) = ax.plot(values, rows, fmt, ms=3, color=colour, label=label)
+            below = min(3, len(series) - 1 - i)  # so that coinciding curves all show
+            if line.get_linestyle() != "None":
+                line.set(linewidth=1 + 0.8 * below, markersize=3 + below)
     label_rows(ax, names)
     return ax
 
@@ -58,19 +70,28 @@ def label_rows(ax: Axes, names: Sequence[str]) -> None:
 
 def add_legend(ax: Axes, columns: int = 2) -> None:
     """Add a legend above `ax` that reaches over the names, so that it takes no width."""
+    lengths = [len(label) for label in ax.get_legend_handles_labels()[1]]
+    room = ax.figure.get_figure(root=True).get_figwidth() / LETTER
+    while columns > 1:
+        widths = [5 + max(part, default=0) for part in np.array_split(lengths, columns)]
+        if sum(widths) <= room:
+            break
+        columns -= 1
     ax.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, columnspacing=1, handlelength=1.2
     )
 
 
 def set_log_scale(ax: Axes, which: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic if all its values are positive, with as many numbers as fit."""
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    low, high = axis.get_data_interval()
-    if low > 0:
+    """Make an axis logarithmic if its values span a decade, with as many numbers as fit."""
+    axis, box = (ax.xaxis if which == "x" else ax.yaxis), ax.get_window_extent()
+    levels = np.array(axis.get_data_interval())
+    if style.spans_decade(levels):
         ax.set(**{f"{which}scale": "log"})
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        length = box.width if which == "x" else 2 * box.height
+        ticks = style.round_ticks(levels)
+        ticks = ticks[:: 1 + int(len(ticks) * TICK * ax.figure.dpi / length)]
+        axis.set_ticks(ticks, style.format_distinct(ticks))
         axis.set_minor_formatter(NullFormatter())
 
 

@@ -39,11 +39,14 @@ def plot_eigenvalues(
         markersize=4,
         capsize=3,
         markerfacecolor=COLOURS[0] if converged else "white",
+        label="eigenvalue and its interval" if converged else "not converged",
     )
     ax.axhline(0, color="#777777", linewidth=0.6)
     ax.set(xlabel="eigenvector", ylabel=f"{matrix} eigenvalue")
     ax.set_xlim(0.4, len(positions) + 0.6)
     ax.set_xticks(positions[:: 1 + len(positions) // 15])
+    if not converged:
+        ax.legend()
     return ax
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import wrap
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sparsediag.core.atomic import atomic_write
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure as PlotlyFigure
 
 FOOTER = 5.5  # points, of the line that says what was measured
 COLUMN, PAGE = 3.4, 7.0  # inches: one column and the whole width of a two-column paper
@@ -78,6 +76,14 @@ def new_axes() -> Axes:
         return new_figure().add_subplot()
 
 
+def new_plane_axes() -> Axes:
+    """Return the axes of a new one-column figure of a plane: a square and its colour bar."""
+    with style():
+        fig = new_figure(height=2.8)
+        fig.set_layout_engine("compressed")
+        return fig.add_subplot()
+
+
 def escape_dollars(name: str) -> str:
     """Return a name of a file or layer as text for a picture, where dollars would be formulas.
 
@@ -90,8 +96,17 @@ def escape_dollars(name: str) -> str:
 def add_footer(fig: Figure, text: str) -> None:
     """Add a small line of text below a figure, broken where the figure ends."""
     letters = int(fig.get_figwidth() * 72 / (0.5 * FOOTER))
-    lines = "\n".join(textwrap.wrap(escape_dollars(text), letters))
+    lines = "\n".join(wrap(escape_dollars(text), letters))
     fig.supxlabel(lines, x=0.01, ha="left", fontsize=FOOTER, color="#666666")
+
+
+def add_title(fig: Figure, title: str) -> None:
+    """Add a title above a figure, in as many lines as it needs; the figure grows by its height."""
+    lines = wrap(escape_dollars(title), int(16 * fig.get_figwidth()))
+    if lines:
+        fig.set_figheight(fig.get_figheight() + 0.06 + 0.12 * len(lines))
+        size = STYLE["axes.titlesize"]
+        fig.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=size)
 
 
 def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **about: str) -> None:
@@ -132,8 +147,9 @@ def plot_contours(
 def add_loss_scale(filled: ContourSet, axes: Any, levels: np.ndarray, **options: Any) -> None:
     """Add the colour bar of contours of the loss, beside one or several axes."""
     figure = np.ravel(axes)[0].figure
-    scale = figure.colorbar(filled, ax=axes, label="loss", ticks=levels[::4], **options)
-    scale.ax.set_yticklabels(_format_distinct(levels[::4]))
+    ticks = round_ticks(levels)
+    scale = figure.colorbar(filled, ax=axes, label="loss", ticks=ticks, **options)
+    scale.ax.set_yticklabels(format_distinct(ticks))
     scale.ax.minorticks_off()
 
 
@@ -146,28 +162,33 @@ def loss_levels(*losses: np.ndarray, count: int = 17) -> np.ndarray:
     return np.geomspace(low, max(float(finite.max(initial=low)), 1.01 * low), count)
 
 
-def _format_distinct(values: np.ndarray) -> list[str]:
+def spans_decade(levels: np.ndarray) -> bool:
+    """Return whether the levels are positive and span a decade or more."""
+    return bool(0 < 10 * levels[0] <= levels[-1])
+
+
+def round_ticks(levels: np.ndarray) -> np.ndarray:
+    """Return round numbers in the range of the levels: 1, 10, ... if they span decades.
+
+    >>> round_ticks(np.array([0.02, 5, 531])).tolist()
+    [0.1, 1.0, 10.0, 100.0]
+    """
+    low, high = levels[0], levels[-1]
+    if spans_decade(levels):
+        digits = (1,) if high >= 1000 * low else (1, 2, 5)
+        tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high) + 1)
+        ticks = np.outer(tens[:: 1 + len(tens) // 8], digits).ravel()
+    else:
+        ticks = np.array(MaxNLocator(5).tick_values(low, high))
+    inside: np.ndarray = ticks[(low <= ticks) & (ticks <= high)]
+    return inside
+
+
+def format_distinct(values: np.ndarray) -> list[str]:
     """Return numbers as text with the fewest digits that keep them distinct."""
-    for digits in range(2, 9):
-        texts = [f"{v:.{digits}g}" if abs(v) < 10 else f"{v:.{digits - 2}f}" for v in values]
+    for digits in range(1, 9):
+        decimals = max(0, digits - 2)
+        texts = [f"{v:.{digits}g}" if abs(v) < 10 else f"{v:.{decimals}f}" for v in values]
         if len(set(texts)) == len(texts):
             break
     return texts
-
-
-def plot_surface_3d(axes: np.ndarray, z: np.ndarray, labels: Sequence[str]) -> PlotlyFigure:
-    """Draw `z[i, j]` at `axes[0, i]`, `axes[1, j]` interactively; lines if there is one axis."""
-    from plotly import graph_objects as go
-
-    if len(axes) == 1:
-        fig = go.Figure([go.Scatter(x=axes[0], y=line) for line in np.atleast_2d(z)])
-        return fig.update_layout(xaxis_title=labels[0], yaxis_title="loss")
-    fig = go.Figure(go.Surface(x=axes[0], y=axes[1], z=z.T, colorscale="Cividis"))
-    titles = {"xaxis_title": labels[0], "yaxis_title": labels[1], "zaxis_title": "loss"}
-    return fig.update_layout(scene=titles, margin={"l": 0, "r": 0, "t": 30, "b": 0})
-
-
-def write_html(fig: PlotlyFigure, path: Path) -> None:
-    """Write one self-contained page that needs no network."""
-    with atomic_write(path) as draft:
-        fig.write_html(draft, include_plotlyjs=True)

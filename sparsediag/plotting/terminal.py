@@ -17,7 +17,11 @@ from rich.text import Text
 
 PIPE_WIDTH = 160  # columns of a table that no terminal cuts
 SECONDS_A_LINE = 30.0  # between two lines of progress, where there are no bars
-AS_IT_IS: dict[str, Any] = {"markup": False, "emoji": False}  # names may hold [bold] or :fire:
+AS_IT_IS: dict[str, Any] = {  # names may hold [bold] or :fire:; in Jupyter, a result has HTML
+    "markup": False,
+    "emoji": False,
+    "force_jupyter": False,
+}
 
 
 class _Counts(ProgressColumn):

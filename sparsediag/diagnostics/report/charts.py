@@ -14,6 +14,7 @@ from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.diagnostics.spectrum import Spectrum
 from sparsediag.plotting import layers as depth
 from sparsediag.plotting import style
+from sparsediag.plotting.landscape import mark_weights
 
 HALF, THIRD = (4.4, 2.6), (3.6, 2.4)  # inches; two or three side by side on a page
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
@@ -188,7 +189,7 @@ def contours(landscape: Landscape, levels: np.ndarray) -> Figure:
     ax: Axes = fig.add_subplot()
     x, y = landscape.axes
     style.plot_contours(ax, x, y, landscape.loss, levels=levels)
-    ax.plot(0, 0, "+", color="white", ms=8)
+    mark_weights(ax)
     right, up = (f"{label}\n({landscape.unit})" for label in landscape.labels)
     ax.set(xlabel=right, ylabel=up)
     ax.locator_params(nbins=5)

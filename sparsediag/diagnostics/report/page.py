@@ -16,10 +16,9 @@ from sparsediag.diagnostics.report.curvature import curvature_section
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, figure, missing, text
 from sparsediag.diagnostics.report.training import training
-from sparsediag.plotting import style
+from sparsediag.plotting import interactive, style
 
 HERE = Path(__file__).parent
-STILL = "<noscript><style>.turn, .turn-hint { display: none; }</style></noscript>"
 # a section and the diagnostic that it is about; any other diagnostic gets a plain section
 MAKERS = {
     "landscape": scenes.planes,
@@ -35,15 +34,13 @@ MAKERS = {
 
 def page(measured: Measured) -> str:
     """Return the HTML of the report."""
-    from plotly.offline import get_plotlyjs
-
     styles = line_styles(list(measured.nets))
     sections = [make(measured, styles) for make in MAKERS.values()]
     sections += [plain_section(what, measured) for what in measured.results if what not in MAKERS]
     parts = [summary.findings(measured), *sections, summary.provenance(measured)]
     links = "".join(f'<li><a href="#{p.id}">{escape(p.title)}</a></li>' for p in parts)
     names = ", ".join(measured.nets)
-    scripts = (get_plotlyjs(), (HERE / "page.js").read_text()) if measured.of(Landscape) else ()
+    scripts = interactive.scripts() if measured.of(Landscape) else ""
     body = (
         '<a class="skip" href="#main">Skip to the report</a>'
         f'<header><p class="kind">sparsediag report</p><h1>{escape(names)}</h1>'
@@ -52,10 +49,12 @@ def page(measured: Measured) -> str:
         f'<main id="main" tabindex="-1">{summary.summary(measured, styles)}'
         + "".join(part.html() for part in parts)
         + "</main>"
-        + "".join(f"<script>{script}</script>" for script in scripts)
+        + f"{scripts}<script>{(HERE / 'page.js').read_text()}</script>"
     )
-    style = (HERE / "page.css").read_text()
-    return html.page(f"{names} \N{EN DASH} sparsediag report", body, style=style, head=STILL)
+    style = interactive.CSS + (HERE / "page.css").read_text()
+    return html.page(
+        f"{names} \N{EN DASH} sparsediag report", body, style=style, head=interactive.STILL
+    )
 
 
 def plain_section(what: str, measured: Measured) -> Section:

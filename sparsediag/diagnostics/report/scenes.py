@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
 from html import escape
-from typing import Any
 
 import numpy as np
 
@@ -25,9 +22,7 @@ from sparsediag.diagnostics.report.parts import (
     number_tables,
     text,
 )
-from sparsediag.plotting import style, svg
-
-DIGITS = 4  # of a number in a surface
+from sparsediag.plotting import interactive, style, svg
 
 
 def eigenvectors(measured: Measured, line_styles: LineStyles) -> Section:
@@ -117,47 +112,11 @@ def _plane(name: str, one: Landscape, levels: np.ndarray, line_styles: LineStyle
     low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
     about = f"The loss is {one.centre:.3g} at the weights, and from {low:.3g} to {high:.3g} around."
     flat = svg.inline_svg(charts.contours(one, levels), alt=f"Contours of {name}. {about}")
-    data = json.dumps(scene(one, levels)).replace("<", "\\u003c")
-    hint = "Drag or use the arrow keys to rotate."
+    turn = interactive.rotatable(
+        interactive.landscape_figure(one, levels), f"Surface of {name}. {about} {interactive.HINT}"
+    )
     return (
         f'<figure class="plane"><figcaption><b>{marker(name, line_styles)} {escape(name)}.</b> '
-        f'{escape(about)} <span class="turn-hint">{hint}</span></figcaption><div class="grid of2">'
-        f'<div class="turn" tabindex="0" role="img" aria-label="'
-        f'{escape(f"Surface of {name}. {about} {hint}")}">'
-        f'<script type="application/json">{data}</script></div>{flat}</div></figure>'
+        f'{escape(about)} <span class="turn-hint">{interactive.HINT}</span></figcaption>'
+        f'<div class="grid of2">{turn}{flat}</div></figure>'
     )
-
-
-def scene(one: Landscape, levels: np.ndarray) -> dict[str, Any]:
-    """Return the data of plotly: a surface whose heights and colours span the range of the levels.
-
-    If the levels span a decade or more, the heights are the logarithm of the loss.
-    """
-    x, y = one.axes
-    log = levels[0] > 0 and levels[-1] >= 10 * levels[0]
-    height = np.log10(np.maximum(one.loss, levels[0])) if log else one.loss
-    low, high = (np.log10(levels[[0, -1]]) if log else levels[[0, -1]]).tolist()
-    surface = {
-        "type": "surface",
-        "x": _plain(x),
-        "y": _plain(y),
-        "z": [_plain(row) for row in height.T],
-        "text": [[f"{loss:.3g}" for loss in row] for row in one.loss.T],
-        "hovertemplate": "%{x:.2f}, %{y:.2f}: loss %{text}<extra></extra>",
-        "cmin": low,
-        "cmax": high,
-        "colorscale": "Cividis",
-        "showscale": False,
-    }
-    right, up = one.labels
-    vertical: dict[str, Any] = {"title": {"text": "loss"}, "range": [low, high]}
-    if log:
-        tens = range(math.ceil(low), math.floor(high) + 1)
-        vertical |= {"tickvals": list(tens), "ticktext": [f"{10.0**ten:g}" for ten in tens]}
-    axes = {"xaxis": {"title": {"text": right}}, "yaxis": {"title": {"text": up}}}
-    return {"data": [surface], "scene": axes | {"zaxis": vertical}}
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    """Round numbers to few digits; non-finite numbers become None."""
-    return [float(f"{v:.{DIGITS}g}") if np.isfinite(v) else None for v in values.tolist()]

@@ -366,12 +366,12 @@ def test_table_and_picture() -> None:
     assert (rows[0]["/ previous"], rows[1]["/ next"]) == ("", "")
     assert rows[1]["/ previous"] == f"{s.rms[1] / s.rms[0]:.3g}"
     ax = s.plot()
-    rms, gradient = ax.get_lines()
-    assert rms.get_xdata().tolist() == s.rms.tolist()
-    assert gradient.get_xdata().tolist() == s.gradient.tolist()
-    (above,) = [other for other in ax.figure.axes if other is not ax]
-    assert above.get_lines()[0].get_xdata().tolist() == s.cosine.tolist()
-    assert (ax.get_xscale(), ax.yaxis_inverted()) == ("log", True)
+    for panel, values in zip(ax.figure.axes, (s.rms, s.gradient, s.cosine), strict=True):
+        (line,) = panel.get_lines()
+        assert line.get_xdata().tolist() == values.tolist()
+    assert ax is ax.figure.axes[0]
+    assert ax.yaxis_inverted()
+    assert s.plot(measure="cosine").get_xlabel() == "mean cosine"
 
 
 # samples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import cases
@@ -156,32 +155,26 @@ def test_contours_of_a_loss_of_zero() -> None:
     plotting.plot_contours(plotting.new_axes(), X, Y, np.zeros((9, 5)))
 
 
-# pages
-
-LABELS = ["direction 1", "direction 2"]
-
-
-def test_a_surface_has_the_first_index_along_x() -> None:
-    fig = plotting.plot_surface_3d(np.stack([X[:5], Y]), ramp()[:5], LABELS)
-    (data,) = fig.data
-    assert np.array(data.z)[0].tolist() == [1, 2, 3, 4, 5]
-    assert np.array(data.z)[:, 0].tolist() == [1] * 5
-    assert list(data.x) == X[:5].tolist()
-    assert list(data.y) == Y.tolist()
-    assert fig.layout.scene.xaxis.title.text == "direction 1"
-    assert fig.layout.scene.yaxis.title.text == "direction 2"
+@pytest.mark.parametrize(
+    ("levels", "ticks"),
+    [
+        ([0.02, 531], [0.1, 1, 10, 100]),
+        ([1.8, 88], [2, 5, 10, 20, 50]),
+        ([1.5, 4], [1.5, 2, 2.5, 3, 3.5, 4]),
+        ([-1, 1], [-0.8, -0.4, 0, 0.4, 0.8]),
+    ],
+)
+def test_ticks_are_round_and_in_the_range(levels: list[float], ticks: list[float]) -> None:
+    assert plotting.round_ticks(np.array(levels)) == pytest.approx(ticks)
 
 
-def test_a_line_is_a_curve() -> None:
-    fig = plotting.plot_surface_3d(X[None], ramp()[:, 0], LABELS)
-    assert (fig.data[0].type, fig.layout.xaxis.title.text) == ("scatter", "direction 1")
-    assert list(fig.data[0].y) == ramp()[:, 0].tolist()
-
-
-def test_a_page_needs_no_network(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "page.html"
-    plotting.write_html(plotting.plot_surface_3d(X[None], ramp()[:, 0], LABELS), path)
-    page = path.read_text(encoding="utf-8")
-    assert "direction 1" in page
-    assert re.search(r"<(script|link)[^>]*\b(src|href)=", page) is None
-    assert list(path.parent.iterdir()) == [path]
+def test_a_title_takes_the_lines_that_it_needs_and_leaves_the_axes_their_size() -> None:
+    fig = plotting.new_axes().figure
+    plotting.add_title(fig, "")
+    assert fig.get_figheight() == 2.4
+    plotting.add_title(fig, "a network with $ and a name that is so long " * 2)
+    assert fig.get_suptitle().count("\n") == 1
+    fig.draw_without_rendering()
+    title, axes = fig.texts[0].get_window_extent(), fig.axes[0].get_tightbbox()
+    assert axes.y1 <= title.y0
+    assert title.x1 <= fig.bbox.x1

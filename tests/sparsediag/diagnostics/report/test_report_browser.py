@@ -129,7 +129,7 @@ def test_an_arrow_key_turns_all_surfaces(seen: Seen) -> None:
     assert before[0] == before[1]
     assert after[0] == after[1]
     for eye in (before[0], after[0]):
-        assert math.hypot(*eye.values()) == pytest.approx(math.hypot(1.3, 1.3, 0.75))
+        assert math.hypot(*eye.values()) == pytest.approx(math.hypot(1.2, 1.2, 1.0))
     (x, y, z), (u, v, w) = before[0].values(), after[0].values()
     assert math.atan2(v, u) - math.atan2(y, x) == pytest.approx(0.15)
     assert w == pytest.approx(z)
