@@ -16,7 +16,6 @@ from figures.scales import Scale
 from figures.verdicts import Record
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.html import page
-from sparsediag.plotting.tables import EMPTY
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 1.5rem auto;
@@ -32,7 +31,11 @@ caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 .v { white-space: nowrap; font-weight: 600; }
 .reproduced { color: #00558a; } .not-reproduced { color: #a84300; } .open { color: #595959; }
 img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
-.wide { overflow-x: auto; } q { color: #444; } pre { white-space: pre-wrap; }
+.wide { overflow-x: auto; } q { color: #444; }
+.claims th { font-weight: 600; } tbody th small { font-weight: 400; }
+.claims tbody td { border-bottom-color: #eee; }
+.claims tbody tr:first-child > * { border: 0; padding-top: .6rem; }
+@media (max-width: 40rem) { .claims { font-size: .8rem; } th, td { padding: .25rem .3rem; } }
 details { font-size: .85rem; margin: .3rem 0; } summary { cursor: pointer; }
 nav { line-height: 1.9; } nav a { margin-left: .8rem; margin-right: .3rem; }
 """
@@ -78,7 +81,7 @@ def html(record: Record, others: list[Record], scale: Scale, out: Path, fingerpr
         f"<p>{_machine(record)} · at most {scale.seeds} seeds</p>",
         *(f"<p>For comparison, {_machine(other)}</p>" for other in others),
         f"<p><b>{verdicts.count(record['claims'])}</b> of {len(record['claims'])} claims.</p>",
-        f"<details open><summary>The rule</summary><pre>{escape(_rule())}</pre></details>",
+        f"<details open><summary>The rule</summary>{_rule()}</details>",
         f"<nav>{''.join(_link(name, rows) for name, rows in claims_of.items())}</nav>",
     ]
     for folder, paper in registry.PAPERS.items():
@@ -100,7 +103,13 @@ def _machine(record: Record) -> str:
 
 
 def _rule() -> str:
-    return inspect.cleandoc(claims.__doc__ or "").partition("\n\n")[2]
+    """Return the rule of the verdicts as paragraphs and a list."""
+    blocks = escape(inspect.cleandoc(claims.__doc__ or "")).split("\n\n")[1:]
+    items = [block.removeprefix("- ").split("\n- ") for block in blocks]
+    return "".join(
+        f"<ul><li>{'<li>'.join(item)}</ul>" if block.startswith("- ") else f"<p>{block}</p>"
+        for block, item in zip(blocks, items, strict=True)
+    )
 
 
 def _id(name: str) -> str:
@@ -132,47 +141,50 @@ def _item(name: str, scale: Scale, out: Path) -> list[str]:
         with Image.open(picture) as image:
             width = round(image.width * SHRINK)
         data = base64.b64encode(picture.read_bytes()).decode()
+        least = round(0.57 * width)  # legible on a phone, where a wide picture can be scrolled
         picture_html = (
-            f'<img width={width} alt="{escape(title)}" src="data:image/png;base64,{data}">'
+            f'<div class=wide tabindex=0><img width={width} style="min-width:{least}px" '
+            f'alt="{escape(title)}" src="data:image/png;base64,{data}"></div>'
         )
     caption = "<br>".join(map(escape, registry.caption(name, scale, out).splitlines()))
     return [head, picture_html, f"<p>{escape(description)}</p>", f"<p><small>{caption}</small></p>"]
 
 
 def _claim_table(rows: list[Record], records: list[Record]) -> str:
-    """Return a table of claims: the paper's words and number, and what each record says."""
+    """Return a table of claims: the paper's words, and below them its number and each record's."""
     if not rows:
         return ""
-    head = "".join(
-        f"<th class=n>measured at scale {escape(record['scale'])}</th>"
-        "<th class=n>difference</th><th>verdict</th>"
-        for record in records
+    heads = (
+        "<th>scale</th><th class=n>paper</th><th class=n>measured</th><th class=n>difference</th>"
     )
-    lines = [f"<tr><th>claim</th><th class=n>paper</th>{head}</tr>"]
+    lines = [f"<thead><tr>{heads}<th>verdict</th></tr></thead>"]
     for row in rows:
         key = (row["item"], row["says"])
-        same = (
-            next((r for r in record["claims"] if (r["item"], r["says"]) == key), None)
+        same = [
+            (record["scale"], r)
             for record in records
-        )
+            for r in record["claims"]
+            if (r["item"], r["says"]) == key
+        ]
         lines.append(
-            f"<tr><td>{escape(row['says'])} <small>({escape(row['unit'])})</small><br>"
-            f"<small><q>{escape(row['quote'])}</q>, {escape(row['source'])}</small></td>"
-            f"<td class=n>{verdicts.paper_margin(row)}</td>{''.join(map(_cells, same))}</tr>"
+            f"<tbody><tr><th colspan=5 scope=rowgroup>{escape(row['says'])} "
+            f"<small>({escape(row['unit'])})</small><br>"
+            f"<small><q>{escape(row['quote'])}</q>, {escape(row['source'])}</small></th></tr>"
+            f"{''.join(_cells(scale, measured) for scale, measured in same)}</tbody>"
         )
-    return f"<div class=wide tabindex=0><table>{''.join(lines)}</table></div>"
+    return f"<div class=wide tabindex=0><table class=claims>{''.join(lines)}</table></div>"
 
 
-def _cells(row: Record | None) -> str:
-    if row is None:
-        return f"<td class=n>{EMPTY}</td><td class=n>{EMPTY}</td><td></td>"
+def _cells(scale: str, row: Record) -> str:
+    """Return the row of a claim at one scale."""
     count = f" <small>n = {row['count']}</small>" if "count" in row else ""
     verdict = row["verdict"]
     return (
+        f"<tr><td>{escape(scale)}</td><td class=n>{verdicts.paper_margin(row)}</td>"
         f"<td class=n>{verdicts.measured_margin(row)}{count}</td>"
         f"<td class=n>{verdicts.difference(row)}</td>"
-        f'<td><span class="v {CLASSES.get(verdict, "open")}">{SIGNS[verdict]} {verdict}</span><br>'
-        f"<small>{escape(row['why'])}</small></td>"
+        f'<td><span class="v {CLASSES.get(verdict, "open")}">{SIGNS[verdict]} {verdict}</span> '
+        f"<small>{escape(row['why'])}</small></td></tr>"
     )
 
 

@@ -12,7 +12,7 @@ from figures.effect_sizes import Margin
 from figures.histories import History, Value, before_first_drop, log10, mark_drops
 from figures.measurement import Results, by_seed, history_grid
 from figures.tost.runs import run
-from sparsediag.plotting import style
+from sparsediag.plotting import layers, style
 
 DENSITY = 0.1
 MEASUREMENTS = history_grid(run, ("base", "ToST"), (DENSITY,))
@@ -54,7 +54,7 @@ def plot(ax: Axes, results: Results, value: Value, kind: str) -> None:
         ax.plot(epochs, 10**logs.T, color=COLOURS[kind], lw=0.5, alpha=0.5)
     ax.plot(epochs, 10 ** logs.mean(axis=0), color=COLOURS[kind], label=NAMES[kind])
     mark_drops(ax, trained[0])
-    ax.set_yscale("log")
+    layers.set_log_scale(ax, "y")
     ax.locator_params(axis="x", integer=True)
 
 

@@ -19,6 +19,7 @@ STYLE = """
   border: 0; border-bottom: 1px solid rgba(128, 128, 128, .3); background: none; }
 .sd thead th { border-bottom-color: rgba(128, 128, 128, .9); vertical-align: bottom; }
 .sd tbody th { font-weight: 400; }
+.sd .name { min-width: 9rem; }
 .sd .n { text-align: right; white-space: nowrap; }
 .sd .best { font-weight: 700; }
 .sd svg { display: block; max-width: 100%; height: auto; }
@@ -27,6 +28,7 @@ CONTENT_POLICY = (  # nothing from outside the page; plotly needs eval
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "img-src data: blob:"
 )
+LONG = 16  # letters of the name of a row
 NUMBER = re.compile(r"[-+±<>~\s\N{MINUS SIGN}]*(\d|\.\d|nan|inf|[?\N{EN DASH}]?$)")
 
 
@@ -55,9 +57,11 @@ def table(
     heads = list(rows[0])
     numbers = {h for h in heads[1:] if all(NUMBER.match(str(row[h])) for row in rows)}
     css = {head: ' class="n"' if head in numbers else "" for head in heads}
+    if max(len(str(row[heads[0]])) for row in rows) > LONG:  # may break, but not at every word
+        css[heads[0]] = ' class="name"'
     top = "".join(f'<th scope="col"{css[head]}>{escape(head)}</th>' for head in heads)
     body = "".join(
-        f'<tr><th scope="row">{escape(str(row[heads[0]]))}</th>'
+        f'<tr><th scope="row"{css[heads[0]]}>{escape(str(row[heads[0]]))}</th>'
         + "".join(
             f'<td class="n best">{escape(str(row[head]))}</td>'
             if (i, head) in best

@@ -144,7 +144,7 @@ class Perturbation(Result):
             ends = (1 + np.flatnonzero(np.isin(t[1:-1], self.radius[i] * [-1, 1]))).tolist()
             hidden = "_" * (i < len(self.loss) - 1)  # one entry of the legend for all vectors
             ax.plot(t, loss, c=colour, label=f"eigenvector {i + 1}")
-            label = f"{hidden}quadratic model, valid between |"
+            label = f"{hidden}quadratic model, valid to |"
             ax.plot(t, model, "|--", c=colour, lw=0.8, ms=8, markevery=ends, label=label)
             if len(self.also_loss):
                 ax.plot(t, self.also_loss[i], ":", c=colour, label=f"{hidden}the other loss")

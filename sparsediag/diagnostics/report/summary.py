@@ -79,10 +79,7 @@ def summary(measured: Measured, line_styles: LineStyles) -> str:
             best |= {(i, head) for i, cell in enumerate(cells) if cell == top}
     table = html.table(rows, caption="Summary", best=best)
     for name in measured.nets:
-        table = table.replace(
-            f'<th scope="row">{escape(name)}<',
-            f'<th scope="row">{marker(name, line_styles)} {escape(name)}<',
-        )
+        table = table.replace(f">{escape(name)}<", f">{marker(name, line_styles)} {escape(name)}<")
     return f'<div class="summary">{table}{text(f"{BEST} {WHAT}" if best else WHAT)}</div>'
 
 
@@ -95,9 +92,10 @@ def _known(value: Value, measured: Measured, name: str) -> float:
 
 def findings(measured: Measured) -> Section:
     """Return the findings that limit how far the results can be trusted, then all remarks."""
+    several = len(measured.nets) > 1
     items = [
-        f'<li><b>{escape(name)}</b>, <a href="#{SECTIONS.get(what, what)}">{what}</a>: '
-        f"{escape(line)}</li>"
+        f"<li>{f'<b>{escape(name)}</b>, ' * several}"
+        f'<a href="#{SECTIONS.get(what, what)}">{what}</a>: {escape(line)}</li>'
         for name in measured.nets
         for what, line in _doubts(measured, name)
     ]

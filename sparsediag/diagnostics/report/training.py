@@ -39,7 +39,7 @@ def training(measured: Measured, line_styles: LineStyles) -> Section:
             xlabel="epoch",
             ylabel=title.lower(),
             line_styles=line_styles,
-            log=title == "Loss",
+            log=title != "Accuracy",
             rings=rings,
             size=charts.THIRD,
         )

@@ -56,8 +56,8 @@ def test_colours_are_logarithmic_where_values_span_much() -> None:
     ax.figure.draw_without_rendering()
 
 
-def test_a_logarithmic_axis_needs_positive_values() -> None:
-    for low, scale in [(0.5, "log"), (0.0, "linear"), (-1.0, "linear")]:
+def test_a_logarithmic_axis_needs_positive_values_over_a_decade() -> None:
+    for low, scale in [(0.3, "log"), (0.5, "linear"), (0.0, "linear"), (-1.0, "linear")]:
         ax = style.new_axes()
         ax.plot([low, 3.0], [0, 1])
         layers.set_log_scale(ax, "x")
