@@ -21,6 +21,7 @@ STYLE = """
 .sd tbody th { font-weight: 400; }
 .sd .name { min-width: 9rem; }
 .sd .n { text-align: right; white-space: nowrap; }
+.sd thead .n { white-space: normal; }
 .sd .best { font-weight: 700; }
 .sd svg { display: block; max-width: 100%; height: auto; }
 """

@@ -79,10 +79,8 @@ def lines(
         if rings and name in rings:
             at = int(np.argmin(np.abs(x - rings[name])))
             ax.plot(x[at], y[at], "o", ms=9, mfc="none", color=colour)
-    if log and _wide([y for _, y in (*solid.values(), *(dashed or {}).values())]):
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("")
+    if log:
+        depth.set_log_scale(ax, "y")
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=limits)
     if ticks:
         name_places(ax, ticks)
@@ -101,11 +99,6 @@ def name_places(ax: Axes, names: Sequence[str]) -> None:
     width = ax.figure.get_figure(root=True).get_figwidth() - 0.8  # without the y axis and its label
     tick_indices = range(0, len(names), 1 + int(0.1 * len(names) / width))
     ax.set_xticks(tick_indices, [names[i] for i in tick_indices], rotation=90, fontsize=6)
-
-
-def _wide(values: Sequence[np.ndarray]) -> bool:
-    seen = np.concatenate([v[np.isfinite(v)] for v in values])
-    return bool(seen.size and seen.min() > 0 and seen.max() >= 10 * seen.min())
 
 
 def over_depth(

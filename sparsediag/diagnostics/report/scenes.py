@@ -76,7 +76,9 @@ def planes(measured: Measured, line_styles: LineStyles) -> Section:
         body.append(
             text(
                 "The loss on the plane of two random directions that are zero on dead weights; "
-                f"distances in {one.unit}. All networks have the same axes and colours."
+                f"distances in {one.unit}."
+                + " All networks have the same axes and colours."
+                * (len(results) > 1)
             )
         )
         levels = style.loss_levels(*(one.loss for one in results.values()))
