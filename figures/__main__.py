@@ -11,7 +11,7 @@ from pathlib import Path
 from figures import cost, page, registry
 from figures.plan import Plan, plan
 from figures.scales import SCALES, Scale
-from sparsediag.core.errors import unknown_name
+from sparsediag.core.errors import ArgumentParser, unknown_name
 from sparsediag.data.datasets import DATASETS
 from sparsediag.plotting import terminal
 from training.executors import ENGINES, max_jobs
@@ -20,7 +20,7 @@ from training.progress import download_data
 
 def main(argv: list[str] | None = None) -> int:
     """Draw the items; return 1 if one could not be made, 2 if an argument is invalid."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m figures",
         description="Every figure and table of three papers, beside the papers' own numbers.",
         allow_abbrev=False,

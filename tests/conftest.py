@@ -1,8 +1,10 @@
 """What every test needs: no GPU unless one is asked for, one thread, profiles for hypothesis."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +69,60 @@ def plugins_are_removed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in {*app.app} - app.BUILT_IN:
         del app.app[name]
     user_code._import_file.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two checkpoints: small.pt (sparse, perceptron) and conv.pt (dense, ResNet)."""
+    import torch
+
+    from sparsediag import Checkpoint, Mask, models, prunable
+    from tests.commands import SMALL
+
+    folder = tmp_path_factory.mktemp("kept")
+    torch.manual_seed(0)
+    net = models.build("lenet300", **SMALL)
+    mask = Mask.top({n: torch.rand_like(net.get_parameter(n)) for n in prunable(net)}, 0.2)
+    mask.apply_(net)
+    small = Checkpoint.of(net, mask=mask, model="lenet300", options=SMALL, data="digits")
+    small.save(folder / "small.pt")
+    options = {"width": 4, "channels": 1}
+    net = models.build("resnet10", **options)
+    Checkpoint.of(net, model="resnet10", options=options, data="digits").save(folder / "conv.pt")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of two epochs."""
+    from training.config import Run
+    from training.loop import fit
+
+    table = {
+        "data": "digits",
+        "model": {"name": "lenet300", "width": 8},
+        "mask": {"method": "random", "density": 0.3},
+        "optim": {"epochs": 2, "batch_size": 128},
+        "record": {"checkpoint_epochs": [1]},
+    }
+    return fit(Run.of(table), out=tmp_path_factory.mktemp("run"), device="cpu").parent
+
+
+@pytest.fixture
+def run(place: Path, trained: Path) -> Path:
+    """That folder beside the files in the current one, as `run`."""
+    shutil.copytree(trained, place / "run")
+    return Path("run")
+
+
+@pytest.fixture
+def place(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with small.pt and conv.pt in it, where nothing else may appear."""
+    import torch
+
+    here = tmp_path / "here"
+    shutil.copytree(kept, here)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("SPARSEDIAG_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return here

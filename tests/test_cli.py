@@ -24,16 +24,14 @@ from docstring_parser import parse
 from PIL import Image
 
 import sparsediag
-from sparsediag import Checkpoint, Mask, Result, models, prunable
+from sparsediag import Checkpoint, Mask, Result, models
 from sparsediag.cli.app import main
 from sparsediag.cli.options import SHARED
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.census import census
 from sparsediag.diagnostics.connectivity import dead_units, paths
-from training.config import Run
-from training.loop import fit
+from tests.commands import SMALL, Captured, contents, refused
 
-SMALL = {"width": 16, "size": 8, "channels": 1, "classes": 10}
 FAST = {
     "landscape": ["--points", "3"],
     "inputscape": ["--points", "3", "--count", "20"],
@@ -44,43 +42,6 @@ FAST = {
 }
 OF_A_RUN = ("spectrum", "landscape", "activations", "gradflow", "signal")
 every_diagnostic = pytest.mark.parametrize("name", DIAGNOSTICS)
-Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="session")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two checkpoints: small.pt (sparse, perceptron) and conv.pt (dense, ResNet)."""
-    folder = tmp_path_factory.mktemp("kept")
-    torch.manual_seed(0)
-    net = models.build("lenet300", **SMALL)
-    mask = Mask.top({n: torch.rand_like(net.get_parameter(n)) for n in prunable(net)}, 0.2)
-    mask.apply_(net)
-    small = Checkpoint.of(net, mask=mask, model="lenet300", options=SMALL, data="digits")
-    small.save(folder / "small.pt")
-    options = {"width": 4, "channels": 1}
-    net = models.build("resnet10", **options)
-    Checkpoint.of(net, model="resnet10", options=options, data="digits").save(folder / "conv.pt")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training of two epochs."""
-    table = {
-        "data": "digits",
-        "model": {"name": "lenet300", "width": 8},
-        "mask": {"method": "random", "density": 0.3},
-        "optim": {"epochs": 2, "batch_size": 128},
-        "record": {"checkpoint_epochs": [1]},
-    }
-    return fit(Run.of(table), out=tmp_path_factory.mktemp("run"), device="cpu").parent
-
-
-@pytest.fixture
-def run(place: Path, trained: Path) -> Path:
-    """That folder beside the files in the current one, as `run`."""
-    shutil.copytree(trained, place / "run")
-    return Path("run")
 
 
 @pytest.fixture
@@ -93,26 +54,6 @@ def other(place: Path) -> Mask:
     return mask
 
 
-@pytest.fixture
-def place(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with small.pt and conv.pt in it, where nothing else may appear."""
-    here = tmp_path / "here"
-    shutil.copytree(kept, here)
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("SPARSEDIAG_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    return here
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones included."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def load(pattern: str) -> Any:
     """Return the only result whose file matches a pattern."""
     (file,) = Path().glob(pattern)
@@ -122,19 +63,6 @@ def load(pattern: str) -> Any:
 def plain(text: str) -> str:
     """What a help page says, without its frames, line breaks and markup."""
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text.replace("`", "")).split())
-
-
-def refused(place: Path, capsys: Captured, words: list[str], message: str) -> None:
-    before, home = contents(place), os.listdir(place)
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert message in err
-    assert "Traceback" not in err
-    assert err.endswith("\n")
-    assert len(err.splitlines()) == 1
-    assert contents(place) == before
-    assert os.listdir(place) == home
 
 
 # what works
@@ -696,89 +624,6 @@ def test_a_checkpoint_whose_defaults_do_not_fit_its_data(place: Path, capsys: Ca
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("landscpe small.pt", 'Unknown command "landscpe". Did you mean "landscape"?'),
-        ("landscape", "parameter CHECKPOINT requires an argument"),
-        ("gradflow small.pt more.pt", "leave out more.pt"),
-        ("landscape small.pt more.pt", "more.pt: no such file"),
-        ("landscape small.pt small.pt", "small.pt twice; give different checkpoints"),
-        ("landscape small.pt conv.pt", "differ in their weights"),
-        ("landscape small.pt --shard 5/4", "shard '5/4': need i/n with 1 <= i <= n"),
-        ("landscape small.pt --adaptive --shard 1/4", "an adaptive grid needs a plane"),
-        ("landscape small.pt --statistics fxed", 'Did you mean "fixed"?'),
-        ("landscape small.pt --formats pgn", "unknown file format 'pgn'; did you mean 'png'"),
-        (
-            "landscape small.pt --dims 1 --formats vtk",
-            "this result has no such export; it has: csv",
-        ),
-        ("spectrum small.pt --formats csv", "this result has no such export; it has: none"),
-        ("inputscape small.pt --clamp 0", "clamp=0.0: need 1 image or more, a positive clamp"),
-        ("landscape small.pt --pionts 3", "Unknown option: --pionts. Did you mean --points?"),
-        ("landscape small.pt --points x", "Invalid value for --points: need a whole number"),
-        ("landscape small.pt --points", "requires an argument"),
-        ("landscape small.pt --norm filtr", 'Did you mean "filter"?'),
-        ("spectrum small.pt --which larg", 'Did you mean "largest"?'),
-        ("landscape small.pt --split tst", 'Did you mean "test"?'),
-        ("landscape small.pt --data digit", "unknown data set 'digit'; did you mean 'digits'?"),
-        ("landscape small.pt --data folder:nowhere", "'nowhere' is not a folder"),
-        ("landscape small.pt --images -1", "--images needs 0 or more"),
-        ("landscape small.pt --batch 0", "--batch-size needs 1 or more"),
-        ("landscape small.pt --device cuda", "use --device cpu"),
-        ("landscape small.pt --points 9999999999999", "there is too little memory; reduce"),
-        ("landscape small.pt --device gpu", "device 'gpu': need auto, cpu, cuda or cuda:N"),
-        ("landscape small.pt --out new/x.png", "--out new/x.png: results are written as .npz"),
-        ("landscape small.pt --out x", "--out x: results are written as .npz"),
-        ("info small.pt --points 3", "Unknown option: --points"),
-        ("info small.pt --out new/x.png", "--out new/x.png: results are written as .npz"),
-        ("info conv.pt --out x", "--out x: results are written as .npz"),
-        ("info small.pt more.pt", "more.pt: no such file"),
-        ("info small.pt small.pt", "small.pt twice; give different checkpoints"),
-        ("info small.pt conv.pt", "the masks do not cover the same weights: 'layers.0.fc.weight'"),
-        ("spectrum small.pt --matrix hesian", 'Did you mean "hessian"?'),
-        ("spectrum small.pt --solver pyhesian", 'Did you mean "pyhessian"?'),
-        ("spectrum small.pt --norm filtr", 'Did you mean "filter"?'),
-        ("spectrum small.pt --mode taep", 'Did you mean "tape"?'),
-        ("blocks small.pt --by layers", 'Did you mean "layer"?'),
-        ("trace small.pt --solver hutch", 'Did you mean "hutch++"?'),
-        ("spectrum small.pt --copies", "Unknown option: --copies"),
-        ("spectrum small.pt --start x.npz", "Unknown option: --start"),
-    ],
-)
-def test_a_command_that_cannot_be(place: Path, capsys: Captured, words: str, message: str) -> None:
-    refused(place, capsys, words.split(), message)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("landscape small.pt --points 1 --out new/x.npz", "points=1: need at least 2"),
-        ("landscape small.pt --points -1", "points=-1: need at least 2"),
-        ("landscape small.pt --dims 3", "dims=3: need 1 (a line) or 2 (a plane)"),
-        ("landscape small.pt --span nan", "span=nan: need a positive number"),
-        ("perturbation small.pt --points 1", "points=1: need at least 2"),
-        ("spectrum small.pt --top 0", "top=0: need 1 or more"),
-        ("spectrum small.pt --top 9999", "top=9999: need 1 or more, and at most one"),
-        ("spectrum small.pt --top 100000000", "top=100000000: need 1 or more"),
-        ("spectrum small.pt --tol 0", "tol=0.0: need a positive relative residual"),
-        ("spectrum small.pt --memory -1", "memory=-1.0: need 0 GiB or more"),
-        ("spectrum small.pt --params nonsense.*", "unknown trainable weight 'nonsense.*'"),
-        ("spectrum small.pt --basis 3", "max_basis=3: need 7 vectors or more for top=5"),
-        ("spectrum small.pt --max-products 1", "max_matvecs=1: need at least one for each of 5"),
-        ("spectrum small.pt --solver pyhessian --which smallest", "use solver='lanczos'"),
-        ("blocks small.pt --top 0", "top=0: need 1 eigenvalue or more"),
-        ("trace small.pt --tol 0", "tol=0.0, sketch=10: need a positive tol"),
-        ("trace small.pt --max-products 3", "max_matvecs=3: need 30 or more for sketch=10"),
-        ("trace small.pt --matrix fisher --solver pyhessian", "PyHessian knows the Hessian only"),
-    ],
-)
-def test_an_option_that_the_diagnostic_refuses(
-    place: Path, capsys: Captured, words: str, message: str
-) -> None:
-    refused(place, capsys, words.split(), message)
-
-
-@pytest.mark.parametrize(
     ("command", "message"),
     [
         ("info", "empty is a folder; it holds no file of weights"),
@@ -797,32 +642,6 @@ def test_an_empty_folder(place: Path, capsys: Captured, command: str, message: s
     (place / "empty").mkdir()
     refused(place, capsys, [command, "empty"], message)
     assert os.listdir(place / "empty") == []
-
-
-def test_the_current_folder_is_no_run(place: Path, capsys: Captured) -> None:
-    refused(place, capsys, ["spectrum", "."], ". holds no checkpoint; give the folder that a")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("trace run", "run is a folder; trace needs one checkpoint of it"),
-        ("blocks run", "run is a folder; blocks needs one checkpoint of it"),
-        ("spectrum run --density", "a folder has one spectrum for each checkpoint; density needs"),
-        ("spectrum run --top 0", "top=0: need 1 or more"),
-        ("spectrum run --out x.png", "--out x.png: results are written as .npz"),
-        ("spectrum run --params nonsense.*", "unknown trainable weight 'nonsense.*'"),
-    ],
-)
-def test_what_cannot_be_asked_of_a_run(
-    place: Path, run: Path, capsys: Captured, words: str, message: str
-) -> None:
-    refused(place, capsys, words.split(), message)
-
-
-@pytest.mark.parametrize("device", ["mps", "meta"])
-def test_a_kind_of_device_that_is_not_here(place: Path, capsys: Captured, device: str) -> None:
-    refused(place, capsys, ["gradflow", "small.pt", "--device", device], f"device '{device}'")
 
 
 def test_a_data_set_that_does_not_fit(place: Path, capsys: Captured, tmp_path: Path) -> None:

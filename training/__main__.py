@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tomllib
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparsediag.core.errors import ArgumentParser
 from sparsediag.core.process import configure_process
 
 USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--out FOLDER]
@@ -60,7 +60,7 @@ def parse_changes(words: list[str]) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Train a run for one or several seeds; print the test accuracy and the best checkpoints."""
     # argparse, since the keys of a run file are not known before it is read
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("run", nargs="?")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--seeds", type=int, default=1)

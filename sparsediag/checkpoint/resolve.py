@@ -194,12 +194,12 @@ def _hugging_face(folder: Path) -> Callable[..., nn.Module]:
     Raises:
         ValueError: If transformers is not installed, or there is no config that names a network.
     """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"hf:{folder}: need a folder with config.json, as save_pretrained writes")
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError:
         raise ValueError("transformers is not installed; pip install transformers") from None
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"hf:{folder}: need a folder with config.json, as save_pretrained writes")
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     build = getattr(transformers, next(iter(config.architectures or []), ""), None)
     if build is None:

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import entry_points
 
 from cyclopts import App, CycloptsError, MissingArgumentError, RepeatArgumentError
-from cyclopts.exceptions import UnknownOptionError, UnusedCliTokensError
+from cyclopts.exceptions import UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
 from sparsediag.core.process import configure_process
 from sparsediag.core.version import __version__
@@ -112,11 +112,13 @@ def _message(error: Exception) -> str | None:
 def _usage_message(error: CycloptsError) -> str:
     """Return a line for words that a command does not take, with what to do."""
     command = " ".join(["sparsediag", *(error.command_chain or [])])
-    message = " ".join(str(error).split()).removesuffix(".")
+    message = " ".join(str(error).split()).rstrip(".,")
     if isinstance(error, UnusedCliTokensError):
         message = f"{command} takes one checkpoint; leave out {' '.join(error.unused_tokens or [])}"
     elif isinstance(error, RepeatArgumentError):
         message += "; give it once"
+    elif isinstance(error, UnknownCommandError):
+        message = f"{message.partition(' Available')[0]} sparsediag --help lists the commands"
     elif isinstance(error, MissingArgumentError):
         message += f"; {command} --help explains it"
     elif isinstance(error, UnknownOptionError) and "Did you mean" not in message:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser of a command line whose errors are one line and exit code 2, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and exit."""
+        self.exit(2, f"{message}; --help lists what there is\n")
 
 
 class CheckpointError(ValueError):

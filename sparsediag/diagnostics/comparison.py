@@ -206,8 +206,8 @@ def compare_files(
         **options: Those of `landscape`.
     """
     landscapes, tops = {}, {}
-    for i, (name, file) in enumerate(files.items()):
-        problem = load(Checkpoint.load(file), name)
+    problems = {name: load(Checkpoint.load(file), name) for name, file in files.items()}
+    for i, (name, problem) in enumerate(problems.items()):
         landscapes[name] = landscape(
             problem,
             resume=resume.with_name(f"{resume.name}-{i}"),
