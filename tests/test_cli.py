@@ -30,6 +30,7 @@ from sparsediag.cli.options import SHARED
 from sparsediag.diagnostics import DIAGNOSTICS
 from sparsediag.diagnostics.census import census
 from sparsediag.diagnostics.connectivity import dead_units, paths
+from sparsediag.plotting import terminal
 from tests.commands import SMALL, Captured, contents, refused
 
 FAST = {
@@ -116,9 +117,15 @@ def test_a_diagnostic_writes_its_result_and_prints_a_table(
 
 
 @every_diagnostic
-def test_json_is_one_object_and_nothing_else(place: Path, capsys: Captured, name: str) -> None:
-    assert main([name, "small.pt", "--json", "--images", "40", *FAST.get(name, [])]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
+def test_json_is_one_object_and_progress_goes_to_stderr(
+    place: Path, capsys: Captured, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "SECONDS_A_LINE", 0.001)
+    words = [name, "small.pt", "--json", "--images", "40", *FAST.get(name, [])]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert re.match(rf"{name}: (\d+ of \d+ done, )?0:00:0\d elapsed", err)
+    (line,) = out.splitlines()
     found = json.loads(line, parse_constant=pytest.fail)
     files = found.pop("files")
     assert found == Result.load(files[0]).json()
@@ -214,6 +221,7 @@ def test_a_run_goes_on_after_an_interrupt(
     assert left == "run/.spectrum-images=40-top=1.unfinished"
     assert f"interrupted: {left} holds the work so far" in capsys.readouterr().err
     assert main(words) == 0
+    assert capsys.readouterr().err.splitlines()[0].endswith(f"the unfinished work in {left}")
     assert next(calls) == 3  # one for each checkpoint, and the one that broke
     assert {Path(file).suffix for file in contents(place).keys() - before.keys()} == {
         ".npz",
@@ -249,16 +257,53 @@ def test_out_names_the_result_and_its_picture(place: Path, capsys: Captured) -> 
     assert capsys.readouterr().out.split()[-2:] == ["new/folder/v1.2.npz", "new/folder/v1.2.png"]
 
 
-def test_no_result_is_replaced_without_a_word(place: Path, capsys: Captured) -> None:
-    lines = ["--top 1", "--top 2", "--top 1 --split test", "--top 1 --params matrices"]
-    for words in lines:
-        assert main(["spectrum", "small.pt", "--images", "20", *words.split()]) == 0
-    out = capsys.readouterr().out
-    assert "replaced" not in out
-    assert len(list(place.glob("small-spectrum*.npz"))) == len(lines)
-    assert main(["spectrum", "small.pt", "--images", "20", *lines[0].split()]) == 0
-    assert "replaced small-spectrum-images=20-top=1.npz" in capsys.readouterr().out
-    assert len(list(place.glob("small-spectrum*.npz"))) == len(lines)
+def test_no_result_is_replaced_without_a_word(
+    place: Path, run: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "SECONDS_A_LINE", 0.001)
+    nets = ["run/epoch-001.pt", "run/best.pt", "run/last.pt"]
+    line = "--points 2"
+    commands = [
+        *("spectrum small.pt --top 1" + more for more in ("", " --split test", " --params fc*")),
+        *(f"gradflow small.pt --previous-mask {folder}/m.pt" for folder in ("a", "b")),
+        *(f"landscape {' '.join(nets[:n])} {line}" for n in (1, 2)),
+        f"landscape {nets[0]} {nets[2]} {line}",
+        f"landscape {nets[0]} {nets[2]} {line} --compare",
+        *(f"landscape {nets[0]} --points {points} --dims 1" for points in (2, 3)),
+        "landscape run --points 2",
+        "report small.pt --points 3 --top 1",
+    ]
+    for folder in ("a", "b"):
+        (place / folder).mkdir()
+        shutil.copy("small.pt", f"{folder}/m.pt")
+    written: dict[str, str] = {}
+    for command in commands:
+        before = contents(place)
+        assert main([*command.split(), "--images", "20", "--quiet"]) == 0
+        out, err = capsys.readouterr()
+        assert "replaced" not in out
+        assert err == ""
+        new = contents(place).keys() - before.keys()
+        assert {*out.splitlines()[-1].split()} == {"wrote", *new}
+        written[command] = "replaced " + out.splitlines()[-1].removeprefix("wrote ")
+    for command in (commands[0], commands[-1]):
+        assert main([*command.split(), "--images", "20", "--quiet"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == written[command]
+
+
+def test_a_picture_of_something_else_stays(place: Path, capsys: Captured) -> None:
+    for name in ("x.png", "x.html"):
+        (place / name).write_text("of another tool")
+    words = ["landscape", "small.pt", "--points", "2", "--images", "20", "--out", "x.npz"]
+    assert main(words) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "wrote x.npz x-landscape.png x-landscape.html"
+    assert {Path(name).read_text() for name in ("x.png", "x.html")} == {"of another tool"}
+    assert main(["info", "small.pt", "--out", "x.npz"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "replaced x.npz x.png"
+    assert main([*words[:-1], "y.npz"]) == 0
+    capsys.readouterr()
+    refused(place, capsys, ["report", "small.pt", "--out", "y.html"], "is the picture of y.npz")
 
 
 def test_info_says_what_the_file_holds(place: Path, capsys: Captured) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 
 from cyclopts import App, CycloptsError, MissingArgumentError, RepeatArgumentError
@@ -121,6 +122,10 @@ def _usage_message(error: CycloptsError) -> str:
         message = f"{message.partition(' Available')[0]} sparsediag --help lists the commands"
     elif isinstance(error, MissingArgumentError):
         message += f"; {command} --help explains it"
-    elif isinstance(error, UnknownOptionError) and "Did you mean" not in message:
-        message += f"; {command} --help lists those that there are"
+    elif isinstance(error, UnknownOptionError):
+        flag = (error.token.keyword or error.token.value or "").lstrip("-")
+        flags = [name.lstrip("-") for known in error.argument_collection for name in known.names]
+        near = get_close_matches(flag, flags, n=1, cutoff=0.75)
+        hint = f". Did you mean --{near[0]}?" if near else f"; {command} --help lists those it has"
+        message = f"Unknown option: --{flag}{hint}"
     return message
