@@ -25,7 +25,11 @@ README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = "digits --model.name resnet10 --model.width 2 --optim.epochs 2 --tweaks.rescale.steps 2"
 SMALL += " --record.checkpoint_epochs [1]"
-FASTER = {"--density": "--density --num-probes 2 --lanczos-steps 10", "report": "report --points 5"}
+FASTER = {
+    "--density": "--density --num-probes 2 --lanczos-steps 10",
+    "report": "report --points 5",
+    "trace": "trace --tol 0.5",
+}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -103,6 +107,7 @@ def test_code_runs(
             elif line.startswith("python -m training"):
                 assert load_line(line)
     output = capsys.readouterr().out
+    assert not re.search("doubt:|finding:|NOT converged|one checkpoint", output)
     written = " ".join(re.findall(r"^wrote (.*)$", output, re.MULTILINE)).split()
     assert all(Path(file).stat().st_size > 500 for file in written)
     if page == README:

@@ -26,6 +26,7 @@ from sparsediag.core.errors import unknown_name
 from sparsediag.core.problem import Loss
 
 Model = str | Callable[..., nn.Module] | nn.Module
+# of all commands and the report, so that a quantity has one value
 DEFAULTS = {"split": "train", "images": 1000, "batch": 128}
 
 

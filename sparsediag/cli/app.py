@@ -17,7 +17,9 @@ from sparsediag.diagnostics import ADDED, DIAGNOSTICS
 app = App(
     name="sparsediag",
     help="See what happens inside sparse neural networks.",
-    help_epilogue="Your own diagnostics: add `--plugin FILE.py` to any command.",
+    help_epilogue="Your own diagnostics: add `--plugin FILE.py` to any command. Exit code: 0, 2 "
+    "after an error, 3 if a result was written that did not converge (a line says why and what to "
+    "do), 130 after an interruption.",
     version=__version__,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
@@ -49,7 +51,8 @@ BUILT_IN = frozenset(app)
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    An error that the user can fix is one line on stderr and exit code 2; any other is raised.
+    An error that the user can fix is one line on stderr and exit code 2; any other is raised. The
+    code of a result that did not converge is 3.
     """
     configure_process()
     words = sys.argv[1:] if argv is None else argv
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         return exit_code
     try:
         words = add_plugins(words)
-        app(words, exit_on_error=False, print_error=False)
+        return app(words, exit_on_error=False, print_error=False) or 0
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
         return 130
@@ -68,7 +71,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(message, file=sys.stderr)
         return 2
-    return 0
 
 
 def add_plugins(words: list[str]) -> list[str]:

@@ -39,14 +39,14 @@ COMPARE = option(
 )
 
 
-def __getattr__(name: str) -> Callable[..., None]:
+def __getattr__(name: str) -> Callable[..., int]:
     """Return the command of a diagnostic, built when it is asked for (PEP 562)."""
     if name not in DIAGNOSTICS:
         raise AttributeError(f"module 'sparsediag.cli.diagnose' has no attribute '{name}'")
     traits = traits_of(load_diagnostic(name))
 
-    def command(checkpoint: Path, *others: Path, **values: Any) -> None:
-        run(name, [checkpoint, *others], values, defaults)
+    def command(checkpoint: Path, *others: Path, **values: Any) -> int:
+        return run(name, [checkpoint, *others], values, defaults)
 
     options = own_options(load_diagnostic(name))
     if traits.compare:
@@ -72,8 +72,8 @@ def own_options(function: Callable[..., Any]) -> Options:
     }
 
 
-def run(name: str, files: list[Path], options: dict[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Compute a diagnostic, write its files, and print its table or JSON.
+def run(name: str, files: list[Path], options: dict[str, Any], defaults: Mapping[str, Any]) -> int:
+    """Compute a diagnostic, write its files, print its table or JSON, and return the exit code.
 
     Args:
         name: The diagnostic.
@@ -97,6 +97,9 @@ def run(name: str, files: list[Path], options: dict[str, Any], defaults: Mapping
             raise ValueError(f"{prefix}{error}") from error
 
     traits = traits_of(load_diagnostic(name))
+    files, note = _only_checkpoint(files)
+    if note and traits.takes_run:
+        notes[note] = None
     if traits.samples and shared["images"]:
         options.setdefault(traits.samples, shared["images"])
     exports = () if compare else traits.formats(len(files), **options)
@@ -130,6 +133,23 @@ def run(name: str, files: list[Path], options: dict[str, Any], defaults: Mapping
     else:
         terminal.print_table(name, result.table())
         print(*result.below(), *notes, *output.describe_files(written), sep="\n")
+    return output.exit_code(result)
+
+
+def _only_checkpoint(files: list[Path]) -> tuple[list[Path], str]:
+    """Return the only checkpoint in place of a run's folder that holds no other, and a note."""
+    folder = files[0]
+    found = checkpoints(folder) if len(files) == 1 and _is_run(folder) else []
+    if len(found) != 1:
+        return files, ""
+    return found, (
+        f"{folder} holds one checkpoint, {found[0].name}, so this is no course of a training; a "
+        "training keeps more with --record.checkpoint_epochs '[1, 5, 10]'"
+    )
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and not is_model_folder(path)
 
 
 def prepare(
@@ -172,7 +192,7 @@ def prepare(
         _, *others = files_by_label
         ending = output.options_in_name({"comparison": ",".join(others)}) + ending
         return compute, first.with_name(f"{first.stem}{ending}")
-    is_run = first.is_dir() and not is_model_folder(first)
+    is_run = _is_run(first)
     if is_run:
         out = first / f"{name}{ending}"
         if len(files) > 1 or not traits.takes_run:

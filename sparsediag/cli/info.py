@@ -84,7 +84,7 @@ def join(
     out: Annotated[Path, Parameter(help="Result file, .npz.")],
     formats: Annotated[str, Parameter(help="Also write: png, pdf, svg, csv, vtk.")] = "png",
     debug: DEBUG = False,
-) -> None:
+) -> int:
     """Join the shards of a landscape."""
     output.check(out)
     landscape = Landscape.join([Landscape.load(part) for part in parts])
@@ -92,3 +92,4 @@ def join(
     written = output.write(landscape, out, formats=kinds)
     terminal.print_table("landscape", landscape.table())
     print(*landscape.below(), *output.describe_files(written), sep="\n")
+    return output.exit_code(landscape)

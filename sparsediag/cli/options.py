@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token
 
 from sparsediag.checkpoint import resolve
+from sparsediag.checkpoint.resolve import DEFAULTS
 from sparsediag.core.old_names import RENAMED
 
 PLAIN = (int, float, str, bool)
@@ -128,16 +129,24 @@ SHARED: Options = {
         option(
             "split",
             Literal["train", "validation", "val", "valid", "test"] | None,
-            "Part of the data set; val and valid are validation (default: train).",
+            f"Part of the data set; val and valid are validation (default: {DEFAULTS['split']}).",
         ),
         None,
     ),
     "images": (
-        option("images", int | None, "Number of samples; 0 for the whole split (default: 1000)."),
+        option(
+            "images",
+            int | None,
+            f"Number of samples; 0 for the whole split (default: {DEFAULTS['images']}).",
+        ),
         None,
     ),
     "batch_size": (
-        option("batch_size", int | None, "Number of samples in a batch (default: 128)."),
+        option(
+            "batch_size",
+            int | None,
+            f"Number of samples in a batch (default: {DEFAULTS['batch']}).",
+        ),
         None,
     ),
     "batch_norm": (
@@ -179,7 +188,7 @@ def problem_options(shared: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_signature(
-    command: Callable[..., None],
+    command: Callable[..., int],
     options: Options,
     *,
     others: str | None = None,

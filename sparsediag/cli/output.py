@@ -19,6 +19,7 @@ from sparsediag.plotting import interactive, style
 PICTURES = ("png", "pdf", "svg")
 EXPORTS = ("csv", "vtk")
 INVISIBLE = {"device", "memory", "mode", "model", "model_options", "shard", "workers"}
+NOT_CONVERGED = 3  # exit code
 LONGEST = 80  # letters of options in a file's name
 
 
@@ -126,6 +127,14 @@ def write(result: Result, out: Path, *, formats: Sequence[str]) -> dict[Path, bo
     for name in [name for name in formats if name in exports]:
         exports[name](beside(f".{name}"))
     return written
+
+
+def exit_code(result: Result) -> int:
+    """Return 0, or 3 and a line on stderr if the result did not converge."""
+    if result.reliable:
+        return 0
+    print("not converged: see the doubts for what to do (exit code 3)", file=sys.stderr)
+    return NOT_CONVERGED
 
 
 def describe_files(written: Mapping[Path, bool]) -> list[str]:

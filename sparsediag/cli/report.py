@@ -19,13 +19,9 @@ OWN: Options = {
 }
 OPTIONS = OWN | {key: value for key, value in SHARED.items() if key not in ("out", "formats")}
 OPTIONS["names"] = (NAMES, None)
-OPTIONS["images"] = (
-    option("images", int | None, "Number of samples; 0 for the whole split (default: 500)."),
-    None,
-)
 
 
-def command(checkpoint: Path, *others: Path, **values: Any) -> None:
+def command(checkpoint: Path, *others: Path, **values: Any) -> int:
     """Write a page with all diagnostics of one or several networks; it works offline."""
     options: dict[str, Any] = {
         key: values.get(key, default) for key, (_, default) in OPTIONS.items()
@@ -33,19 +29,20 @@ def command(checkpoint: Path, *others: Path, **values: Any) -> None:
     chosen = {key: options[key] for key in OWN}
     files, names, out = [checkpoint, *others], options["names"], chosen["out"]
     nets = files if names is None else dict(zip(file_labels(files, [], names), files, strict=True))
-    replaces, failures = output.check_page(out), list[str]()
+    replaces, notes = output.check_page(out), list[str]()
     with (
         terminal.progress_bar("report", quiet=options["quiet"]) as progress,
         output.unfinished_work(out.with_name(f".{out.stem}.unfinished")),
     ):
         path = report(
-            nets, progress=progress, note=failures.append, **chosen, **problem_options(options)
+            nets, progress=progress, note=notes.append, **chosen, **problem_options(options)
         )
     if options["json"]:
-        extra = {"notes": failures} if failures else {}
+        extra = {"notes": notes} if notes else {}
         print(dumps({**extra, "files": [str(path)]}))
     else:
-        print(*failures, *output.describe_files({path: replaces}), sep="\n")
+        print(*notes, *output.describe_files({path: replaces}), sep="\n")
+    return output.NOT_CONVERGED if notes else 0
 
 
 set_signature(command, OPTIONS, others="Further checkpoints, on the same axes.")

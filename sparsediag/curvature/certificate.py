@@ -65,17 +65,32 @@ class Certificate:
         doubts = []
         if failed:
             pairs = f"{failed} of {len(self.residuals)} pairs"
-            doubts.append(f"{pairs} have a residual above {self.tol:g}, the worst {worst:.1e}")
+            doubts.append(
+                f"{pairs} have a residual above {self.tol:g}, the worst {worst:.1e}: raise "
+                "max_matvecs or tol"
+            )
         if self.copies:
-            doubts.append(f"{self.copies} of the vectors repeat another one")
+            doubts.append(f"{self.copies} of the vectors repeat another one: use another seed")
         if self.orthogonality > rounding:
-            doubts.append(f"the vectors are not orthogonal: {self.orthogonality:.1e}")
+            doubts.append(
+                f"the vectors are not orthogonal: {self.orthogonality:.1e}: lower tol, or use "
+                "another solver"
+            )
         if self.noise > self.tol:
-            doubts.append(f"two evaluations of the same product differ by {self.noise:.1e}")
+            doubts.append(
+                f"two evaluations of the same product differ by {self.noise:.1e}: use float64, or "
+                "a CPU"
+            )
         if self.asymmetry > max(self.tol, rounding):
-            doubts.append(f"the matrix is not symmetric: {self.asymmetry:.1e}")
+            doubts.append(
+                f"the matrix is not symmetric: {self.asymmetry:.1e}: use float64, or look for an "
+                "operation whose backward pass is wrong"
+            )
         if self.probe.count == 0 and self.probe.chance > 0:
-            doubts.append("the limit of products was reached before the complement was probed")
+            doubts.append(
+                "the limit of products was reached before the complement was probed: raise "
+                "max_matvecs"
+            )
         if self.probe.count and self.probe.chance > MAX_CHANCE:
             chance, count = f"{self.probe.chance:.1g}", self.probe.count
             doubts.append(
@@ -83,7 +98,10 @@ class Certificate:
                 "that looked for one; raise max_matvecs"
             )
         if self.probe.missed:
-            doubts.append(f"an eigenvalue as good as {self.probe.best:.6g} was missed")
+            doubts.append(
+                f"an eigenvalue as good as {self.probe.best:.6g} was missed: raise max_matvecs or "
+                "top"
+            )
         return doubts
 
     def checks(self) -> dict[str, float]:
@@ -124,7 +142,7 @@ def certify(
     >>> a = torch.diag(torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64))
     >>> vectors = torch.eye(3).double()[[1, 0]]
     >>> certify(lambda v: a @ v, np.array([5.0, 1.0]), vectors).doubts
-    ['an eigenvalue as good as 2 was missed']
+    ['an eigenvalue as good as 2 was missed: raise max_matvecs or top']
     """
     top, eps = len(values), float(torch.finfo(vectors.dtype).eps)
     products = torch.stack([matvec(v) for v in vectors])

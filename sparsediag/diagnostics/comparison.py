@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class Comparison(Result):
         tops: The largest eigenvalue of the Hessian, NaN where it is not known, (nets,).
         unit: Of the distances.
         level: Rise that bounds a basin.
+        converged: For each net, whether its landscape and its largest eigenvalue converged.
     """
 
     names: list[str]
@@ -58,6 +59,7 @@ class Comparison(Result):
     tops: np.ndarray
     unit: str
     level: float
+    converged: list[bool] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row for each net."""
@@ -97,6 +99,11 @@ class Comparison(Result):
         lost = [n for n, r in zip(self.names, self.rises, strict=True) if not np.isfinite(r).all()]
         said = [
             f"the loss of {name} is not finite at some distances: no rise there" for name in lost
+        ]
+        said += [
+            f"doubt: an eigenvalue of {name} did not converge: `spectrum --top 1` says why"
+            for name, converged in zip(self.names, self.converged, strict=False)
+            if not converged
         ]
         if np.isnan(self.tops).all():
             return said
@@ -184,6 +191,7 @@ def compare(
         tops=np.array([(tops or {}).get(name, np.nan) for name in landscapes]),
         unit=first.unit,
         level=level,
+        converged=[one.converged for one in planes],
         source={"landscapes": [one.source for one in planes], "options": {"level": level}},
     )
 
@@ -205,7 +213,7 @@ def compare_files(
         progress: Called as `progress(points, all)`.
         **options: Those of `landscape`.
     """
-    landscapes, tops = {}, {}
+    landscapes, spectra = {}, {}
     problems = {name: load(Checkpoint.load(file), name) for name, file in files.items()}
     for i, (name, problem) in enumerate(problems.items()):
         landscapes[name] = landscape(
@@ -214,8 +222,11 @@ def compare_files(
             progress=partial(_report_progress, progress, i, len(files)),
             **options,
         )
-        tops[name] = float(spectrum(problem, top=1, tol=1e-2).eigenvalues[0])
-    return compare(landscapes, tops=tops)
+        spectra[name] = spectrum(problem, top=1)
+    tops = {name: float(one.eigenvalues[0]) for name, one in spectra.items()}
+    comparison = compare(landscapes, tops=tops)
+    converged = [landscapes[n].converged and spectra[n].converged for n in comparison.names]
+    return replace(comparison, converged=converged)
 
 
 def _report_progress(

@@ -28,7 +28,7 @@ from sparsediag.core.validation import explain_errors
 from sparsediag.curvature.lanczos import eigenpairs
 from sparsediag.curvature.probe import MAX_CHANCE
 from sparsediag.data.datasets import Normalise
-from sparsediag.diagnostics.result import Result, source
+from sparsediag.diagnostics.result import Result, provenance, source
 from sparsediag.diagnostics.traits import Traits, diagnostic
 from sparsediag.surfaces import directions
 from sparsediag.surfaces.evaluate import CHUNK
@@ -90,6 +90,11 @@ class Inputscape(Result):
         }
         return [{"": name, "mean": value} for name, value in means.items()]
 
+    @property
+    def provenance(self) -> str:
+        """Return in a line what was measured; only the first images of the problem are."""
+        return provenance(self.source | {"samples": len(self.loss)})
+
     def remarks(self) -> list[str]:
         """Return findings about images that the means hide."""
         n, asked = len(self.loss), self.source["options"]["count"]
@@ -103,8 +108,6 @@ class Inputscape(Result):
             ).any(axis=1),
         }
         lines = [f"{n} of {asked} images: the problem has no more"] if n < asked else []
-        if n < (available := self.source["samples"]):
-            lines = [f"the first {n} of {available} images: for more, raise count"]
         return lines + [f"{k.sum()} of {n} images {text}" for text, k in groups.items() if k.any()]
 
     def plot(self, ax: Axes | None = None) -> Axes:

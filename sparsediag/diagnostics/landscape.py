@@ -28,7 +28,7 @@ from sparsediag.surfaces.grid import (
     merge_shards,
 )
 from sparsediag.surfaces.interpolation import interpolate, pca_plane
-from sparsediag.surfaces.plane import Axes, Plane, plane
+from sparsediag.surfaces.plane import Axes, Plane, plane, plane_from_vectors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Panel
@@ -60,6 +60,7 @@ class Landscape(Result):
         losses: Their losses, (stops,).
         heights: The loss on the plane at their coordinates, (stops,).
         doubts: Findings about the network, its data and the directions.
+        converged: False if the directions are eigenvectors that did not converge.
     """
 
     loss: np.ndarray
@@ -80,6 +81,7 @@ class Landscape(Result):
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
     heights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     doubts: list[str] = field(default_factory=list)
+    converged: bool = True
 
     @property
     def lines(self) -> bool:
@@ -188,6 +190,12 @@ class Landscape(Result):
 def _row(name: str, loss: float, coordinates: Iterable[float]) -> dict[str, Any]:
     at = ", ".join(f"{round(float(x), 9) + 0.0:.3g}" for x in coordinates)
     return {"": name, "loss": f"{loss:.4g}", "at": at}
+
+
+def _loss_of(problem: Problem, statistics: Statistics) -> float:
+    """Return the loss of a network by itself, with these statistics of batch norm."""
+    line = plane_from_vectors(problem, problem.weights[None], ["weights"])
+    return LossEvaluator(line, statistics=statistics).centre_loss
 
 
 def plane_through(problems: dict[str, Problem], options: dict[str, Any], run: bool) -> Plane:
@@ -313,7 +321,10 @@ def landscape(
     statistics = statistics or ("estimate" if on.stops else "fixed")
     coordinates, grid = on.grid(points, span)
     evaluator = LossEvaluator(on, statistics=statistics, precision=precision)
+    estimated = statistics == "estimate" and on.problem.about["batch_statistics"] != ""
     stops = on.project_stops()
+    if estimated:  # as on the plane, so that a network has one loss
+        stops["losses"] = np.array([_loss_of(stop, statistics) for stop in on.stops])
     doubts, curvature = (
         checks.check_plane(evaluator, expected=expected),
         np.full(len(on.gram), np.nan),
@@ -347,6 +358,7 @@ def landscape(
         curvature=curvature,
         heights=np.array(heights),
         doubts=doubts,
+        converged=on.converged,
         source=source(on.problem, **options, directions=directions, labels=on.labels)
-        | ({"batch_statistics": "estimate"} if statistics == "estimate" else {}),
+        | ({"batch_statistics": statistics} if estimated else {}),
     )

@@ -52,7 +52,8 @@ class Perturbation(Result):
         reach: Error of `expected`, (top,).
         eigenvalues: Eigenvalues of the vectors on the loss that they were computed on, (top,).
         weight_norm: |w| over the live weights, for relative distances.
-        doubts: Reasons to doubt the gradient or the products v.Hv, one line each.
+        doubts: Reasons to doubt the eigenvectors, the gradient or the products, one line each.
+        converged: True if there is no doubt.
     """
 
     distance: np.ndarray
@@ -71,6 +72,7 @@ class Perturbation(Result):
     eigenvalues: np.ndarray
     weight_norm: float
     doubts: list[str] = field(default_factory=list)
+    converged: bool = True
 
     @property
     def agrees(self) -> np.ndarray:
@@ -87,7 +89,7 @@ class Perturbation(Result):
                 "eigenvalue": (self.eigenvalues, ".6g"),
                 "curvature": (self.curvature, ".6g"),
                 "second difference": ([f"{d:.6g} ± {error:.1g}" for d, error in second], ""),
-                "agrees": (["yes" if agrees else "no" for agrees in self.agrees], ""),
+                "agrees": (np.where(self.agrees, "yes", np.where(self.kinks, "kinks", "no")), ""),
                 f"rise at {low:g}": (self.loss[:, 0] - self.centre, ".4g"),
                 f"rise at {high:g}": (self.loss[:, -1] - self.centre, ".4g"),
                 "model valid to": ([f"{0 - m:.3g} / +{p:.3g}" for m, p in self.radius], ""),
@@ -95,24 +97,35 @@ class Perturbation(Result):
         )
 
     @property
+    def kinks(self) -> np.ndarray:
+        """Return True where only kinks of the loss, as of ReLUs, make the two differ, (top,)."""
+        return np.asarray(~self.agrees & (abs(self.curvature - self.expected) <= self.reach))
+
+    @property
     def findings(self) -> list[str]:
-        """Return doubts, and eigenvectors whose second difference and curvature disagree."""
-        differences = abs(self.second - self.expected)
-        lines = [f"{i + 1} by {differences[i]:.2g}" for i in np.flatnonzero(~self.agrees)]
-        if not lines:
-            return self.doubts
-        cause = "kinks of the loss within the step (ReLU, max pooling) do that"
-        if not (abs(self.curvature - self.expected) <= self.reach).all():
-            cause = "v.Hv differs too, so the eigenpairs are wrong: compute them on this loss"
-        of = self._expectation
-        line = f"second differences differ from {of} (eigenvector {', '.join(lines)}): {cause}"
-        return [*self.doubts, line]
+        """Return the doubts, and eigenvectors whose v.Hv is not the eigenvalue."""
+        line = (
+            f"v.Hv differs from {self._expectation} ({self._differences(~self.agrees)}), so the "
+            "eigenpairs are those of another loss: compute them on this one"
+        )
+        return [*self.doubts, line] if (~self.agrees & ~self.kinks).any() else self.doubts
+
+    def _differences(self, chosen: np.ndarray) -> str:
+        """Return the differences of some eigenvectors in words."""
+        gaps = self.second - self.expected
+        return "eigenvector " + ", ".join(f"{i + 1} by {gaps[i]:+.2g}" for i in np.where(chosen)[0])
 
     def remarks(self) -> list[str]:
         """Return findings about the second differences and the range of the quadratic model."""
-        lines = list(self.findings)
+        lines = [f"doubt: {line}" for line in self.findings]
         if self.agrees.all():
             lines.append(f"second differences agree with {self._expectation}")
+        if self.kinks.any():
+            lines.append(
+                "kinks of the loss (ReLU, max pooling) within the step change the second "
+                f"difference ({self._differences(self.kinks)}); the eigenvalue is the curvature "
+                "between them"
+            )
         vague = self.agrees & (self.second_error > VALID * abs(self.expected))
         if vague.any():
             numbers = ", ".join(str(i + 1) for i in np.flatnonzero(vague))
@@ -255,6 +268,7 @@ def perturbation(
         _second_difference(evaluators[0], unit, curv, norm, eps)
         for unit, curv in zip(units, curvature, strict=True)
     ]
+    doubts = list(dict.fromkeys([*pairs.doubts, *hessian.doubts, *hessian.check(vectors[0])]))
     options = {"top": top, "points": points, "span": span, "relative": relative}
     return Perturbation(
         distance=distance,
@@ -272,7 +286,8 @@ def perturbation(
         reach=reach,
         eigenvalues=pairs.eigenvalues[:top],
         weight_norm=norm,
-        doubts=[*hessian.doubts, *hessian.check(vectors[0])],
+        doubts=doubts,
+        converged=not doubts,
         source=source(problem, **options, also=also and also.digest)
         | {"spectrum": pairs.source, "residuals": pairs.residuals.tolist()},
     )

@@ -105,6 +105,11 @@ class Result:
         return list(getattr(self, "doubts", []))
 
     @property
+    def reliable(self) -> bool:
+        """Return whether all converged and nothing is in doubt; if not, commands exit with 3."""
+        return bool(np.all(getattr(self, "converged", not getattr(self, "doubts", []))))
+
+    @property
     def complete(self) -> bool:
         """Return whether the result is complete; a shard is saved without pictures."""
         return True

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MIN_SAMPLES = 10  # before the spread of the samples is trusted
+SURE = 50  # samples after which their spread tells how many are needed
+MAX_PRODUCTS = 2000  # if no other limit is given
+FIRST_GUESS = 200  # products, for the bar, before the samples tell how many
+MAX_MINUTES = 600  # that are worth advising
 CONFIDENCE = 0.95
 
 
@@ -114,7 +118,7 @@ def trace(
     solver: Literal["hutch++", "pyhessian"] = "hutch++",
     mode: Mode = "auto",
     memory: float | None = None,
-    max_matvecs: int = 200,
+    max_matvecs: int | None = None,
     resume: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trace:
@@ -136,7 +140,8 @@ def trace(
         mode: Engine of the products: a recorded "tape", double backward on a "retained" graph, or
             "compiled"; "auto" takes the one that suits the network.
         memory: GiB kept between products.
-        max_matvecs: Largest number of products.
+        max_matvecs: Largest number of products (default: as many as `tol` needs, up to 2,000; if it
+            is clear after 50 samples that these are too few, it stops and says so).
         resume: File that records the samples of hutch++, so that a killed estimate can be resumed;
             remove it at the end.
         progress: Called as `progress(products, limit)`.
@@ -169,6 +174,7 @@ def trace(
     if not problem.size:
         raise ValueError("the problem has no live weight; need one or more")
     sketch = min(sketch, problem.size)
+    stop_early, max_matvecs = max_matvecs is None, max_matvecs or MAX_PRODUCTS
     if max_matvecs < 2 * sketch + MIN_SAMPLES:
         raise ValueError(
             f"max_matvecs={max_matvecs}: need {2 * sketch + MIN_SAMPLES} or more for "
@@ -185,20 +191,31 @@ def trace(
         about = problem.digests | {"options": f"{matrix} {sketch} {seed}"}
         with PointLog(resume, about) as log:
             exact, samples, products = _hutch(
-                hessian, sketch, log, tol=tol, seed=seed, max_matvecs=max_matvecs, progress=progress
+                hessian,
+                sketch,
+                log,
+                tol=tol,
+                seed=seed,
+                max_matvecs=max_matvecs,
+                stop_early=stop_early,
+                progress=progress,
             )
         doubts = hessian.doubts
     total, error = exact + float(samples.mean()), _error(samples)
+    seconds = time.perf_counter() - began
+    if error > tol * abs(total):
+        need = 2 * sketch + _samples_needed(samples, tol * abs(total))
+        doubts = [*doubts, _advice(error / abs(total), tol, products, need, seconds)]
     return Trace(
         trace=total,
         error=error,
         captured=exact,
         samples=samples,
         mean=total / problem.size,
-        converged=bool(error <= tol * abs(total)) and not doubts,
+        converged=not doubts,
         doubts=doubts,
         products=products,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         source=source(problem, **options),
     )
 
@@ -211,14 +228,16 @@ def _hutch(
     tol: float,
     seed: int,
     max_matvecs: int,
+    stop_early: bool,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[float, np.ndarray, int]:
     """Return the trace on a sketch of the leading subspace, samples of the rest, and the products.
 
-    What `log` holds is not computed again.
+    What `log` holds is not computed again. With `stop_early` it ends as soon as it is clear that
+    `max_matvecs` are too few by far.
     """
     weights, generator = hessian.problem.weights, stream("trace", seed)
-    size = len(weights)
+    size, expected = len(weights), min(max_matvecs, FIRST_GUESS)
 
     def signs() -> Tensor:
         return (torch.randint(2, (size,), generator=generator) * 2 - 1).to(weights)
@@ -227,21 +246,26 @@ def _hutch(
         if number not in log.values:
             log.add(number, float((v.double() * hessian(v).double()).sum()), 0.0)
         if progress:
-            progress(sketch + number + 1, max_matvecs)
+            done = sketch + number + 1
+            progress(done, max(done, min(expected, max_matvecs)))
         return log.values[number][0]
 
     basis, columns = weights.new_zeros(0, size), range(sketch)
     if sketch:
-        images = [hessian(signs()) for _ in track(columns, progress, max_matvecs)]
+        images = [hessian(signs()) for _ in track(columns, progress, expected)]
         basis = torch.linalg.qr(torch.stack(images).T).Q.T
     exact = sum(quadratic_form(i, basis[i]) for i in columns)
     samples: list[float] = []
     while (products := 2 * sketch + len(samples)) < max_matvecs and sketch < size:
         v = signs()
         samples.append(quadratic_form(products - sketch, v - (v @ basis.T) @ basis))
-        enough = len(samples) >= MIN_SAMPLES
-        if enough and _error(np.array(samples)) <= tol * abs(exact + np.mean(samples)):
-            break
+        if len(samples) >= MIN_SAMPLES:
+            accepted = tol * abs(exact + np.mean(samples))
+            if _error(np.array(samples)) <= accepted:
+                break
+            expected = 2 * sketch + _samples_needed(np.array(samples), accepted)
+            if stop_early and len(samples) >= SURE and expected > 2 * max_matvecs:
+                break
     products = 2 * sketch + len(samples)
     return exact, np.array(samples or [0.0, 0.0]), products
 
@@ -252,3 +276,21 @@ def _error(samples: np.ndarray) -> float:
         return float("inf")
     quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(samples) - 1))
     return quantile * float(samples.std(ddof=1)) / float(np.sqrt(len(samples)))
+
+
+def _samples_needed(samples: np.ndarray, accepted: float | np.floating[Any]) -> int:
+    """Return about how many samples give an accepted error: it falls with their root."""
+    ratio = _error(samples) / max(float(accepted), np.finfo(float).tiny)
+    return int(min(np.ceil(len(samples) * ratio**2), 1e9))
+
+
+def _advice(error: float, tol: float, products: int, need: int, seconds: float) -> str:
+    """Return what to do about an error, relative to the trace, that is too large."""
+    minutes = seconds * need / products / 60
+    advice = f"max_matvecs={need} would do (about {minutes:.1f} min), or tol={1.05 * error:.2g}"
+    if not minutes < MAX_MINUTES:
+        advice = "the trace is close to 0 beside its samples: look at the eigenvalues instead"
+    return (
+        f"the 95 % interval is ±{error:.1%} of the trace after {products} products, more than "
+        f"tol={tol:g}: {advice}"
+    )

@@ -96,11 +96,15 @@ def check_grid(loss: np.ndarray, centre: float, *, axes: int) -> list[str]:
         return [*findings, f"the loss changes by {high - low:.1e} only; use a larger span"]
     if (loss < low + 0.05 * (high - low)).mean() < 0.01:
         findings.append("the basin covers less than 1 % of the points; use a smaller span")
-    deviation = max(_max_deviation(np.moveaxis(loss, -1 - axis, 0)) for axis in range(axes))
-    if deviation > 0.15 * (high - low):
+    with np.errstate(invalid="ignore"):
+        shown = np.log(loss) if low > 0 else loss  # as in pictures
+    deviation = max(_max_deviation(np.moveaxis(shown, -1 - axis, 0)) for axis in range(axes))
+    seen = shown[np.isfinite(shown)]
+    if deviation > 0.15 * np.ptp(seen):
+        amount = f"{deviation:.2g}" if shown is loss else f"a factor of {np.exp(deviation):.2g}"
         findings.append(
             f"the grid is coarse: points differ from the mean of their neighbours by up to "
-            f"{deviation:.2g}; use more points or a smaller span"
+            f"{amount}; use more points or a smaller span"
         )
     return findings
 

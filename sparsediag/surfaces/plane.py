@@ -40,6 +40,7 @@ class Plane:
         names: Names of the stops.
         doubts: Reasons to doubt a picture of it.
         lines: Whether each direction is a separate line, with the same points on each.
+        converged: Whether the directions, if they are eigenvectors, converged.
     """
 
     problem: Problem
@@ -52,6 +53,7 @@ class Plane:
     names: Sequence[str] = ()
     doubts: Sequence[str] = ()
     lines: bool = False
+    converged: bool = True
 
     __repr__ = short_repr
 
@@ -187,6 +189,7 @@ def plane(
         raise ValueError(f"dims={dims}: need 1 (a line) or 2 (a plane)")
     if lines < 1 or (lines > 1 and (dims != 1 or axes != "random")):
         raise ValueError(f"lines={lines}: need 1, or more of them with dims=1 and axes='random'")
+    about: dict[str, Any]
     if axes == "eigenvectors":
         hessian = Curvature(problem)
         solution = solve_lanczos(hessian, top=dims, which="largest", tol=1e-3, seed=seed)
@@ -194,7 +197,8 @@ def plane(
         doubts = [
             f"eigenvectors: {line}" for line in [*solution.certificate.doubts, *hessian.doubts]
         ]
-        return plane_from_vectors(problem, solution.vectors, labels, unit="distance", doubts=doubts)
+        about = {"unit": "distance", "doubts": doubts, "converged": not doubts}
+        return plane_from_vectors(problem, solution.vectors, labels, **about)
     random = [
         directions.random_direction(problem, norm=norm, vectors=vectors, seed=seed + i)
         for i in range(max(dims, lines))
@@ -211,6 +215,6 @@ def plane(
         unit = "length of the direction"
         doubts = ["the axes are not normalised: do not compare networks of different weight norms"]
     labels = [f"{lines} random lines"] if lines > 1 else labels
-    about: dict[str, Any] = {"unit": unit, "doubts": doubts, "lines": lines > 1}
+    about = {"unit": unit, "doubts": doubts, "lines": lines > 1}
     middle, half = np.zeros(dims), np.ones(dims)
     return Plane(problem, torch.stack(random), labels, middle, half, **about)

@@ -52,12 +52,18 @@ class Measured:
         return {what: by_net[name] for what, by_net in self.results.items() if name in by_net}
 
     def failures(self) -> list[str]:
-        """Return a line for each reason why results of a network are missing."""
+        """Return a line for each reason why results are missing, and each that did not converge."""
         lists: dict[str, list[str]] = {}
         for what, reasons in self.failed.items():
             for name, reason in reasons.items():
                 lists.setdefault(f"{name}: {reason}", []).append(what)
-        return [f"not in the report: {', '.join(w)} of {line}" for line, w in lists.items()]
+        missing = [f"not in the report: {', '.join(w)} of {line}" for line, w in lists.items()]
+        return missing + [
+            f"{what} of {name} did not converge: see the findings"
+            for what, by_net in self.results.items()
+            for name, result in by_net.items()
+            if not result.reliable
+        ]
 
 
 def measure(

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparsediag.checkpoint import resolve
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.atomic import atomic_write
 from sparsediag.diagnostics.report.measure import Progress, measure
@@ -22,7 +21,6 @@ def report(
     out: str | Path = "report.html",
     points: int = 21,
     top: int = 3,
-    images: int | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
     **options: Any,
@@ -37,11 +35,9 @@ def report(
         out: The page, .html.
         points: Grid points along each direction of a landscape, and along each eigenvector.
         top: Number of eigenpairs.
-        images: Number of images; 0 for the whole split, None for 500 (or the batches of a custom
-            data function).
         progress: Called as `progress(passes, all)`.
-        note: Called with a line for each diagnostic that failed.
-        options: Other keywords of `Checkpoint.problem`: split, data, model, loss, device and so on.
+        note: Called with a line for each diagnostic that failed or did not converge.
+        options: Keywords of `Checkpoint.problem`: split, images, data, model, loss and so on.
 
     Raises:
         ValueError: If `out` is no .html file, a network comes twice, or none gives a problem.
@@ -59,9 +55,7 @@ def report(
         raise ValueError(f"--out {out}: a report is written as .html; use that ending")
     if points < 3 or top < 1:
         raise ValueError(f"points={points}, top={top}: need 3 points and 1 eigenpair or more")
-    if images is None and not resolve.is_custom_data(options.get("data") or ""):
-        images = 500
-    gathered = gather(nets, partial(Checkpoint.problem, images=images, **options))
+    gathered = gather(nets, partial(Checkpoint.problem, **options))
     folder = out.with_name(f".{out.stem}.unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     measured = measure(gathered, points=points, top=top, folder=folder, progress=progress)

@@ -181,7 +181,7 @@ def test_a_vector_that_came_three_times_is_named() -> None:
     said = _said(VALUES[[0, 0, 0]], VECTORS[[0, 0, 0]])
     assert said.copies == 2
     assert said.orthogonality == pytest.approx(1)
-    assert "2 of the vectors repeat another one" in said.doubts
+    assert any("2 of the vectors repeat another one" in doubt for doubt in said.doubts)
     assert any("not orthogonal" in doubt for doubt in said.doubts)
 
 
@@ -190,7 +190,7 @@ def test_a_ghost_that_is_not_quite_a_copy_is_named() -> None:
     vectors[2] = 0.999 * VECTORS[1] + np.sqrt(1 - 0.999**2) * VECTORS[9]
     said = _said(VALUES[[0, 1, 1]], vectors)
     assert said.copies == 1
-    assert "1 of the vectors repeat another one" in said.doubts
+    assert any("1 of the vectors repeat another one" in doubt for doubt in said.doubts)
 
 
 def test_copies_of_an_eigenvalue_that_were_left_out_are_named() -> None:

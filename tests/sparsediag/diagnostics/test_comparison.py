@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ FLAT, SHARP = 2.0, 6.0
 
 def pair(**options: Any) -> Comparison:
     return compare({"flat": bowl(FLAT, **options), "sharp": bowl(SHARP, **options)})
+
+
+def test_what_did_not_converge_is_named() -> None:
+    found = compare({"flat": bowl(FLAT), "sharp": replace(bowl(SHARP), converged=False)})
+    assert pair().reliable
+    assert not found.reliable
+    (doubt,) = [line for line in found.remarks() if line.startswith("doubt")]
+    assert "sharp" in doubt
 
 
 # how the loss rises

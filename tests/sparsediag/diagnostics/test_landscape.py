@@ -301,3 +301,15 @@ def test_the_source_is_json() -> None:
     asked = {"points": 2, "span": 0.5, "dims": 2, "norm": "layer", "seed": 3}
     assert asked.items() <= options.items()
     assert options["labels"] == ["random 3", "random 4"]
+
+
+def test_a_network_has_one_loss_where_batch_norm_is_measured_again() -> None:
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 1, 5, 5), torch.arange(8) % 3) for _ in range(2)]
+    ends = [Problem(cases.Residual(), batches) for _ in range(2)]
+    between = landscape(interpolate(ends), points=5)
+    assert between.losses == pytest.approx(between.heights, rel=1e-5)
+    assert between.centre == pytest.approx(between.losses[0], rel=1e-5)
+    assert abs(between.losses[0] - ends[0].value()) > 1e-3
+    assert "statistics of these samples at each point" in between.provenance
+    assert "running statistics" in landscape(ends[0], points=3).provenance

@@ -291,11 +291,18 @@ def test_a_wrong_eigenvalue_is_flagged() -> None:
     p = perturbation(problem, along=wrong, top=2, points=3)
     assert p.agrees.tolist() == [True, False]
     assert [row["agrees"] for row in p.table()] == ["yes", "no"]
-    off = abs(p.second[1] - values[1])
-    assert off == pytest.approx(0.1 * right.eigenvalues[1], rel=1e-3)
-    assert p.findings == p.remarks()[:1]
-    assert p.findings[0].startswith("second differences differ from the eigenvalues")
-    assert f"(eigenvector 2 by {off:.2g}): v.Hv differs too" in p.findings[0]
+    off = p.second[1] - values[1]
+    assert off == pytest.approx(-0.1 * right.eigenvalues[1], rel=1e-3)
+    assert [f"doubt: {line}" for line in p.findings] == p.remarks()[:1]
+    assert p.findings[0].startswith("v.Hv differs from the eigenvalues")
+    assert f"(eigenvector 2 by {off:+.2g})" in p.findings[0]
+
+
+def test_eigenvectors_that_did_not_converge_are_told() -> None:
+    problem = cases.tanh_mlp()
+    p = perturbation(problem, along=spectrum(problem, top=1, max_matvecs=2), points=3)
+    assert not p.reliable
+    assert any("raise max_matvecs" in line for line in p.remarks())
 
 
 def test_a_wide_interval_forgives_a_wrong_eigenvalue() -> None:
@@ -340,7 +347,11 @@ def test_many_kinks_within_the_step_are_found() -> None:
     assert p.eigenvalues == pytest.approx(2)
     assert p.second == pytest.approx(52, rel=0.05)  # 2000 kinks of 1 / 2000 in a range of 0.02
     assert not p.agrees.any()
-    assert f"(eigenvector 1 by {p.second[0] - 2:.2g}): kinks" in p.remarks()[0]
+    assert f"(eigenvector 1 by {p.second[0] - 2:+.2g})" in p.remarks()[0]
+    assert p.remarks()[0].startswith("kinks of the loss")
+    assert [row["agrees"] for row in p.table()] == ["kinks"]
+    assert p.findings == []  # every net with ReLUs has them
+    assert p.reliable
 
 
 def test_a_kink_at_the_weights_blurs_the_second_difference() -> None:

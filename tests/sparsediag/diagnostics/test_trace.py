@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,26 @@ def test_the_limit_of_products_ends_it() -> None:
     assert found.table()[0]["verdict"] == "NOT converged"
 
 
+def test_the_number_of_samples_follows_from_the_tolerance() -> None:
+    found = trace(cases.softmax_regression(), tol=0.02, sketch=0)
+    assert found.converged
+    assert found.products > 200
+
+
+def test_a_limit_that_is_too_low_says_which_is_not() -> None:
+    options: dict[str, Any] = {"sketch": 0, "tol": 0.03}
+    short = trace(cases.softmax_regression(), max_matvecs=30, **options)
+    assert not short.converged
+    (doubt,) = short.doubts
+    advice = re.search(r"max_matvecs=(\d+) would do \(about [\d.]+ min\), or tol=([\d.]+)", doubt)
+    assert advice
+    assert "after 30 products, more than tol=0.03" in doubt
+    whole = trace(cases.softmax_regression(), **options)
+    assert whole.products / 2 < int(advice[1]) < 2 * whole.products
+    options["tol"] = float(advice[2])
+    assert trace(cases.softmax_regression(), max_matvecs=30, **options).converged
+
+
 def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     count, call = 0, Curvature.__call__
 
@@ -159,7 +180,9 @@ def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     found = trace(cases.tanh_mlp(), sketch=4, tol=0.3, progress=lambda *now: seen.append(now))
     assert found.products == count == 8 + len(found.samples)
-    assert seen == [(n, 200) for n in range(1, count + 1)]
+    assert [done for done, _ in seen] == [*range(1, count + 1)]
+    assert seen[0] == (1, 200)  # until the samples tell how many are needed
+    assert all(done <= total for done, total in seen)
 
 
 def test_a_killed_estimate_goes_on_where_it_was(tmp_path: Path) -> None:

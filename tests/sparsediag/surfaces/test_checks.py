@@ -219,14 +219,14 @@ def waves(count: float) -> np.ndarray:
         (np.add.outer(waves(6), 0 * UNIT), True),
         (np.add.outer(0 * UNIT, waves(6)), True),
         (np.add.outer(waves(1), waves(1)), False),
+        (np.exp(2 * waves(6)), True),  # a wide range is judged as it is drawn, in the logarithm
+        (np.exp(5 * np.abs(UNIT)), False),
     ],
 )
 def test_a_grid_that_is_too_coarse(loss: np.ndarray, found: bool) -> None:
     findings = check_grid(loss, 1.0, axes=np.ndim(loss))
     if found:
-        assert only(
-            findings,
-            "the mean of their neighbours by up to 1;",
-        )
+        amount = "a factor of 7.4" if (loss > 0).all() else "1"
+        assert only(findings, f"the mean of their neighbours by up to {amount};")
     else:
         assert findings == []
