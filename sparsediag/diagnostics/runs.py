@@ -155,8 +155,8 @@ class Runs(Result):
         """Return the best checkpoint of each training, by a name that tells it from the others."""
         several = len(set(self.densities[self.densities < 1])) > 1
         names = [
-            f"{label}, density {group['density']}" if several else label
-            for label, group in zip(self.labels, self.groups, strict=True)
+            f"{label}, density {group['density']}" if several and density < 1 else label
+            for label, group, density in zip(self.labels, self.groups, self.densities, strict=True)
         ]
         return {
             f"{name}, seed {seed}": Path(folder, "best.pt")

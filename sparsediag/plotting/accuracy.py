@@ -110,7 +110,8 @@ def _plot_rows(groups: Sequence[Group], ax: Axes) -> None:
         ax.plot(seeds, [row] * len(seeds), "o", mfc="white", mec=colour, ms=4, zorder=3)
         names.append(group_name(group))
     ax.set_yticks(range(len(names)), names)
-    ax.set(ylim=(len(names) - 0.4, -0.6), xlim=_limits(groups), xlabel="test accuracy (%)")
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlim=_limits(groups))
+    ax.set_xlabel("test accuracy (%), a ring for each seed")
 
 
 def _limits(groups: Sequence[Group]) -> tuple[float, float]:

@@ -54,26 +54,47 @@ def plot_joined(
         unit: Unit of the axes and distances.
         title: Title of the figure.
     """
-    planes = [
-        (f"{fill(group_name(group), 24)}\nseed {seed}: {accuracy:.1f} %", loss)
-        for group, around in zip(groups, surroundings, strict=True)
-        for seed, accuracy, loss in zip(around.seeds, group.accuracies, around.losses, strict=True)
-    ]
-    columns = len(planes) if len(planes) <= ROW else max(len(s.seeds) for s in surroundings)
-    columns = min(columns, ROW)
-    rows = -(-len(planes) // columns)
-    side = (style.PAGE - 1) / columns  # inches of a plane with its share of the margins
-    heights = [1.7 + 0.15 * len(groups), 0.5 + (min(side, 2.2) + 0.3) * rows]
+    rows = _arrange(groups, surroundings)
+    side = min(1.8, (style.PAGE - 1.1) / max(map(len, rows)))  # inches of a plane
+    heights = [2.3 + 0.1 * len(groups), 0.5 + (side + 0.45) * len(rows)]
     fig = style.new_figure(style.PAGE, 0.2 + sum(heights))
     fig.suptitle(fill(title, round(LETTERS * style.PAGE)), fontsize=8)
-    halves: Any = fig.subfigures(2, 1, height_ratios=heights)
-    left, right = halves[0].subplots(1, 2)
-    plot_groups(groups, ax=left)
-    _plot_rises(right, groups, surroundings, radii)
-    right.set(xlabel=f"distance from the net ({unit})", ylabel="mean rise of the loss")
-    _plot_planes(halves[1], planes, (rows, columns), axes)
-    halves[1].supxlabel(f"two random directions ({unit})", fontsize=8)
+    above, below = _split(fig, 2, 1, height_ratios=heights)
+    left, right = _split(above, 1, 2)
+    plot_groups(groups, ax=left.add_subplot())
+    ax = right.add_subplot()
+    _plot_rises(ax, groups, surroundings, radii)
+    ax.set(xlabel=f"distance from the net ({unit})", ylabel="mean rise of the loss")
+    right.legend(loc="outside lower center", ncols=1 if len(groups) < 4 else 2)
+    _plot_planes(below, rows, axes, title_width=round(LETTERS * (side + 0.2)))
+    below.supxlabel(f"two random directions ({unit})", fontsize=8)
     return fig
+
+
+def _split(fig: Figure | SubFigure, rows: int, columns: int, **options: Any) -> list[SubFigure]:
+    return list(np.ravel(np.array(fig.subfigures(rows, columns, **options))))
+
+
+def _arrange(
+    groups: Sequence[Group], surroundings: Sequence[Surroundings]
+) -> list[list[tuple[str, str, np.ndarray]]]:
+    """Return name, seed and plane of each net in rows: all in one, or a column for each group."""
+    columns = [
+        [
+            (group_name(group), f"seed {seed}: {accuracy:.1f} %", loss)
+            for seed, accuracy, loss in zip(
+                around.seeds, group.accuracies, around.losses, strict=True
+            )
+        ]
+        for group, around in zip(groups, surroundings, strict=True)
+    ]
+    if sum(map(len, columns)) <= ROW:
+        return [[plane for column in columns for plane in column]]
+    most = max(map(len, columns))
+    if len(columns) < most <= ROW:
+        return columns  # a row for each group
+    empty = ("", "", np.zeros((0, 0)))
+    return [[column[i] if i < len(column) else empty for column in columns] for i in range(most)]
 
 
 def _plot_rises(
@@ -91,24 +112,30 @@ def _plot_rises(
     rises = np.concatenate([around.rises for around in surroundings])
     if (rises > 0).all() and rises.max() > 30 * rises.min():
         ax.set_yscale("log")
-    ax.legend(title="mean and range of the seeds", title_fontsize=7)
+    ax.set_title("mean and range of the seeds", fontsize=7)
 
 
 def _plot_planes(
     fig: SubFigure,
-    planes: Sequence[tuple[str, np.ndarray]],
-    shape: tuple[int, int],
+    rows: Sequence[Sequence[tuple[str, str, np.ndarray]]],
     axes: np.ndarray,
+    *,
+    title_width: int,
 ) -> None:
     """Plot planes with their titles, all with the same levels."""
-    levels = style.loss_levels(*(loss for _, loss in planes))
+    levels = style.loss_levels(*(loss for row in rows for _, _, loss in row))
+    shape = len(rows), max(map(len, rows))
     grid = fig.subplots(*shape, sharex=True, sharey=True, squeeze=False)
-    for ax in grid.flat[len(planes) :]:
+    for ax in grid.flat:
         ax.set_visible(False)
-    for ax, (title, loss) in zip(grid.flat, planes, strict=False):
-        filled = style.plot_contours(ax, axes[0], axes[1], loss, levels=levels, colorbar=False)
-        ax.plot(0, 0, "+", color="white", ms=6)
-        ax.set_title(title, fontsize=7)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.yaxis.set_major_locator(MaxNLocator(4))
+    for places, row in zip(grid, rows, strict=True):
+        for ax, (name, seed, loss) in zip(places, row, strict=False):
+            if not loss.size:
+                continue
+            ax.set_visible(True)
+            filled = style.plot_contours(ax, axes[0], axes[1], loss, levels=levels, colorbar=False)
+            ax.plot(0, 0, "+", color="white", ms=6)
+            ax.set_title(f"{fill(name, title_width)}\n{seed}", fontsize=7)
+            ax.xaxis.set_major_locator(MaxNLocator(2))
+            ax.yaxis.set_major_locator(MaxNLocator(2))
     style.add_loss_scale(filled, grid, levels, shrink=0.9, aspect=30)

@@ -91,11 +91,11 @@ def test_tost_against_plain_is_a_table_and_one_figure(place: Path, capsys: Captu
     with Image.open(f"{files}.png") as picture:
         assert picture.width == 1400  # a page, at 200 dots an inch
     figure = table.plot_with(compared)
-    assert [ax.get_title().split(": ")[-1] for ax in figure.axes if ax.get_title()] == [
+    assert [title.split(": ")[1] for ax in figure.axes if ": " in (title := ax.get_title())] == [
         f"{accuracy:.1f} %" for values in table.accuracies for accuracy in values
     ]
     assert {ax.get_xlabel() for ax in figure.axes} >= {
-        "test accuracy (%)",
+        "test accuracy (%), a ring for each seed",
         "distance from the net (filter norms)",
     }
     assert not list(place.glob("out/.*"))
