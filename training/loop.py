@@ -136,6 +136,7 @@ class Training:
         self.progress = progress
         self.run, self.device, self.folder = run, device, folder
         self.data = datasets.load(run.data, device=device, size=run.size, normalise=run.normalise)
+        self.data.decode(progress and partial(progress, "images"))
         self.partial = load_partial(run, self.folder)
         self.start = start(
             run, self.data, out=out, device=device, partial=self.partial, progress=progress

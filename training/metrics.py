@@ -62,8 +62,12 @@ COSTS = {
 def evaluate(
     net: nn.Module, data: Data, images: AnyImages, chunk: int = 1000
 ) -> tuple[float, float]:
-    """Return the mean cross-entropy and the accuracy, in evaluation mode."""
+    """Return the mean cross-entropy and the accuracy, in evaluation mode.
+
+    At most `chunk` images are computed at a time, and fewer if they are larger than 64 x 64.
+    """
     net.eval()
+    chunk = max(1, min(chunk, chunk * 64**2 // data.size**2))
     total, correct = torch.zeros(2, dtype=torch.float64, device=images.labels.device)
     for pixels, labels in zip(images.pixels.split(chunk), images.labels.split(chunk), strict=True):
         outputs = net(data.normalise(pixels))

@@ -100,6 +100,7 @@ def image_problem(
         "data": data.name,
         "split": SPLITS[sample["split"]],
         "available": len(data.split(sample["split"])),
+        "pixels": _describe_pixels(data),
     }
     try:
         problem = _problem(net, batches, data, options)
@@ -119,6 +120,13 @@ def image_problem(
             "numbers: --data file.py:batches"
         )
     return problem
+
+
+def _describe_pixels(data: Data) -> str:
+    """Return size and normalisation, of which there is a choice, in words; "" without one."""
+    size = f"{data.size} x {data.size}" if data.name.startswith("folder:") else ""
+    how = f"normalised: {data.normalisation}" if data.normalisation != "own" else ""
+    return ", ".join(filter(None, (size, how)))
 
 
 def _problem(

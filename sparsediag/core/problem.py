@@ -81,7 +81,8 @@ class Problem:
         params: Which weights move, as comma-separated globs of their names ("layer3.*,fc.*";
             "matrices" for those of convolutions and linear layers); the others are held fixed.
         about: Names of the net and of the data, for the line below tables and pictures that says
-            what was measured: `net`, `data`, `split`, and `available`, the samples of the split.
+            what was measured: `net`, `data`, `split`, `available`, the samples of the split, and
+            `pixels`, what was done to them.
 
     Raises:
         ValueError: If the batches are empty or change from one reading to the next, if the net

@@ -51,6 +51,7 @@ class Data:
         std: Likewise.
         scale: Full scale of a pixel: 255, or 16 for digits.
         notes: Split -> what to know about it: held out, or without images of a class.
+        normalisation: What mean and std are: "own", "imagenet" or "none"; see `load`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Data:
     std: Tensor
     scale: float
     notes: Mapping[str, str] = field(default_factory=dict)
+    normalisation: Normalise = "own"
 
     __repr__ = short_repr
 
@@ -97,6 +99,16 @@ class Data:
         part, generator = self.split(split), torch.Generator().manual_seed(seed)
         order = torch.randperm(len(part), generator=generator)[:images].to(part.labels.device)
         return [(self.normalise(part.take(i)), part.labels[i]) for i in torch.split(order, batch)]
+
+    def decode(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Decode all images of a folder into files, which `pixels` of a split is mapped from.
+
+        Args:
+            progress: Called as `progress(done, all)` for each split.
+        """
+        for part in (self.train, self.validation, self.test):
+            if isinstance(part, ImageFiles):
+                part.decode(progress)
 
     def balanced_batches(
         self, per_class: int, *, batch: int = 256, seed: int = 0
@@ -217,7 +229,8 @@ def _load(
     std = std.clamp_min(1 / 255)  # of a plane of one level: no division by 0
     channels = max(channels, len(mean))
     train, validation, test = (parts[s].to(device) for s in ("train", "validation", "test"))
-    return Data(name, classes, channels, height, train, validation, test, mean, std, scale, notes)
+    images = (train, validation, test)
+    return Data(name, classes, channels, height, *images, mean, std, scale, notes, normalise)
 
 
 def _read(name: str, root: Path, source: Source) -> Pair:

@@ -75,7 +75,9 @@ def read_folder(
     count, no_train = len(entries["train"]), everything and not entries["train"]
     if len(classes) < 2 or (count < 11 and not no_train):
         message = f"'{root}' holds {count} training images of {len(names['train'])} classes"
-        raise ValueError(f"{message}; need 11 or more, of 2 or more, in {LAYOUT}.")
+        raise ValueError(
+            f"{message}; need 11 or more, of 2 or more, in {LAYOUT} ({', '.join(SUFFIXES)})."
+        )
     for split in ("validation", "test"):
         if surplus := sorted(names[split].difference(classes)):
             raise ValueError(

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.pool import ThreadPool
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.fingerprint import File, file_state
+from sparsediag.core.progress import track
 from sparsediag.core.short_repr import short_repr
 
 SPLIT_SEED = 0  # one split for all runs, whatever a run's own seed
@@ -91,6 +92,8 @@ class ImageFiles:
 
     def take(self, indices: Tensor) -> Tensor:
         """Decode some images; return their pixels, (n, C, H, W)."""
+        if self.cache("decoded", ".npy").is_file():
+            return self.decode()[indices.cpu()].to(self.labels.device)
         pixels = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
         self._decode(indices.tolist(), pixels)
         return pixels.to(self.labels.device)
@@ -106,9 +109,16 @@ class ImageFiles:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """All pixels, (N, C, H, W), on the device; on the CPU they are mapped from a file.
+        """All pixels, (N, C, H, W), on the device; on the CPU they are mapped from a file."""
+        return self.decode().to(self.labels.device)
+
+    def decode(self, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """Decode all images; return their pixels, (N, C, H, W), mapped from a file.
 
         The file is kept in `home()`, and written anew when an image changes.
+
+        Args:
+            progress: Called as `progress(done, all)` while it is written.
         """
         cache = self.cache("decoded", ".npy")
         try:
@@ -118,26 +128,36 @@ class ImageFiles:
             _check_space(math.prod(shape))
             with atomic_write(cache) as draft:
                 decoded = np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
-                self._decode(range(len(self)), torch.from_numpy(decoded))
+                self._decode(range(len(self)), torch.from_numpy(decoded), progress)
                 decoded.flush()
             pixels = np.load(cache, mmap_mode="c")
-        return torch.from_numpy(pixels).to(self.labels.device)
+        return torch.from_numpy(pixels)
 
     def cache(self, kind: str, ending: str) -> Path:
         """Return the path in `home()` of what is computed from these files."""
+        return home() / kind / f"{self._digest}{ending}"
+
+    @cached_property
+    def _digest(self) -> str:
         content = (self.root.resolve(), self.files, self.shape, self.resize)
-        return home() / kind / (hashlib.sha256(repr(content).encode()).hexdigest() + ending)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
         return self.channels, self.size, self.size
 
-    def _decode(self, indices: Iterable[int], pixels: Tensor) -> None:
+    def _decode(
+        self,
+        indices: Iterable[int],
+        pixels: Tensor,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Decode images into the rows of a tensor (n, C, H, W)."""
         files = (self.files[i] for i in indices)
         with ThreadPool(min(8, os.cpu_count() or 1)) as pool:  # PIL releases the GIL
-            for row, image in zip(pixels, pool.imap(self._read, files, 16), strict=True):
+            images = track(pool.imap(self._read, files, 16), progress, len(pixels))
+            for row, image in zip(pixels, images, strict=True):
                 row.copy_(image)
 
     def _read(self, file: File) -> Tensor:
@@ -186,7 +206,12 @@ def moments(images: AnyImages, scale: float) -> Moments:
     if cache and cache.is_file():
         return [(mean, std) for mean, std in json.loads(cache.read_text())]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    count = MOMENTS_OF if isinstance(images, ImageFiles) and images.resize else len(images)
+    count = len(images)
+    if isinstance(images, ImageFiles):
+        if images.resize:
+            count = min(count, MOMENTS_OF)
+        else:
+            images.decode()  # all are needed, and a training needs them again
     counts = sum(
         torch.stack([torch.bincount(c.flatten(), minlength=256) for c in pixels.unbind(1)])
         for pixels in map(images.take, order[:count].split(500))

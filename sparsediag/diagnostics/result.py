@@ -243,6 +243,7 @@ def provenance(source: Mapping[str, Any]) -> str:
     samples, statistics = f"{source['samples']:,} samples", source["batch_statistics"]
     if "split" in source:
         samples = f"{source['samples']:,} of {source['available']:,} {source['split']} images"
+        samples += f" ({source['pixels']})" if source.get("pixels") else ""
     norm = f", batch norm: {STATISTICS[statistics]}" if statistics else ""
     return f"{source['net']}{data}: {samples}, {source['loss']}{norm}"
 

@@ -95,9 +95,6 @@ def _top_eigenvalue() -> float:
 
 
 def test_top_eigenvalue_of_a_pruned_network_of_torchvision(capsys: Captured) -> None:
-    line = refused(capsys, "spectrum", *RESNET, "--data", "folder:pets", "--size", "32")
-    assert "(3, 512)" in line
-    assert line.endswith("--model-options num_classes=3")
     where = ["--data", "folder:pets", "--size", "32", "--normalise", "imagenet", "--split", "val"]
     words = ["spectrum", *RESNET, "--model-options", "num_classes=3", *where, "--top", "1"]
     only_last = ["--params", "fc.weight"]  # which keeps the test short, and has a closed form
@@ -106,6 +103,18 @@ def test_top_eigenvalue_of_a_pruned_network_of_torchvision(capsys: Captured) -> 
     assert found["eigenvalues"] == pytest.approx([_top_eigenvalue()], rel=1e-3)
     (note,) = found["notes"]  # nothing is doubtful about the pixels
     assert "torch.nn.utils.prune" in note
+    assert sd.diagnostics.result.provenance(found["source"]) == (
+        "torchvision:resnet18 on folder:pets: 12 of 12 validation images "
+        "(32 x 32, normalised: imagenet), cross_entropy, batch norm: running statistics"
+    )
+
+
+def test_another_number_of_classes(capsys: Captured) -> None:
+    torch.save(torchvision.models.squeezenet1_1(num_classes=3).state_dict(), "squeezed.pt")
+    words = ["squeezed.pt", "--model", "torchvision:squeezenet1_1", "--data", "folder:pets"]
+    line = refused(capsys, "gradflow", *words, "--size", "32")
+    assert "(3, 512, 1, 1)" in line
+    assert line.endswith("--model-options num_classes=3")
 
 
 def small(channels: int = 3, outputs: int = 3) -> list[str]:

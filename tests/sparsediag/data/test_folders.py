@@ -324,7 +324,7 @@ def test_only_the_images_that_are_asked_for_are_decoded(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
-    pets = load(f"folder:{pictures(tmp_path / 'pets', 6)}")
+    pets = load(f"folder:{pictures(tmp_path / 'pets', 6)}", normalise="imagenet")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
     with pytest.raises(OSError, match=r"0\.0 GB in .*home', .*SPARSEDIAG_DATA"):
         _ = pets.train.pixels
