@@ -111,7 +111,7 @@ def image_problem(
         problem = _problem(net, batches, data, options)
         note(f"pixels: those of {data.name} are grey; the net got them in three channels")
     with problem.evaluation_mode(), torch.no_grad():
-        z = losses.logits(problem.forward(problem.split(problem.weights), batches[0][0][:1]))
+        z = losses.logits(problem.forward(problem.split(problem.weights), batches[0][0][:2]))
     scores = options["loss"] is losses.default_loss and isinstance(z, Tensor) and z.dim() == 2
     if scores and z.shape[1] > data.classes:
         note(
