@@ -15,6 +15,7 @@ from sparsediag.core.errors import ArgumentParser, unknown_name
 from sparsediag.data.datasets import DATASETS
 from sparsediag.plotting import terminal
 from training.executors import ENGINES, max_jobs
+from training.plugins import load_plugins
 from training.progress import download_data
 
 
@@ -39,8 +40,12 @@ def main(argv: list[str] | None = None) -> int:
         "--dry-run", action="store_true", help="only count trainings and estimate GPU hours"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument(
+        "--plugin", action="append", default=[], help="a figure of yours, FILE.py: own/FILE"
+    )
     options = parser.parse_args(argv)
     try:
+        load_plugins(options.plugin)
         return make(*_validate(options), options)
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -64,7 +69,8 @@ def _validate(options: argparse.Namespace) -> tuple[list[str], Scale]:
     for word in [*options.items, *options.only]:
         matching = [n for n in registry.names() if word in (n, n.partition("/")[0])]
         if not matching:
-            raise ValueError(unknown_name("figure", word, [*registry.names(), *registry.PAPERS]))
+            papers = {name.partition("/")[0] for name in registry.names()}
+            raise ValueError(unknown_name("figure", word, [*registry.names(), *papers]))
         wanted += matching
     scale = SCALES[options.scale]
     if options.data and scale.is_paper:

@@ -85,12 +85,12 @@ def html(record: Record, others: list[Record], scale: Scale, out: Path, fingerpr
         f"<nav>{''.join(_link(name, rows) for name, rows in claims_of.items())}</nav>",
     ]
     for folder, paper in registry.PAPERS.items():
-        body.append(f"<h2>{paper.title}</h2>")
-        for name in registry.names():
-            if name.startswith(folder):
-                body += _item(name, scale, out)
-                body.append(_claim_table(claims_of[name], [record, *others]))
-                body.append(_files(name, scale, out))
+        names = [name for name in claims_of if name.startswith(f"{folder}/")]
+        body += [f"<h2>{paper.title}</h2>"] if names else []
+        for name in names:
+            body += _item(name, scale, out)
+            body.append(_claim_table(claims_of[name], [record, *others]))
+            body.append(_files(name, scale, out))
     title = f"sparsediag: figures at scale {record['scale']}"
     head = f'<meta name="stamp" content="{fingerprint}">'
     main = "\n".join(body)

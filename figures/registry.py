@@ -16,6 +16,7 @@ from figures.claims import Claim
 from figures.measurement import Measurement
 from figures.scales import Scale, network_and_data
 from sparsediag.core.atomic import atomic_write
+from sparsediag.diagnostics import plugins
 from sparsediag.models import ghost
 from sparsediag.plotting import style
 from sparsediag.plotting.tables import Table
@@ -35,12 +36,24 @@ PAPERS = {
     "tost": Paper("ToST", 3),
     "lottery": Paper("The earlier paper on lottery tickets", 1),
     "pipeline": Paper("The pruning pipeline", 1),
+    "own": Paper("Your own figures", 3),  # from plug-ins
 }
 
 
-@cache
 def names() -> tuple[str, ...]:
-    """Return all items as `paper/item`, in the order of the papers."""
+    """Return all items as `paper/item`, in the order of the papers, and those of plug-ins."""
+    return (*_names_of_papers(), *(f"own/{name}" for name in _own_modules()))
+
+
+def _own_modules() -> dict[str, ModuleType]:
+    """Return the modules of plug-ins that draw, by the names of their files."""
+    modules = [module for module in (*plugins.PACKAGES.values(), *plugins.FILES.values()) if module]
+    drawing = [module for module in modules if {"draw", "table"} & vars(module).keys()]
+    return {Path(str(module.__file__)).stem: module for module in drawing}
+
+
+@cache
+def _names_of_papers() -> tuple[str, ...]:
     files = (
         file
         for paper in PAPERS
@@ -56,6 +69,8 @@ def module(name: str) -> ModuleType:
     It has a docstring, `draw` or `table`, and where they apply `MEASUREMENTS`, `CLAIMS`, and
     `SEEDS` if their number is not that of the paper.
     """
+    if name.startswith("own/"):
+        return _own_modules()[name.removeprefix("own/")]
     return importlib.import_module(f"figures.{name.replace('/', '.')}")
 
 
@@ -119,6 +134,7 @@ def _code_digest() -> bytes:
 def fingerprint(name: str, scale: Scale, out: Path) -> str:
     """Return a hash of all that decides a picture: code, scale and existing measurements."""
     sha = hashlib.sha256(_code_digest() + f"{name} {scale!r}".encode())
+    sha.update(inspect.getsource(module(name)).encode())
     for label, measurement in measurements(name, scale).items():
         exists = store.exists(measurement, scale, out)
         sha.update(f"{label} {scale.key(measurement)} {exists}".encode())

@@ -13,7 +13,6 @@ from statistics import mean, stdev
 import pytest
 import torch
 
-import training
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.run_folder import summarise
 from sparsediag.core.workers import num_cores
@@ -84,13 +83,16 @@ def test_flags_are_dotted_keys_and_toml_values(words: str, found: dict[str, obje
 
 
 def test_the_last_line_on_stdout_is_the_checkpoint(tmp_path: Path) -> None:
+    """Of the installed command, in a folder where `python -m training` finds other code."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").write_text("raise RuntimeError('not this one')")
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     mask = ["--mask.method", "magnitude", "--mask.density", "0.5"]
     words = [path, *mask, "--out", tmp_path / "out", "--device", "cpu", "--seed", "3"]
     done = subprocess.run(
-        [sys.executable, "-m", "training", *words],
-        cwd=Path(training.__file__).parents[1],
+        [Path(sys.executable).with_name("sparsediag"), "train", *words],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
