@@ -31,7 +31,7 @@ SHOWN = 1
 
 @pytest.mark.usefixtures("plugins_are_removed")
 def test_a_figure_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, out, picture = (tmp_path / name for name in ("line.py", "out", "out/figures/own/line.png"))
+    file, out = tmp_path / "line.py", tmp_path / "out"
     words = ["--scale", "smoke", "--jobs", "1", "--quiet", "--out", str(out)]
     assert main(["own/line", *words]) == 2
     assert "unknown figure 'own/line'" in capsys.readouterr().err
@@ -40,7 +40,7 @@ def test_a_figure_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         file.write_text(text)
         assert main(["own/line", *words, "--plugin", str(file)]) == 0
         assert f"{1 - up_to_date} drawn, {up_to_date} up to date" in capsys.readouterr().out
-        with Image.open(picture) as image:
+        with Image.open(out / "figures" / "own" / "line.png") as image:
             drawn.append(image.tobytes())
             assert "from zero to one" in image.info["Description"]
     assert drawn[0] == drawn[1] != drawn[2]
