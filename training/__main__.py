@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +55,8 @@ def parse_changes(words: list[str]) -> dict[str, Any]:
     return changes
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train a run for one or several seeds; print the test accuracy and the best checkpoints."""
-    # argparse, since the keys of a run file are not known before it is read
+def parser() -> ArgumentParser:
+    """Return the parser of all options but the keys of a run file, which plug-ins may add to."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("run", nargs="?")
     parser.add_argument("-h", "--help", action="store_true")
@@ -73,20 +70,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--debug", action="store_true")
-    configure_process()
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train a run for one or several seeds; print the test accuracy and the best checkpoints."""
+    configure_process()  # before torch is imported
     words = sys.argv[1:] if argv is None else argv
-    options, rest = parser.parse_known_args(words)
+    options, rest = parser().parse_known_args(words)
     try:
-        from sparsediag.core.errors import unknown_name
-        from training.executors import ENGINES
+        from training.command import train
         from training.keys import help_text
         from training.listing import catalogue
-        from training.outcome import describe_outcome, summarise_all
-        from training.plan import describe_plan
         from training.plugins import load_plugins
-        from training.progress import fit_all
-        from training.setup import finished
-        from training.sweep import load_runs
 
         load_plugins(options.plugin)
         if options.help or not options.run:
@@ -94,40 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0 if options.help else 2
         if rest and words.index(rest[0]) < words.index(options.run):
             raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")
-        if min(options.seeds, options.jobs) < 1:
-            raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: need 1 or more")
-        if options.engine not in ENGINES:
-            raise ValueError(unknown_name("engine", options.engine, ENGINES))
-        runs = load_runs(options.run, parse_changes(rest))
-        if options.seeds > 1 and len({run.seed for run in runs}) > 1:
-            raise ValueError(f"--seeds {options.seeds}: the run file lists seeds; leave out one")
-        runs = [replace(run, seed=run.seed + i) for i in range(options.seeds) for run in runs]
-        if len(runs) > 1 and not options.quiet and not options.force:
-            print(describe_plan(runs, options.out, jobs=options.jobs), file=sys.stderr)
-        errors = fit_all(
-            runs,
-            out=options.out,
-            device=options.device,
-            jobs=options.jobs,
-            engine=options.engine,
-            quiet=options.quiet,
-            force=options.force,
-        )
-        folders = [options.out / "runs" / run.id for run in runs if run.id not in errors]
-        folders = [folder for folder in folders if finished(folder)]
-        if options.json:
-            print(json.dumps(summarise_all(folders)))
-        elif folders:
-            print(describe_outcome(folders), file=sys.stderr)
-            print(*(folder / "best.pt" for folder in folders), sep="\n")
-        for name, error in errors.items():
-            if options.debug:
-                raise error
-            print(f"{name}: {error}" if len(runs) > 1 else error, file=sys.stderr)
-        for run in runs:
-            if errors and run.id not in errors and not finished(options.out / "runs" / run.id):
-                print(f"{run.id}: not trained, since one that it needs failed", file=sys.stderr)
-        return 2 if errors else 0
+        return train(options, parse_changes(rest))
     except (ValueError, OSError) as error:
         if options.debug:
             raise
