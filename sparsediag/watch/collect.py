@@ -122,13 +122,18 @@ class ActivationCounter:
         self.net, self.report, self.part, self.observing = net, report, Part(), False
         self.default, self.functions, _ = observed_modules(net, None)
         self.chosen = observed_modules(net, modules)[0] if modules else []
-        self.pass_stack, self.stack = ExitStack(), ExitStack()
+        self.stack, self.pass_stack = ExitStack(), ExitStack()
+        self.in_pass, self.callers = False, set[str]()
 
     def begin(self, *, observing: bool) -> None:
-        """Count the samples of passes from now on, and if wanted their activations."""
-        self.part, self.observing = Part(), observing
-        hook = _Forgettable(self, "before_forward")
-        self.stack.enter_context(self.net.register_forward_pre_hook(hook, with_kwargs=True))
+        """Count the samples of passes from now on, and if wanted their activations.
+
+        A pass may begin in a part of the network: LightningModules are not called themselves.
+        """
+        self.part, self.observing, self.callers = Part(), observing, set()
+        for name, module in (("", self.net), *self.net.named_children()):
+            hook = _Forgettable(self, "before_forward", name)
+            self.stack.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def end(self) -> Part:
         """Remove all hooks; return what was counted."""
@@ -137,20 +142,26 @@ class ActivationCounter:
         part, self.part = self.part, Part()
         return part
 
-    def before_forward(self, net: nn.Module, args: Any, kwargs: Any) -> None:
+    def before_forward(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Put hooks on the modules for the length of one pass."""
-        if not (net.training and torch.is_grad_enabled()):
+        if self.in_pass or not (module.training and torch.is_grad_enabled()):
             return
         try:
-            self.pass_stack.close()  # of a pass that was interrupted
-            self.part.add_samples((*args, *kwargs.values()))
+            self.callers.add(name)
+            self.part.add_samples((*args, *kwargs.values()), clear=len(self.callers) == 1)
             if self.observing:
-                self._observe((args, kwargs))
+                self._observe((name, args, kwargs))
+            self.in_pass = True
+            self.pass_stack.callback(setattr, self, "in_pass", False)
+            # The last hook of all: where torch goes through the hooks of a module that failed, only
+            # the last one may remove others.
+            end = module.register_forward_hook(lambda *_: self.pass_stack.close(), always_call=True)
+            self.pass_stack.callback(end.remove)
         except Exception as error:
             self.pass_stack.close()
             self.report("activations", error)
 
-    def _observe(self, inputs: tuple[Any, Any]) -> None:
+    def _observe(self, begun: tuple[str, Any, Any]) -> None:
         labels = torch.zeros(0, dtype=torch.long)
         observer = zero_observer(self.net, self.part.counts, labels, lambda _: False)
         add = self.pass_stack.enter_context(observer)
@@ -163,12 +174,8 @@ class ActivationCounter:
 
         names = dict.fromkeys([*self.default, *self.chosen])
         self.pass_stack.enter_context(
-            observe(self.net, names, add_safely, functions=self.functions, inputs=inputs)
+            observe(self.net, names, add_safely, functions=self.functions, begun=begun)
         )
-        # The last hook of all: where torch goes through the hooks of a net that failed, only the
-        # last one may remove others.
-        end = self.net.register_forward_hook(lambda *_: self.pass_stack.close(), always_call=True)
-        self.pass_stack.callback(end.remove)
 
 
 class _Forgettable:
@@ -177,16 +184,17 @@ class _Forgettable:
     Args:
         owner: Object with the method.
         method: Name of the method.
+        first: Its first arguments.
     """
 
-    def __init__(self, owner: object = None, method: str = "") -> None:
+    def __init__(self, owner: object = None, method: str = "", *first: Any) -> None:
         self.owner = None if owner is None else weakref.ref(owner)
-        self.method = method
+        self.method, self.first = method, first
 
     def __call__(self, *arguments: Any) -> None:
         owner = self.owner and self.owner()
         if owner is not None and not torch.compiler.is_compiling():
-            getattr(owner, self.method)(*arguments)
+            getattr(owner, self.method)(*self.first, *arguments)
 
     def __reduce__(self) -> tuple[type[_Forgettable], tuple[()]]:
         return _Forgettable, ()

@@ -37,11 +37,12 @@ class Part:
     samples: float | None = 0
     counts: Counts = field(default_factory=empty_counts)
 
-    def add_samples(self, inputs: Any) -> None:
-        """Count the samples in the inputs of a pass."""
+    def add_samples(self, inputs: Any, *, clear: bool) -> None:
+        """Count the samples in the inputs of a pass; they are unknown if it is not `clear`."""
         try:
             samples = num_samples((inputs, None))
-            self.samples = None if self.samples is None else self.samples + samples
+            known = clear and self.samples is not None
+            self.samples = (self.samples or 0) + samples if known else None
         except ValueError:
             self.samples = None
 

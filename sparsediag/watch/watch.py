@@ -223,6 +223,7 @@ class Watch:
             self._reader.read()
             self._gradients.append(self._reader.gradients)
             self._reader.gradients = {}
+        self._counter.pass_stack.close()  # of a pass that was interrupted
         self._counter.part.steps += 1
 
     def _measure(self, loss: Tensor | float | None, extra: dict[str, float]) -> Row | None:

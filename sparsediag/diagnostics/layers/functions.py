@@ -66,7 +66,8 @@ class FunctionObserver(TorchFunctionMode):
         observed: Names of the modules that are observed anyway.
         report: Function of a name and of what the activation returned.
         stack: Removes the hooks.
-        inputs: Positional and keyword arguments of a pass of the network that has begun already.
+        begun: Name of the module in which a pass has begun already, and its positional and keyword
+            arguments.
 
     Attributes:
         kinds: The tensors that are no signals: constants, such as weights, which no input is part
@@ -79,7 +80,7 @@ class FunctionObserver(TorchFunctionMode):
         observed: set[str],
         report: Callable[[str, Any], Any],
         stack: ExitStack,
-        inputs: tuple[Any, Any] | None = None,
+        begun: tuple[str, Any, Any] | None = None,
     ) -> None:
         super().__init__()
         self.observed, self.report = observed, report
@@ -90,9 +91,10 @@ class FunctionObserver(TorchFunctionMode):
             stack.enter_context(module.register_forward_hook(self._leave))
         start = net.register_forward_pre_hook(self._start, prepend=True, with_kwargs=True)
         stack.enter_context(start)
-        if inputs is not None:
-            self._enter("", net, ())
-            self._start(net, *inputs)
+        if begun is not None:
+            name, *arguments = begun
+            self._start(net, *arguments)
+            self._enter(name, net.get_submodule(name), ())
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

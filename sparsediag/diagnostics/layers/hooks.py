@@ -76,7 +76,7 @@ def observe(
     *,
     functions: bool = False,
     views: bool = False,
-    inputs: tuple[Any, Any] | None = None,
+    begun: tuple[str, Any, Any] | None = None,
 ) -> Iterator[None]:
     """Call `observer(name, outputs, call)` for every call of the modules inside the block.
 
@@ -91,7 +91,8 @@ def observe(
         views: Where a module returns several tensors, as a recurrent one, let the network go on
             with views of them, so that the gradient at each is that of its use outside of the
             module.
-        inputs: Positional and keyword arguments of a pass of the network that has begun already.
+        begun: Name of the module in which a pass has begun already, and its positional and keyword
+            arguments.
 
     Raises:
         ValueError: If a part of the network is TorchScript, which calls no hooks.
@@ -124,7 +125,7 @@ def observe(
             module = net.get_submodule(name)
             stack.enter_context(module.register_forward_hook(partial(hook, name)))
         if functions:
-            stack.enter_context(FunctionObserver(net, set(names), observe_output, stack, inputs))
+            stack.enter_context(FunctionObserver(net, set(names), observe_output, stack, begun))
         yield
 
 

@@ -1,0 +1,79 @@
+"""The callback in Lightning's own Trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from watched import Batch, cnn, half, images
+
+lightning = pytest.importorskip("lightning")
+callback = pytest.importorskip("sparsediag.integrations.lightning")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning: few workers, no validation
+
+
+class Module(lightning.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = cnn()
+
+    def training_step(self, batch: Batch, _: int) -> Any:
+        if batch[0].isnan().any():
+            raise RuntimeError("a sample is nan")
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder: Path, batches: list[Batch], **options: Any) -> Module:
+    """Train in three lines of the user's own: import, callback, Trainer."""
+    module = Module()
+    watched = [callback.WatchCallback(mask=half(module), **options)] if options else []
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=lightning.pytorch.loggers.CSVLogger(folder),
+        accumulate_grad_batches=2,
+        callbacks=watched,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
+    return module
+
+
+def test_rows_and_the_same_weights(tmp_path: Path) -> None:
+    file, batches = tmp_path / "watch.jsonl", [images(step) for step in range(4)]
+    watched = fit(tmp_path, batches, every=2, file=file)
+    assert not any(m._forward_pre_hooks for m in watched.modules())
+    plain = fit(tmp_path / "plain", batches)
+    assert all(map(torch.equal, watched.parameters(), plain.parameters()))
+    _, *rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["step"], row["epoch"]) for row in rows] == [(2, 0), (4, 1)]
+    entries = {"loss", "lr", "gradient/live", "update/kept", "activations/zeros"}
+    assert rows[0].keys() >= entries
+    header, *lines = next(tmp_path.glob("**/metrics.csv")).read_text().splitlines()
+    assert entries <= set(header.split(","))
+    assert len(lines) == 2
+
+
+def test_hooks_end_with_an_exception(tmp_path: Path) -> None:
+    broken = [images(0), (torch.full((8, 1, 6, 6), torch.nan), images(0)[1])]
+    trained: list[Module] = []
+    original = Module.__init__
+
+    def remember(self: Module) -> None:
+        original(self)
+        trained.append(self)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="nan"):
+        patch.setattr(Module, "__init__", remember)
+        fit(tmp_path, broken, every=1, file=None)
+    assert not any(m._forward_pre_hooks for m in trained[0].modules())
