@@ -162,8 +162,8 @@ def noise(moment: Moment) -> Row:
 
     G is the mean of the gradient and S its covariance for one sample. Two consecutive steps have
     gradients g and h of B samples at nearly the same weights, so |g - h|^2 / 2 estimates tr(S) / B
-    and g . h estimates |G|^2. Both are averaged over the last rows; the ratio has converged if the
-    mean of g . h is more than two of its standard errors above 0.
+    and g . h estimates |G|^2. Both are averaged over the last rows; the ratio has converged if
+    there are 5 or more, and the mean of g . h is more than two of its standard errors above 0.
     """
     pairs = moment.memory.setdefault("noise", deque(maxlen=NOISE_ROWS))
     if len(moment.gradients) < 2:
@@ -174,7 +174,7 @@ def noise(moment: Moment) -> Row:
     pairs.append((spread, sum(float((g * h).sum()) for g, h in both)))
     spreads, products = np.array(pairs).T
     mean = products.mean()
-    error = products.std(ddof=1) / len(pairs) ** 0.5 if len(pairs) > 1 else np.inf
+    error = products.std(ddof=1) / len(pairs) ** 0.5 if len(pairs) >= 5 else np.inf
     scale = spreads.mean() / mean if mean > 0 else np.inf
     name = "noise/scale_in_batches" if moment.samples is None else "noise/scale"
     return entry(name, float(scale * (moment.samples or 1)), converged=bool(mean > 2 * error))

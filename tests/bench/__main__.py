@@ -22,6 +22,7 @@ from tests.bench import (
     scoring,
     speed,
     training,
+    watch,
 )
 
 PARTS = {
@@ -35,6 +36,7 @@ PARTS = {
     "methods": methods.section,
     "ablation": ablation.section,
     "collapse": collapse.section,
+    "watch": watch.section,
     "operators": operators.section,
 }
 
