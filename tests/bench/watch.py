@@ -14,7 +14,7 @@ from sparsediag.watch.watch import METRICS, TRAINING
 from tests.bench.timing import Rows, clock, table
 
 EVERY = (1, 10, 100)
-ROUNDS = 5
+ROUNDS = 3
 WORDS = 256
 
 
@@ -37,7 +37,7 @@ class GPT(nn.Module):
 
 def settings(device: torch.device) -> dict[str, tuple[nn.Module, tuple[Tensor, Tensor]]]:
     torch.manual_seed(0)
-    images = torch.randn(128, 3, 32, 32), torch.randint(0, 10, (128,))
+    images = torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))
     tokens = torch.randint(0, WORDS, (16, 65))
     nets = {
         "resnet20": (sd.models.build("resnet20"), images),
@@ -100,7 +100,7 @@ def section(device: torch.device) -> list[str]:
     rows = [row for name, case in settings(device).items() for row in measure(name, *case)]
     return [
         "Time that `Watch` adds to a training, as a share of it, for rows every 1, 10 and 100",
-        "steps: ResNet-20 on 128 images, GPT (4 layers, 128 wide) on 16 x 64 tokens, a probe of 32",
+        "steps: ResNet-20 on 64 images, GPT (4 layers, 128 wide) on 16 x 64 tokens, a probe of 32",
         f"samples, 10 % density; medians of {ROUNDS} rounds.",
         "",
         *table(("net", "metric", *(f"every {n}" for n in EVERY)), rows),
