@@ -23,7 +23,7 @@ from training.sweep import load_runs
 ROOT = Path(__file__).parent.parent
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-SMALL = "digits --model.name resnet10 --model.width 2 --optim.epochs 2 --tweaks.rescale.steps 2"
+SMALL = "digits --model.name resnet6 --model.width 4 --optim.epochs 2 --tweaks.rescale.steps 2"
 SMALL += " --record.checkpoint_epochs [1]"
 FASTER = {
     "--density": "--density --num-probes 2 --lanczos-steps 10",

@@ -1,5 +1,6 @@
 """Residual nets for small images (He et al., CVPR 2016), in the two CIFAR families.
 
+`resnet6`: two stages of 64 and 128 channels, for quick trials.
 `resnet10/18/34/50`: four stages of 64 to 512 channels, as in the ToST code.
 `resnet20/32/56/104/110`: three stages of 16 to 64 channels, 6n + 2 layers. Neither has a max-pool
 after the stem, and both pool globally, so images may have any size.
@@ -165,6 +166,7 @@ class ResNet(nn.Module):
 
 
 NETS = {
+    "resnet6": partial(ResNet, (1, 1)),
     "resnet10": partial(ResNet, (1, 1, 1, 1)),
     "resnet18": partial(ResNet, (2, 2, 2, 2)),
     "resnet34": partial(ResNet, (3, 4, 6, 3)),

@@ -115,6 +115,7 @@ def save(fig: Figure, stem: Path, *, formats: tuple[str, ...] = ("png",), **abou
         with style(), atomic_write(stem.with_name(f"{stem.name}.{form}")) as draft:
             metadata = {"png": about, "pdf": {"CreationDate": None}}.get(form)
             fig.savefig(draft, format=form, metadata=metadata)
+            fig.set_layout_engine("none")  # the other formats take the same layout
 
 
 def plot_contours(

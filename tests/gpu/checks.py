@@ -31,7 +31,7 @@ FILES = ("best.pt", "last.pt", "history.jsonl")
 SCORED = 1e-3  # share of the entries of a mask that may be others on a CPU, by rounding of scores
 Table = dict[str, Any]
 SPARSE: Table = {"mask": {"method": "random", "density": 0.2}}
-CONVOLUTIONS: Table = {"model": {"name": "resnet10", "width": 8}}
+CONVOLUTIONS: Table = {"model": {"name": "resnet6", "width": 8}}
 MASKS: dict[str, Table] = {
     "dense": {},
     "random": SPARSE,

@@ -11,7 +11,7 @@ from training.loop import fit
 
 def names(settings: Settings) -> tuple[str, ...]:
     """Return the names of the nets that are measured."""
-    return settings.size(("resnet18", "resnet20"), ("resnet10",))
+    return settings.size(("resnet18", "resnet20"), ("resnet6",))
 
 
 def checkpoint(settings: Settings, net: str, density: float) -> sd.Checkpoint:

@@ -29,7 +29,7 @@ Step = Callable[[Tensor, Tensor], object]
 def measurements(settings: Settings) -> Measurements:
     """Yield the configurations of the bars first, then the others by importance."""
     full = [("resnet18", 512), ("resnet20", 512), ("resnet18", 128), ("resnet20", 128)]
-    cells = settings.size([*full, ("resnet32", 512), ("resnet32", 128)], [("resnet10", 32)])
+    cells = settings.size([*full, ("resnet32", 512), ("resnet32", 128)], [("resnet6", 32)])
     for net, batch in cells:
         for kind in reversed(KINDS):
             yield from _ours(settings, net, batch, kind, "bf16")

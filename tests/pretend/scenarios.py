@@ -36,7 +36,7 @@ Table = dict[str, Any]
 SMALL: Table = {
     "data": "digits",
     "augment": "crop_flip",
-    "model": {"name": "resnet10", "width": 8, "options": {"shortcut": "A"}},
+    "model": {"name": "resnet6", "width": 8, "options": {"shortcut": "A"}},
     "mask": {"method": "random", "density": 0.5},
     "optim": {"epochs": 2, "batch_size": 585, "lr": 0.02},
     "record": {"probe_samples": 64},

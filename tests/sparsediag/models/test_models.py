@@ -18,6 +18,7 @@ from sparsediag.models.resnet import Block, PaddedShortcut
 
 # net, options, parameters by classes, prunable weights, prunable tensors
 COUNTS = [
+    ("resnet6", {}, {10: 307_274}, 304_832, 6),
     ("resnet10", {}, {10: 4_903_242}, 4_892_352, 12),
     ("resnet18", {}, {10: 11_173_962, 100: 11_220_132, 200: 11_271_432}, 11_159_232, 20),
     ("resnet34", {}, {10: 21_282_122, 100: 21_328_292, 200: 21_379_592}, 21_259_968, 36),
