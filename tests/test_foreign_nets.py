@@ -24,10 +24,11 @@ def batches():
     return [(x, torch.arange(2))]
 """
 NETS = {
-    "resnet18": """
+    "resnet10": """
 import torch, torchvision
 def make():
-    return torchvision.models.resnet18(num_classes=10)
+    block = torchvision.models.resnet.BasicBlock
+    return torchvision.models.ResNet(block, [1, 1, 1, 1], num_classes=10)
 """ + IMAGES,
     "mobilenet_v3": """
 import torch, torchvision

@@ -23,8 +23,10 @@ from sparsediag.core.problem import Problem
 from sparsediag.core.rng import stream
 from sparsediag.curvature.chunks import few_samples
 
-# steps relative to |w|, and the relative difference below which two derivatives agree
-STEPS = {torch.float64: (1e-5, 1e-6, 1e-4, 1e-7), torch.float32: (1e-2, 3e-3, 3e-2, 1e-3)}
+# steps relative to |w|: first the one that crosses few kinks of ReLUs and has little rounding
+STEPS = {torch.float64: (1e-7, 1e-8, 1e-6, 1e-5), torch.float32: (1e-2, 3e-3, 3e-2, 1e-3)}
+MOVE = {torch.float64: 3e-5, torch.float32: 3e-2}  # away from kinks, relative to |w|
+# relative difference below which two derivatives agree
 AGREE = {torch.float64: 1e-5, torch.float32: 2e-2}
 SAMPLES = 2  # of a loss whose samples are independent
 SURE = 10  # a derivative is wrong if it is off by this many times the error of the differences
@@ -68,7 +70,7 @@ class DifferenceCheck:
         problem, gradient = _in_float64(problem, samples)
         noise = torch.randn(len(gradient), generator=stream("finite differences")).to(gradient)
         self.direction = normalize(gradient, dim=0) + normalize(noise, dim=0)
-        w, move = problem.weights, 3 * STEPS[problem.weights.dtype][0]
+        w, move = problem.weights, MOVE[problem.weights.dtype]
         moved = w + move * _unit_step(w, self.direction) * self.direction
         self.problem = problem.on(problem.batches, weights=moved)
         self.gradient = self.problem.gradient()

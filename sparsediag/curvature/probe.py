@@ -113,7 +113,8 @@ def probe_complement(
         lengths = np.append(np.abs(np.diagonal(inside, -1)), krylov.remainder).clip(rounding)
         seen = np.linalg.eigvalsh(inside)
         best, floor = float(seen[np.argmin(order(seen))]), float((signs * seen).max())
-        gains = -order(krylov.ritz(order).values[:top]) - levels[:top]
+        now = np.linalg.eigvalsh(krylov.projected)
+        gains = np.sort(-order(now))[: -top - 1 : -1] - levels[:top]
         if floor > target or (gains > differences / 2).any():
             return Probe(best, True, 0.0, np.nan, count)
         chance = chance_beyond(target)
