@@ -135,12 +135,17 @@ def test_lines_by_time_tell_the_step_of_a_tweak_and_of_an_epoch(
     assert re.search(r"^epoch 2, step \d+ of 74: 1 of 2 done,", lines, re.MULTILINE)
 
 
-def test_a_recipe_is_run_by_its_name(tmp_path: Path, capsys: Capture) -> None:
+def test_a_recipe_is_run_by_its_name_and_quietly(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparsediag.plotting.terminal.SECONDS_A_LINE", 0.001)
     small = {"model.width": 4, "optim.epochs": 1, "optim.batch_size": 390, "mask.density": 0.3}
     small |= {"tweaks.rescale.steps": 2}
     words = [f"--{key}={value}" for key, value in small.items()]
-    assert _main("digits", *words, out=tmp_path) == 0
-    checkpoint = Checkpoint.load(capsys.readouterr().out.splitlines()[-1])
+    assert _main("digits", *words, "--quiet", out=tmp_path) == 0
+    out, err = capsys.readouterr()
+    assert "elapsed" not in err and "epoch " not in err
+    checkpoint = Checkpoint.load(out.splitlines()[-1])
     assert Run.of(checkpoint.run) == Run.load("digits", small)
     assert checkpoint.mask is not None
     assert checkpoint.mask.density == pytest.approx(0.3, rel=0.01)

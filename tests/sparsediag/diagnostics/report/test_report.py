@@ -304,7 +304,11 @@ def test_a_net_that_diverged_is_told_beside_others_and_refused_alone(
 ) -> None:
     good = Checkpoint.load(files[1])
     bad = replace(good, weights={n: t * torch.inf for n, t in good.weights.items()})
-    page = report({"good": good, "bad": bad}, out=tmp_path / "a.html", **FAST).read_text()
+    notes: list[str] = []
+    nets, out = {"good": good, "bad": bad}, tmp_path / "a.html"
+    page = report(nets, out=out, note=notes.append, **FAST).read_text()
+    (line,) = notes
+    assert re.match("not in the report: .*spectrum.*landscape.* of bad: the loss is nan", line)
     assert "bad has no result here: the loss is nan" in re.sub(
         "<.*?>", "", section(page, "curvature")
     )
