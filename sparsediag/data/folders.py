@@ -74,9 +74,11 @@ def read_folder(
     classes = sorted(names["train"] or {name for name, _ in everything})
     count, no_train = len(entries["train"]), everything and not entries["train"]
     if len(classes) < 2 or (count < 11 and not no_train):
+        inner = [name for name in classes if (root / name / "train").is_dir()]
+        hint = f" Or did you mean folder:{root / inner[0]}?" if inner else ""
         message = f"'{root}' holds {count} training images of {len(names['train'])} classes"
         raise ValueError(
-            f"{message}; need 11 or more, of 2 or more, in {LAYOUT} ({', '.join(SUFFIXES)})."
+            f"{message}; need 11 or more, of 2 or more, in {LAYOUT} ({', '.join(SUFFIXES)}).{hint}"
         )
     for split in ("validation", "test"):
         if surplus := sorted(names[split].difference(classes)):

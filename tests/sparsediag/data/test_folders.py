@@ -242,6 +242,9 @@ def test_folder_with_too_little(tmp_path):
         load(f"folder:{pictures(tmp_path / 'cats', 20, ('cat',))}")
     with pytest.raises(ValueError, match="holds 10 training images of 2 classes"):
         load(f"folder:{pictures(tmp_path / 'few', 5)}")
+    pictures(tmp_path / "above" / "pets" / "train", 11)
+    with pytest.raises(ValueError, match=rf"did you mean folder:{tmp_path / 'above' / 'pets'}"):
+        load(f"folder:{tmp_path / 'above'}")
 
 
 def test_images_of_two_sizes(tmp_path):
