@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Container, Iterable, Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +48,7 @@ def load_plugins(files: Iterable[str] = (), *, commands: Container[str] = ()) ->
             try:
                 where = f"plug-in {entry.value} of {entry.dist and entry.dist.name}"
                 with user_code(where, installed=True):
-                    PACKAGES[entry.value] = entry.load()
+                    PACKAGES[entry.value] = import_module(entry.module)
             except ValueError as error:
                 PACKAGES[entry.value] = None
                 print(error, file=sys.stderr)
