@@ -66,10 +66,10 @@ def describe_outcome(folders: Sequence[Path]) -> str:
         ]
     table = terminal.format_table("accuracy", rows)
     explanation = "mean ± standard deviation of the seeds"
-    if len(outcome["groups"]) > 1:
-        out = folders[0].parent.parent
-        return f"{table}\n{explanation}; intervals and a picture: sparsediag runs {out}"
-    return f"{table}\ntest accuracy {_with_deviation(outcome['groups'][0])} ({explanation})"
+    if len(outcome["groups"]) == 1:
+        return f"{table}\ntest accuracy {_with_deviation(outcome['groups'][0])} ({explanation})"
+    hint = f"intervals and a picture: sparsediag runs {folders[0].parent.parent}"
+    return "\n".join([table, *([explanation] if len(rows) < len(folders) else []), hint])
 
 
 def _with_deviation(group: dict[str, Any]) -> str:

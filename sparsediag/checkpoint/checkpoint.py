@@ -182,10 +182,16 @@ class Checkpoint:
         weights = zero_dead(self.weights, mask or {})
         return replace(self, mask=mask, weights=weights, made_by=made_by | {"mask": summary})
 
+    @property
+    def epoch(self) -> int:
+        """Epochs that these weights were trained for; the history may have later ones."""
+        epochs = self.run.get("optim", {}).get("epochs", len(self.history))
+        return round(self.step * epochs / self.steps) if self.steps else len(self.history)
+
     def about(self) -> dict[str, Any]:
         """Return the contents of the file as plain types, for people and programs."""
         best = next((row for row in self.history if row.get("best")), {})
-        last = self.history[-1] if self.history else {}
+        row = self.history[self.epoch - 1] if 0 < self.epoch <= len(self.history) else {}
         facts = labels.describe_run(self.run) if self.run else {}
         return {
             "model": self.model,
@@ -205,7 +211,8 @@ class Checkpoint:
             "step": self.step,
             "steps": self.steps,
             "epochs": len(self.history),
-            "validation accuracy": last.get("val_accuracy"),
+            "epoch of these weights": self.epoch,
+            "validation accuracy": row.get("val_accuracy"),
             "best epoch": best.get("epoch"),
             "test accuracy at the best epoch": best.get("test_accuracy"),
             "made by": self.made_by,

@@ -89,8 +89,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def epochs(file: Path, checkpoint: Checkpoint) -> int:
-    """Return the epochs that a checkpoint records, or the number in the name of its file."""
-    return len(checkpoint.history) or _number(file) or 0
+    """Return the epochs that the weights were trained for, or the number in the file's name."""
+    return checkpoint.epoch or _number(file) or 0
 
 
 def _number(file: Path) -> int | None:

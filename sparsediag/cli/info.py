@@ -65,7 +65,13 @@ def _print_checkpoint(file: Path, net: Checkpoint, about: dict[str, Any]) -> Non
     """Print the facts about a network, or the tensors of a file that names no model."""
     tensors = about.pop("tensors")
     del about["layers"]
-    terminal.print_facts(str(file), about if net.model else net.made_by)
+    known = {key: value for key, value in about.items() if value not in (None, "", {})}
+    for key, value in known.items():
+        if isinstance(value, dict):
+            known[key] = ", ".join(f"{name} {part}" for name, part in value.items())
+        elif "accuracy" in key:
+            known[key] = f"{value:.2%}"
+    terminal.print_facts(str(file), known if net.model else net.made_by)
     if not net.model:
         rows = [{"tensor": n, "shape": " x ".join(map(str, s)), "type": t} for n, s, t in tensors]
         terminal.print_table("\ntensors", rows)

@@ -35,10 +35,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_info_says_what_each_is(checkpoints: list[str], capsys: Captured) -> None:
+    summary = summarise(Path(checkpoints[1]).parent)
     assert main(["info", checkpoints[1]]) == 0
     out = capsys.readouterr().out
     facts = dict(words for line in out.splitlines() if len(words := line.split(maxsplit=1)) == 2)
     assert (facts["method"], facts["tweaks"], facts["seed"]) == ("random", "smoothing", "0")
+    assert "made by sparsediag 0" in " ".join(out.split())
+    assert f"validation accuracy {summary['val_accuracy']:.2%}" in " ".join(out.split())
     assert "lenet300 digits random density 0.3 smoothing seed 0" in out
     assert main(["info", *checkpoints, "--json"]) == 0
     about = json.loads(capsys.readouterr().out)

@@ -76,10 +76,7 @@ def _recorded(checkpoint: Checkpoint, what: str) -> Curve | None:
 
 
 def checkpoint_row(checkpoint: Checkpoint) -> dict[str, float]:
-    """Return the history's row at the step of the checkpoint (epochs from 1), or an empty dict."""
-    history = checkpoint.history
-    epochs = checkpoint.run.get("optim", {}).get("epochs", len(history))
-    if not history or not checkpoint.steps:
-        return {}
-    row = round(checkpoint.step * epochs / checkpoint.steps) - 1
-    return history[row] | {"epoch": row + 1} if 0 <= row < len(history) else {}
+    """Return the history's row of the checkpoint's weights (epochs from 1), or an empty dict."""
+    epoch, history = checkpoint.epoch, checkpoint.history
+    known = checkpoint.steps and 0 < epoch <= len(history)
+    return history[epoch - 1] | {"epoch": epoch} if known else {}

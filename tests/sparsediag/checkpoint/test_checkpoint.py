@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sparsediag import Checkpoint, CheckpointError, Mask, models, prunable
+from sparsediag.checkpoint.run_folder import epochs
 from sparsediag.data import datasets
 from sparsediag.models import Ghost
 
@@ -332,7 +333,7 @@ def test_about_is_plain_and_complete() -> None:
     about = json.loads(json.dumps(checkpoint.about()))
     assert (about["model"], about["data"]) == ("lenet300", "digits")
     assert (about["step"], about["steps"], about["epochs"]) == (20, 40, 2)
-    assert about["validation accuracy"] == 0.3
+    assert (about["epoch of these weights"], about["validation accuracy"]) == (1, 0.5)
     assert (about["best epoch"], about["test accuracy at the best epoch"]) == (1, 0.4)
     assert about["numbers"] == sum(p.numel() for p in checkpoint.build().parameters())
     assert checkpoint.mask is not None
@@ -346,6 +347,23 @@ def test_epochs_of_the_history_count_from_one(first: int, tmp_path: Path) -> Non
     small(history=[{"epoch": first}, {"epoch": first + 1}]).save(tmp_path / "net.pt")
     history = Checkpoint.load(tmp_path / "net.pt").history
     assert [row["epoch"] for row in history] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "rows", "run", "epoch"),
+    [
+        (20, 60, 3, {}, 1),  # the best epoch of a finished training
+        (40, 60, 2, {"optim": {"epochs": 3}}, 2),  # one on the way
+        (0, 0, 2, {}, 2),
+        (0, 0, 0, {}, 0),
+    ],
+)
+def test_the_epoch_of_the_weights(
+    step: int, steps: int, rows: int, run: dict[str, Any], epoch: int
+) -> None:
+    checkpoint = small(history=[{}] * rows, step=step, steps=steps, run=run)
+    assert checkpoint.epoch == epoch
+    assert epochs(Path("epoch-009.pt"), checkpoint) == (epoch or 9)
 
 
 def test_about_a_dense_net_without_a_training() -> None:
