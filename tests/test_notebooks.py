@@ -28,6 +28,12 @@ def test_notebook_runs(path: Path, place: Path) -> None:
     assert code
     assert not any(cell.outputs or cell.execution_count for cell in code)
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": place}}).execute()
+    for cell in code:  # each result once, as HTML and as text
+        data = [output["data"] for output in cell.outputs if "text/html" in output.get("data", {})]
+        assert all(one["text/plain"].strip() for one in data)
+        tables = [one for one in data if "<table>" in one["text/html"]]
+        assert len(tables) <= 1
+        assert not tables or len(data) == 1
     shown = [output.get("data", {}).get("text/html", "") for c in code for output in c.outputs]
     rich = [html for html in shown if "<table>" in html]
     assert len(rich) >= 2

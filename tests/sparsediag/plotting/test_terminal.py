@@ -29,3 +29,11 @@ def test_a_short_task_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.progress_bar("trace") as progress:
         progress(1, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_a_table_is_text_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"layer": "fc", "loss": 0.5}]
+    expected = terminal.format_table("net", rows)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert terminal.format_table("net", rows) == expected
+    assert expected.splitlines()[-1].split() == ["fc", "0.5"]
