@@ -46,11 +46,14 @@ def run_label(run: Table) -> str:
 def run_labels(runs: Sequence[Table]) -> list[str]:
     """Return for each of several trainings the parts of its description that others do not share.
 
+    What a training records is left out: it does not change the network.
+
     >>> one = {"mask": {"method": "snip", "density": 0.05}, "optim": {"lr": 0.1}, "seed": 3}
     >>> run_labels([one, one | {"tweaks": {"smoothing": {}}}, one | {"optim": {"lr": 0.2}}])
     ['plain lr 0.1', 'smoothing lr 0.1', 'plain lr 0.2']
     """
-    parts = differences([describe_run(run) for run in runs])
+    described = [describe_run({k: v for k, v in run.items() if k != "record"}) for run in runs]
+    parts = differences(described)
     return [" ".join(_word(part, value) for part, value in own.items()) for own in parts]
 
 

@@ -125,7 +125,7 @@ class Comparison(Result):
         ax.set(xlabel=f"distance ({self.unit})", ylabel="mean rise of the loss")
         layers.set_log_scale(ax, "y")
         with style.style():
-            ax.legend()
+            layers.add_legend(ax)
         return ax
 
     def panels(self) -> dict[str, Figure]:

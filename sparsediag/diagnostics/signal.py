@@ -136,6 +136,7 @@ class Signal(Result):
         shown = values if field == "cosine" else np.where(values > 0, values, np.nan)
         ax.plot(shown, range(len(self.names)), form, ms=3, color=style.COLOURS[number])
         layers.label_rows(ax, self.names)
+        ax.locator_params(axis="x", nbins=2, steps=(1, 2, 5, 10))
         if field == "cosine":
             ax.set_xlim(min(-0.05, np.nanmin(values, initial=0) * 1.1), 1.05)
         else:

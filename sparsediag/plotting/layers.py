@@ -13,8 +13,7 @@ from matplotlib.ticker import NullFormatter
 from sparsediag.plotting import style
 
 ROW, LEAST, MOST = 0.16, 1.3, 8.0  # inches: a row, and all of them
-LETTER = 0.056  # inches: a letter of a legend
-TICK = 0.35  # inches: a number below an axis
+LETTER = 0.056  # inches: a letter of a legend, and of a number at an axis
 LONG = 22  # letters of a name that leave room for the picture
 
 
@@ -89,8 +88,8 @@ def set_log_scale(ax: Axes, which: Literal["x", "y"]) -> None:
     if style.spans_decade(levels):
         ax.set(**{f"{which}scale": "log"})
         length = box.width if which == "x" else 2 * box.height
-        ticks = style.round_ticks(levels)
-        ticks = ticks[:: 1 + int(len(ticks) * TICK * ax.figure.dpi / length)]
+        longest = max(map(len, style.format_distinct(style.round_ticks(levels))))
+        ticks = style.round_ticks(levels, int(length / ax.figure.dpi / LETTER / (2 + longest)))
         axis.set_ticks(ticks, style.format_distinct(ticks))
         axis.set_minor_formatter(NullFormatter())
 

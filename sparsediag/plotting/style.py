@@ -95,7 +95,7 @@ def escape_dollars(name: str) -> str:
 
 def add_footer(fig: Figure, text: str) -> None:
     """Add a small line of text below a figure, broken where the figure ends."""
-    letters = int(fig.get_figwidth() * 72 / (0.5 * FOOTER))
+    letters = int(fig.get_figwidth() * 72 / (0.57 * FOOTER))
     lines = "\n".join(wrap(escape_dollars(text), letters))
     fig.supxlabel(lines, x=0.01, ha="left", fontsize=FOOTER, color="#666666")
 
@@ -168,21 +168,20 @@ def spans_decade(levels: np.ndarray) -> bool:
     return bool(0 < 10 * levels[0] <= levels[-1])
 
 
-def round_ticks(levels: np.ndarray) -> np.ndarray:
-    """Return round numbers in the range of the levels: 1, 10, ... if they span decades.
+def round_ticks(levels: np.ndarray, most: int = 6) -> np.ndarray:
+    """Return up to `most` round numbers in the range of the levels: 1, 10, ... for decades.
 
     >>> round_ticks(np.array([0.02, 5, 531])).tolist()
     [0.1, 1.0, 10.0, 100.0]
     """
     low, high = levels[0], levels[-1]
+    candidates = [np.array(MaxNLocator(min(5, most)).tick_values(low, high))]
     if spans_decade(levels):
-        digits = (1,) if high >= 1000 * low else (1, 2, 5)
         tens = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high) + 1)
-        ticks = np.outer(tens[:: 1 + len(tens) // 8], digits).ravel()
-    else:
-        ticks = np.array(MaxNLocator(5).tick_values(low, high))
-    inside: np.ndarray = ticks[(low <= ticks) & (ticks <= high)]
-    return inside
+        candidates = [np.outer(tens, (1, 2, 5)).ravel(), tens]
+    inside = [ticks[(low <= ticks) & (ticks <= high)] for ticks in candidates]
+    fitting: np.ndarray = next((ticks for ticks in inside if len(ticks) <= most), inside[-1])
+    return fitting[:: 1 + (len(fitting) - 1) // most]
 
 
 def format_distinct(values: np.ndarray) -> list[str]:
