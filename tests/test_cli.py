@@ -39,7 +39,7 @@ FAST = {
     "perturbation": ["--points", "3"],
     "spectrum": ["--top", "2"],
     "blocks": ["--by", "stage", "--tol", "0.3"],
-    "trace": ["--tol", "0.5", "--sketch", "2", "--max-products", "20"],
+    "trace": ["--tol", "3", "--sketch", "2", "--max-products", "20"],
 }
 OF_A_RUN = ("spectrum", "landscape", "activations", "gradflow", "signal")
 every_diagnostic = pytest.mark.parametrize("name", DIAGNOSTICS)

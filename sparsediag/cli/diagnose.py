@@ -97,9 +97,8 @@ def run(name: str, files: list[Path], options: dict[str, Any], defaults: Mapping
             raise ValueError(f"{prefix}{error}") from error
 
     traits = traits_of(load_diagnostic(name))
-    files, note = _only_checkpoint(files)
-    if note and traits.takes_run:
-        notes[note] = None
+    if traits.takes_run and len(files) == 1 and _is_run(files[0]):
+        files = _only_checkpoint(files[0], notes) or files
     if traits.samples and shared["images"]:
         options.setdefault(traits.samples, shared["images"])
     exports = () if compare else traits.formats(len(files), **options)
@@ -136,16 +135,16 @@ def run(name: str, files: list[Path], options: dict[str, Any], defaults: Mapping
     return output.exit_code(result)
 
 
-def _only_checkpoint(files: list[Path]) -> tuple[list[Path], str]:
-    """Return the only checkpoint in place of a run's folder that holds no other, and a note."""
-    folder = files[0]
-    found = checkpoints(folder) if len(files) == 1 and _is_run(folder) else []
-    if len(found) != 1:
-        return files, ""
-    return found, (
-        f"{folder} holds one checkpoint, {found[0].name}, so this is no course of a training; a "
+def _only_checkpoint(folder: Path, notes: dict[str, None]) -> list[Path]:
+    """Return the checkpoint of a run's folder that holds no other, with a note; else nothing."""
+    files = checkpoints(folder)
+    if len(files) > 1:
+        return []
+    notes[
+        f"{folder} holds one checkpoint, {files[0].name}, so this is no course of a training; a "
         "training keeps more with --record.checkpoint_epochs '[1, 5, 10]'"
-    )
+    ] = None
+    return files
 
 
 def _is_run(path: Path) -> bool:

@@ -122,7 +122,7 @@ def write(result: Result, out: Path, *, formats: Sequence[str]) -> dict[Path, bo
     surface = result.surface()
     if surface is not None:
         title, page = type(result).__name__, beside(".html")
-        interactive.write_page(surface, page, title=title, about=result.title)
+        interactive.write_page(surface, page, title=title, about=result.provenance or result.title)
     exports = result.exports()
     for name in [name for name in formats if name in exports]:
         exports[name](beside(f".{name}"))

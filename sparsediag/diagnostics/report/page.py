@@ -16,6 +16,7 @@ from sparsediag.diagnostics.report.curvature import curvature_section
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, figure, missing, text
 from sparsediag.diagnostics.report.training import training
+from sparsediag.diagnostics.result import provenance
 from sparsediag.plotting import interactive, style
 
 HERE = Path(__file__).parent
@@ -31,6 +32,8 @@ MAKERS = {
     "perturbation": scenes.eigenvectors,
 }
 
+NOT_MEASURED = ("findings", "training", "masks", "provenance")  # sections without samples
+
 
 def page(measured: Measured) -> str:
     """Return the HTML of the report."""
@@ -39,15 +42,15 @@ def page(measured: Measured) -> str:
     sections += [plain_section(what, measured) for what in measured.results if what not in MAKERS]
     parts = [summary.findings(measured), *sections, summary.provenance(measured)]
     links = "".join(f'<li><a href="#{p.id}">{escape(p.title)}</a></li>' for p in parts)
-    names = ", ".join(measured.nets)
+    names, about = ", ".join(measured.nets), _measured_on(measured)
     scripts = interactive.scripts() if measured.of(Landscape) else ""
     body = (
         '<a class="skip" href="#main">Skip to the report</a>'
         f'<header><p class="kind">sparsediag report</p><h1>{escape(names)}</h1>'
-        f"<p>{escape(_about(measured))}</p></header>"
+        f"<p>{escape(about)}</p></header>"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
         f'<main id="main" tabindex="-1">{summary.summary(measured, styles)}'
-        + "".join(part.html() for part in parts)
+        + "".join(part.html("" if part.id in NOT_MEASURED else about) for part in parts)
         + "</main>"
         + f"{scripts}<script>{(HERE / 'page.js').read_text()}</script>"
     )
@@ -71,13 +74,7 @@ def plain_section(what: str, measured: Measured) -> Section:
     return Section(what, what.capitalize(), "".join(body))
 
 
-def _about(measured: Measured) -> str:
-    """Return models, data and number of samples in one line."""
-    first = next(net for net in measured.nets.values() if net.problem)
-    assert first.problem
-    models = dict.fromkeys(net.checkpoint.model or "a network" for net in measured.nets.values())
-    data = dict.fromkeys(
-        net.checkpoint.data for net in measured.nets.values() if net.checkpoint.data
-    )
-    on = f" on {', '.join(data)}" if data else ""
-    return f"{', '.join(models)}{on} ({first.problem.samples:,} samples)"
+def _measured_on(measured: Measured) -> str:
+    """Return in a line what was measured, for each network if it differs."""
+    problems = [net.problem for net in measured.nets.values() if net.problem]
+    return "; ".join(dict.fromkeys(provenance(problem.about) for problem in problems))

@@ -28,11 +28,12 @@ class Section:
     title: str
     body: str
 
-    def html(self) -> str:
-        """Return the section as HTML, labelled by its heading."""
+    def html(self, foot: str = "") -> str:
+        """Return the section as HTML, labelled by its heading; `foot` is a line below it."""
+        below = f'<p class="foot">{escape(foot)}</p>' if foot else ""
         return (
             f'<section id="{self.id}" aria-labelledby="{self.id}-head">'
-            f'<h2 id="{self.id}-head">{escape(self.title)}</h2>{self.body}</section>'
+            f'<h2 id="{self.id}-head">{escape(self.title)}</h2>{self.body}{below}</section>'
         )
 
 

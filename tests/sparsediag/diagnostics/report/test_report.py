@@ -146,6 +146,8 @@ def test_every_section_is_there_with_its_pictures(page: str) -> None:
     assert section(page, "landscape").count('<svg role="img"') == 3  # two planes, and their rises
     assert "epoch" in section(page, "training")
     assert '"density": 0.3' in section(page, "provenance")
+    for name in ("activations", "curvature", "landscape"):
+        assert "60 of 1,170 train images, cross_entropy<" in section(page, name)
 
 
 def test_the_page_can_be_walked_by_keyboard_and_read_aloud(page: str) -> None:
@@ -414,7 +416,7 @@ def test_the_command_writes_the_page(
     run(str(files[1]), "--out", out, "--points", "3", "--top", "1", "--images", "40", "--json")
     assert json.loads(capsys.readouterr().out) == {"files": [out]}
     page = Path(out).read_text()
-    assert "40 samples" in page
+    assert "40 of 1,170 train images" in page
     assert str(files[1]) in page
 
 
