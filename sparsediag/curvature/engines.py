@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -67,23 +68,37 @@ ENGINES: dict[Mode, Callable[[BatchLoss, Sequence[Tensor]], Any]] = {
 }
 
 
+Choice = tuple[Mode, list[str]]
+_CHOICES: WeakKeyDictionary[Problem, dict[tuple[Mode, Matrix], Choice]] = WeakKeyDictionary()
+
+
 def choose_mode(
-    batch: BatchLoss,
-    weights: Sequence[Tensor],
-    check: DifferenceCheck,
-    *,
-    mode: Mode,
-    matrix: Matrix,
-) -> tuple[Mode, list[str]]:
+    problem: Problem, batch: BatchLoss, weights: Sequence[Tensor], *, mode: Mode, matrix: Matrix
+) -> Choice:
     """Return the mode that was asked for, or the better one for "auto", and doubts about it.
 
-    The mode's product is compared with that of double backward, and both with finite differences:
-    what they agree with is used.
+    The mode's product on some samples is compared with that of double backward, and both with
+    finite differences: what they agree with is used. The choice for a problem is made once.
 
     Raises:
         ValueError: If the mode fails on this network, or its product is wrong.
         torch.OutOfMemoryError: If the memory is too short for these samples.
     """
+    choices = _CHOICES.setdefault(problem, {})
+    if (mode, matrix) not in choices:
+        check = DifferenceCheck(problem)
+        choices[mode, matrix] = _compare_modes(check, batch, weights, mode=mode, matrix=matrix)
+    return choices[mode, matrix]
+
+
+def _compare_modes(
+    check: DifferenceCheck,
+    batch: BatchLoss,
+    weights: Sequence[Tensor],
+    *,
+    mode: Mode,
+    matrix: Matrix,
+) -> Choice:
     problem = check.problem
     noise = torch.randn(problem.size, generator=stream("curvature probe")).to(problem.device)
     vector = [v.to(w) for v, w in zip(problem.split(noise).values(), weights, strict=True)]
@@ -116,9 +131,7 @@ def choose_mode(
     return name, [*check.slope_doubts(), *doubts]
 
 
-def _settle(
-    check: DifferenceCheck, difference: float, *, mode: Mode, matrix: Matrix
-) -> tuple[Mode, list[str]]:
+def _settle(check: DifferenceCheck, difference: float, *, mode: Mode, matrix: Matrix) -> Choice:
     """Return the mode that agrees with finite differences where modes disagree, and the doubt."""
     wanted: Mode = "tape" if mode == "auto" else mode
     candidates: list[Mode] = [wanted, REFERENCE] if mode == "auto" else [mode]

@@ -112,9 +112,8 @@ class Curvature:
         with self._context():
             self._weights = self._layout.convert_weights(problem.split(problem.weights))
             try:
-                check = DifferenceCheck(problem)
                 self.mode, doubts = choose_mode(
-                    self._loss(probe), self._weights, check, mode=mode, matrix=matrix
+                    problem, self._loss(probe), self._weights, mode=mode, matrix=matrix
                 )
                 self.doubts += doubts
                 if problem.separable:
