@@ -24,16 +24,17 @@ def batches():
     return [(x, torch.arange(2))]
 """
 NETS = {
-    "resnet10": """
+    "resnet": """
 import torch, torchvision
 def make():
-    block = torchvision.models.resnet.BasicBlock
-    return torchvision.models.ResNet(block, [1, 1, 1, 1], num_classes=10)
+    net = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+    net.layer3, net.layer4, net.fc = (*[torch.nn.Identity()] * 2, torch.nn.Linear(128, 10))
+    return net
 """ + IMAGES,
     "mobilenet_v3": """
 import torch, torchvision
 def make():
-    return torchvision.models.mobilenet_v3_small(num_classes=10)
+    return torchvision.models.mobilenet_v3_small(num_classes=10, width_mult=0.25)
 """ + IMAGES,
     "timm_vit": """
 import timm, torch

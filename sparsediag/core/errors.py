@@ -34,9 +34,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     "unknown norm 'filtr'; did you mean 'filter'? Known: filter, layer."
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else "."
-    return f"unknown {what} '{name}'{hint} Known: {', '.join(known)}."
+    return f"unknown {what} '{name}'{_suggest(name, known)} Known: {', '.join(known)}."
 
 
 def unknown_path(what: str, name: str, known: Iterable[str]) -> str:
@@ -48,10 +46,16 @@ def unknown_path(what: str, name: str, known: Iterable[str]) -> str:
     "unknown module 'nosuch*'. Known, by level: blocks, stem; blocks.*; blocks.*.fc."
     """
     levels: dict[int, set[str]] = {}
+    known = list(known)
     for path in known:
         levels.setdefault(path.count("."), set()).add(re.sub(r"(?<=\.)\d+(?![^.])", "*", path))
     listed = "; ".join(", ".join(sorted(levels[depth])) for depth in sorted(levels))
-    return f"unknown {what} '{name}'. Known, by level: {listed}."
+    return f"unknown {what} '{name}'{_suggest(name, known)} Known, by level: {listed}."
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else "."
 
 
 def missing_file(path: Path, need: str) -> str:

@@ -390,7 +390,7 @@ def test_modules_are_chosen_by_globs() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"modules": "atc"}, "'atc'. Known, by level: act"),
+        ({"modules": "atc"}, r"'atc'; did you mean 'act'\? Known, by level: act"),
         ({"modules": "idle"}, "'idle' has no floating-point output"),
         ({"threshold": -1}, r"threshold=-1, relative=0\.01: need 0 or more"),
         ({"relative": -1}, r"threshold=0\.01, relative=-1: need 0 or more"),
