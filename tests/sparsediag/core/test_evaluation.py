@@ -227,6 +227,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "landscape": {"points": 3},
     "inputscape": {"points": 3},
     "perturbation": {"points": 3},
+    "trace": {"tol": 0.5},
 }
 
 
