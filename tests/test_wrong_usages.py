@@ -178,7 +178,7 @@ WRONG = [
     ),
     (
         "signal small.pt --modules layer1.*",
-        "unknown module 'layer1.*'. Known, by level: fc, layers",
+        "Known, by level: fc, layers",
     ),
     (
         "spectrum small.pt --mask 0.5",
