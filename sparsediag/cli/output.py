@@ -121,8 +121,8 @@ def write(result: Result, out: Path, *, formats: Sequence[str]) -> dict[Path, bo
                 style.save(figure, file.with_suffix(""), formats=(picture,))
     surface = result.surface()
     if surface is not None:
-        title, page = type(result).__name__, beside(".html")
-        interactive.write_page(surface, page, title=title, about=result.provenance or result.title)
+        title, page = f"{type(result).__name__}: {result.title}", beside(".html")
+        interactive.write_page(surface, page, title=title, about=result.provenance)
     exports = result.exports()
     for name in [name for name in formats if name in exports]:
         exports[name](beside(f".{name}"))

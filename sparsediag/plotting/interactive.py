@@ -126,10 +126,10 @@ def _add_path(fig: Figure, landscape: Surface, heights: list[float | None]) -> F
         {"label": name, "method": "animate", "args": [[name], {"mode": "immediate"}]}
         for name in names
     ]
-    slider = {"steps": steps, "active": len(steps) - 1, "x": 0.12, "len": 0.84, "y": 0.08}
-    slider |= {"currentvalue": {"visible": False}}
-    button = {"type": "buttons", "buttons": [play], "x": 0.1, "y": 0.08, "yanchor": "top"}
-    return fig.update_layout(updatemenus=[button], sliders=[slider])
+    slider = {"steps": steps, "active": len(steps) - 1, "x": 0.14, "len": 0.8, "y": 0}
+    slider |= {"currentvalue": {"visible": False}, "pad": {"t": 10}}
+    button = {"type": "buttons", "buttons": [play], "x": 0.11, "y": 0, "yanchor": "top"}
+    return fig.update_layout(updatemenus=[button], sliders=[slider], margin={"b": 70})
 
 
 def _curves(landscape: Surface) -> Figure:
