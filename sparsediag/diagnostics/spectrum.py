@@ -97,7 +97,7 @@ class Spectrum(Result):
                 "eigenvalue": (self.eigenvalues, ".6g"),
                 "±": (np.diff(self.intervals)[:, 0] / 2, ".1g"),
                 "residual": (self.residuals, ".1e"),
-                "angle": (["?" if a >= 90 else f"<{a:.1g}°" for a in self.angles], ""),
+                "angle": ([_format_angle(a) for a in self.angles], ""),
                 "x |w|²": (self.eigenvalues * self.weight_norm**2, ".3g"),
                 "mostly in": (
                     [f"{self.names[row.argmax()]} ({row.max():.0%})" for row in self.shares()],
@@ -279,6 +279,13 @@ def spectrum(
         alive=problem.live.bits(),
         source=source(problem, **options),
     )
+
+
+def _format_angle(degrees: float) -> str:
+    """Return a bound on an angle with one digit, or whole degrees; "?" if there is none."""
+    if degrees >= 90:
+        return "?"
+    return f"<{degrees:.1g}°" if degrees < 9.5 else f"<{np.ceil(degrees):.0f}°"
 
 
 def dense_vectors(s: Spectrum) -> np.ndarray:
