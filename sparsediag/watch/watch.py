@@ -50,7 +50,6 @@ PROBE: dict[str, Callable[[Moment], Row]] = {
     )
 }
 METRICS = TRAINING | PROBE
-METRICS = TRAINING | PROBE
 WINDOW = 0.02  # share of the steps whose activations count
 
 logger = logging.getLogger("sparsediag.watch")

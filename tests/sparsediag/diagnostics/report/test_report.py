@@ -25,8 +25,6 @@ from sparsediag.diagnostics.report.nets import Net, gather
 from sparsediag.diagnostics.report.report import report
 from sparsediag.diagnostics.report.summary import findings, provenance
 from sparsediag.diagnostics.report.training import checkpoint_row, training
-from training.config import Run
-from training.loop import fit
 
 FAST: dict[str, Any] = {"points": 5, "top": 2, "images": 60, "device": "cpu"}
 SECTIONS = [
@@ -44,17 +42,9 @@ SECTIONS = [
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def files(trained: Path) -> list[Path]:
     """A sparse perceptron after one epoch, and after two."""
-    table = {
-        "data": "digits",
-        "model": {"name": "lenet300", "width": 8},
-        "mask": {"method": "random", "density": 0.3},
-        "optim": {"epochs": 2, "batch_size": 128},
-        "record": {"checkpoint_epochs": [1]},
-    }
-    folder = fit(Run.of(table), out=tmp_path_factory.mktemp("run"), device="cpu").parent
-    return [folder / "epoch-001.pt", folder / "last.pt"]
+    return [trained / "epoch-001.pt", trained / "last.pt"]
 
 
 @pytest.fixture(scope="module")
