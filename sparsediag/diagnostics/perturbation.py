@@ -268,7 +268,8 @@ def perturbation(
         _second_difference(evaluators[0], unit, curv, norm, eps)
         for unit, curv in zip(units, curvature, strict=True)
     ]
-    doubts = list(dict.fromkeys([*pairs.doubts, *hessian.doubts, *hessian.check(vectors[0])]))
+    along_doubts = hessian.check(vectors[0]) if along else []  # else `spectrum` has checked
+    doubts = list(dict.fromkeys([*pairs.doubts, *hessian.doubts, *along_doubts]))
     options = {"top": top, "points": points, "span": span, "relative": relative}
     return Perturbation(
         distance=distance,
