@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "sparsediag.checkpoint": GROUND | {"sparsediag.models", "sparsediag.data"},
     "sparsediag.diagnostics": LIBRARY - {"sparsediag.diagnostics"},
     "sparsediag.watch": SURFACES | {"sparsediag.diagnostics"},
-    "sparsediag.integrations": {"sparsediag.watch"},
+    "sparsediag.integrations": GROUND | {"sparsediag.watch"},
     "sparsediag.cli": LIBRARY,
     "sparsediag": LIBRARY | {"sparsediag.cli", "sparsediag.watch"},  # __init__ and __main__
     "training": LIBRARY | {"sparsediag"},

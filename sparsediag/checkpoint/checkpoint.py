@@ -67,8 +67,8 @@ class Checkpoint:
     True
     """
 
-    model: str
-    options: dict[str, Any]
+    model: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Tensor]
     mask: Mask | None = None
     data: str = ""

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils import checkpoint
 
+from sparsediag.core.prunable import pruned_in_passes
+
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -149,6 +151,7 @@ def deterministic_eval(
     True
     """
     before = {m: m.training for m in net.modules()}
+    pruned = [(m, weight, getattr(m, weight)) for _, m, weight in pruned_in_passes(net)]
     recurrent = any(
         isinstance(m, nn.RNNBase) for m in before
     )  # cudnn's have no gradient in evaluation mode
@@ -171,3 +174,5 @@ def deterministic_eval(
         torch.backends.mha.set_fastpath_enabled(fused)
         for m, training in before.items():
             m.training = training
+        for m, weight, masked in pruned:  # which the passes in the block have computed anew
+            setattr(m, weight, masked)

@@ -180,6 +180,10 @@ class Mask(Mapping[str, Tensor]):
         for name, m in self.items():
             weight = weights.get(name, plain.get(plain_name(name)))
             if weight is None:
+                layer, _, last = name.rpartition(".")
+                origins = f"{name}_orig", f"{layer}.parametrizations.{last}.original".strip(".")
+                for origin in weights.keys() & origins:
+                    raise ValueError(f"'{name}' is computed from '{origin}'; mask that name")
                 raise ValueError(unknown_name("weight named by the mask:", name, weights))
             if m.shape != weight.shape:
                 raise ValueError(

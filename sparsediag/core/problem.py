@@ -109,7 +109,7 @@ class Problem:
     ) -> None:
         validation.check_types(net, mask, loss)
         self._net = validation.unwrap(net)
-        validation.check_differentiable(self._net)
+        validation.check_differentiable(self._net, mask)
         self._trainable = LiveCoordinates.of(self._net, None)
         tensors = dict([*self._net.named_parameters(), *self._net.named_buffers()])
         self._names = list(tensors)

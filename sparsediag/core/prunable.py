@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 CONV1D = "Conv1D"  # GPT-2's linear layers in Hugging Face's library
 FUSED = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)  # with weights of their own
-# what wrappers add to names: copies on several GPUs in front; torch.compile, activation
-# checkpointing and sharding anywhere
+# what wrappers add to names: copies on several GPUs and PEFT in front; torch.compile, activation
+# checkpointing, sharding and PEFT's layers anywhere
 WRAPPERS = re.compile(
     r"^(module\.)+|\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.(module\.)*"
+    r"|\bbase_model\.model\.|\bbase_layer\.|\bmodules_to_save\.\w+\."
 )
 
 
@@ -106,6 +108,23 @@ def weight_matrices(net: nn.Module) -> list[str]:
         for name, p in net.named_parameters()
         if p.dim() > 1 and "weight" in name and id(p) not in excluded
     ]
+
+
+def pruned_in_passes(net: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Return the weights that `torch.nn.utils.prune` masks in each forward pass.
+
+    Returns:
+        For each, the name of the parameter, its module, and the name of the masked weight there.
+
+    >>> from torch.nn.utils import prune
+    >>> [name for name, _, _ in pruned_in_passes(prune.identity(nn.Linear(2, 1), "weight"))]
+    ['weight_orig']
+    """
+    for name, module in net.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, BasePruningMethod):
+                weight: str = hook._tensor_name
+                yield f"{name}.{weight}_orig".removeprefix("."), module, weight
 
 
 def to_oihw(net: nn.Module) -> Callable[[str, Tensor], Tensor]:

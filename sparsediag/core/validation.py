@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from sparsediag.core.mask import Mask
+from sparsediag.core.prunable import pruned_in_passes
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -40,12 +40,13 @@ def check_types(net: object, mask: object, loss: object) -> None:
             raise ValueError(f"the {name} is {kind!r}; need {need}")
 
 
-def check_differentiable(net: nn.Module) -> None:
-    """Raise ValueError if a net is pruned by torch's hooks, or a parameter has no values."""
-    for name, module in net.named_modules():
-        if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
+def check_differentiable(net: nn.Module, mask: Mask | None = None) -> None:
+    """Raise ValueError if torch's hooks prune a weight without the mask, or one has no values."""
+    for name, _, _ in pruned_in_passes(net):
+        if name not in (mask or {}):
+            layer = name.rpartition(".")[0] or type(net).__name__
             raise ValueError(
-                f"'{name or type(net).__name__}' is pruned by torch.nn.utils.prune; "
+                f"'{layer}' is pruned by torch.nn.utils.prune; "
                 "`net, mask = sparsediag.strip_pruning(net)` gives the net and its mask"
             )
     for name, p in net.named_parameters():

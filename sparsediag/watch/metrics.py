@@ -60,9 +60,15 @@ class Moment:
     note: Callable[[str, str], None]
 
     def layers(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of the masked weights; without a mask, of those that one may cover."""
-        names = self.mask or weight_matrices(self.net)
+        """Return the tensors of the masked weights; without any, of those that a mask may cover."""
+        names = [name for name in self.mask or () if name in tensors]
+        names = names or weight_matrices(self.net)  # as with LoRA: masked weights are not trained
         return {name: tensors[name] for name in names if name in tensors}
+
+    @property
+    def masked_in_passes(self) -> bool:
+        """Return whether each pass masks the weights, as `torch.nn.utils.prune` does."""
+        return any(name.endswith(("_orig", ".original")) for name in self.mask or ())
 
     def update(self) -> dict[str, Tensor]:
         """Return the change of each trained weight in the step."""
@@ -111,8 +117,8 @@ def gradient(moment: Moment) -> Row:
     if masks[0] and masks[1]:
         dead, count = group_norms(layers, masks[0] | masks[1], None)["dead"]  # in both masks
         if count.any() and not dead.any():
-            message = "the gradients of dead weights were masked; probe_gradient has them"
-            moment.note("gradient", message)
+            where = "" if moment.masked_in_passes else "; probe_gradient has them"
+            moment.note("gradient", f"the gradients of dead weights were masked{where}")
             norms = {"live": norms["live"]}
     return gradient_norms(norms, "gradient")
 
@@ -148,13 +154,15 @@ def mask(moment: Moment) -> Row:
         raise ValueError("there is no mask at this step")
     now, before, first = moment.mask, moment.previous_mask, moment.first_mask
     weights = dict(moment.net.named_parameters())
-    moved = sum(int((weights[n].detach()[~m] != 0).sum()) for n, m in now.items())
-    return {
+    row = {
         "mask/density": now.density,
         "mask/turnover": 1 - (now & before).alive / max(now.alive, 1),
         "mask/survival": (now & first).alive / max(first.alive, 1),
-        "mask/dead_not_zero": moved,
     }
+    if not moment.masked_in_passes:
+        moved = sum(int((weights[n].detach()[~m] != 0).sum()) for n, m in now.items())
+        row["mask/dead_not_zero"] = moved
+    return row
 
 
 def noise(moment: Moment) -> Row:

@@ -43,6 +43,8 @@ def probe_gradient(moment: Moment) -> Row:
     """Return the norms of the gradient on live, dead and regrown weights; see `gradflow`."""
     layers = moment.layers(all_gradients(probe_of(moment)))
     norms = group_norms(layers, moment.mask, moment.previous_mask)
+    if moment.masked_in_passes:
+        del norms["dead"]  # 0 since the passes do not use these weights
     return gradient_norms(norms, "probe_gradient")
 
 

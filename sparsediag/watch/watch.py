@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from sparsediag.core.errors import unknown_name
 from sparsediag.core.losses import default_loss
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Loss, Problem
+from sparsediag.core.prunable import pruned_in_passes
 from sparsediag.core.validation import check_types, unwrap
 from sparsediag.core.version import __version__
 from sparsediag.watch import metrics as training_metrics
@@ -84,7 +86,8 @@ class Watch:
 
     Args:
         net: The network, wrapped or not (`torch.compile`, DistributedDataParallel).
-        mask: The live weights; for a mask that moves, a function that returns the present one.
+        mask: The live weights; for a mask that moves, a function that returns the present one. By
+            default that of `torch.nn.utils.prune`, if it prunes the network.
         optimizer: The optimizer, or a list: for the learning rate, and for gradients that the loop
             sets to zero before `step`.
         probe: Batches (inputs, targets) for the metrics on a probe; without any, there are none.
@@ -131,6 +134,8 @@ class Watch:
     ) -> None:
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"every={every!r}: need a number of steps, 1 or more")
+        if mask is None and any(pruned_in_passes(unwrap(net))):
+            mask = partial(_mask_of_hooks, unwrap(net))
         current = mask if isinstance(mask, Mask) or not callable(mask) else mask()
         check_types(net, current, loss)
         self.net, self.wrapped, self._given_mask = unwrap(net), net, mask
@@ -362,6 +367,12 @@ def _choose_metrics(chosen: str | Iterable[str] | None, *, mask: bool, probe: bo
         if name not in possible:
             raise ValueError(f"metric '{name}' needs {'mask' if name == 'mask' else 'probe'}=")
     return [name for name in possible if name in names]
+
+
+def _mask_of_hooks(net: nn.Module) -> Mask | None:
+    """Return the mask that `torch.nn.utils.prune` holds in a net, by the names of its weights."""
+    masks = {n: getattr(m, f"{weight}_mask").bool() for n, m, weight in pruned_in_passes(net)}
+    return Mask(masks) if masks else None
 
 
 def _is_compiled(net: nn.Module) -> bool:
