@@ -2,8 +2,8 @@
 
 A step of a small network is some 360 kernel launches, and the GPU waits for most of them. Learning
 rates, strengths of ghosts and the loss are constants in a recording, so a step is recorded again
-when its key changes. A smaller last batch, and a step that moves the mask, run eagerly between
-replays; all tensors keep their memory.
+when its key changes. A smaller last batch, and a step that moves the mask or is watched, run
+eagerly between replays; all tensors keep their memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.tweaks import Objective
 WARMUP_STEPS = 3  # before the first recording: then memory, momentum and cuDNN's plans exist
 REPLAY_TOLERANCE = 1e-2  # largest difference of a replay, relative to the change of a step
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 class CapturedStep:
@@ -74,7 +74,7 @@ class CapturedStep:
         """Train on one batch."""
         self.static = self.static or [t.clone() for t in indices]
         fits = all(s.shape == t.shape for s, t in zip(self.static, indices, strict=True))
-        if self.given_up or self.warmup or not fits or not self.step.keeper.repeats:
+        if self.given_up or self.warmup or not fits or not self.step.repeats:
             self.warmup = max(0, self.warmup - 1)
             self.step(*indices)
             return

@@ -16,6 +16,7 @@ from sparsediag import models
 from sparsediag.core.errors import ConfigError, unknown_name
 from sparsediag.core.fingerprint import describe_code, is_custom
 from sparsediag.data import datasets
+from sparsediag.watch.watch import choose_metrics
 from training.compute import Compute
 from training.masks import METHODS, Method
 from training.masks.dense import Dense
@@ -65,18 +66,32 @@ class Record:
         eigenvalue_every: Measure the top Hessian eigenvalue after the first epoch and then every so
             many epochs; 0 is never.
         probe_samples: Number of training images, without augmentation, to measure these on.
+        watch_every: Add a row to `watch.jsonl` (see `sparsediag.Watch`) every so many steps; 0 is
+            never.
+        watch_metrics: Names of its metrics, separated by commas; without them all that are
+            possible.
     """
 
     checkpoint_epochs: tuple[int, ...] = ()
     gradient_flow: bool = False
     eigenvalue_every: int = 0
     probe_samples: int = 384
+    watch_every: int = 0
+    watch_metrics: str = ""
 
     def __post_init__(self) -> None:
         if self.probe_samples < 1:
             raise ValueError(f"probe_samples = {self.probe_samples}: need 1 or more")
-        if self.eigenvalue_every < 0:
-            raise ValueError(f"eigenvalue_every = {self.eigenvalue_every}: need 0 (never) or more")
+        for key in ("eigenvalue_every", "watch_every"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} = {getattr(self, key)}: need 0 (never) or more")
+        if self.watch_metrics:
+            try:
+                choose_metrics(self.watch_metrics, mask=True, probe=True)
+            except ValueError as error:
+                raise ValueError(f"watch_metrics = '{self.watch_metrics}': {error}") from None
+        if self.watch_metrics and not self.watch_every:
+            raise ValueError("watch_metrics without rows: need watch_every = a number of steps")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -31,6 +32,7 @@ from training.metrics import (
     ghost_metrics,
     probe_metrics,
     sparsity_metrics,
+    watch_steps,
 )
 from training.optim import epoch_at
 from training.setup import Progress, finished, load_partial, start
@@ -55,12 +57,12 @@ def fit(
 ) -> Path:
     """Train, and return the path of the checkpoint with the best validation accuracy.
 
-    Everything is written to `out/runs/<id>/`: `best.pt`, `last.pt`, the checkpoints that the run
-    asks for, `history.jsonl` with a line per epoch, `costs.jsonl` with times and memory,
-    `run.toml`, and at the end `summary.json` and an empty file `finished`. A finished run is not
-    trained again. An interrupted run resumes after its last saved epoch; on a CPU it ends with the
-    same files, except for the costs, since the randomness of an epoch depends only on the seed and
-    the epoch.
+    Everything is written to `out/runs/<id>/`: `best.pt`, `last.pt`, the checkpoints and the rows of
+    `watch.jsonl` that the run asks for, `history.jsonl` with a line per epoch, `costs.jsonl` with
+    times and memory, `run.toml`, and at the end `summary.json` and an empty file `finished`. A
+    finished run is not trained again. An interrupted run resumes after its last saved epoch; on a
+    CPU it ends with the same files, except for times, since the randomness of an epoch depends only
+    on the seed and the epoch.
 
     Args:
         run: The run to train; runs that it depends on are trained first.
@@ -89,11 +91,12 @@ def fit(
             fit(earlier, out=out, device=device)
         with run.compute.arithmetic(), deterministic_cudnn():
             training = Training(run, place, out, device=select_device(device), progress=progress)
-            for epoch in range(len(training.history), run.optim.epochs):
-                row = training.train_epoch(epoch)
-                if on_epoch:
-                    on_epoch(row)
-            training.finish()
+            with training.step.watch or nullcontext():
+                for epoch in range(len(training.history), run.optim.epochs):
+                    row = training.train_epoch(epoch)
+                    if on_epoch:
+                        on_epoch(row)
+                training.finish()
     if force:
         _move_into_place(place, folder, replaced=out / "replaced")
     return folder / "best.pt"
@@ -161,9 +164,19 @@ class Training:
         self.probe = self.data.batches("train", images=run.record.probe_samples)
         forward = run.compute.build_forward(self.net, self.probe[0][0][: run.optim.batch_size])
         flow = GradientFlow(self.net, self.keeper.mask) if run.record.gradient_flow else None
-        self.step = Step(partial(load_batch, self.data), forward, self.keeper, flow)
-        self.captured = CapturedStep.on(device, self.step, compiled=run.compute.compile)
         self.folder.mkdir(parents=True, exist_ok=True)
+        watch = None
+        if run.record.watch_every and len(self.history) < run.optim.epochs:
+            watch = watch_steps(
+                run.record,
+                self.keeper,
+                self.probe,
+                self.folder / "watch.jsonl",
+                steps=len(self.history) * self.steps_per_epoch,
+                state=((self.partial and self.partial.resume) or {}).get("watch"),
+            )
+        self.step = Step(partial(load_batch, self.data), forward, self.keeper, flow, watch)
+        self.captured = CapturedStep.on(device, self.step, compiled=run.compute.compile)
         with atomic_write(self.folder / "run.toml") as draft:
             draft.write_text(run.toml())
         self.last_save = time.monotonic()
@@ -174,6 +187,7 @@ class Training:
         start, run = time.perf_counter(), self.run
         rate, epochs = run.optim.rate(epoch), run.optim.epochs
         loss: Objective = cross_entropy
+        self.step.epoch = epoch + 1
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         for name, tweak in run.tweaks.items():
@@ -257,6 +271,8 @@ class Training:
                 "best": self.best,
                 "keeper": self.keeper.state_dict(),
             }
+            if self.step.watch:
+                resume["watch"] = self.step.watch.state_dict()
             self._checkpoint(resume).save(self.folder / "last.pt")
             self.last_save = time.monotonic()
         self._write_history(self.history)

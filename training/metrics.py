@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsediag.core.atomic import atomic_write
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
-from sparsediag.core.prunable import prunable
+from sparsediag.core.prunable import prunable, weight_matrices
 from sparsediag.data.datasets import Data
 from sparsediag.data.images import AnyImages
-from sparsediag.diagnostics.gradflow import gradflow
+from sparsediag.diagnostics.gradflow import gradflow, mean_flows
 from sparsediag.diagnostics.spectrum import spectrum
 from sparsediag.models import Ghost
+from sparsediag.watch.probe import TOLERANCE
+from sparsediag.watch.watch import Watch
 from training.config import Record
+from training.keeper import MaskedOptimizer
 
 Row = dict[str, Any]
 
@@ -112,7 +119,7 @@ def probe_metrics(
         flow = gradflow(Problem(net, probe, mask=mask, batch_norm="train"))
         row |= {"gradient_flow": flow.mean, "gradient_flow_per_weight": flow.mean_per_weight}
     if record.eigenvalue_every and epoch % record.eigenvalue_every == 0:
-        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=1e-2)
+        top = spectrum(Problem(net, probe, mask=mask), top=1, tol=TOLERANCE)
         row |= {
             "eigenvalue": float(top.eigenvalues[0]),
             "eigenvalue_residual": float(top.residuals[0]),
@@ -153,17 +160,15 @@ class GradientFlow:
     """
 
     def __init__(self, net: nn.Module, mask: Mask | None) -> None:
-        self.names = list(mask or prunable(net))
-        self.weights = [net.get_parameter(name) for name in self.names]
-        self.total = torch.zeros(len(self.names), device=self.weights[0].device)
+        self.weights = [net.get_parameter(name) for name in mask or weight_matrices(net)]
+        self.total = torch.zeros(len(self.weights), device=self.weights[0].device)
         self.begin(mask)
 
     def begin(self, mask: Mask | None) -> None:
         """Start an epoch with this mask."""
         self.total.zero_()
-        sizes = {n: w.numel() for n, w in zip(self.names, self.weights, strict=True)}
-        alive = {n: int(m.sum()) for n, m in mask.items()} if mask else sizes
-        self.alive = self.total.new_tensor([max(1, alive[n]) for n in self.names])
+        masks = mask.values() if mask else []
+        self.counts = np.array([int(m.sum()) for m in masks] or [w.numel() for w in self.weights])
 
     def add(self) -> None:
         """Add the current gradients."""
@@ -172,8 +177,45 @@ class GradientFlow:
 
     def row(self, steps: int) -> Row:
         """Return the entries of the history after that many steps."""
-        flow = self.total / steps
-        return {
-            "training_flow": float(flow.mean()),
-            "training_flow_per_weight": float((flow / self.alive.sqrt()).mean()),
-        }
+        mean, per_weight = mean_flows(self.total.cpu().numpy() / steps, self.counts)
+        return {"training_flow": mean, "training_flow_per_weight": per_weight}
+
+
+def watch_steps(
+    record: Record,
+    keeper: MaskedOptimizer,
+    probe: list[tuple[Tensor, Tensor]],
+    file: Path,
+    *,
+    steps: int,
+    state: dict[str, Any] | None,
+) -> Watch:
+    """Return the `Watch` of a training that begins, or goes on from a saved state.
+
+    Args:
+        record: Options of the rows.
+        keeper: The optimizer under its mask.
+        probe: Images and labels of the metrics on a probe.
+        file: File of the rows; those of steps that are trained again are dropped.
+        steps: Number of steps that were taken.
+        state: The saved state of the Watch, if there is one.
+    """
+    if file.exists():
+        lines = [line for line in file.read_text().splitlines() if state and line.endswith("}")]
+        with atomic_write(file) as draft:
+            kept = [line + "\n" for line in lines if json.loads(line).get("step", 0) <= steps]
+            draft.write_text("".join(kept))
+    masked = keeper.mask is not None or "mask" in record.watch_metrics
+    watch = Watch(
+        keeper.net,
+        mask=(lambda: keeper.mask) if masked else None,
+        optimizer=keeper.optimiser,
+        probe=probe,
+        every=record.watch_every,
+        metrics=record.watch_metrics or None,
+        file=file,
+    )
+    watch.steps = steps
+    if state:
+        watch.load_state_dict(state)
+    return watch

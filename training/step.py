@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsediag.watch.watch import Watch
 from training.compute import Forward
 from training.keeper import MaskedOptimizer
 from training.metrics import GradientFlow, Row
@@ -23,6 +24,7 @@ class Step:
         forward: Function from images to outputs.
         keeper: The optimiser under its mask.
         flow: The gradient flow to update in every step, if any.
+        watch: What measures steps, if anything; it may wait for the device where a row is due.
 
     Attributes:
         sums: Sums over the epoch so far, (4,) in float64: minimised losses, cross-entropies
@@ -30,6 +32,7 @@ class Step:
             is not finite.
         images: Number of images of the epoch so far.
         steps: Number of steps of the epoch so far.
+        epoch: Number of the epoch, from 1.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class Step:
         forward: Forward,
         keeper: MaskedOptimizer,
         flow: GradientFlow | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self.load, self.forward, self.keeper, self.flow = load, forward, keeper, flow
+        self.load, self.forward, self.keeper = load, forward, keeper
+        self.flow, self.watch = flow, watch
         self.loss: Objective = cross_entropy
         device = next(keeper.net.parameters()).device
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
-        self.images = self.steps = 0
+        self.images = self.steps = self.epoch = 0
 
     def begin(self, loss: Objective) -> None:
         """Start an epoch with this loss."""
@@ -54,11 +59,10 @@ class Step:
 
     def __call__(self, *indices: Tensor) -> None:
         """Train on one batch."""
-        self.compute(*indices)
-        self.count(len(indices[0]))
+        self.count(len(indices[0]), self.compute(*indices))
 
-    def compute(self, *indices: Tensor) -> None:
-        """Do the part of a step that the device computes."""
+    def compute(self, *indices: Tensor) -> Tensor:
+        """Do the part of a step that the device computes; return the loss."""
         x, labels = self.load(*indices)
         self.keeper.sample_gates()
         outputs = self.forward(x)
@@ -75,11 +79,20 @@ class Step:
         entropy += plain * len(labels)
         correct += (outputs.argmax(1) == labels).sum()
         finite += total.isfinite()
+        return loss
 
-    def count(self, images: int) -> None:
-        """Count a step."""
+    def count(self, images: int, loss: Tensor | None = None) -> None:
+        """Count a step, and measure it if a row is due."""
         self.images, self.steps = self.images + images, self.steps + 1
         self.keeper.count()
+        if self.watch:
+            with self.keeper.inference_weights():
+                self.watch.step(loss, epoch=self.epoch)
+
+    @property
+    def repeats(self) -> bool:
+        """Return whether the next step does the same as the steps around it."""
+        return self.keeper.repeats and not (self.watch and self.watch.collecting)
 
     def written_tensors(self) -> list[Tensor]:
         """Return every tensor that `compute` writes into and that outlives it."""

@@ -130,6 +130,13 @@ def without_checkpointing() -> Iterator[None]:
         checkpoint.CheckpointFunction, checkpoint._checkpoint_hook = before  # type: ignore[misc]
 
 
+def is_compiled(net: nn.Module) -> bool:
+    """Return whether torch.compile has compiled a part of a net."""
+    return any(
+        hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in net.modules()
+    )
+
+
 @contextmanager
 def deterministic_eval(
     net: nn.Module, *, batch_norm: Literal["eval", "train"] = "eval"
@@ -163,6 +170,8 @@ def deterministic_eval(
             False
         )  # rounds differently from the differentiable path
         with (
+            # compiled code has no second derivative, and compiling again would take minutes
+            torch.compiler.set_stance("force_eager") if is_compiled(net) else nullcontext(),
             deterministic_cudnn(enabled=not recurrent),
             full_precision(),
             without_checkpointing(),

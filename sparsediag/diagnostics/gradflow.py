@@ -166,11 +166,11 @@ def gradflow(
     dead_flow, dead_counts = norms["dead"]
     regrown_flow, regrown_counts = norms["regrown"]
     options = {"previous_mask": previous_mask.digest} if previous_mask else {}
-    per_weight = flow / np.sqrt(np.maximum(counts, 1))
+    mean, mean_per_weight = mean_flows(flow, counts)
     return Gradflow(
         names=names,
         flow=flow,
-        per_weight=per_weight,
+        per_weight=flow / np.sqrt(np.maximum(counts, 1)),
         weight_norm=np.array([float(weights[n].double().norm()) for n in names]),
         counts=counts,
         dead_flow=dead_flow,
@@ -179,11 +179,21 @@ def gradflow(
         regrown_flow=regrown_flow,
         regrown_per_weight=regrown_flow / np.sqrt(np.where(regrown_counts, regrown_counts, np.nan)),
         regrown_counts=regrown_counts,
-        mean=float(flow.mean()),
-        mean_per_weight=float(per_weight.mean()),
+        mean=mean,
+        mean_per_weight=mean_per_weight,
         doubts=[*DifferenceCheck(problem).slope_doubts(), *problem.doubts],
         source=source(problem, **options),
     )
+
+
+def mean_flows(flow: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Return the effective gradient flow, and with each norm over the root of its live weights.
+
+    Args:
+        flow: Norm of the gradient on the live weights of each layer, (layers,).
+        counts: Number of live weights, (layers,).
+    """
+    return float(flow.mean()), float((flow / np.sqrt(np.maximum(counts, 1))).mean())
 
 
 def all_gradients(
@@ -236,5 +246,8 @@ def _norms(
     tensors: Mapping[str, Tensor], chosen: Mapping[str, Tensor]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the norm of each tensor on the chosen weights, and their number."""
-    norms = [float(tensors[n].masked_fill(~m, 0).double().norm()) for n, m in chosen.items()]
+    norms = []
+    for name, m in chosen.items():
+        wide = torch.promote_types(tensors[name].dtype, torch.float64)  # or a complex one
+        norms.append(float(tensors[name].masked_fill(~m, 0).to(wide).norm()))
     return np.array(norms), np.array([int(m.sum()) for m in chosen.values()])

@@ -27,6 +27,21 @@ def trained_weights(net: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in net.named_parameters() if p.requires_grad}
 
 
+def check_whole(net: nn.Module) -> None:
+    """Raise ValueError if the weights of a net are spread over processes."""
+    for name, p in net.named_parameters():
+        if hasattr(p, "device_mesh") or hasattr(p, "ds_id") or "_flat_param" in name:
+            raise ValueError(
+                f"'{name}' is spread over processes (FSDP, DeepSpeed), and one process measures; "
+                "need whole weights, as under DistributedDataParallel"
+            )
+
+
+def learning_rates(optimizer: Optimizer) -> list[float]:
+    """Return the learning rate of each group of weights that has one."""
+    return [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+
+
 def find_optimizers(given: object) -> list[Optimizer]:
     """Return the optimizers of torch in one optimizer or several, without wrappers around them.
 
@@ -63,13 +78,17 @@ class GradientReader:
 
     Attributes:
         active: True while gradients are to be read.
+        due: True in a step that ends with a row.
         gradients: A copy by name of the weight; sparse ones are dense here.
+        rates: The learning rates that a step used, by the index of its optimizer; the loop may
+            change them right after it.
     """
 
     def __init__(self, net: nn.Module, optimizers: Sequence[Optimizer], report: Report) -> None:
         self.net, self.optimizers, self.report = net, [weakref.ref(o) for o in optimizers], report
-        self.active = False
+        self.active = self.due = False
         self.gradients: dict[str, Tensor] = {}
+        self.rates: dict[int, list[float]] = {}
         self.stack = ExitStack()
         if optimizers:
             self.stack.enter_context(
@@ -82,7 +101,9 @@ class GradientReader:
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Copy the gradients, except if a closure has yet to compute them."""
-        ours = any(optimizer is reference() for reference in self.optimizers)
+        ours = [i for i, reference in enumerate(self.optimizers) if reference() is optimizer]
+        if self.due and ours:
+            self.rates[ours[0]] = learning_rates(optimizer)
         if not (self.active and ours) or any(map(callable, (*args[1:], *kwargs.values()))):
             return
         try:
@@ -144,7 +165,8 @@ class ActivationCounter:
 
     def before_forward(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Put hooks on the modules for the length of one pass."""
-        if self.in_pass or not (module.training and torch.is_grad_enabled()):
+        in_backward = torch._C._current_graph_task_id() >= 0  # activation checkpointing
+        if self.in_pass or in_backward or not (module.training and torch.is_grad_enabled()):
             return
         try:
             self.callers.add(name)

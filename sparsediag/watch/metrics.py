@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Problem
 from sparsediag.core.prunable import weight_matrices
-from sparsediag.diagnostics.gradflow import group_norms
+from sparsediag.diagnostics.gradflow import group_norms, mean_flows
 from sparsediag.diagnostics.layers.zero_counts import ZeroCounts
 
 Row = dict[str, float]
@@ -29,6 +29,7 @@ class Moment:
         net: The network, without wrappers.
         mask: The live weights at this step, by the names of `net`; None if all are.
         previous_mask: Those at the row before.
+        mask_before: Those before the step.
         first_mask: Those at the start.
         gradients: The gradients of the last steps, the latest last, by name of the weight.
         before: The weights before the step, by name.
@@ -46,6 +47,7 @@ class Moment:
     net: nn.Module
     mask: Mask | None
     previous_mask: Mask | None
+    mask_before: Mask | None
     first_mask: Mask | None
     gradients: list[dict[str, Tensor]]
     before: dict[str, Tensor]
@@ -84,7 +86,10 @@ def entry(name: str, value: float, *, converged: bool) -> Row:
 def activations(moment: Moment) -> Row:
     """Return the shares of zeros and of dead units in the activations of the window."""
     if not moment.counts:
-        raise ValueError("no activation was seen in training mode; the net has none, or is in eval")
+        raise ValueError(
+            "no activation was seen in training mode: the net has none, is compiled, or is in "
+            "evaluation mode"
+        )
     return activation_shares(moment.counts, moment.default, moment.chosen, "activations")
 
 
@@ -111,15 +116,20 @@ def gradient(moment: Moment) -> Row:
     """Return the norms of the gradient on live, dead and regrown weights."""
     latest = moment.gradients[-1] if moment.gradients else {}
     if not any(bool(g.any()) for g in latest.values()):
-        raise ValueError("all gradients are 0 or None after the step; give optimizer=")
-    layers, masks = moment.layers(latest), (moment.mask, moment.previous_mask)
-    norms = group_norms(layers, *masks)
-    if masks[0] and masks[1]:
-        dead, count = group_norms(layers, masks[0] | masks[1], None)["dead"]  # in both masks
-        if count.any() and not dead.any():
+        raise ValueError(
+            "all gradients are 0 or None; the loop may reset them between optimizer.step() and "
+            "watch.step() only if the Watch has optimizer="
+        )
+    layers = moment.layers(latest)
+    norms = group_norms(layers, moment.mask, moment.previous_mask)
+    for mask in (moment.mask, moment.mask_before):
+        groups = group_norms(layers, mask, None)
+        dead, count = groups["dead"]
+        if count.any() and not dead.any():  # the step was masked by this one
             where = "" if moment.masked_in_passes else "; probe_gradient has them"
             moment.note("gradient", f"the gradients of dead weights were masked{where}")
-            norms = {"live": norms["live"]}
+            norms = {"live": groups["live"]}
+            break
     return gradient_norms(norms, "gradient")
 
 
@@ -132,7 +142,7 @@ def gradient_norms(norms: Mapping[str, Norms], prefix: str) -> Row:
         raise ValueError("no convolution or linear layer is trained")
     groups = {name: norms[name] for name in ("live", "dead", "regrown") if name in norms}
     row = {f"{prefix}/{name}": _norm(flow) for name, (flow, count) in groups.items() if count.any()}
-    return row | {f"{prefix}/flow": float(norms["live"][0].mean())}
+    return row | {f"{prefix}/flow": mean_flows(*norms["live"])[0]}
 
 
 def update(moment: Moment) -> Row:
@@ -150,9 +160,10 @@ def update(moment: Moment) -> Row:
 
 def mask(moment: Moment) -> Row:
     """Return density, turnover since the last row, survival, and dead weights that are not 0."""
-    if moment.mask is None or moment.previous_mask is None or moment.first_mask is None:
+    if moment.mask is None:
         raise ValueError("there is no mask at this step")
-    now, before, first = moment.mask, moment.previous_mask, moment.first_mask
+    now = moment.mask
+    before, first = moment.previous_mask or now, moment.first_mask or now
     weights = dict(moment.net.named_parameters())
     row = {
         "mask/density": now.density,
@@ -162,6 +173,11 @@ def mask(moment: Moment) -> Row:
     if not moment.masked_in_passes:
         moved = sum(int((weights[n].detach()[~m] != 0).sum()) for n, m in now.items())
         row["mask/dead_not_zero"] = moved
+        if moved:
+            message = (
+                f"{moved} dead weights are not 0, but numbers on the probe are of the masked net"
+            )
+            moment.note("mask", f"{message}; call mask.apply_(net) after each step")
     return row
 
 
@@ -173,19 +189,27 @@ def noise(moment: Moment) -> Row:
     and g . h estimates |G|^2. Both are averaged over the last rows; the ratio has converged if
     there are 5 or more, and the mean of g . h is more than two of its standard errors above 0.
     """
-    pairs = moment.memory.setdefault("noise", deque(maxlen=NOISE_ROWS))
     if len(moment.gradients) < 2:
         return {}
-    one, two = moment.gradients[-2:]
-    both = [(one[n].double(), two[n].double()) for n in one if n in two]
+    one, two = ({n: _real(g) for n, g in step.items()} for step in moment.gradients[-2:])
+    both = [(one[n], two[n]) for n in one if n in two and one[n].shape == two[n].shape]
     spread = sum(float((g - h).square().sum()) for g, h in both) / 2
+    if not 0 < spread < np.inf:
+        raise ValueError("the gradients of two steps are 0, None or not finite")
+    pairs = moment.memory.get("noise", [])[1 - NOISE_ROWS :]
     pairs.append((spread, sum(float((g * h).sum()) for g, h in both)))
+    moment.memory["noise"] = pairs
     spreads, products = np.array(pairs).T
     mean = products.mean()
     error = products.std(ddof=1) / len(pairs) ** 0.5 if len(pairs) >= 5 else np.inf
     scale = spreads.mean() / mean if mean > 0 else np.inf
     name = "noise/scale_in_batches" if moment.samples is None else "noise/scale"
     return entry(name, float(scale * (moment.samples or 1)), converged=bool(mean > 2 * error))
+
+
+def _real(gradient: Tensor) -> Tensor:
+    """Return a gradient in float64; complex numbers are pairs of real ones."""
+    return (torch.view_as_real(gradient) if gradient.is_complex() else gradient).double()
 
 
 def _norm(layers: np.ndarray) -> float:

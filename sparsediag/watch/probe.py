@@ -125,4 +125,6 @@ def critical_step(rises: Callable[[float], bool], guess: float) -> tuple[float, 
 def _live_update(moment: Moment) -> Tensor:
     """Return the last update in live coordinates, (size,)."""
     problem, update = probe_of(moment), moment.update()
+    if not update.keys() >= problem.live.shapes.keys():
+        raise ValueError("weights were added or released in this step, so it has no update")
     return problem.join({n: u for n, u in update.items() if n in problem.live.shapes})

@@ -8,7 +8,8 @@ import math
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,18 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from sparsediag.core.errors import unknown_name
+from sparsediag.core.evaluation import is_compiled
 from sparsediag.core.losses import default_loss
 from sparsediag.core.mask import Mask
 from sparsediag.core.problem import Loss, Problem
 from sparsediag.core.prunable import pruned_in_passes
-from sparsediag.core.validation import check_types, unwrap
+from sparsediag.core.validation import check_differentiable, check_types, unwrap
 from sparsediag.core.version import __version__
 from sparsediag.watch import metrics as training_metrics
 from sparsediag.watch import probe as probe_metrics
 from sparsediag.watch.collect import (
     ActivationCounter,
     GradientReader,
+    check_whole,
     find_optimizers,
+    learning_rates,
     trained_weights,
 )
 from sparsediag.watch.metrics import Moment
@@ -139,12 +143,15 @@ class Watch:
         current = mask if isinstance(mask, Mask) or not callable(mask) else mask()
         check_types(net, current, loss)
         self.net, self.wrapped, self._given_mask = unwrap(net), net, mask
-        self.every, self.log, self.top, self.steps = every, log, top, 0
+        check_whole(self.net)
+        self.every, self.log, self.top, self._steps = every, log, top, 0
         self.file = None if file is None else Path(file)
-        self.metrics = _choose_metrics(metrics, mask=mask is not None, probe=probe is not None)
-        self.mask = self.first_mask = self._named(current)
+        self.metrics = choose_metrics(metrics, mask=mask is not None, probe=probe is not None)
+        self.mask = self.first_mask = self._mask_before = self._named(current)
+        check_differentiable(self.net, self.mask)
+        self._latest = current, self.mask
         self.optimizers = [] if optimizer is None else find_optimizers(optimizer)
-        self._raw_mask, self._trained = current, list(trained_weights(self.net))
+        self._trained = _shapes(trained_weights(self.net))
         self._has_header = False
         self._told: set[str] = set()
         self._memory: dict[str, Any] = {}
@@ -158,10 +165,13 @@ class Watch:
         report = _call_weakly(self._fail)
         self._reader = GradientReader(self.net, self.optimizers, report)
         self._counter = ActivationCounter(self.net, modules, report)
-        self._compiled = _is_compiled(net)
-        if self._compiled and "activations" in self.metrics:
-            self._note("activations", "a compiled net runs no hooks; see probe_activations")
-            self.metrics.remove("activations")
+        if "noise" in self.metrics and any(
+            isinstance(o, torch.optim.LBFGS) for o in self.optimizers
+        ):
+            self._note(
+                "noise", "LBFGS computes several gradients in a step; `gradient` is the last"
+            )
+            self.metrics.remove("noise")
         self._close = weakref.finalize(self, _remove, self._counter, self._reader)
         self._prepare()
 
@@ -177,19 +187,54 @@ class Watch:
         """
         row = None
         if self._close.alive:
-            self.steps += 1
-            try:
+            self._steps += 1
+            with self._told_failure("watch"):
                 self._collect()
                 if self.steps % self.every == 0:
                     row = self._measure(loss, extra)
+            with self._told_failure("watch"):
                 self._prepare()
-            except Exception as error:
-                self._fail("watch", error)
         return row
 
     def __call__(self, *_: Any) -> None:
         """Count a step: `optimizer.register_step_post_hook(watch)` calls this."""
         self.step()
+
+    @property
+    def steps(self) -> int:
+        """Number of steps so far."""
+        return self._steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._counter.end()
+        self._steps = steps
+        self._prepare()
+
+    @property
+    def collecting(self) -> bool:
+        """True if the next step is looked at, so that it must not be replayed from a CUDA graph."""
+        return self._close.alive and self._steps_left() < max(2, self._window())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep for the same rows after resuming.
+
+        An eigenvalue is found again from the start, so it is the same up to its residual.
+        """
+        masks = {"mask": self.mask, "first_mask": self.first_mask}
+        memory = {key: value for key, value in self._memory.items() if key != "spectrum"}
+        packed = {name: mask and mask.pack() for name, mask in masks.items()}
+        return {"steps": self.steps, "memory": memory, **packed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned; call it before the first step.
+
+        A file that is there already goes on without another header.
+        """
+        masks = [state[name] and Mask.unpack(state[name]) for name in ("mask", "first_mask")]
+        self.mask, self.first_mask = map(self._named, masks)
+        self.steps, self._memory = state["steps"], dict(state["memory"])
+        self._has_header = self.file is not None and self.file.exists()
 
     def close(self) -> None:
         """Remove all hooks; later steps do nothing."""
@@ -208,18 +253,30 @@ class Watch:
 
     def _prepare(self) -> None:
         """Begin or end what the next step collects."""
-        left = -(self.steps + 1) % self.every  # steps that follow the next one, up to a row
-        wanted = set(self.metrics)
+        left, wanted = self._steps_left(), set(self.metrics)
+        self._reader.due, self._reader.rates = not left, {}
         self._reader.active = left < (2 if "noise" in wanted else "gradient" in wanted)
         if not self._reader.active:
             self._gradients.clear()
         self._before = {}
+        if not left:
+            self._mask_before = self._present_mask()
         if not left and wanted & {"update", "update_curvature", "critical_sharpness"}:
             weights = trained_weights(self.net)
             self._before = {name: p.detach().clone() for name, p in weights.items()}
-        window = max(1, round(WINDOW * self.every))
-        if left + 1 == window and wanted & {"activations", "noise"} and not self._compiled:
-            self._counter.begin(observing="activations" in wanted)
+        if left + 1 == self._window() and wanted & {"activations", "noise"}:
+            if not is_compiled(self.wrapped):
+                self._counter.begin(observing="activations" in wanted)
+            elif "activations" in wanted:
+                self._note("activations", "a compiled net runs no hooks; see probe_activations")
+
+    def _steps_left(self) -> int:
+        """Return the number of steps that follow the next one, up to a row."""
+        return -(self.steps + 1) % self.every
+
+    def _window(self) -> int:
+        """Return the number of steps before a row whose activations count."""
+        return max(1, round(WINDOW * self.every))
 
     def _collect(self) -> None:
         """Keep the gradients of this step, as far as its optimizers did not hand them over."""
@@ -233,22 +290,28 @@ class Watch:
     def _measure(self, loss: Tensor | float | None, extra: dict[str, float]) -> Row | None:
         """Make a row, write it, and hand it to `log`."""
         began = time.perf_counter()
-        previous, self.mask = self.mask, self._present_mask()
         part = self._counter.end()
-        part.loss = loss.item() if isinstance(loss, Tensor) else loss
+        with self._told_failure("loss"):
+            part.loss = None if loss is None else float(_number(loss))
+        parts = gather(part, self.wrapped)  # what may fail in one process alone comes after it
+        previous, self.mask = self.mask, self._present_mask()
+        self.first_mask = self.first_mask or self.mask
         if not is_first_process():
-            gather(part, self.wrapped)
             return None
-        part = merge(gather(part, self.wrapped))
-        row: Row = {"step": self.steps, **extra}
+        part = merge(parts)
+        row: Row = {"step": self.steps}
+        row |= {name: _number(value) for name, value in extra.items()}
         row |= {} if part.loss is None else {"loss": part.loss}
-        rates = [float(group["lr"]) for o in self.optimizers for group in o.param_groups]
-        firsts = [float(o.param_groups[0]["lr"]) for o in self.optimizers]
-        row |= {"lr" if len(firsts) == 1 else f"lr/{i}": rate for i, rate in enumerate(firsts)}
+        rates = [
+            self._reader.rates.get(i, learning_rates(o)) for i, o in enumerate(self.optimizers)
+        ]
+        row |= {"lr" if len(rates) == 1 else f"lr/{i}": r[0] for i, r in enumerate(rates) if r}
+        different = {rate for several in rates for rate in several}
         moment = Moment(
             net=self.net,
             mask=self.mask,
             previous_mask=previous,
+            mask_before=self._mask_before,
             first_mask=self.first_mask,
             gradients=list(self._gradients),
             before=self._before,
@@ -256,7 +319,7 @@ class Watch:
             default=self._counter.default,
             chosen=self._counter.chosen,
             samples=part.batch,
-            rate=rates[0] if len(set(rates)) == 1 else None,
+            rate=different.pop() if len(different) == 1 else None,
             problem=self._present_problem(),
             top=self.top,
             memory=self._memory,
@@ -264,29 +327,22 @@ class Watch:
         )
         for name in self.metrics:
             if name in TRAINING or moment.problem:
-                try:
+                with self._told_failure(name):
                     row |= METRICS[name](moment)
-                except Exception as error:
-                    self._fail(name, error)
         row["watch_seconds"] = time.perf_counter() - began
         self._append(row)
         if self.log:
-            try:
+            with self._told_failure("log"):
                 self.log(dict(row))
-            except Exception as error:
-                self._fail("log", error)
         return row
 
     def _present_mask(self) -> Mask | None:
         """Return the mask of this step, by the names of the net."""
         given = self._given_mask
-        if isinstance(given, Mask) or given is None:
-            return self.mask
-        present = given()
-        if present is not self._raw_mask:
-            self._raw_mask = present
-            return self._named(present)
-        return self.mask
+        present = given if isinstance(given, Mask) or given is None else given()
+        if present is not self._latest[0]:
+            self._latest = present, self._named(present)
+        return self._latest[1]
 
     def _named(self, mask: Mask | None) -> Mask | None:
         """Return a mask by the net's own names of its weights, on their device."""
@@ -301,14 +357,23 @@ class Watch:
         if self._problem is None:
             return None
         try:
-            if list(trained_weights(self.net)) != self._trained:  # some were frozen, or released
-                self._trained = list(trained_weights(self.net))
+            shapes = _shapes(trained_weights(self.net))
+            if shapes != self._trained:  # some were frozen, released or replaced
                 self._problem = self._problem.replace(net=self.net, mask=self.mask)
+                self._trained = shapes
                 self._memory.pop("spectrum", None)
             return self._problem.at_present(self.mask)
         except Exception as error:
             self._fail("probe", error)
             return None
+
+    @contextmanager
+    def _told_failure(self, metric: str) -> Iterator[None]:
+        """Catch an error in the block, and tell it."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(metric, error)
 
     def _fail(self, metric: str, error: Exception) -> None:
         """Tell once that a metric failed, and why."""
@@ -329,13 +394,12 @@ class Watch:
         if self.file is None:
             return
         lines = [line] if self._has_header else [self._header(), line]
-        try:
+        with self._told_failure("file"):
+            text = "".join(json.dumps(_without_nan(part)) + "\n" for part in lines)
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(_without_nan(part)) + "\n" for part in lines)
+                file.write(text)
             self._has_header = True
-        except Exception as error:
-            self._fail("file", error)
 
     def _header(self) -> dict[str, Any]:
         """Return what the rows that follow are of."""
@@ -353,7 +417,7 @@ class Watch:
         }
 
 
-def _choose_metrics(chosen: str | Iterable[str] | None, *, mask: bool, probe: bool) -> list[str]:
+def choose_metrics(chosen: str | Iterable[str] | None, *, mask: bool, probe: bool) -> list[str]:
     """Return the names of metrics, in the order of the tables."""
     possible = [
         name for name in METRICS if (name != "mask" or mask) and (name in TRAINING or probe)
@@ -375,11 +439,14 @@ def _mask_of_hooks(net: nn.Module) -> Mask | None:
     return Mask(masks) if masks else None
 
 
-def _is_compiled(net: nn.Module) -> bool:
-    """Return whether a part of a net is compiled, so that hooks on it may not run."""
-    return any(
-        hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in net.modules()
-    )
+def _shapes(weights: dict[str, nn.Parameter]) -> dict[str, torch.Size]:
+    """Return the shape of each weight."""
+    return {name: w.shape for name, w in weights.items()}
+
+
+def _number(value: Any) -> Any:
+    """Return a number of torch or numpy as one of Python, which JSON knows."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _without_nan(line: dict[str, Any]) -> dict[str, Any]:

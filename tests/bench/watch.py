@@ -55,7 +55,6 @@ def overhead(step: Callable[[], object], make: Callable[[int], sd.Watch], every:
     for _ in range(ROUNDS):
         watch = make(every)
         watch.steps = every - steps
-        watch._prepare()  # as it is after that number of steps
         times: list[list[float]] = [[], []]
         for _ in range(steps):
             for watched in (False, True):

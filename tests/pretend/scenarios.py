@@ -158,6 +158,7 @@ def records(book: Book, out: Path) -> None:
             "checkpoint_epochs": [1],
             "gradient_flow": True,
             "eigenvalue_every": 2,
+            "watch_every": 4,
         }
         train(out, {"record": record})
     magnitude = {"mask": {"method": "magnitude", "density": 0.5}, "rewind": 0.5}
@@ -202,7 +203,7 @@ STEPS: dict[str, Table] = {
     "learned": {"mask": {"method": "learned"}},
     "distillation": {"tweaks": {"distillation": {}}},
     "adam": {"optim": {"name": "adam", "lr": 0.001}},
-    "gradient flow": {"record": {"probe_samples": 64, "gradient_flow": True}},
+    "gradient flow": {"record": {"probe_samples": 64, "gradient_flow": True, "watch_every": 1000}},
 }
 
 

@@ -6,6 +6,7 @@ computes the same; what is tested is when a step is recorded, replayed, run eage
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "set": {"mask": {"method": "set", "density": 0.2, "update_interval": 4}},
     "tost": {"tweaks": ["ghost_neurons", "ghost_skips", "smoothing"]},
     "adam": {"optim": TABLE["optim"] | {"name": "adam", "lr": 0.001}},
+    "watched": {"record": {"watch_every": 18, "watch_metrics": "gradient,activations,noise"}},
 }
 
 
@@ -53,7 +55,18 @@ def _replaying(
 
 def _bytes(run: Run, out: Path) -> list[bytes]:
     folder = fit(run, out=out, device="cpu").parent
-    return [(folder / name).read_bytes() for name in ("best.pt", "last.pt", "history.jsonl")]
+    files = [(folder / name).read_bytes() for name in ("best.pt", "last.pt", "history.jsonl")]
+    if run.record.watch_every:
+        _, *rows = map(json.loads, (folder / "watch.jsonl").read_text().splitlines())
+        assert [row["step"] for row in rows if "note" not in row] == [18, 36]
+        assert rows[-1].keys() >= {
+            "gradient/live",
+            "activations/zeros",
+            "loss",
+            "noise/scale_not_converged",
+        }
+        files += [json.dumps(row | {"watch_seconds": 0}).encode() for row in rows]
+    return files
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -53,11 +53,16 @@ OTHER = {
     "record.gradient_flow": True,
     "record.eigenvalue_every": 1,
     "record.probe_samples": 100,
+    "record.watch_every": 100,
+    "record.watch_metrics": "gradient",
     "compute.precision": "bf16",
     "compute.layout": "channels_last",
     "compute.compile": True,
 }
-NEEDS: dict[str, dict[str, Any]] = {"resume_schedule": {"rewind": 0.5}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "resume_schedule": {"rewind": 0.5},
+    "record.watch_metrics": {"record": {"watch_every": 7}},
+}
 MASK_NEEDS = {"file": {"path": "mask.pt"}}
 MASK_OPTIONS: dict[str, dict[str, Any]] = {
     "dense": {},
@@ -234,6 +239,12 @@ def test_fill_is_strict(table: dict[str, Any], message: str) -> None:
         ("model.width = 0", "model.width"),
         ("record.probe_samples = 0", "record.probe_samples = 0: need 1 or more"),
         ("record.eigenvalue_every = -1", "record.eigenvalue_every = -1: need 0 (never) or more"),
+        ("record.watch_every = -1", "record.watch_every = -1: need 0 (never) or more"),
+        ("record.watch_metrics = 'mask'", "record.watch_metrics without rows: need watch_every"),
+        (
+            "record = {watch_every = 5, watch_metrics = 'gradiant,mask'}",
+            "record.watch_metrics = 'gradiant,mask': unknown metric 'gradiant'; did you mean",
+        ),
         ("record.checkpoint_epochs = [0]", "record.checkpoint_epochs: there is no epoch 0"),
         ("record.checkpoint_epochs = [181]", "no epoch 181 in a run of 180"),
         ("rewind = -0.1", "rewind = -0.1: need 0, or a share of 180 epochs up to 1"),
@@ -384,7 +395,11 @@ def test_a_default_that_changed_has_another_identity() -> None:
 def test_every_field_matters_to_the_identity() -> None:
     assert set(OTHER) == _leaves(Run().table())
     needed = [Run.of(table).id for table in NEEDS.values()]
-    ids = [Run.of(NEEDS.get(key, {}) | _nested(key, value)).id for key, value in OTHER.items()]
+    ids = []
+    for key, value in OTHER.items():
+        table, (outer, _, inner) = NEEDS.get(key, {}), key.rpartition(".")
+        change = {outer: table.get(outer, {}) | {inner: value}} if outer else {inner: value}
+        ids.append(Run.of(table | change).id)
     assert len({Run().id, *needed, *ids}) == 1 + len(NEEDS) + len(OTHER)
 
 

@@ -394,6 +394,25 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 
 
 @pytest.mark.usefixtures("eager")
+def test_rows_of_a_watch_go_on_to_the_same_end(tmp_path: Path) -> None:
+    """Also if rows were written after the last saved epoch."""
+    rigl = {"method": "rigl", "density": 0.2, "update_interval": 2}
+    names = "gradient,mask,noise,critical_sharpness"
+    record = {"watch_every": 2, "watch_metrics": names, "probe_samples": 32}
+    run, files = _run(4, mask=rigl, record=record), []
+    for cut in (False, True):
+        if cut:
+            with pytest.raises(KeyboardInterrupt):
+                _fit(run, tmp_path / "True", _stop_after(2))
+            (file,) = (tmp_path / "True").rglob("watch.jsonl")
+            file.write_text(file.read_text() + '{"step": 8, "loss": 1.0}\n{"step": 10, "lo')
+        lines = (_fit(run, tmp_path / str(cut)) / "watch.jsonl").read_text().splitlines()
+        files.append([json.loads(line) | {"watch_seconds": 0, "started": ""} for line in lines])
+    assert files[0] == files[1]
+    assert [row["step"] for row in files[0] if "loss" in row] == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.usefixtures("eager")
 def test_the_best_epoch_so_far_is_not_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

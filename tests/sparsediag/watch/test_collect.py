@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from watched import Transformer, cnn, half, images, tokens
 
 import sparsediag as sd
@@ -138,21 +140,101 @@ def test_an_optimizer_hook_counts_the_steps() -> None:
     assert [row["step"] for row in rows] == [2, 4]
 
 
-@pytest.mark.parametrize("passed", ["compiled", "plain"])
+@pytest.mark.parametrize("passed", ["compiled", "plain", "later"])
 def test_a_compiled_net(passed: str, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     net = cnn()
-    compiled = torch.compile(net, backend="eager")
+    compiled: Any = net if passed == "later" else torch.compile(net, backend="eager")
     given: Any = compiled if passed == "compiled" else net
     mask = half(net)
+    mask.apply_(net)
     with sd.Watch(given, mask=mask, probe=[images(9)], every=1, file=None) as watch:
+        if passed == "later":
+            net.compile(backend="eager")  # in place
+            watch.steps = 0
         F.cross_entropy(compiled(images(0)[0]), images(0)[1]).backward()
         with torch.no_grad():
             net[0].weight -= 0.1 * net[0].weight.grad
-        row = watch.step()
+        mask.apply_(net)
+        with torch.compiler.set_stance("fail_on_recompile"):  # nor is anything compiled again
+            row = watch.step()
     assert row
     problem = sd.Problem(net, [images(9)], mask=mask)
     assert row["probe_activations/zeros"] == sd.activations(problem).zeros[0]
     assert row["update/kept"] > 0
     assert row["gradient/live"] > 0
     assert any(line.startswith("watch: activations") for line in caplog.messages)
+
+
+def test_the_learning_rate_is_that_of_the_step() -> None:
+    """A scheduler has moved on when the watch counts the step."""
+    torch.manual_seed(0)
+    net = cnn()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1)
+    options: dict[str, Any] = {"metrics": "critical_sharpness", "probe": [images(9)], "file": None}
+    with sd.Watch(net, optimizer=optimizer, every=1, **options) as watch:
+        for rate in (0.5, 0.05):
+            optimizer.zero_grad()
+            F.cross_entropy(net(images(0)[0]), images(0)[1]).backward()
+            optimizer.step()
+            scheduler.step()
+            row = watch.step()
+            assert row
+            assert row["lr"] == pytest.approx(rate)
+            assert row["critical_sharpness"] == pytest.approx(2 / (rate * row["critical_step"]))
+
+
+def test_a_pass_that_is_computed_again_counts_once() -> None:
+    """Activation checkpointing computes a part again in the backward pass."""
+    rows = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(36, 9), nn.ReLU()), nn.ReLU())
+        if again:
+            net[0].forward = partial(checkpoint, net[0].forward, use_reentrant=False)
+        with sd.Watch(net, every=1, metrics="activations,noise", file=None) as watch:
+            for step in range(2):
+                net.zero_grad()
+                net(images(step)[0]).square().mean().backward()
+                row = watch.step()
+        rows.append({k: v for k, v in (row or {}).items() if k != "watch_seconds"})
+    assert rows[0] == rows[1]
+    assert "noise/scale_not_converged" in rows[0]  # in samples, which are counted once
+
+
+def test_an_optimizer_that_computes_several_gradients(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(36, 3)
+    optimizer, norms = torch.optim.LBFGS(net.parameters(), max_iter=3), []
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(images(0)[0].flatten(1)), images(0)[1])
+        loss.backward()
+        norms.append(net.weight.grad.norm().item())
+        return loss
+
+    options: dict[str, Any] = {"metrics": "gradient,noise", "file": None}
+    with sd.Watch(net, optimizer=optimizer, every=1, **options) as watch:
+        rows = [watch.step(optimizer.step(closure)) for _ in range(2)]
+    assert rows[-1]
+    assert rows[-1]["gradient/live"] == pytest.approx(norms[-1])
+    assert not any("noise" in key for key in rows[-1])
+    assert [line for line in caplog.messages if "LBFGS" in line] == caplog.messages
+
+
+def test_steps_without_gradients_leave_no_trace_in_the_noise_scale() -> None:
+    """A gradient scaler skips steps; no number of theirs is kept."""
+    net = nn.Linear(4, 1, bias=False)
+    rows: list[dict[str, Any]] = []
+    draw = torch.Generator().manual_seed(0)
+    with sd.Watch(net, metrics="gradient,noise", every=1, file=None, log=rows.append) as watch:
+        for step in range(9):
+            net.zero_grad()
+            net(1 + torch.randn(32, 4, generator=draw)).mean().backward()
+            net.weight.grad *= torch.nan if step == 2 else 1
+            watch.step()
+    scales = [row.get("noise/scale", row.get("noise/scale_not_converged")) for row in rows]
+    assert [step for step, scale in enumerate(scales) if scale is None] == [0, 2, 3]
+    assert all(scale < 10 for scale in scales if scale is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -160,3 +161,57 @@ def test_the_critical_sharpness_of_a_quadratic_is_its_curvature() -> None:
         row = watch.step()
     assert row
     assert row["critical_sharpness"] == pytest.approx(row["update_curvature"], rel=0.03)
+
+
+def test_complex_weights() -> None:
+    """Norms and the noise scale count real and imaginary parts."""
+    torch.manual_seed(0)
+    net = nn.Linear(36, 2, bias=False, dtype=torch.complex64)
+    rows, gradients = [], []
+    with sd.Watch(net, metrics="gradient,noise", every=1, file=None) as watch:
+        for step in range(2):
+            net.zero_grad()
+            (net(images(step)[0].flatten(1).cfloat()) - 1j).abs().square().mean().backward()
+            gradients.append(torch.view_as_real(net.weight.grad).flatten().double())
+            rows.append(watch.step())
+    g, h = gradients
+    assert rows[-1]
+    assert rows[-1]["gradient/live"] == pytest.approx(float(h.norm()))
+    spread, product = float((g - h).square().sum()) / 2, float(g @ h)
+    assert rows[-1]["noise/scale_not_converged"] == pytest.approx(8 * spread / product)
+
+
+@pytest.mark.parametrize("moves", ["before", "after"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_gradient_of_a_step_that_moves_the_mask(moves: str, masked: bool) -> None:
+    """The mask of the gradient is the one that set its dead entries to 0, if one did."""
+    torch.manual_seed(0)
+    net, (x, y) = nn.Linear(36, 3, bias=False), images(0)
+    old, new = (sd.Mask.top({"weight": torch.rand(3, 36)}, 0.5) for _ in range(2))
+    present = old
+    with sd.Watch(net, mask=lambda: present, metrics="gradient", every=1, file=None) as watch:
+        during = new if moves == "before" else old
+        F.cross_entropy(net(x.flatten(1)), y).backward()
+        gradient = net.weight.grad.clone()
+        if masked:
+            net.weight.grad *= during["weight"]
+        present = new
+        row = watch.step()
+    assert row
+    live = during if masked else new
+    assert row["gradient/live"] == pytest.approx(float(gradient[live["weight"]].norm()))
+    dead = {} if masked else {"gradient/dead": float(gradient[~new["weight"]].norm())}
+    assert {k: v for k, v in row.items() if k == "gradient/dead"} == pytest.approx(dead)
+
+
+def test_a_mask_that_comes_later(caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.Linear(4, 2)
+    masks = chain([None] * 3, repeat(sd.Mask({"weight": torch.eye(2, 4) > 0})))
+    with sd.Watch(net, mask=lambda: next(masks), metrics="mask", every=1, file=None) as watch:
+        rows = [watch.step() for _ in range(2)]
+    assert rows[0]
+    assert rows[1]
+    assert "mask/density" not in rows[0]
+    assert [rows[1][f"mask/{name}"] for name in ("density", "turnover", "survival")] == [0.25, 0, 1]
+    assert rows[1]["mask/dead_not_zero"] == 6
+    assert any("no mask" in line for line in caplog.messages)

@@ -26,6 +26,7 @@ def make() -> torch.nn.Module:
 def train(net: torch.nn.Module, file: Path, rank: int = 0, ranks: int = 1) -> None:
     """Train on a part of each batch."""
     mask = half(make())
+    mask.apply_(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     probe = [(x.double(), y) for x, y in [images(99)]]
     with sd.Watch(net, mask=mask, optimizer=optimizer, probe=probe, every=1, file=file) as watch:
@@ -35,6 +36,7 @@ def train(net: torch.nn.Module, file: Path, rank: int = 0, ranks: int = 1) -> No
             loss = F.cross_entropy(net(x.double()), y)
             loss.backward()
             optimizer.step()
+            mask.apply_(net)
             row = watch.step(loss, epoch=step / 3)
             assert (row is None) == (rank > 0)
 
@@ -44,7 +46,11 @@ def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     store = distributed.FileStore(str(folder / "store"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    train(DistributedDataParallel(make()), folder / "two.jsonl", rank, 2)
+    net = DistributedDataParallel(make())
+    train(net, folder / "two.jsonl", rank, 2)
+    with sd.Watch(net, mask=half(make()), metrics="mask", every=1, file=None) as watch:
+        broken = "a loss in words" if rank == 0 else 1.0
+        assert (watch.step(broken) is None) == (rank > 0)  # and no process waits for the other
     distributed.destroy_process_group()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ KINDS = {
     *("probe_activations/zeros", "probe_activations/dead", "probe_gradient/live"),
     *("probe_gradient/dead", "probe_gradient/flow", "eigenvalue/1", "eigenvalue/1_residual"),
 }  # entries of every row
+
+
+def sharded() -> nn.Module:
+    """A net as FSDP leaves it: its weights are parts on several devices."""
+    net = nn.Linear(2, 2)
+    net.weight.device_mesh = None
+    return net
+
+
 Loop = Callable[[nn.Module, torch.optim.Optimizer, Callable[[Tensor], object]], object]
 
 
@@ -146,27 +157,57 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_weights_that_are_released_later() -> None:
+def test_weights_that_are_released_or_replaced_later() -> None:
     torch.manual_seed(0)
     net = cnn()
     net[0].requires_grad_(False)
-    options: dict[str, Any] = {"metrics": "probe_gradient,eigenvalue,update", "file": None}
-    with sd.Watch(net, probe=[images(0)], every=1, **options) as watch:
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    names = "probe_gradient,eigenvalue,update,update_curvature"
+    with sd.Watch(net, probe=[images(0)], every=1, metrics=names, file=None) as watch:
         rows = []
-        for _ in range(2):
+        for classes in (3, 5):
+            net[4] = nn.Linear(64, classes)
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
             F.cross_entropy(net(images(0)[0]), images(0)[1]).backward()
             optimizer.step()
-            rows.append(watch.step())
             net[0].requires_grad_(True)
+            rows.append(watch.step())
     first, second = rows
     assert first
     assert second
-    assert "probe_gradient/live" not in first  # the convolution is the only weight that counts
+    assert "update_curvature" not in first  # the convolution has no update
     problem = sd.Problem(net, [images(0)])
     expected = sd.spectrum(problem, top=1).eigenvalues[0]
     assert second["eigenvalue/1"] == pytest.approx(expected, rel=1e-2)
     assert second["probe_gradient/live"] == pytest.approx(sd.gradflow(problem).flow[0], rel=1e-4)
+
+
+def test_a_training_that_resumes_has_the_rows_of_a_whole_one(tmp_path: Path) -> None:
+    lines, names = [], "gradient,mask,noise,critical_sharpness"
+    for stops in ([6], [2, 6]):
+        file = tmp_path / f"{len(stops)}.jsonl"
+        torch.manual_seed(0)
+        net, weights = cnn(), {"0.weight": torch.rand(4, 1, 3, 3)}
+        masks = [sd.Mask.top(weights, (9 - step) / 10) for step in range(7)]
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+        options: dict[str, Any] = {"metrics": names, "probe": [images(9)], "file": file, "every": 2}
+        for start, stop in zip([0, *stops], stops, strict=False):
+            present = masks[start : start + 1]
+            watch = sd.Watch(net, mask=partial(getitem, present, 0), optimizer=optimizer, **options)
+            if start:
+                watch.load_state_dict(torch.load(tmp_path / "state.pt"))
+            for step in range(start + 1, stop + 1):
+                present[:] = [masks[step]]
+                masks[step].apply_(net)
+                optimizer.zero_grad()
+                F.cross_entropy(net(images(step)[0]), images(step)[1]).backward()
+                optimizer.step()
+                masks[step].apply_(net)
+                watch.step()
+            torch.save(watch.state_dict(), tmp_path / "state.pt")
+            watch.close()
+        lines.append([line | {"watch_seconds": 0} for line in read(file)[1:]])
+    assert lines[0] == lines[1]
+    assert lines[0][-1]["mask/survival"] == pytest.approx(3 / 9, abs=0.03)
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -184,6 +225,8 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCapture
     ("options", "words"),
     [
         ({"every": 0}, ["every=0"]),
+        ({"net": nn.LazyLinear(2)}, ["'weight'"]),
+        ({"net": sharded()}, ["'weight'", "FSDP"]),
         ({"metrics": "gradients"}, ["'gradients'", "'gradient'"]),
         ({"metrics": ["eigenvalue"]}, ["eigenvalue", "probe="]),
         ({"metrics": "mask"}, ["mask="]),
@@ -196,6 +239,6 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCapture
 )
 def test_invalid_arguments(options: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(ValueError, match=r".") as error:
-        sd.Watch(cnn(), file=None, **options)
+        sd.Watch(**{"net": cnn(), "file": None} | options)
     assert all(word in str(error.value) for word in words)
     assert "\n" not in str(error.value)
