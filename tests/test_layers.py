@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "sparsediag.integrations": GROUND | {"sparsediag.watch"},
     "sparsediag.cli": LIBRARY,
     "sparsediag": LIBRARY | {"sparsediag.cli", "sparsediag.watch"},  # __init__ and __main__
-    "training": LIBRARY | {"sparsediag"},
+    "training": LIBRARY | {"sparsediag", "sparsediag.watch"},
     "figures": LIBRARY | {"sparsediag", "training"},
 }
 # names in texts that a room imports only when a user asks for them: `sparsediag train`
