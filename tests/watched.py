@@ -1,6 +1,9 @@
-"""Small nets, batches and masks for the tests of Watch."""
+"""Small nets, batches and masks for the tests of Watch, and the recipes of the documentation."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -50,3 +53,11 @@ def half(net: nn.Module) -> sd.Mask:
     """The larger half of the weights of each layer."""
     weights = {name: net.get_parameter(name).abs() for name in sd.prunable_weights(net)}
     return sd.Mask.top(weights, 0.5, scope="layer")
+
+
+def recipe(word: str) -> str:
+    """The code in docs/training-loop.md that has a word and needs another library."""
+    page = Path(__file__).parent.parent / "docs" / "training-loop.md"
+    blocks = re.findall(r"^```\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if word in block)
+    return str(block)

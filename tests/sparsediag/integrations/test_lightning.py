@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from watched import Batch, cnn, half, images
+from watched import Batch, cnn, half, images, recipe
+
+from training.keeper import MaskedOptimizer
 
 lightning = pytest.importorskip("lightning")
 callback = pytest.importorskip("sparsediag.integrations.lightning")
@@ -28,7 +30,7 @@ class Module(lightning.LightningModule):
         return F.cross_entropy(self.net(batch[0]), batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
 
 
 def fit(folder: Path, batches: list[Batch], **options: Any) -> Module:
@@ -78,3 +80,24 @@ def test_hooks_end_with_an_exception(tmp_path: Path) -> None:
         patch.setattr(Module, "__init__", remember)
         fit(tmp_path, broken, every=1, file=None)
     assert not any(m._forward_pre_hooks for m in trained[0].modules())
+
+
+def test_the_recipe_that_keeps_a_net_sparse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = Module()
+    mask = half(module)
+    before = {name: module.get_parameter(name).detach() * m for name, m in mask.items()}
+    names = {"lightning": lightning, "WatchCallback": callback.WatchCallback}
+    options = "max_epochs=1, accelerator='cpu', logger=False, enable_checkpointing=False, "
+    options += "enable_progress_bar=False, enable_model_summary=False, "
+    text = recipe("lightning.Callback").replace("every=100", "every=1")
+    space: dict[str, Any] = {**names, "MaskedOptimizer": MaskedOptimizer, "mask": mask}
+    exec(text.replace("lightning.Trainer(", f"lightning.Trainer({options}"), space)
+    batches = [images(step) for step in range(3)]
+    space["trainer"].fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
+    assert all(bool((module.get_parameter(n)[~m] == 0).all()) for n, m in mask.items())
+    assert not any(torch.equal(module.get_parameter(n), w) for n, w in before.items())
+    _, *rows = [json.loads(line) for line in Path("watch.jsonl").read_text().splitlines()]
+    assert [row["mask/dead_not_zero"] for row in rows if "mask/density" in row] == [0, 0, 0]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from watched import recipe
 
 import sparsediag as sd
 from sparsediag.cli.app import main
@@ -195,18 +196,28 @@ def test_watch_of_adapters_reads_their_gradients(peft: Any) -> None:
     assert "gradient/dead" not in rows[0]
 
 
-def test_info_shows_the_same_sparsity(
-    peft: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_recipe_and_the_same_sparsity_in_the_files(
+    peft: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     net, mask = pruned(Net())
-    sd.Checkpoint.of(net, mask=mask).save(tmp_path / "before.pt")
-    merged = merge(adapted(peft, net), mask)
-    sd.Checkpoint.of(merged.net, mask=merged.mask).save(tmp_path / "after.pt")
-    torch.save(merged.net.state_dict(), tmp_path / "weights.pt")  # its zeros say the same
-    files = [str(tmp_path / name) for name in ("before.pt", "after.pt", "weights.pt")]
+    sd.Checkpoint.of(net, mask=mask).save("before.pt")
+
+    def train(model: nn.Module) -> None:
+        optimizer = torch.optim.Adam(p for p in model.parameters() if p.requires_grad)
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(PROBE[0][0]).square().mean().backward()
+            optimizer.step()
+
+    space: dict[str, Any] = {"peft": peft, "sd": sd, "net": net, "mask": mask, "train": train}
+    exec(recipe("mask_adapters"), space | {"targets": ["first", "second"], "batches": PROBE})
+    assert "Merged: 33 of 55 weights are 0" in capsys.readouterr().out
+    torch.save(sd.Checkpoint.load("after.pt").weights, "weights.pt")  # its zeros say the same
+    files = ["before.pt", "after.pt", "weights.pt"]
     assert main(["info", *files, "--mask", "zeros", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     del found["census"]
-    assert {net["density"] for net in found.values()} == {mask.density}
-    assert len({json.dumps(net["layers"]) for net in found.values()}) == 1
+    assert {one["density"] for one in found.values()} == {mask.density}
+    assert len({json.dumps(one["layers"]) for one in found.values()}) == 1
