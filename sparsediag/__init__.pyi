@@ -30,6 +30,8 @@ from sparsediag.diagnostics.landscape import Landscape as Landscape
 from sparsediag.diagnostics.landscape import landscape as landscape
 from sparsediag.diagnostics.perturbation import Perturbation as Perturbation
 from sparsediag.diagnostics.perturbation import perturbation as perturbation
+from sparsediag.diagnostics.recording import Recording as Recording
+from sparsediag.diagnostics.recording import read_watch as read_watch
 from sparsediag.diagnostics.report.report import report as report
 from sparsediag.diagnostics.result import Result as Result
 from sparsediag.diagnostics.runs import Runs as Runs

@@ -113,7 +113,7 @@ def file_labels(
     for labels in (*candidates, short, folders, [str(f) for f in files]):
         if len(set(labels)) == len(labels) and "" not in labels:
             return labels
-    raise ValueError(f"got {files[0]} twice; give different checkpoints")
+    raise ValueError(f"got {files[0]} twice; give different files")
 
 
 def _join_tweaks(tweaks: Mapping[str, Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.labels import FIRST, describe_run, run_label
+from sparsediag.checkpoint.watch_file import advise_watch
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def checkpoints(folder: Path) -> list[Path]:
         example = next((f", such as {f.parent}" for f in sorted(folder.glob("**/best.pt"))), "")
         raise ValueError(
             f"{folder} holds no checkpoint; give the folder that a training wrote{example}"
+            f"{advise_watch(folder / 'watch.jsonl')}"
         )
     if len(files) == 1:
         return files

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsediag.checkpoint import model_folder, pickled_objects
 from sparsediag.checkpoint.mask_conventions import is_binary
+from sparsediag.checkpoint.watch_file import advise_watch, is_watch_file
 from sparsediag.core.errors import CheckpointError, missing_file
 
 FORMAT = 1
@@ -55,6 +56,8 @@ def load_dict(path: Path) -> dict[Any, Any]:
     with path.open("rb") as file:
         start = file.read(64)
     if start[:1] == b"{" and b"\0" not in start:
+        if is_watch_file(path):
+            raise CheckpointError(f"{path} holds no weights{advise_watch(path)}")
         return {
             n: t for shard in model_folder.shard_files(path) for n, t in load_dict(shard).items()
         }

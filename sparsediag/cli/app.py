@@ -41,6 +41,13 @@ app.command(
     name="runs",
     help="table and picture of many trainings: accuracy by method and sparsity, with intervals",
 )
+app.command(
+    "sparsediag.cli.watch:watch",
+    name="watch",
+    help="numbers of a training that sd.Watch records, live in the terminal, or as a picture",
+    help_epilogue="Example: `sparsediag watch a/watch.jsonl b/watch.jsonl --out both.npz` draws "
+    "two trainings on common axes, in both.png.",
+)
 TRAINING = "training.__main__"
 app.command(f"{TRAINING}:main", name="train", help="train a network, as `python -m training` does")
 for _name, _summary in DIAGNOSTICS.items():

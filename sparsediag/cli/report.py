@@ -19,10 +19,14 @@ OWN: Options = {
 }
 OPTIONS = OWN | {key: value for key, value in SHARED.items() if key not in ("out", "formats")}
 OPTIONS["names"] = (NAMES, None)
+OTHERS = (
+    "Further checkpoints, on the same axes; files of sd.Watch; folders of trainings, for their "
+    "best checkpoint and their watch.jsonl."
+)
 
 
 def command(checkpoint: Path, *others: Path, **values: Any) -> int:
-    """Write a page with all diagnostics of one or several networks; it works offline."""
+    """Write a page with all diagnostics of networks, and what sd.Watch recorded of trainings."""
     options: dict[str, Any] = {
         key: values.get(key, default) for key, (_, default) in OPTIONS.items()
     }
@@ -45,4 +49,4 @@ def command(checkpoint: Path, *others: Path, **values: Any) -> int:
     return output.NOT_CONVERGED if notes else 0
 
 
-set_signature(command, OPTIONS, others="Further checkpoints, on the same axes.")
+set_signature(command, OPTIONS, others=OTHERS)

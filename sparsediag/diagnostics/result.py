@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 import torch
 
+from sparsediag.checkpoint.watch_file import advise_watch
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.errors import CheckpointError, missing_file
 from sparsediag.core.problem import Problem
@@ -175,7 +176,7 @@ class Result:
                 result = Result.kinds[name](**header, **arrays)
         except Exception:
             raise CheckpointError(
-                f"{path} is not a result; give a .npz that a diagnostic wrote"
+                f"{path} is not a result; give a .npz that a diagnostic wrote{advise_watch(path)}"
             ) from None
         if newer:
             raise CheckpointError(

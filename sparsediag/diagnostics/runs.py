@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsediag.checkpoint.labels import describe_run, differences
 from sparsediag.checkpoint.run_folder import summarise
+from sparsediag.checkpoint.watch_file import advise_watch
 from sparsediag.core.atomic import atomic_write
 from sparsediag.core.estimate import Estimate
 from sparsediag.core.version import __version__
@@ -189,7 +190,7 @@ def runs(*folders: str | Path) -> Runs:
     if not finished:
         raise ValueError(
             f"{', '.join(map(str, folders))}: no finished training is here; give the folder that "
-            "`python -m training` wrote to (its --out)"
+            f"`python -m training` wrote to (its --out){''.join(map(advise_watch, folders))}"
         )
     if unfinished := [one.label for one in trainings if not one.finished]:
         left_out.append(f"not finished: {'; '.join(unfinished)}")

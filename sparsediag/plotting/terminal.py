@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+BLOCKS = "▁▂▃▄▅▆▇█"
 PIPE_WIDTH = 160  # columns of a table that no terminal cuts
 SECONDS_A_LINE = 30.0  # between two lines of progress, where there are no bars
 AS_IT_IS: dict[str, Any] = {  # names may hold [bold] or :fire:; in Jupyter, a result has HTML
@@ -89,7 +91,26 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     if rows:
-        console.print(_table(title, rows))
+        console.print(new_table(title, rows))
+
+
+def sparkline(heights: Sequence[float]) -> str:
+    """Return a small curve, a letter for each number; in the logarithm if they span a decade.
+
+    A dot is where a number is not finite; a line says that all are the same.
+
+    >>> sparkline([1, 2, float("nan"), 3]), sparkline([1, 10, 100])
+    ('▁▅·█', '▁▅█')
+    """
+    values = np.array(heights, dtype=float)
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return ""
+    if 0 < 10 * known.min() <= known.max():
+        values, known = np.log(values), np.log(known)
+    scaled = (values - known.min()) / (np.ptp(known) or 1)
+    blocks = BLOCKS if np.ptp(known) else "─"
+    return "".join(blocks[round(7 * s)] if np.isfinite(s) else "·" for s in scaled)
 
 
 def format_table(title: str, rows: list[dict[str, Any]]) -> str:
@@ -102,11 +123,11 @@ def format_table(title: str, rows: list[dict[str, Any]]) -> str:
     """
     buffer = io.StringIO()
     console = Console(**AS_IT_IS, width=PIPE_WIDTH, file=buffer, color_system=None)
-    console.print(_table(title, rows) if rows else title)
+    console.print(new_table(title, rows) if rows else title)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+def new_table(title: str, rows: list[dict[str, Any]]) -> Table:
     """Return a rich table; the first column is never broken, the others fold."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for i, key in enumerate(rows[0]):

@@ -16,6 +16,7 @@ from sparsediag.core.version import __version__
 from sparsediag.diagnostics import DIAGNOSTICS, load_diagnostic
 from sparsediag.diagnostics.census import Census, census
 from sparsediag.diagnostics.comparison import Comparison, compare
+from sparsediag.diagnostics.recording import Recording
 from sparsediag.diagnostics.report.nets import Net
 from sparsediag.diagnostics.result import Result
 from sparsediag.diagnostics.traits import InReport, traits_of
@@ -35,6 +36,7 @@ class Measured:
         masks: The masks of all networks in one census, if they cover the same weights.
         comparison: Their landscapes in one comparison, if their axes are the same.
         failed: Diagnostic -> name of the network -> reason.
+        recording: Rows that were written while networks trained.
     """
 
     nets: dict[str, Net]
@@ -42,6 +44,7 @@ class Measured:
     masks: Census | None
     comparison: Comparison | None
     failed: dict[str, dict[str, str]]
+    recording: Recording | None = None
 
     def of(self, kind: type[R]) -> dict[str, R]:
         """Return the results of one class, by the name of the network."""

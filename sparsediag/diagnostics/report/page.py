@@ -16,6 +16,7 @@ from sparsediag.diagnostics.report.curvature import curvature_section
 from sparsediag.diagnostics.report.measure import Measured
 from sparsediag.diagnostics.report.parts import Section, figure, missing, text
 from sparsediag.diagnostics.report.training import training
+from sparsediag.diagnostics.report.watched import watched
 from sparsediag.diagnostics.result import provenance
 from sparsediag.plotting import interactive, style
 
@@ -32,24 +33,28 @@ MAKERS = {
     "perturbation": scenes.eigenvectors,
 }
 
-NOT_MEASURED = ("findings", "training", "masks", "provenance")  # sections without samples
+NOT_MEASURED = ("findings", "training", "watch", "masks", "provenance")  # sections without samples
 
 
 def page(measured: Measured) -> str:
     """Return the HTML of the report."""
     styles = line_styles(list(measured.nets))
-    sections = [make(measured, styles) for make in MAKERS.values()]
+    sections = [make(measured, styles) for make in MAKERS.values() if measured.nets]
+    recorded = measured.recording
+    sections[2:2] = [watched(recorded)] if recorded else []  # after the training
     sections += [plain_section(what, measured) for what in measured.results if what not in MAKERS]
     parts = [summary.findings(measured), *sections, summary.provenance(measured)]
     links = "".join(f'<li><a href="#{p.id}">{escape(p.title)}</a></li>' for p in parts)
-    names, about = ", ".join(measured.nets), _measured_on(measured)
+    nets = [*measured.nets, *(recorded.labels if recorded else [])]
+    names, about = ", ".join(dict.fromkeys(nets)), _measured_on(measured)
     scripts = interactive.scripts() if measured.of(Landscape) else ""
     body = (
         '<a class="skip" href="#main">Skip to the report</a>'
         f'<header><p class="kind">sparsediag report</p><h1>{escape(names)}</h1>'
         f"<p>{escape(about)}</p></header>"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
-        f'<main id="main" tabindex="-1">{summary.summary(measured, styles)}'
+        f'<main id="main" tabindex="-1">'
+        + (summary.summary(measured, styles) if measured.nets else "")
         + "".join(part.html("" if part.id in NOT_MEASURED else about) for part in parts)
         + "</main>"
         + f"{scripts}<script>{(HERE / 'page.js').read_text()}</script>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sparsediag.core.atomic import atomic_write
 from sparsediag.diagnostics.report.measure import Progress, measure
 from sparsediag.diagnostics.report.nets import Given, gather
 from sparsediag.diagnostics.report.page import page
+from sparsediag.diagnostics.report.watched import split_sources
 
 
 def report(
@@ -25,13 +27,14 @@ def report(
     note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Path:
-    """Write a page with all diagnostics of one or several networks; return its path.
+    """Write a page with all diagnostics of networks and the rows of a Watch; return its path.
 
     Finished results are stored in a hidden folder beside `out` until the page is written, so that
     a report that was killed continues there. A diagnostic that fails leaves the reason on the page.
 
     Args:
-        nets: A checkpoint's file, several, or files, checkpoints or problems by name.
+        nets: A checkpoint's file, several, or files, checkpoints or problems by name. A file may
+            be one of `Watch`, or the folder of a training: its best checkpoint and `watch.jsonl`.
         out: The page, .html.
         points: Grid points along each direction of a landscape, and along each eigenvector.
         top: Number of eigenpairs.
@@ -55,12 +58,14 @@ def report(
         raise ValueError(f"--out {out}: a report is written as .html; use that ending")
     if points < 3 or top < 1:
         raise ValueError(f"points={points}, top={top}: need 3 points and 1 eigenpair or more")
-    gathered = gather(nets, partial(Checkpoint.problem, **options))
+    nets, recording = split_sources(nets)
+    load = partial(Checkpoint.problem, **options)
+    gathered = gather(nets, load) if nets or recording is None else {}
     folder = out.with_name(f".{out.stem}.unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     measured = measure(gathered, points=points, top=top, folder=folder, progress=progress)
     with atomic_write(out) as draft:
-        draft.write_text(page(measured), encoding="utf-8")
+        draft.write_text(page(replace(measured, recording=recording)), encoding="utf-8")
     shutil.rmtree(folder)
     if note:
         for line in measured.failures():

@@ -23,6 +23,7 @@ from sparsediag.diagnostics.report.training import checkpoint_row
 from sparsediag.diagnostics.spectrum import Spectrum
 
 NONE = "\N{EN DASH}"
+HEADER = ("net", "weights", "started", "sparsediag", "torch")  # of a file of Watch
 BEST = "Bold: the best of its column."
 WHAT = (
     "All but the test accuracy is measured on the samples. Gradient flow: mean over the layers. "
@@ -99,6 +100,8 @@ def findings(measured: Measured) -> Section:
         for name in measured.nets
         for what, line in _doubts(measured, name)
     ]
+    doubts = measured.recording.doubts if measured.recording else []
+    items += [f'<li><a href="#watch">watch</a>: {escape(line)}</li>' for line in doubts]
     remarks = {
         name: [
             {"diagnostic": what, "remark": line}
@@ -169,9 +172,21 @@ def provenance(measured: Measured) -> Section:
     made = text(f"Made by sparsediag {__version__}.")
     body = [
         html.table(rows, caption="Networks"),
+        html.table(_watch_files(measured), caption="Files of Watch"),
         html.table(notes, caption="Notes on reading the files"),
         number_tables(options, "Options of the diagnostics"),
         number_tables(runs, "Trainings"),
         made,
     ]
     return Section("provenance", "Provenance", "".join(body))
+
+
+def _watch_files(measured: Measured) -> list[dict[str, Any]]:
+    one = measured.recording
+    if one is None:
+        return []
+    rows = zip(one.labels, one.files, one.headers, strict=True)
+    return [
+        {"training": label, "file": file} | {key: str(header.get(key, NONE)) for key in HEADER}
+        for label, file, header in rows
+    ]
