@@ -147,7 +147,7 @@ if __name__ == "__main__":
     net = sd.Checkpoint.load(GOLDEN / "checkpoint.pt").build().eval()
     names = {
         "python": list(sd.__all__),
-        "flags": {name: flags(name) for name in ["report", "info", "join", *DIAGNOSTICS]},
+        "flags": {name: flags(name) for name in ["report", "info", "join", "watch", *DIAGNOSTICS]},
         "keys": keys(),
         "ids": ids(),
         "outputs": net(x).tolist(),

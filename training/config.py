@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsediag import models
+from sparsediag.checkpoint.watch_file import advise_watch
 from sparsediag.core.errors import ConfigError, unknown_name
 from sparsediag.core.fingerprint import describe_code, is_custom
 from sparsediag.data import datasets
@@ -365,7 +366,7 @@ def read_table(path: str | Path, changes: Mapping[str, Any] | None = None) -> di
     try:
         table = renamed(tomllib.loads(path.read_text()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+        raise ConfigError(f"{path} is not TOML: {error}{advise_watch(path)}") from None
     for key, value in renamed(changes or {}).items():
         *parents, last = key.split(".")
         inner = table

@@ -10,6 +10,7 @@ from typing import Any
 from sparsediag.core.errors import missing_file
 
 NAMES = ("watch.jsonl", "history.jsonl")  # in the folder of a training, the first one that is there
+DEPTHS = ("*/", "*/*/")  # of the folders of trainings in a folder that was given
 NEED = "a file that sd.Watch writes with its first row, such as watch.jsonl"
 
 
@@ -46,10 +47,13 @@ def read_watch_file(path: str | Path) -> WatchFile:
         ValueError: If it is no file of a Watch.
     """
     path = Path(path)
+    inside: list[Path] = []
     if path.is_dir():
+        inside = [file for depth in DEPTHS for name in NAMES for file in path.glob(depth + name)]
         path = next((path / name for name in NAMES if (path / name).exists()), path / NAMES[0])
     if not path.exists():
-        raise FileNotFoundError(missing_file(path, NEED))
+        hint = f"; there is one in {min(inside).parent}" if inside else ""
+        raise FileNotFoundError(missing_file(path, NEED) + hint)
     *whole, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
     parsed = [_parse(line) for line in (*whole, last) if line.strip()]
     lines = [line for line in parsed if line is not None]
@@ -73,7 +77,7 @@ def read_watch_file(path: str | Path) -> WatchFile:
             )
     unreadable = parsed.count(None) - (bool(last.strip()) and _parse(last) is None)
     if unreadable:
-        file.notes.append(f"{unreadable} lines are no JSON and are left out")
+        file.notes.append(f"left out, since they are no JSON: {unreadable} of {len(parsed)} lines")
     file.notes = list(dict.fromkeys([*file.notes, *([replaced] if replaced else [])]))
     return file
 

@@ -45,8 +45,10 @@ app.command(
     "sparsediag.cli.watch:watch",
     name="watch",
     help="numbers of a training that sd.Watch records, live in the terminal, or as a picture",
-    help_epilogue="Example: `sparsediag watch a/watch.jsonl b/watch.jsonl --out both.npz` draws "
-    "two trainings on common axes, in both.png.",
+    help_epilogue="`sparsediag watch watch.jsonl` shows the last value of each metric (* did not "
+    "converge), its change (median of the last tenth of the rows against the tenth before) and a "
+    "small curve, until Ctrl-C. `sparsediag watch a.jsonl b.jsonl --out both.npz` draws two "
+    "trainings on common axes, in both.png.",
 )
 TRAINING = "training.__main__"
 app.command(f"{TRAINING}:main", name="train", help="train a network, as `python -m training` does")

@@ -82,7 +82,7 @@ def _follow(recording: Recording, paths: Sequence[Path], labels: Sequence[str] |
             if len(rows) > room > 0:
                 lines.insert(0, f"{len(rows) - room} more metrics: --once shows all")
                 rows = rows[:room]
-            table = terminal.new_table(recording.title, rows)
+            table = terminal.new_table(recording.title, rows) if rows else "no row yet"
             below = Text("\n".join(filter(None, lines)), no_wrap=True, overflow="ellipsis")
             live.update(Group(table, below), refresh=True)
             time.sleep(wait)
@@ -104,6 +104,8 @@ def _below(recording: Recording) -> list[str]:
 
 def _fitting_rows(recording: Recording, columns: int) -> list[dict[str, str]]:
     """Return the table with curves as wide as there is room for; if narrow, without the change."""
+    if not recording.names:
+        return []
     for parts in (("last", "change", "curve"), ("last", "curve")):
         rows = _join_cells(recording, LEAST, parts)
         widths = [max(len(head), *(len(row[head]) for row in rows)) + 2 for head in rows[0]]

@@ -159,7 +159,8 @@ class Recording(Result):
                 curve = self.curve(name, label)
                 bad = curve.steps[~np.isfinite(curve.values)]
                 if len(bad):
-                    lines.append(f"{of}{name} is not finite in {len(bad):,} rows{self._since(bad)}")
+                    part = f"{len(bad):,} of {len(curve.steps):,} rows"
+                    lines.append(f"{of}{name} is not finite in {part}{self._since(bad)}")
                 moved = curve.steps[curve.values > 0]
                 if name == "mask/dead_not_zero" and len(moved):
                     lines.append(f"{of}dead weights are not 0{self._since(moved)}")
@@ -271,6 +272,8 @@ def read_watch(*files: str | Path, labels: Sequence[str] | None = None) -> Recor
     """
     if not files:
         raise ValueError("no file given; need one that sd.Watch writes, such as watch.jsonl")
+    if labels and len(labels) != len(files):
+        raise ValueError(f"labels={list(labels)}: need {len(files)} names")
     given = [read_watch_file(file) for file in files]
     axes = {file.axis: file for file in given}
     if len(axes) > 1:

@@ -45,8 +45,8 @@ def page(measured: Measured) -> str:
     sections += [plain_section(what, measured) for what in measured.results if what not in MAKERS]
     parts = [summary.findings(measured), *sections, summary.provenance(measured)]
     links = "".join(f'<li><a href="#{p.id}">{escape(p.title)}</a></li>' for p in parts)
-    nets = [*measured.nets, *(recorded.labels if recorded else [])]
-    names, about = ", ".join(dict.fromkeys(nets)), _measured_on(measured)
+    names = ", ".join(measured.nets or (recorded.labels if recorded else []))
+    about = _measured_on(measured)
     scripts = interactive.scripts() if measured.of(Landscape) else ""
     body = (
         '<a class="skip" href="#main">Skip to the report</a>'
