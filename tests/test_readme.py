@@ -64,7 +64,7 @@ def run_command(line: str) -> None:
         line = line.replace(word, faster, 1)
     name, *words = shlex.split(line.replace("$(dirname $CKPT)", ".").replace("$CKPT", "best.pt"))
     assert name == "sparsediag"
-    assert main([*words, *([] if words[0] == "info" else ["--images", "100"])]) == 0
+    assert main([*words, *([] if words[0] in ("info", "watch") else ["--images", "100"])]) == 0
     for file in Path().glob("*-images=100*"):  # under its name without --images
         shutil.copy(file, file.name.replace("-images=100", ""))
 

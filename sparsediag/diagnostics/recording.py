@@ -157,7 +157,7 @@ class Recording(Result):
             of = f"{label}: " if len(self.labels) > 1 else ""
             for name in self.names:
                 curve = self.curve(name, label)
-                bad = curve.steps[~np.isfinite(curve.values)]
+                bad = curve.steps[~np.isfinite(curve.values) & curve.converged]
                 if len(bad):
                     part = f"{len(bad):,} of {len(curve.steps):,} rows"
                     lines.append(f"{of}{name} is not finite in {part}{self._since(bad)}")
@@ -309,21 +309,19 @@ def read_watch(*files: str | Path, labels: Sequence[str] | None = None) -> Recor
 
 def _labels(files: Sequence[WatchFile]) -> list[str]:
     """Return what tells the trainings apart: their run files, headers, or the files' names."""
-    runs = []
-    for file in files:
-        run_file = file.path.parent / "run.toml"
-        if run_file.exists():
-            runs.append(tomllib.loads(run_file.read_text(encoding="utf-8")))
-        elif len(files) > 1 and file.header:
-            header = file.header
-            about = {"model": {"name": header.get("net")}, "weights": header.get("weights")}
-            runs.append(about | {"mask": {"density": header.get("density")}})
-        else:
-            runs.append({})
-    labels = run_labels(runs) if all(runs) else []
-    if len(files) > 1 and "" not in labels and len(set(labels)) == len(files):
-        return labels
-    return file_labels([file.path for file in files], runs)
+    paths = [file.path for file in files]
+    run_files = [path.parent / "run.toml" for path in paths]
+    runs = [tomllib.loads(f.read_text(encoding="utf-8")) if f.exists() else {} for f in run_files]
+    headers: list[dict[str, Any]] = [
+        {"model": {"name": h.get("net")}, "weights": h.get("weights")}
+        | {"mask": {"density": h.get("density")}}
+        for h in (file.header for file in files)
+    ]
+    for described in (runs, headers) if len(files) > 1 else ():
+        labels = run_labels(described) if all(described) else []
+        if len(set(labels)) == len(files) and "" not in labels:
+            return labels
+    return file_labels(paths, runs if len(files) == 1 else [{}] * len(files))
 
 
 def _cells(curve: Curve, width: int) -> dict[str, str]:

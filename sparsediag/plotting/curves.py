@@ -123,7 +123,7 @@ def plot_panel(
         ax.axvline(mark, color="#bbbbbb", lw=0.5, zorder=0.5)
     for curve in curves:
         below = len(trainings) - 1 - trainings.index(curve.training)  # coinciding curves all show
-        width = 1 + 0.8 * min(below, 2) if len(names) <= MOST else 0.7
+        width = 1 + 0.5 * min(below, 2) if len(names) <= MOST else 0.7
         colour = colours[curve.training if several else curve.name]
         _plot_curve(ax, curve, color=colour, ls=lines[curve.name], lw=width)
     layers.set_log_scale(ax, "y")
@@ -183,8 +183,7 @@ _CROSS: dict[str, Any] = {"marker": "x", "ms": 3, "mew": 0.7}
 def _plot_curve(ax: Axes, curve: Curve, *, color: Any, ls: str, lw: float) -> None:
     """Draw a curve; a long one as medians and ranges of its parts."""
     _, _, steps, values, converged = curve
-    finite = np.isfinite(values)
-    x, y = steps[converged], values[converged]
+    x, y, finite = steps, np.where(converged, values, np.nan), np.isfinite(values)
     if len(x) > 2 * PARTS:
         parts = [part[np.isfinite(part)] for part in split_rows(y, PARTS)]
         low = np.array([part.min(initial=np.inf) for part in parts])
@@ -192,7 +191,10 @@ def _plot_curve(ax: Axes, curve: Curve, *, color: Any, ls: str, lw: float) -> No
         x = np.array([part.mean() for part in split_rows(x, PARTS)])
         y = np.array([median(part) for part in parts])
         ax.fill_between(x, low, high, where=low <= high, color=color, alpha=0.2, lw=0)
-    ax.plot(x, y, ls, color=color, lw=lw, marker="." if len(x) <= FEW else "", ms=3)
+    known = np.isfinite(np.pad(y, 1, constant_values=np.nan))
+    alone = known[1:-1] & ~(known[:-2] | known[2:])  # points that no line reaches
+    points = alone if len(x) > FEW else np.ones_like(alone)
+    ax.plot(x, y, ls, color=color, lw=lw, marker=".", ms=3, markevery=points.tolist())
     doubtful = ~converged & finite
     _mark(ax, steps[doubtful], values[doubtful], color=color, **_HOLLOW)
     lost = steps[~finite]

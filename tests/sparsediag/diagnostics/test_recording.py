@@ -157,8 +157,17 @@ def test_several_trainings_have_a_colour_each(tmp_path: Path) -> None:
 def test_what_did_not_converge_is_hollow_and_off_the_line(tmp_path: Path) -> None:
     ax = sd.read_watch(write(tmp_path / "watch.jsonl")).plot(panel="noise scale (samples)")
     line, hollow = (one for one in ax.lines if one.get_zorder() >= 1)
-    assert (len(line.get_xdata()), len(hollow.get_xdata())) == (35, 5)
+    assert np.flatnonzero(np.isnan(line.get_ydata())).tolist() == [0, 1, 2, 3, 4]
+    assert hollow.get_ydata().tolist() == [99, 98, 97, 96, 95]
     assert (hollow.get_linestyle(), hollow.get_markerfacecolor()) == ("None", "white")
+
+
+def test_a_point_between_others_that_did_not_converge_is_marked(tmp_path: Path) -> None:
+    file = write(tmp_path / "watch.jsonl", 50)
+    for i, name in enumerate(["", "_not_converged", "", "_not_converged", ""]):
+        append(file, **{"step": 510 + i, f"noise/scale{name}": 5.0})
+    line = sd.read_watch(file).plot(panel="noise scale (samples)").lines[-2]
+    assert np.flatnonzero(line.get_markevery()).tolist() == [52, 54]
 
 
 def test_a_gap_and_crosses_are_where_numbers_are_not_finite(tmp_path: Path) -> None:
