@@ -139,7 +139,7 @@ def test_names_exist(page: Path) -> None:
 
 OPTIONS = {
     name
-    for command in (*DIAGNOSTICS, "info", "join", "report", "runs")
+    for command in (*DIAGNOSTICS, "info", "join", "report", "runs", "watch")
     for argument in app[command].assemble_argument_collection()
     for name in argument.names
 } | set(

@@ -310,8 +310,7 @@ def read_watch(*files: str | Path, labels: Sequence[str] | None = None) -> Recor
 def _labels(files: Sequence[WatchFile]) -> list[str]:
     """Return what tells the trainings apart: their run files, headers, or the files' names."""
     paths = [file.path for file in files]
-    run_files = [path.parent / "run.toml" for path in paths]
-    runs = [tomllib.loads(f.read_text(encoding="utf-8")) if f.exists() else {} for f in run_files]
+    runs = [_read_run(path.parent / "run.toml") for path in paths]
     headers: list[dict[str, Any]] = [
         {"model": {"name": h.get("net")}, "weights": h.get("weights")}
         | {"mask": {"density": h.get("density")}}
@@ -322,6 +321,12 @@ def _labels(files: Sequence[WatchFile]) -> list[str]:
         if len(set(labels)) == len(files) and "" not in labels:
             return labels
     return file_labels(paths, runs if len(files) == 1 else [{}] * len(files))
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """Return the description of a training in its folder; {} for a run file of another kind."""
+    run = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return run if all(isinstance(run.get(key, {}), dict) for key in ("mask", "tweaks")) else {}
 
 
 def _cells(curve: Curve, width: int) -> dict[str, str]:

@@ -21,7 +21,7 @@ MARKS = "Hollow: not converged. Cross: not finite. Pale: range of the rows aroun
 def split_sources(sources: Given) -> tuple[Given, Recording | None]:
     """Return the networks among files, and the rows of trainings in the others.
 
-    The folder of a training stands for its best checkpoint and its `watch.jsonl`.
+    A folder with a `watch.jsonl` stands for these rows, and its best checkpoint if it has one.
     """
     named = isinstance(sources, Mapping)
     if isinstance(sources, str | Path):
@@ -31,20 +31,28 @@ def split_sources(sources: Given) -> tuple[Given, Recording | None]:
     )
     nets, files = [], []
     for name, source in pairs:
-        path = Path(source) if isinstance(source, str | Path) else None
-        if path and path.is_dir() and not is_model_folder(path):
-            watch_file = path / "watch.jsonl"
-            files += [(name, watch_file)] if watch_file.exists() else []
-            checkpoint = next((f for f in (path / "best.pt", path / "last.pt") if f.exists()), None)
-            if checkpoint or not watch_file.exists():
-                nets.append((name, checkpoint or path))
-        elif path and is_watch_file(path):
-            files.append((name, path))
-        else:
-            nets.append((name, source))
+        file = _watch_file(source)
+        net = _checkpoint(Path(source)) if file else source
+        files += [(name, file)] if file else []
+        nets += [(name, net)] if net is not None else []
     labels = [name for name, _ in files] if named else None
     recording = read_watch(*(file for _, file in files), labels=labels) if files else None
     return dict(nets) if named else [one for _, one in nets], recording
+
+
+def _watch_file(source: Any) -> Path | None:
+    """Return the file with rows that was given, or that is in the folder that was given."""
+    if not isinstance(source, str | Path):
+        return None
+    inside = Path(source, "watch.jsonl")
+    return inside if inside.exists() else Path(source) if is_watch_file(source) else None
+
+
+def _checkpoint(path: Path) -> Path | None:
+    """Return the network in a folder with rows; None if there is none, or it is no folder."""
+    if is_model_folder(path):
+        return path
+    return next((f for f in (path / "best.pt", path / "last.pt") if f.exists()), None)
 
 
 def watched(recording: Recording) -> Section:

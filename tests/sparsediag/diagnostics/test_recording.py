@@ -106,6 +106,9 @@ def test_labels_say_what_differs(tmp_path: Path) -> None:
     for i, file in enumerate(files):
         (file.parent / "run.toml").write_text(f'seed = {i}\nmask = {{method = "snip"}}')
     assert sd.read_watch(*files).labels == ["seed 0", "seed 1"]
+    (tmp_path / "b" / "run.toml").write_text('tweaks = ["tost"]')  # as a user writes it
+    assert sd.read_watch(*files).labels == ["density 0.2", "density 0.1"]
+    (tmp_path / "b" / "run.toml").write_text('seed = 1\nmask = {method = "snip"}')
     assert list(sd.read_watch(*files).table()[0])[:2] == ["metric", "last, seed 0"]
     with pytest.raises(ValueError, match="twice"):
         sd.read_watch(files[0], files[0])

@@ -42,9 +42,7 @@ def test_files_are_told_apart(run: Path) -> None:
     assert split_sources({"net": problem}) == ({"net": problem}, None)
     assert split_sources([run / "best.pt"]) == ([run / "best.pt"], None)
     (run / "watch.jsonl").unlink()
-    assert split_sources([run]) == ([run / "best.pt"], None)
-    (run / "best.pt").unlink()
-    assert split_sources([run]) == ([run], None)  # which no checkpoint is in
+    assert split_sources([run]) == ([run], None)  # is refused, as ever
 
 
 def test_the_section_has_pictures_a_table_and_what_is_not_finite(run: Path) -> None:
