@@ -272,8 +272,8 @@ def read_watch(*files: str | Path, labels: Sequence[str] | None = None) -> Recor
     """
     if not files:
         raise ValueError("no file given; need one that sd.Watch writes, such as watch.jsonl")
-    if labels and len(labels) != len(files):
-        raise ValueError(f"labels={list(labels)}: need {len(files)} names")
+    if labels and (len(labels), len(set(labels))) != (len(files), len(files)):
+        raise ValueError(f"labels={labels}: need {len(files)} different names")
     given = [read_watch_file(file) for file in files]
     axes = {file.axis: file for file in given}
     if len(axes) > 1:

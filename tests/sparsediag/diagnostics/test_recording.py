@@ -112,8 +112,9 @@ def test_labels_say_what_differs(tmp_path: Path) -> None:
     assert list(sd.read_watch(*files).table()[0])[:2] == ["metric", "last, seed 0"]
     with pytest.raises(ValueError, match="twice"):
         sd.read_watch(files[0], files[0])
-    with pytest.raises(ValueError, match="need 2 names"):
-        sd.read_watch(*files, labels=["one"])
+    for names in (["one"], ["one", "one"]):
+        with pytest.raises(ValueError, match="need 2 different names"):
+            sd.read_watch(*files, labels=names)
 
 
 def test_steps_and_epochs_do_not_mix(tmp_path: Path) -> None:
