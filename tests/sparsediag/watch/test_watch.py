@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -10,6 +11,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -106,8 +108,14 @@ def train(kind: str, **options: Any) -> dict[str, Any]:
         "requires_grad": [p.requires_grad for p in net.parameters()],
         "modes": [m.training for m in net.modules()],
         "graph": [type(node).__name__ for node in graph_nodes([loss])],
-        "rng": torch.get_rng_state(),
-        "flags": [torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")],
+        "rng": [torch.get_rng_state(), random.getstate(), str(np.random.get_state())],  # noqa: NPY002
+        "flags": [
+            torch.is_grad_enabled(),
+            torch.is_autocast_enabled("cpu"),
+            torch.backends.mha.get_fastpath_enabled(),
+            torch.backends.cudnn.deterministic,
+            torch.get_float32_matmul_precision(),
+        ],
     }
     for watch in watches:
         watch.close()
