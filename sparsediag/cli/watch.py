@@ -68,7 +68,8 @@ def watch(
         return
     console = Console(**terminal.AS_IT_IS)
     width = console.width if console.is_terminal else terminal.PIPE_WIDTH
-    terminal.print_table(recording.title, _fitting_rows(recording, width))
+    rows = _fitting_rows(recording, width)
+    terminal.print_table(recording.title, rows, justify=_side(recording))
     print(*_below(recording), CHANGE, *output.describe_files(written), sep="\n")
 
 
@@ -82,7 +83,11 @@ def _follow(recording: Recording, paths: Sequence[Path], labels: Sequence[str] |
             if len(rows) > room > 0:
                 lines.insert(0, f"{len(rows) - room} more metrics: --once shows all")
                 rows = rows[:room]
-            table = terminal.new_table(recording.title, rows) if rows else "no row yet"
+            table = (
+                terminal.new_table(recording.title, rows, _side(recording))
+                if rows
+                else "no row yet"
+            )
             below = Text("\n".join(filter(None, lines)), no_wrap=True, overflow="ellipsis")
             live.update(Group(table, below), refresh=True)
             time.sleep(wait)
@@ -100,6 +105,11 @@ def _below(recording: Recording) -> list[str]:
     ago = timedelta(seconds=max(0, int(time.time() - newest)))
     rows, *remarks = recording.below()
     return [f"last written {ago} ago; {rows}", *remarks]
+
+
+def _side(recording: Recording) -> terminal.Justify:
+    """Return where the cells begin: those of several trainings are aligned in themselves."""
+    return "left" if len(recording.labels) > 1 else "right"
 
 
 def _fitting_rows(recording: Recording, columns: int) -> list[dict[str, str]]:

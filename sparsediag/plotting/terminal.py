@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+Justify = Literal["left", "right"]
 BLOCKS = "▁▂▃▄▅▆▇█"
 PIPE_WIDTH = 160  # columns of a table that no terminal cuts
 SECONDS_A_LINE = 30.0  # between two lines of progress, where there are no bars
@@ -85,13 +86,13 @@ def progress_bar(name: str, *, quiet: bool = False) -> Iterator[Callable[[int, i
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+def print_table(title: str, rows: list[dict[str, Any]], *, justify: Justify = "right") -> None:
     """Print rows with the same keys as a table; keys become the heads of the columns."""
     console = Console(**AS_IT_IS)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     if rows:
-        console.print(new_table(title, rows))
+        console.print(new_table(title, rows, justify))
 
 
 def sparkline(heights: Sequence[float]) -> str:
@@ -127,12 +128,12 @@ def format_table(title: str, rows: list[dict[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def new_table(title: str, rows: list[dict[str, Any]]) -> Table:
+def new_table(title: str, rows: list[dict[str, Any]], justify: Justify = "right") -> Table:
     """Return a rich table; the first column is never broken, the others fold."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for i, key in enumerate(rows[0]):
-        justify: Literal["left", "right"] = "left" if i == 0 else "right"
-        table.add_column(key, justify=justify, overflow="fold", no_wrap=i == 0)
+        side = "left" if i == 0 else justify
+        table.add_column(key, justify=side, overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     return table
