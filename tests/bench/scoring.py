@@ -23,7 +23,7 @@ FEW = 2  # images for the memory, so that it is not that of activations
 METHODS = {
     "SNIP": (Snip(density=0.1), "a gradient by autograd"),
     "GraSP": (Grasp(density=0.1), "a gradient by autograd"),
-    "SynFlow, 100 steps": (Synflow(density=0.1), "100 forward and backward passes in float64"),
+    "SynFlow, 100 steps": (Synflow(density=0.1), "100 forward and backward passes"),
 }
 
 
@@ -40,13 +40,13 @@ def calls(name: str, samples: int, device: torch.device) -> dict[str, Callable[[
         net.zero_grad()
 
     def passes() -> None:
-        flow = AbsoluteNet(net, torch.Size((3, 32, 32)))
+        absolute = AbsoluteNet(net, torch.Size((3, 32, 32)))
         for _ in range(100):
-            flow.scores(sd.prunable(net))
+            absolute.visit_scores(sd.prunable(net), lambda _name, _score: None)
 
     found: dict[str, Callable[[], object]] = {
         "a gradient by autograd": gradient,
-        "100 forward and backward passes in float64": passes,
+        "100 forward and backward passes": passes,
     }
     for label, (method, _) in METHODS.items():
         found[label] = lambda method=method: method.start(problem, (), seed=0)

@@ -355,6 +355,40 @@ def test_synflow_says_where_scores_are_negative(net: nn.Module, names: str) -> N
         Synflow(density=0.5, steps=2).start(regression(net.double(), 3, 2), [], seed=0)
 
 
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_synflow_of_a_float32_net_keeps_the_mask_of_float64(size: float) -> None:
+    """Whatever the sizes of its weights: the strength of four layers can leave float32's range."""
+    net = mlp(6, 9, 8, 7, 3).float()
+    for p in net.parameters():
+        p.data *= size
+    masks = []
+    for n in (copy.deepcopy(net).double(), net):
+        zeros = torch.zeros(1, 6, dtype=n[0].weight.dtype), torch.tensor([0])
+        masks.append(Synflow(density=0.2, steps=30).start(Problem(n, [zeros]), [], seed=0))
+    assert masks[0] == masks[1]
+    assert AbsoluteNet(net, torch.Size([6])).ones.dtype is torch.float32
+
+
+def test_synflow_of_weights_that_are_added_up() -> None:
+    """Their gradients are one tensor, which no score may change for the other."""
+    net = cases.Net(
+        lambda net, x: F.linear(x, net.a.weight + net.b.weight),
+        a=nn.Linear(3, 2),
+        b=nn.Linear(3, 2),
+    )
+    found = AbsoluteNet(net, torch.Size([3])).scores(["a.weight", "b.weight"])
+    assert torch.equal(found["a.weight"], net.a.weight.abs())
+    assert torch.equal(found["b.weight"], net.b.weight.abs())
+
+
+def test_synflow_with_thresholds_that_are_hard_to_guess() -> None:
+    """Scores of two sizes: the step that has pruned all small ones must rank the others again."""
+    net = nn.Linear(40, 5, bias=False)
+    net.weight.data[:3] *= 1e-6
+    mask = Synflow(density=0.3, steps=100).start(regression(net.double(), 40, 5), [], seed=0)
+    assert mask == Mask.top({"weight": net.weight.abs()}, 0.3)
+
+
 @pytest.mark.parametrize("density", [0.1, 0.02, 0.01])
 def test_a_hundred_steps_empty_no_layer_of_a_chain(density: float) -> None:
     torch.manual_seed(0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -22,7 +24,8 @@ from sparsediag.core.prunable import prunable
 from training.masks.base import Method
 
 ROUNDING = 1e-9  # share of the largest score, or of the outputs, below which a score is rounding
-STRIDE = 61  # every so many scores are a sample, from which the threshold is estimated
+LEAST, MOST = 1e-15, 1e28  # strengths of nets whose scores float32 can hold
+MARGIN = 1.05  # of the guess of a step's threshold
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Synflow(Method):
 
     Of N weights, step s of S prunes down to N - int((1 - density^(s/S)) N), as the authors' code
     does. Only the last step differs from it: it keeps exactly round(density N) weights.
+
+    Scores are computed in the precision of the net, and in float64 where float32 could overflow.
+    They are sums of positive terms, so float32 has six digits of each. Yet steps build on each
+    other: on a ResNet-18 the last mask differs from that of float64 in 2 % of its weights.
 
     Attributes:
         steps: Number of pruning steps.
@@ -58,25 +65,38 @@ class Synflow(Method):
         net, names = AbsoluteNet(problem.net, x.shape[1:]), prunable(problem.net)
         alive = {n: torch.ones_like(net.weights[n], dtype=torch.bool) for n in names}
         size = left = sum(m.numel() for m in alive.values())
+        scores = net.scores(names)
+        if not LEAST < net.strength < MOST:
+            net.use_float64()
+            scores = net.scores(names)
+        check(scores, net.strength)
+        del scores
+        threshold, bound = 0.0, math.inf
         for step in range(1, self.steps + 1):
             keep = size - int((1.0 - self.density ** (step / self.steps)) * size)
             if step == self.steps:
                 keep = round(self.density * size)
-            scores = net.scores(names)
-            if step == 1:
-                check(scores, net.strength)
-            for name, at in lowest(scores, alive, left - keep).items():
-                alive[name].view(-1)[at] = False
-                net.weights[name].detach().view(-1)[at] = 0
-            left = keep
+            if keep == left:
+                continue
+            low, score = lowest(net, alive, left - keep, bound)
+            for name, at in low.items():
+                alive[name].view(-1).index_fill_(0, at, False)
+                net.weights[name].view(-1).index_fill_(0, at, 0)
+            # thresholds of successive steps have nearly equal ratios
+            bound = MARGIN * score * (score / threshold if threshold else 1)
+            left, threshold = keep, score
+            if net.strength < LEAST:
+                net.use_float64()
         return Mask(alive)
 
 
 class AbsoluteNet:
-    """A network with the absolute values of its weights and buffers, in float64.
+    """A net with the sizes of its weights, in evaluation mode, on ones.
+
+    It computes in float32, unless the net has float64 tensors.
 
     Args:
-        net: At its initialisation, where the statistics of batch norm are 0 and 1.
+        net: The net.
         shape: Shape of one input, without the batch.
 
     Attributes:
@@ -88,29 +108,79 @@ class AbsoluteNet:
 
     def __init__(self, net: nn.Module, shape: torch.Size) -> None:
         self.net = nn.Sequential(net)  # `functional_call` refuses a TorchScript module by itself
+        self.parameters = [name for name, _ in net.named_parameters()]
+        tensors = {n: t.detach() for n, t in [*net.named_parameters(), *net.named_buffers()]}
+        double = any(t.dtype == torch.float64 for t in tensors.values())
         self.state = {
-            name: t.detach().abs().double().contiguous()
-            if t.is_floating_point()
-            else t.detach().clone()
-            for name, t in [*net.named_parameters(), *net.named_buffers()]
+            n: t.abs() if t.is_floating_point() else t.clone() for n, t in tensors.items()
         }
-        self.weights = {name: self.state[name] for name, _ in net.named_parameters()}
-        device = next(iter(self.weights.values())).device
-        self.ones = torch.ones(1, *shape, dtype=torch.float64, device=device)
+        device = tensors[self.parameters[0]].device
+        self.ones = torch.ones(1, *shape, device=device)
+        self._cast(torch.float64 if double else torch.float32)
+
+    def _cast(self, dtype: torch.dtype) -> None:
+        for name, t in self.state.items():
+            self.state[name] = t.to(dtype).contiguous() if t.is_floating_point() else t
+        self.weights = {name: self.state[name] for name in self.parameters}
+        self.ones = self.ones.to(dtype)
+
+    def use_float64(self) -> None:
+        """Compute in float64 from now on."""
+        self._cast(torch.float64)
 
     def scores(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return w dR/dw of these weights."""
-        weights = [self.weights[name].requires_grad_() for name in names]
-        state = {f"0.{name}": t for name, t in self.state.items()}
+        found: dict[str, Tensor] = {}
+        self.visit_scores(names, lambda name, score: found.update({name: score.clone()}))
+        return {name: found[name] for name in names}
+
+    def visit_scores(self, names: Sequence[str], visit: Callable[[str, Tensor], None]) -> None:
+        """Call `visit(name, w dR/dw)` for each of these weights as soon as its gradient is known.
+
+        Only one gradient exists at a time; the memory of the score is used again after the call.
+        """
+        unseen = set(names)
+        memory = self.ones.new_empty(max(self.weights[name].numel() for name in names))
+
+        def with_visit(name: str) -> Tensor:
+            w = self.weights[name]
+
+            def score(gradient: Tensor) -> None:
+                unseen.discard(name)
+                visit(name, torch.mul(gradient, w, out=memory[: w.numel()].view_as(w)))
+
+            hooked: Tensor = _OnGradient.apply(w.detach().requires_grad_(), score)
+            return hooked
+
+        state = self.state | {name: with_visit(name) for name in names}
         with deterministic_eval(self.net):
-            with validation.explain_errors("the net failed on ones in float64"):
-                outputs = logits(functional_call(self.net, state, (self.ones,)))
+            with validation.explain_errors(f"the net failed on ones in {self.ones.dtype}"):
+                outputs = logits(
+                    functional_call(
+                        self.net, {f"0.{name}": t for name, t in state.items()}, (self.ones,)
+                    )
+                )
             tensors = [t for t in tensors_in(outputs) if t.is_floating_point()]
-            strength = torch.stack([t.sum() for t in tensors]).sum()
-            gradients = torch.autograd.grad(strength, weights, materialize_grads=True)
-        self.strength = sum(float(t.detach().abs().sum()) for t in tensors)
-        rows = zip(names, weights, gradients, strict=True)
-        return {name: gradient.mul_(w.detach()) for name, w, gradient in rows}
+            self.strength = sum(float(t.detach().abs().sum()) for t in tensors)
+            total = torch.stack([t.sum() for t in tensors]).sum()
+            if total.requires_grad:
+                total.backward()
+        for name in unseen:  # no path from them to the outputs
+            visit(name, torch.zeros_like(self.weights[name]))
+
+
+class _OnGradient(torch.autograd.Function):
+    """A view of a tensor whose gradient goes to a function and no further."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, function: Callable[[Tensor], None]) -> Tensor:
+        ctx.function = function
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+        ctx.function(gradient)
+        return None, None
 
 
 def check(scores: dict[str, Tensor], strength: float) -> None:
@@ -156,34 +226,46 @@ def _listed(names: list[str], among: dict[str, Tensor]) -> str:
     return f"{', '.join(names[:3])}{', ...' * (len(names) > 3)} ({len(names)} of {len(among)})"
 
 
-def lowest(scores: dict[str, Tensor], alive: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Return the indices of the `count` lowest scores of live weights; of equal ones, the later.
+def lowest(
+    net: AbsoluteNet, alive: dict[str, Tensor], count: int, bound: float
+) -> tuple[dict[str, Tensor], float]:
+    """Return the indices of the `count` lowest scores of live weights, and the largest of these.
 
-    Only scores below a threshold are sorted, which is estimated from a sample.
+    Of equal scores the later ones are taken.
+
+    Args:
+        net: The net.
+        alive: The live weights.
+        count: Number of weights.
+        bound: A guess of a number that at least `count` scores do not exceed. Only these are kept
+            and ranked; if there are fewer, all scores are computed again.
     """
-    if not count:
-        return {}
-    sample = torch.cat(
-        [s.flatten()[::STRIDE][alive[name].flatten()[::STRIDE]] for name, s in scores.items()]
-    )
-    rank = int(1.1 * len(sample) * count / sum(int(m.sum()) for m in alive.values())) + 30
-    highest = torch.full((), torch.inf, dtype=sample.dtype, device=sample.device)
-    threshold = sample.kthvalue(rank).values if rank <= len(sample) else highest
-    low = _at_most(scores, alive, threshold)
+    low, values = dict[str, Tensor](), dict[str, Tensor]()
+
+    def select(name: str, score: Tensor) -> None:
+        low[name] = _at_most(score.flatten(), bound, alive[name].flatten())
+        values[name] = score.flatten()[low[name]]
+
+    net.visit_scores(list(alive), select)
     if sum(map(len, low.values())) < count:
-        low = _at_most(scores, alive, highest)
-    values = torch.cat([scores[name].flatten()[at] for name, at in low.items()])
-    chosen = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-    chosen[values.flip(0).argsort(stable=True)[:count]] = True
-    parts = chosen.flip(0).split([len(at) for at in low.values()])
-    return {name: at[part] for (name, at), part in zip(low.items(), parts, strict=True)}
+        bound = math.inf
+        net.visit_scores(list(alive), select)
+    ranked = torch.cat([values[name] for name in alive]).cpu().numpy()
+    if len(ranked) < count:
+        raise ValueError("SynFlow cannot rank the weights: their scores are not finite numbers")
+    threshold = np.partition(ranked, count - 1)[count - 1]
+    chosen = ranked < threshold
+    equal = np.flatnonzero(ranked == threshold)
+    chosen[equal[len(equal) - (count - np.count_nonzero(chosen)) :]] = True
+    parts = torch.from_numpy(chosen).split([len(low[name]) for name in alive])
+    device = net.ones.device
+    pairs = zip(alive, parts, strict=True)
+    return {name: low[name][part.to(device)] for name, part in pairs}, float(threshold)
 
 
-def _at_most(
-    scores: dict[str, Tensor], alive: dict[str, Tensor], threshold: Tensor
-) -> dict[str, Tensor]:
-    """Return the indices of live weights whose scores are at most a threshold."""
-    return {
-        name: ((s <= threshold) & alive[name]).flatten().nonzero().squeeze(1)
-        for name, s in scores.items()
-    }
+def _at_most(scores: Tensor, bound: float, alive: Tensor) -> Tensor:
+    """Return the indices of live weights whose scores are at most a bound."""
+    if scores.device.type == "cpu":  # NumPy takes a quarter of torch's time
+        at = np.flatnonzero((scores.numpy() <= bound) & alive.numpy())
+        return torch.from_numpy(at)
+    return ((scores <= bound) & alive).nonzero().squeeze(1)
