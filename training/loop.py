@@ -211,7 +211,9 @@ class Training:
                 **sparsity_metrics(self.net),
                 **(self.step.flow.row(self.step.steps) if self.step.flow else {}),
                 **probe_metrics(run.record, self.net, self.keeper.mask, self.probe, epoch),
+                **self.start.metrics,
             }
+            self.start.metrics.clear()
             self.history.append(row)
             self._save(epoch)
         costs = epoch_costs(epoch + 1, speed, time.perf_counter() - start, self.device)

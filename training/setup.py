@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Start:
         mask: The live weights, or None.
         history: Rows of the epochs that the weights were already trained for.
         tweak_states: The values that the tweaks' `start` returned, by name.
+        metrics: Entries for the first row of the history.
     """
 
     net: nn.Module
@@ -50,6 +52,7 @@ class Start:
     mask: Mask | None
     history: list[Row]
     tweak_states: dict[str, Any]
+    metrics: Row
 
 
 def start(
@@ -89,7 +92,7 @@ def start(
             net.load_state_dict(net.state_dict() | origin.weights)  # what tweaks add stays
             history = origin.history if run.resume_schedule else []
     mask = mask and mask.to(device)
-    epochs, states = run.optim.epochs, {}
+    epochs, states, metrics = run.optim.epochs, {}, Row()
     for tweak in run.tweaks.values():
         tweak.update(net, len(history), epochs)
     permanent_ghosts = any(t.options() and not t.plain_from(epochs) for t in run.tweaks.values())
@@ -101,12 +104,15 @@ def start(
             load_trained(run, tweak.before(), out),
             resumed=partial is not None,
             permanent_ghosts=permanent_ghosts,
+            epoch_steps=math.ceil(len(data.train) / run.optim.batch_size),
+            batch_size=run.optim.batch_size,
             progress=progress and functools.partial(progress, name),
         )
         states[name] = tweak.start(context)
+        metrics |= {} if partial else tweak.metrics(context)
     if mask is not None:
         mask.apply_(net)
-    return Start(net, options, mask, history, states)
+    return Start(net, options, mask, history, states, metrics)
 
 
 def load_partial(run: Run, folder: Path) -> Checkpoint | None:

@@ -20,6 +20,7 @@ from tests.bench import (
     operators,
     results,
     scoring,
+    sizes,
     speed,
     training,
     watch,
@@ -27,6 +28,7 @@ from tests.bench import (
 
 PARTS = {
     "speed": speed.section,
+    "sizes": sizes.section,
     "products": curvature.product_section,
     "warm": curvature.warm_section,
     "solvers": curvature.solver_section,

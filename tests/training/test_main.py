@@ -127,7 +127,7 @@ def test_lines_by_time_tell_the_step_of_a_tweak_and_of_an_epoch(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr("sparsediag.plotting.terminal.SECONDS_A_LINE", 0.01)
-    words = ["--optim.batch_size=16", "--tweaks={rescale={steps=20}}"]
+    words = ["--optim.batch_size=16", "--tweaks={rescale={steps=20,limit=0}}"]
     assert _main(tiny, *words, out=tmp_path) == 0
     lines = capsys.readouterr().err
     assert re.search(r"^rescale, step \d+ of 20: 0 of 2 done,", lines, re.MULTILINE)

@@ -309,6 +309,36 @@ def test_tensors_of_zeros_are_left_out() -> None:
     assert {"fc.bias", "bn1.weight", "conv1.weight"} <= scales.keys()
 
 
+@pytest.mark.parametrize(
+    ("epoch_steps", "limit", "plan"),
+    [
+        (352, 1.0, (180, 24, 0.01)),  # CIFAR-10 without the validation images, batches of 128
+        (10, 1.0, (6, 16, 0.2)),  # the digits
+        (10, 20.0, (123, 16, 180 / 123 / 100)),
+        (10, 0.1, (1, 16, 0.2)),
+        (10**5, 1.0, (180, 256, 0.01)),
+        (10, 0.0, (180, 256, 0.01)),
+        (0, 1.0, (180, 256, 0.01)),
+    ],
+)
+def test_the_search_takes_no_longer_than_its_limit(
+    epoch_steps: int, limit: float, plan: tuple[int, int, float]
+) -> None:
+    context = replace(scene_of(net_of("mlp"), None), epoch_steps=epoch_steps, batch_size=128)
+    steps, images, lr = Rescale(limit=limit).plan(context)
+    assert (steps, images, lr) == (plan[0], plan[1], pytest.approx(plan[2]))
+    if limit and epoch_steps:
+        assert steps == 1 or steps * (1 + 5 * images / 128) <= limit * epoch_steps
+
+
+def test_the_history_says_how_the_scales_were_learned(tmp_path: Path) -> None:
+    checkpoint = last(run_of({"rescale": {"limit": 8.0, "steps": 5}}), tmp_path)
+    first, *others = checkpoint.history
+    assert [first[k] for k in ("rescale_steps", "rescale_images")] == [5, 296]
+    assert first["rescale_lr"] == 0.01
+    assert not any("rescale_steps" in row for row in others)
+
+
 def test_no_steps_change_nothing() -> None:
     net = net_of("mlp")
     before = weights_of(net)
@@ -415,6 +445,7 @@ def _after_a_step(net: nn.Module, mask: Mask, eta: float = 0.1) -> float:
         ({"lr": 0.0}, "lr = 0.0: need a positive number"),
         ({"eta": -1.0}, "eta = -1.0: need a positive number"),
         ({"gamma": math.nan}, "gamma = nan: need a positive number"),
+        ({"limit": -1.0}, "limit = -1.0: need 0 or a positive"),
         ({"min_scale": 1.0}, r"min_scale = 1.0: need a scale in \[0, 1\)"),
         ({"min_scale": -0.1}, "min_scale = -0.1: need a scale"),
     ],

@@ -65,12 +65,9 @@ class Synflow(Method):
         net, names = AbsoluteNet(problem.net, x.shape[1:]), prunable(problem.net)
         alive = {n: torch.ones_like(net.weights[n], dtype=torch.bool) for n in names}
         size = left = sum(m.numel() for m in alive.values())
-        scores = net.scores(names)
-        if not LEAST < net.strength < MOST:
-            net.use_float64()
-            scores = net.scores(names)
-        check(scores, net.strength)
-        del scores
+        check(net.scores(names), net.strength)
+        if LEAST < net.strength < MOST and problem.weights.dtype != torch.float64:
+            net.cast(torch.float32)
         threshold, bound = 0.0, math.inf
         for step in range(1, self.steps + 1):
             keep = size - int((1.0 - self.density ** (step / self.steps)) * size)
@@ -86,14 +83,14 @@ class Synflow(Method):
             bound = MARGIN * score * (score / threshold if threshold else 1)
             left, threshold = keep, score
             if net.strength < LEAST:
-                net.use_float64()
+                net.cast(torch.float64)
         return Mask(alive)
 
 
 class AbsoluteNet:
     """A net with the sizes of its weights, in evaluation mode, on ones.
 
-    It computes in float32, unless the net has float64 tensors.
+    It computes in float64 until it is cast.
 
     Args:
         net: The net.
@@ -110,23 +107,19 @@ class AbsoluteNet:
         self.net = nn.Sequential(net)  # `functional_call` refuses a TorchScript module by itself
         self.parameters = [name for name, _ in net.named_parameters()]
         tensors = {n: t.detach() for n, t in [*net.named_parameters(), *net.named_buffers()]}
-        double = any(t.dtype == torch.float64 for t in tensors.values())
         self.state = {
             n: t.abs() if t.is_floating_point() else t.clone() for n, t in tensors.items()
         }
         device = tensors[self.parameters[0]].device
         self.ones = torch.ones(1, *shape, device=device)
-        self._cast(torch.float64 if double else torch.float32)
+        self.cast(torch.float64)
 
-    def _cast(self, dtype: torch.dtype) -> None:
+    def cast(self, dtype: torch.dtype) -> None:
+        """Compute in another precision from now on."""
         for name, t in self.state.items():
             self.state[name] = t.to(dtype).contiguous() if t.is_floating_point() else t
         self.weights = {name: self.state[name] for name in self.parameters}
         self.ones = self.ones.to(dtype)
-
-    def use_float64(self) -> None:
-        """Compute in float64 from now on."""
-        self._cast(torch.float64)
 
     def scores(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return w dR/dw of these weights."""

@@ -32,6 +32,8 @@ class TrainingContext:
         trained: The last checkpoint of each run of `before`.
         resumed: Whether an interrupted training continues with these weights.
         permanent_ghosts: Whether the network keeps its ghosts.
+        epoch_steps: Steps of an epoch of the training; 0 if unknown.
+        batch_size: Images of a batch of the training.
         progress: Called as `progress(done, all)` in a long start, if there is one to be told.
     """
 
@@ -41,6 +43,8 @@ class TrainingContext:
     trained: Sequence[Checkpoint]
     resumed: bool = False
     permanent_ghosts: bool = False
+    epoch_steps: int = 0
+    batch_size: int = 128
     progress: Callable[[int, int], None] | None = None
 
 
@@ -61,6 +65,10 @@ class Tweak:
 
     def start(self, context: TrainingContext) -> Any:
         """Prepare the training; the value that this returns is passed to `loss`."""
+
+    def metrics(self, context: TrainingContext) -> dict[str, Any]:
+        """Return entries for the first row of the history: what `start` does with its options."""
+        return {}
 
     def update(self, net: nn.Module, epoch: int, epochs: int) -> None:
         """Change the network before an epoch."""

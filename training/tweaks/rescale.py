@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,11 @@ from sparsediag.models.ghost import without_ghosts
 from training.tweaks.base import TrainingContext, Tweak
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of Adam
+# Time of a step of the search in steps of the training, measured on small and large networks:
+# OVERHEAD and, for as many images as a batch has, COST
+OVERHEAD, COST = 1.0, 5.0
+LEAST_IMAGES = 16  # for the statistics of batch norm
+MOST_LR = 0.2
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
@@ -29,14 +35,21 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 class Rescale(Tweak):
     """LRsI: scale the first weights so that the first step lowers the loss most.
 
+    The authors take 180 steps of 256 images, two batches, which is the time of three epochs of
+    CIFAR-10 and of twenty of the digits. Here the search takes no longer than an epoch: the images
+    of each step are fewer, and where 16 are still too many there are fewer steps with a larger
+    learning rate. The first row of the history has these numbers. `limit = 0` is the authors' way.
+
     Attributes:
-        steps: Steps of Adam on the scales; 180 in the authors' README.
-        lr: Learning rate of Adam.
+        steps: Steps of Adam on the scales; 180 in the authors' README. See `limit`.
+        lr: Learning rate of Adam. See `limit`.
         eta: Length of the step that is looked ahead.
         gamma: The largest gradient norm; above it the norm itself is lowered.
         min_scale: The smallest scale of a weight; that of a bias is 0.
         masked: Learn the scales of the masked network; False for those of the dense one.
         ghosts: Learn them with ghosts that fade, not for the plain network that is left.
+        limit: Time of the search at most, in epochs of the training, to which images, steps and lr
+            are adapted; 0 for none.
     """
 
     steps: int = 180
@@ -46,6 +59,7 @@ class Rescale(Tweak):
     min_scale: float = 0.01
     masked: bool = True
     ghosts: bool = False
+    limit: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 0:
@@ -53,21 +67,43 @@ class Rescale(Tweak):
         for key in ("lr", "eta", "gamma"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key} = {getattr(self, key)}: need a positive number")
+        if not self.limit >= 0:
+            raise ValueError(f"limit = {self.limit}: need 0 or a positive number of epochs")
         if not 0 <= self.min_scale < 1:
             raise ValueError(f"min_scale = {self.min_scale}: need a scale in [0, 1)")
 
     def phase(self, epoch: int, epochs: int) -> None:
         """Return the same key for all epochs: only the first weights are scaled."""
 
+    def plan(self, context: TrainingContext) -> tuple[int, int, float]:
+        """Return the steps, the images in each of them, and the learning rate."""
+        batch_size, images = context.batch_size, 2 * context.batch_size
+        if not (self.limit and context.epoch_steps and self.steps):
+            return self.steps, images, self.lr
+        time = self.limit * context.epoch_steps  # in steps of the training
+        fitting = (time / self.steps - OVERHEAD) / COST * batch_size
+        images = min(images, max(LEAST_IMAGES, 2 * int(fitting / 2)))
+        most = int(time / (OVERHEAD + COST * images / batch_size))
+        steps = min(self.steps, max(1, most))
+        return steps, images, min(self.lr * self.steps / steps, max(self.lr, MOST_LR))
+
+    def metrics(self, context: TrainingContext) -> dict[str, Any]:
+        """Return the numbers of `plan`."""
+        steps, images, lr = self.plan(context)
+        return {"rescale_steps": steps, "rescale_images": images, "rescale_lr": lr}
+
     def start(self, context: TrainingContext) -> dict[str, float]:
         """Scale the weights of a new network, in place; return the scales by name."""
         if context.resumed:
             return {}
         net, keep_ghosts = context.net, self.ghosts or context.permanent_ghosts
-        search = ScaleSearch(self, net, context.mask if self.masked else None)
+        steps, images, lr = self.plan(context)
+        tweak = replace(self, steps=steps, lr=lr)
+        search = ScaleSearch(tweak, net, context.mask if self.masked else None)
+        batches = ((x[: images // 2], y[: images // 2]) for x, y in context.batches)
         with nullcontext() if keep_ghosts else without_ghosts(net):
-            for _ in track(range(self.steps), context.progress):
-                search.step(context.batches)
+            for _ in track(range(steps), context.progress):
+                search.step(batches)
         search.apply_()
         return dict(zip(search.start, search.scales.tolist(), strict=True))
 
