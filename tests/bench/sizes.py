@@ -62,7 +62,7 @@ def text_problem(sequences: int, device: torch.device, **options: int) -> sd.Pro
             optimiser.zero_grad()
             F.cross_entropy(net(batch[0]), batch[1]).backward()
             optimiser.step()
-    return sd.Problem(net.eval(), [batch])
+    return sd.Problem(net.eval(), [batch], loss=F.cross_entropy)
 
 
 def resnet50_problem(images: int, device: torch.device, size: int = 224) -> sd.Problem:
