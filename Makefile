@@ -2,6 +2,7 @@ PYTHON ?= python3
 SCALE  ?= laptop
 JOBS   ?=
 ONLY   ?=
+MINUTES ?=
 SECONDS = 440
 DRY    ?=
 DEVICE ?=
@@ -36,8 +37,8 @@ $(INSTALLED)%: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.$(if $(filter-out core,$*),[$*])'
 	@touch $@ $(addprefix $(INSTALLED),$(INCLUDED-$*))
 
-figures: $(INSTALLED)core  ## draw the papers' figures [SCALE=smoke|laptop|hour|paper] [ONLY=tost/fig09a] [JOBS=2] [DATA=folder:PATH]
-	@$(BIN)/python -m figures $(ONLY) --scale $(SCALE) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
+figures: $(INSTALLED)core  ## draw the papers' figures [SCALE=smoke|laptop|desk|hour|paper] [ONLY=tost/fig09a] [MINUTES=60] [JOBS=2] [DATA=folder:PATH]
+	@$(BIN)/python -m figures $(ONLY) --scale $(SCALE) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
 
 test: $(INSTALLED)test  ## run the test suite
 	@$(BIN)/python -m pytest -n $(or $(JOBS),$(CORES))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,8 @@ from sparsediag.plotting import terminal
 from training.executors import ENGINES, max_jobs
 from training.plugins import load_plugins
 from training.progress import download_data
+
+SECONDS_A_PAGE = 30.0  # between two versions of the page, while items are finished
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", help="replaces every data set: a name, or folder:PATH")
     parser.add_argument(
         "--jobs", type=int, help="processes (default: one per core, at most 4 on each GPU)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="start nothing new after so many; call again to go on"
     )
     parser.add_argument("--engine", default="local", help=f"one of {', '.join(ENGINES)}")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
@@ -65,6 +72,8 @@ def _validate(options: argparse.Namespace) -> tuple[list[str], Scale]:
         options.jobs = max_jobs()
     if options.jobs < 1:
         raise ValueError(f"--jobs {options.jobs}: need 1 or more")
+    if options.minutes is not None and not options.minutes > 0:
+        raise ValueError(f"--minutes {options.minutes:g}: need more than 0")
     wanted: list[str] = []
     for word in [*options.items, *options.only]:
         matching = [n for n in registry.names() if word in (n, n.partition("/")[0])]
@@ -95,42 +104,68 @@ def make(wanted: Sequence[str], scale: Scale, options: argparse.Namespace) -> in
         return 0
     if scale.is_paper and todo.runs:
         print(cost.summary(wanted, scale))
-    errors = _execute(todo, scale, options)
+    is_complete = list(wanted) == registry.at_scale(scale)
+    if is_complete:
+        page.write(scale, out)  # fills as items are finished
+    errors, num_left = _execute(todo, scale, options, updates_page=is_complete)
     for name, error in errors.items():
         print(f"{name} failed: {error}", file=sys.stderr)
     failed = [name for name in wanted if not registry.is_drawn(name, scale, out)]
     incomplete = [n for n in wanted if n not in failed and registry.missing(n, scale, out)]
+    if is_complete:
+        page.write(scale, out)
+    num_drawn = len(set(todo.pictures) - set(failed))
+    print(f"{num_drawn} drawn, {len(wanted) - len(todo.pictures)} up to date, in {out / 'figures'}")
+    if num_left and not errors:
+        print(f"time is up: {num_left:,} tasks are left; the same command goes on from here")
+        return 0
     for name in failed:
         print(f"{name} could not be drawn", file=sys.stderr)
     for name in incomplete:
         print(f"{name} is drawn without the measurements that failed", file=sys.stderr)
-    if list(wanted) == registry.at_scale(scale):
-        page.write(scale, out)
-    num_drawn = len(set(todo.pictures) - set(failed))
-    print(f"{num_drawn} drawn, {len(wanted) - len(todo.pictures)} up to date, in {out / 'figures'}")
     return 1 if failed or incomplete or errors else 0
 
 
-def _execute(todo: Plan, scale: Scale, options: argparse.Namespace) -> dict[str, BaseException]:
-    """Run all tasks with one progress bar; return the errors by task."""
-    if not todo.work.tasks:
-        return {}
-    weights = {name: cost.weight(name, todo) for name in todo.work.tasks}
+def _execute(
+    todo: Plan, scale: Scale, options: argparse.Namespace, *, updates_page: bool
+) -> tuple[dict[str, BaseException], int]:
+    """Run all tasks with one progress bar; return the errors by task, and how many are left."""
+    tasks = todo.work.tasks
+    if not tasks:
+        return {}, 0
+    weights = {name: cost.weight(name, todo) for name in tasks}
+    mean_weight = sum(weights.values()) / len(weights)
+    ended: set[str] = set()
+    next_page = time.monotonic() + SECONDS_A_PAGE
+
+    def on_done(name: str) -> None:
+        nonlocal next_page
+        ended.add(name)
+        bars.advance(bar, weights[name] / mean_weight)
+        if updates_page and name.startswith("draw ") and time.monotonic() > next_page:
+            page.write(scale, options.out)
+            next_page = time.monotonic() + SECONDS_A_PAGE
+
     with terminal.progress_bars(quiet=options.quiet) as bars:
-        bar = bars.add_task(f"{scale.name} figures", total=round(sum(weights.values())))
+        bar = bars.add_task(f"{scale.name} figures", total=len(tasks))
         download_data(todo.runs.values())
         errors = todo.work.run(
             jobs=options.jobs,
             engine=options.engine,
-            on_done=lambda name: bars.advance(bar, weights[name]),
+            on_done=on_done,
+            seconds=60 * options.minutes if options.minutes else math.inf,
         )
+    num_left = len(tasks) - len(ended)
     for name in todo.pictures:  # those that lack a measurement
-        if f"draw {name}" not in errors and not registry.is_drawn(name, scale, options.out):
+        waits = num_left and not registry.results(name, scale, options.out)
+        if f"draw {name}" in errors or (waits and not errors):
+            continue
+        if not registry.is_drawn(name, scale, options.out):
             try:
                 registry.draw(name, scale, options.out)
             except Exception as error:  # the other pictures are still drawn
                 errors[f"draw {name}"] = error
-    return errors
+    return errors, num_left
 
 
 if __name__ == "__main__":

@@ -22,10 +22,17 @@ from training.dependencies import with_prerequisites
 # Operations per second that a GPU is assumed to sustain in training: a ResNet-18 with 1.1 GFLOP per
 # image at 10 s per epoch of CIFAR. A guess for planning; measure yours with one training.
 SUSTAINED = 1.5e13
+CORE = 1e10  # likewise of one slow CPU core: 100 steps of a ResNet-18 of width 8 in 3.5 s on digits
 TRAIN_SHARE = 0.9  # the rest of the images is for validation
 # number of training images and their size; other data is assumed to be like CIFAR-10
 CIFAR, MNIST = (50_000, 32), (60_000, 28)
-SIZES = {"digits": (1300, 8), "mnist": MNIST, "fashion_mnist": MNIST, "tinyimagenet": (100_000, 64)}
+SIZES = {
+    "digits": (1300, 8),
+    "clutter": (5000, 12),
+    "mnist": MNIST,
+    "fashion_mnist": MNIST,
+    "tinyimagenet": (100_000, 64),
+}
 # durations relative to a training of ten epochs
 MEASUREMENT_WEIGHT, DRAWING_WEIGHT = 0.6, 0.3
 
@@ -91,6 +98,10 @@ def summary(wanted: Sequence[str], scale: Scale) -> str:
     lines.append(
         f"GPU hours of the trainings alone, assuming {SUSTAINED / 1e12:.0f} TFLOP/s; the log of a "
         "training shows the images/s of your GPU"
+    )
+    hours = sum(map(operations, seen.values())) / CORE / 3600
+    lines.append(
+        f"on CPU cores {hours:,.1f} core hours, assuming {CORE / 1e9:.0f} GFLOP/s for each"
     )
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Effect sizes: differences of accuracies, seed by seed, as margins of claims.
 
 Kinds and densities are those of the labels (kind, density, seed). A margin is a function of the
-results that returns one number per seed.
+results that returns a number by seed.
 """
 
 from __future__ import annotations
@@ -14,87 +14,74 @@ import numpy as np
 from figures import accuracy
 from figures.measurement import Results
 
-Margin = Callable[[Results], list[float]]
+Margin = Callable[[Results], Mapping[int, float]]
 CHANCE = 15.0  # percent; networks with ten classes that have learned nothing stay below
 
 
-def seed_differences(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
+def seed_differences(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
     """Return first minus second for each seed that both have."""
-    return [float(first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())]
+    return {
+        seed: float(first[seed] - second[seed]) for seed in sorted(first.keys() & second.keys())
+    }
 
 
-def mean_by_seed(values: Sequence[Mapping[int, float]]) -> list[float]:
+def mean_by_seed(values: Sequence[Mapping[int, float]]) -> dict[int, float]:
     """Return the mean of several values by seed, for each seed that all of them have."""
     common = set.intersection(*map(set, values)) if values else set()
-    return [float(np.mean([value[seed] for value in values])) for seed in sorted(common)]
+    return {seed: float(np.mean([value[seed] for value in values])) for seed in sorted(common)}
 
 
-def gain(kind: Any, baseline: Any, *densities: float, complete: bool = False) -> Margin:
+def gain(kind: Any, baseline: Any, *densities: float) -> Margin:
     """Return the margin of one kind over another: see `gain_over_best`."""
-    return gain_over_best(kind, (baseline,), *densities, complete=complete)
+    return gain_over_best(kind, (baseline,), *densities)
 
 
-def gain_over_best(
-    kind: Any, baselines: Iterable[Any], *densities: float, complete: bool = False
-) -> Margin:
+def gain_over_best(kind: Any, baselines: Iterable[Any], *densities: float) -> Margin:
     """Return the margin of one kind over the best of several others.
+
+    The best one is that with the highest mean; the best one of each seed would be better by chance.
 
     Args:
         kind: The kind.
         baselines: The others; a density that lacks one of them is left out.
         densities: The margin is the mean over those of them that were trained.
-        complete: Return nothing unless all densities were trained.
     """
     baselines = tuple(baselines)
 
-    def margin(results: Results) -> list[float]:
+    def margin(results: Results) -> dict[int, float]:
         gains = []
         for density in densities:
             accuracies = accuracy.by_seed(results, kind, density)
             others = [accuracy.by_seed(results, other, density) for other in baselines]
             if accuracies and all(others):
                 common = set(accuracies).intersection(*others)
-                gains.append({s: accuracies[s] - max(other[s] for other in others) for s in common})
-        if complete and len(gains) < len(densities):
-            return []
+                best = max(others, key=lambda other: sum(other[seed] for seed in common))
+                gains.append({seed: accuracies[seed] - best[seed] for seed in common})
         return mean_by_seed(gains)
-
-    return margin
-
-
-def combine(
-    function: Callable[..., float], *margins: Callable[[Results], Iterable[float]]
-) -> Margin:
-    """Return the margin that a function computes from several, seed by seed.
-
-    A seed that lacks one of them is left out.
-    """
-
-    def margin(results: Results) -> list[float]:
-        combined = []
-        for seed in sorted({label[-1] for label in results}):
-            of_seed = {label: value for label, value in results.items() if label[-1] == seed}
-            values = [value for one in margins for value in one(of_seed)]
-            if len(values) == len(margins):
-                combined.append(float(function(*values)))
-        return combined
 
     return margin
 
 
 def difference(first: Margin, second: Margin) -> Margin:
     """Return the first margin minus the second."""
-    return combine(lambda a, b: a - b, first, second)
+    return lambda results: seed_differences(first(results), second(results))
 
 
 def mean(*margins: Margin) -> Margin:
-    """Return the mean of several margins."""
-    return combine(lambda *values: float(np.mean(values)), *margins)
+    """Return the mean of several margins, for each seed that all have."""
+    return lambda results: mean_by_seed([margin(results) for margin in margins])
 
 
-def minimum(*margins: Margin) -> Margin:
-    """Return the smallest of several margins."""
-    return combine(lambda *values: min(values), *margins)
+def weakest(*margins: Margin) -> Margin:
+    """Return the one of several margins with the lowest mean, for each seed that all have."""
+
+    def margin(results: Results) -> dict[int, float]:
+        effects = [one(results) for one in margins]
+        common = set.intersection(*map(set, effects))
+        lowest = min(effects, key=lambda effect: sum(effect[seed] for seed in common))
+        return {seed: lowest[seed] for seed in sorted(common)}
+
+    return margin
 
 
 def max_gain(kind: Any, *densities: float) -> Callable[[Results], float]:

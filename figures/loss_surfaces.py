@@ -24,7 +24,7 @@ def loss_changes(results: Results, *key: Any) -> dict[int, np.ndarray]:
 def flatter_curve(key: tuple[Any, ...], baseline: tuple[Any, ...]) -> Margin:
     """Return how much less the loss rises along the eigenvector than for a baseline: its mean."""
 
-    def margin(results: Results) -> list[float]:
+    def margin(results: Results) -> dict[int, float]:
         mean_change, baseline_change = (
             {seed: float(np.mean(change)) for seed, change in loss_changes(results, *of).items()}
             for of in (key, baseline)
@@ -66,7 +66,7 @@ def mean_rise(inputscape: Any) -> float:
 def flatter_inputs(key: tuple[Any, ...], baseline: tuple[Any, ...]) -> Margin:
     """Return how much less the loss rises around images than for a baseline network."""
 
-    def margin(results: Results) -> list[float]:
+    def margin(results: Results) -> dict[int, float]:
         rise, baseline_rise = (
             {seed: mean_rise(result) for seed, result in by_seed(results, *of).items()}
             for of in (key, baseline)

@@ -10,6 +10,7 @@ from training.config import Run
 
 # Results of an item by label, a tuple that ends with the seed, mostly (kind, density, seed).
 Results = Mapping[Any, Any]
+ALL_SEEDS = range(6)  # the papers and most scales train fewer
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Measurement:
 def history_grid(
     run: Callable[..., Run], kinds: Iterable[str], densities: Iterable[float], **options: Any
 ) -> dict[tuple[str, float, int], Measurement]:
-    """Return the histories of three seeds of each kind and density, by (kind, density, seed).
+    """Return the histories of all seeds of each kind and density, by (kind, density, seed).
 
     Args:
         run: Returns the training for a kind, density and seed.
@@ -55,7 +56,7 @@ def history_grid(
         (kind, density, seed): Measurement(run(kind, density, seed, **options))
         for kind in kinds
         for density in densities
-        for seed in range(3)
+        for seed in ALL_SEEDS
     }
 
 

@@ -33,11 +33,21 @@ class Plan:
     measurements: dict[str, Measurement] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
 
+    def seed(self, task: str) -> int:
+        """Return the seed of a training or a measurement, and -1 for a picture."""
+        if run := self.runs.get(task) or getattr(self.measurements.get(task), "run", None):
+            return run.seed
+        return -1
+
 
 def plan(wanted: Sequence[str], scale: Scale, out: Path) -> Plan:
-    """Return the tasks that are missing for the wanted items."""
+    """Return the tasks that are missing for the wanted items, in the order in which they start.
+
+    Pictures come as soon as their results exist, those that need little first. Trainings and
+    measurements go seed by seed, so that an interrupted call leaves whole seeds.
+    """
     todo = Plan()
-    for name in wanted:
+    for name in sorted(wanted, key=lambda name: len(registry.measurements(name, scale))):
         if registry.missing(name, scale, out) or not registry.is_drawn(name, scale, out):
             dependencies = {
                 _add(measurement, todo, scale, out)
@@ -46,6 +56,9 @@ def plan(wanted: Sequence[str], scale: Scale, out: Path) -> Plan:
             todo.work.tasks[f"draw {name}"] = (registry.draw, (name, scale, out))
             todo.work.dependencies[f"draw {name}"] = dependencies - {""}
             todo.pictures.append(name)
+    tasks = sorted(todo.work.tasks.items(), key=lambda task: todo.seed(task[0]))
+    todo.work.tasks.clear()
+    todo.work.tasks.update(tasks)
     return todo
 
 

@@ -1,12 +1,16 @@
-"""Write the two tables of `figures/README.md`: `python -m figures.readme`."""
+"""Write the tables of the two README files: `python -m figures.readme`."""
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 from figures import registry, verdicts
+from figures.rule import OUTCOMES
+from figures.verdicts import Finding
+from sparsediag.plotting.tables import EMPTY
 
 README = registry.HERE / "README.md"
+FRONT = registry.HERE.parent / "README.md"
 
 
 def item_table() -> str:
@@ -19,31 +23,47 @@ def item_table() -> str:
     return "\n".join(lines)
 
 
-def claim_table(record: verdicts.Record) -> str:
-    """Return a Markdown table of all claims and their verdicts."""
-    lines = ["| item | claim | paper | measured | verdict |", "| --- | --- | --- | --- | --- |"]
-    for row in record["claims"]:
-        measured = verdicts.measured_margin(row)
+def claim_table(findings: list[Finding]) -> str:
+    """Return a Markdown table of all claims, where they were judged, and their verdicts."""
+    lines = ["| item | claim | paper | measured | scale | verdict |", "| --- " * 6 + "|"]
+    for (item, says), claim, scale, row in findings:
+        measured, count = verdicts.measured_margin(row), len(row["effects"])
         if "mean" in row and row["unit"] != "points":
             measured += f" {row['unit']}"
-        cells = (row["item"], row["says"], verdicts.paper_margin(row), measured, row["verdict"])
+        where = "computed" if claim.exact else f"{scale}, {count} seeds" if scale else EMPTY
+        cells = (item, says, verdicts.paper_margin(claim), measured, where, row["verdict"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def update(text: str) -> str:
-    """Return the text of the README with both tables as the code and `measured/` have them."""
-    record = json.loads((verdicts.MEASURED / "laptop.json").read_text())
-    claims = f"**{verdicts.count(record['claims'])}** of {len(record['claims'])} claims."
-    for name, content in {
+def summary_table(findings: list[Finding]) -> str:
+    """Return a Markdown table of the number of claims of each paper by verdict."""
+    lines = [f"| paper | claims | {' | '.join(OUTCOMES)} |", "| --- " * 6 + "|"]
+    for folder, paper in registry.PAPERS.items():
+        rows = [row for (item, _), _, _, row in findings if item.startswith(f"{folder}/")]
+        if rows:
+            numbers = map(str, (len(rows), *verdicts.count(rows).values()))
+            lines.append(f"| {paper.title} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
+def update(path: Path) -> str:
+    """Return the text of a README with its tables as the code and `measured/` have them."""
+    findings = verdicts.findings(map(verdicts.judged, verdicts.measured_records()))
+    tables = {
         "items": item_table(),
-        "claims": f"{claims}\n\n{claim_table(record)}",
-    }.items():
-        start, rest = text.split(f"<!-- {name} -->\n")
-        end = f"<!-- end of {name} -->"
-        text = f"{start}<!-- {name} -->\n\n{content}\n\n{end}{rest.partition(end)[2]}"
+        "claims": claim_table(findings),
+        "verdicts": summary_table(findings),
+    }
+    text = path.read_text()
+    for name, content in tables.items():
+        head, marker, rest = text.partition(f"<!-- {name} -->\n")
+        if marker:
+            end = f"<!-- end of {name} -->"
+            text = f"{head}{marker}\n{content}\n\n{end}{rest.partition(end)[2]}"
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(update(README.read_text()))
+    for readme in (README, FRONT):
+        readme.write_text(update(readme))

@@ -98,7 +98,7 @@ def measurements(name: str, scale: Scale | None = None) -> dict[Any, Measurement
     unique: dict[str, tuple[Any, Measurement]] = {}
     for label, measurement in all_of_them.items():
         run = measurement.run
-        if scale.includes(run) and not (scale.is_paper and run.seed >= seeds):
+        if scale.draws(name) and scale.includes(run) and not (scale.is_paper and run.seed >= seeds):
             key = f"{scale.adapt(run).id} {scale.key(measurement)}"
             unique.setdefault(key, (label, measurement))
     return dict(unique.values())

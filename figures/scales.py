@@ -65,6 +65,7 @@ class Scale:
         points: Grid points of a landscape along each direction, and of a curve.
         images: Images that a diagnostic uses.
         probe: Images that the records during training use.
+        items: The items that it draws, of those that need trainings; empty for all.
         compute: Precision and memory layout.
     """
 
@@ -76,6 +77,7 @@ class Scale:
     points: int = 51
     images: int = 1000
     probe: int = 384
+    items: tuple[str, ...] = ()
     compute: Compute = field(default_factory=Compute)
 
     def __hash__(self) -> int:
@@ -85,6 +87,10 @@ class Scale:
     def is_paper(self) -> bool:
         """Return whether the trainings are the papers' own."""
         return not self.data
+
+    def draws(self, item: str) -> bool:
+        """Return whether the trainings of an item belong to this scale."""
+        return not self.items or item in self.items
 
     def includes(self, run: Run) -> bool:
         """Return whether a run of the papers has a counterpart at this scale."""
@@ -221,9 +227,28 @@ SCALES = {
                 "mobilenet": StandIn(Model("mobilenet", 4), 12, TICKETS),
                 "mlp": StandIn(Model("mlp"), 16, frozenset({0.1, 0.032, 0.01})),
             },
+            seeds=1,
             points=15,
             images=384,
             probe=128,
+            compute=CHANNELS_LAST,
+        ),
+        Scale(
+            "desk",
+            data=dict.fromkeys(("cifar10", "cifar100"), "clutter"),
+            nets={
+                "resnet18": StandIn(RESNET, 10, frozenset({0.1, 0.05})),
+                "resnet32": StandIn(RESNET, 10, frozenset({0.02})),
+            },
+            seeds=6,
+            cut=0.5,
+            points=15,
+            images=384,
+            probe=128,
+            items=(
+                *(f"tost/{n}" for n in ("fig02", "fig06", "fig08", "fig09a", "fig09b", "fig10")),
+                *(f"tost/table{n}" for n in (1, 2, 4, 5)),
+            ),
             compute=CHANNELS_LAST,
         ),
         Scale(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ class TaskGraph:
         on_done: Callable[[str], None],
         engine: str = "local",
         device: str = "auto",
+        seconds: float = math.inf,
     ) -> dict[str, BaseException]:
         """Run all tasks, `jobs` at a time, and return the errors by name.
 
@@ -37,10 +40,12 @@ class TaskGraph:
             on_done: Called with the name of each task that has ended.
             engine: Key of `training.executors.ENGINES`.
             device: Where they compute: auto, cpu, cuda or cuda:N.
+            seconds: Time after which no further task starts; those that run are finished.
 
         Raises:
             ValueError: If a process died, with the signal that ended it.
         """
+        end = time.monotonic() + seconds
         waiting, errors = dict(self.tasks), dict[str, BaseException]()
         finished: set[str] = set()
         running: dict[Future[Any], str] = {}
@@ -50,7 +55,8 @@ class TaskGraph:
             try:
                 while True:
                     ready = [n for n in waiting if self.dependencies.get(n, set()) <= finished]
-                    for name in ready[: jobs - len(running)]:
+                    num_free = jobs - len(running) if time.monotonic() < end else 0
+                    for name in ready[:num_free]:
                         function, args = waiting.pop(name)
                         running[pool.submit(function, *args)] = name
                     if not running:

@@ -7,7 +7,7 @@ tickets with the tweaks are better for every network and data set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
@@ -38,32 +38,21 @@ def trained_cells(results: Results) -> list[tuple[str, str]]:
     return [cell for cell in CELLS if (*cell, "AT+TRT") in trained] or CELLS
 
 
-def gain(combine: Callable[..., effect_sizes.Margin]) -> effect_sizes.Margin:
-    """Return the gain of the tweaks, combined over networks and data sets, by seed."""
-
-    def margin(results: Results) -> list[float]:
-        gains = (
-            effect_sizes.gain((*cell, "AT+TRT"), (*cell, "vanilla"), *LEVELS.values())
-            for cell in trained_cells(results)
-        )
-        return combine(*gains)(results)
-
-    return margin
+def mean_gain(results: Results) -> Mapping[int, float]:
+    """Return the gain of the tweaks, the mean over networks, data sets and sparsities, by seed."""
+    gains = (
+        effect_sizes.gain((*cell, "AT+TRT"), (*cell, "vanilla"), *LEVELS.values())
+        for cell in trained_cells(results)
+    )
+    return effect_sizes.mean(*gains)(results)
 
 
-QUOTE = "our proposal out-performance prevails across all model architecture and datasets"
 CLAIMS = (
     Claim(
-        says="AT+TRT improves lottery tickets, on average over networks and data sets",
-        quote=QUOTE,
+        says="AT+TRT improves tickets, on average over networks and data sets",
+        quote="our proposal out-performance prevails across all model architecture and datasets",
         source="section 4.4",
-        margin=gain(effect_sizes.mean),
-    ),
-    Claim(
-        says="AT+TRT improves the lottery tickets of every network and data set",
-        quote=QUOTE,
-        source="section 4.4",
-        margin=gain(effect_sizes.minimum),
+        margin=mean_gain,
     ),
 )
 

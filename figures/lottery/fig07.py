@@ -8,23 +8,13 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from figures import effect_sizes
-from figures.claims import Claim
 from figures.lottery import panels
-from figures.lottery.runs import LEVELS, all_levels, run
+from figures.lottery.runs import all_levels, run
 from figures.measurement import Results
 from figures.scales import Scale
 
 KINDS = ("vanilla", "AT+TRT")
 MEASUREMENTS = all_levels(KINDS, data="tinyimagenet")
-CLAIMS = (
-    Claim(
-        says="AT+TRT improves lottery tickets on TinyImageNet, on average over sparsities",
-        quote="our proposal out-performance prevails across all model architecture and datasets",
-        source="section 4.4",
-        margin=effect_sizes.gain("AT+TRT", "vanilla", *LEVELS.values()),
-    ),
-)
 
 
 def draw(results: Results, scale: Scale) -> Figure:

@@ -19,7 +19,7 @@ KINDS = ("vanilla", "AT+TRT")
 MEASUREMENTS = all_levels(KINDS, oneshot=True)
 CLAIMS = (
     Claim(
-        says="AT+TRT improves networks with one-shot masks, on average over sparsities",
+        says="AT+TRT improves networks with one-shot masks",
         quote="our techniques still perform significantly better than vanilla-LTH when IMP is "
         "replaced with OMP",
         source="section A1.3",

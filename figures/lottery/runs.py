@@ -46,7 +46,7 @@ def run(
 ) -> Run:
     """Return a training; the default is ResNet-18 on CIFAR-100 from a lottery ticket.
 
-    The lottery tickets of all seeds have the same mask: the seeds differ in the order of the data.
+    Each seed has a mask and an order of the data of its own.
 
     Args:
         kind: One of `KINDS`.
@@ -67,7 +67,6 @@ def run(
         paper,
         on_disconnected="warn" if density < 1 else "error",  # else it stays at chance
         seed=seed,
-        mask_seed=0 if density < 1 and seed else None,
         rewind=33 / 180 if rewound else 0.0,
         model=replace(paper.model, activation=activation),
         mask=mask if density < 1 else Dense(),

@@ -14,7 +14,7 @@ import numpy as np
 
 from figures.claims import Claim
 from figures.lottery.runs import LEVELS, run
-from figures.measurement import Measurement, Results, by_seed
+from figures.measurement import ALL_SEEDS, Measurement, Results, by_seed
 from figures.scales import Scale
 from sparsediag.core.estimate import Estimate
 from sparsediag.plotting.accuracy import sparsity
@@ -45,7 +45,7 @@ MEASUREMENTS = {
     (name, LEVELS[k], seed): Measurement(run(kind, LEVELS[k], seed), "activations", split="test")
     for name, kind in KINDS.items()
     for k in ROUNDS
-    for seed in range(3)
+    for seed in ALL_SEEDS
 }
 
 
@@ -54,12 +54,12 @@ def small_shares(activations: Any) -> np.ndarray:
     return 100 * np.asarray(activations.small[np.asarray(activations.stage_last)])
 
 
-def shares_by_seed(results: Results, name: str) -> list[np.ndarray]:
+def shares_by_seed(results: Results, name: str) -> dict[int, np.ndarray]:
     """Return the shares of each seed, (densities, layers), at densities that all seeds have."""
     shares = {(d, s): small_shares(result) for (of, d, s), result in results.items() if of == name}
     seeds = sorted({seed for _, seed in shares})
     densities = sorted({d for d, _ in shares if all((d, seed) in shares for seed in seeds)})
-    return [np.array([shares[d, seed] for d in densities]) for seed in seeds if densities]
+    return {s: np.array([shares[d, s] for d in densities]) for s in seeds if densities}
 
 
 CLAIMS = (
@@ -67,20 +67,22 @@ CLAIMS = (
         says="With ReLU, more activations are small in layer 4 than in layer 1",
         quote="Activation sparsity of the network increases with the depth for ReLU activation",
         source="section A1.1",
-        margin=lambda results: [
-            float((shares[:, -1] - shares[:, 0]).mean())
-            for shares in shares_by_seed(results, "ReLU")
-        ],
+        margin=lambda results: {
+            seed: float((shares[:, -1] - shares[:, 0]).mean())
+            for seed, shares in shares_by_seed(results, "ReLU").items()
+        },
         paper=float(np.mean([row[-1] - row[0] for row in PAPER["ReLU"].values()])),
     ),
     Claim(
-        says="With Swish, fewer than 1 % of the activations are small in each layer",
+        says="With Swish, fewer than 1 % of the activations are small in every layer",
         quote="When ReLU is replaced with smooth activation (Swish), the activation sparsity of "
         "the network drops below 1%",
         source="section A1.1",
-        margin=lambda results: [
-            1 - float(shares.max()) for shares in shares_by_seed(results, "Swish")
-        ],
+        margin=lambda results: {
+            seed: 1 - float(shares.max())
+            for seed, shares in shares_by_seed(results, "Swish").items()
+        },
+        at_least=0,
         paper=1 - max(max(row) for row in PAPER["Swish"].values()),
     ),
 )

@@ -19,15 +19,7 @@ from figures.scales import Scale
 MEASUREMENTS = table2.MEASUREMENTS
 CLAIMS = (
     Claim(
-        says="At 0.1 % of the weights, a learned mask is better than ZerO",
-        quote="with the learned mask having the largest impact",
-        source="caption",
-        margin=effect_sizes.gain("+ Mask", "+ ZerO", 0.001),
-        paper=45.7 - 27.6,
-        max_gain=effect_sizes.max_gain_over_best(["+ Mask"], ["+ ZerO"], 0.001),
-    ),
-    Claim(
-        says="At 1 % of the weights, ToST after pruning helps, on average over the ways of pruning",
+        says="At 1 % of VGG-16, ToST after pruning helps",
         quote="the addition of the post-pruning training optimizations seems to help when applied, "
         "but very barely",
         source="caption",
@@ -37,9 +29,7 @@ CLAIMS = (
             effect_sizes.gain("+ Mask, ToST", "+ Mask", 0.01),
         ),
         paper=(0.0 + 1.0 + 2.0) / 3,
-        max_gain=effect_sizes.max_gain_over_best(
-            ["+ ToST", "+ ZerO, ToST", "+ Mask, ToST"], ["vanilla", "+ ZerO", "+ Mask"], 0.01
-        ),
+        at_least=0.5,
     ),
 )
 

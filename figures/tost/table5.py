@@ -19,20 +19,21 @@ DENSITIES = (1.0, 0.8, 0.25, 0.05)
 PAPER = {"GSk": (-0.77, 0.03, 0.56, 2.15), "GSw": (0.11, 0.29, 0.24, 1.28)}  # ToST, Table 5
 MEASUREMENTS = history_grid(run, ("base", *PAPER), DENSITIES)
 CLAIMS = (
-    *(
-        Claim(
-            says=f"{kind} helps a network with 95 % sparsity more than {description}",
-            quote='both "GSk" and "GSw" significantly help the sparse networks more than the dense '
-            "network and the performance benefits enlarges with increasing sparsity",
-            source="section 4.3",
-            margin=effect_sizes.difference(
-                effect_sizes.gain(kind, "base", 0.05), effect_sizes.gain(kind, "base", density)
-            ),
-            paper=PAPER[kind][-1] - PAPER[kind][DENSITIES.index(density)],
-            max_gain=effect_sizes.max_gain("base", 0.05),
-        )
-        for density, description in ((1.0, "the dense network"), (0.8, "one with 20 %"))
-        for kind in PAPER
+    Claim(
+        says="GSk and GSw help tickets at 95 % sparsity more than the dense network",
+        quote='both "GSk" and "GSw" significantly help the sparse networks more than the dense '
+        "network and the performance benefits enlarges with increasing sparsity",
+        source="section 4.3",
+        margin=effect_sizes.mean(
+            *(
+                effect_sizes.difference(
+                    effect_sizes.gain(kind, "base", 0.05), effect_sizes.gain(kind, "base", 1)
+                )
+                for kind in PAPER
+            )
+        ),
+        paper=(2.15 + 0.77 + 1.28 - 0.11) / 2,
+        max_gain=effect_sizes.max_gain("base", 0.05),
     ),
     Claim(
         says="GSk harms the dense network",
@@ -47,7 +48,7 @@ CLAIMS = (
 
 def change(results: Results, kind: str, density: float) -> Estimate | None:
     """Return the gain of a tweak: the mean over the seeds that were trained with and without it."""
-    gains = effect_sizes.gain(kind, "base", density)(results)
+    gains = effect_sizes.gain(kind, "base", density)(results).values()
     return Estimate.of(gains) if gains else None
 
 

@@ -23,13 +23,13 @@ NAMES = {"base": "plain sparse", "ToST": "ToST"}
 def log_ratio(value: Value, numerator: str, denominator: str) -> Margin:
     """Return log10 of the ratio of a value between two kinds, its mean over the epochs."""
 
-    def margin(results: Results) -> list[float]:
+    def margin(results: Results) -> dict[int, float]:
         above, below = (by_seed(results, kind, DENSITY) for kind in (numerator, denominator))
-        ratios = [
-            log10(above[seed], value) - log10(below[seed], value)
+        ratios = {
+            seed: log10(above[seed], value) - log10(below[seed], value)
             for seed in sorted(above.keys() & below.keys())
-        ]
-        return [float(np.nanmean(ratio)) for ratio in ratios if np.isfinite(ratio).any()]
+        }
+        return {s: float(np.nanmean(r)) for s, r in ratios.items() if np.isfinite(r).any()}
 
     return margin
 

@@ -20,6 +20,7 @@ Justify = Literal["left", "right"]
 BLOCKS = "▁▂▃▄▅▆▇█"
 PIPE_WIDTH = 160  # columns of a table that no terminal cuts
 SECONDS_A_LINE = 30.0  # between two lines of progress, where there are no bars
+SECONDS_OF_SPEED = 600.0  # the time left is estimated from the steps of the last so many
 AS_IT_IS: dict[str, Any] = {  # names may hold [bold] or :fire:; in Jupyter, a result has HTML
     "markup": False,
     "emoji": False,
@@ -52,6 +53,7 @@ def progress_bars(transient: bool = False, *, quiet: bool = False) -> Iterator[P
         _Counts(),
         console=console,
         transient=transient,
+        speed_estimate_period=SECONDS_OF_SPEED,
         disable=not has_bars,
     )
 
@@ -73,7 +75,7 @@ def progress_bars(transient: bool = False, *, quiet: bool = False) -> Iterator[P
 def _counts(task: Task) -> str:
     """Return a task's progress in words: done, elapsed, left."""
     elapsed, left = (timedelta(seconds=round(s or 0)) for s in (task.elapsed, task.time_remaining))
-    done = f"{task.completed:g} of {task.total:g} done, " if task.total else ""
+    done = f"{int(task.completed + 1e-6)} of {task.total:.0f} done, " if task.total else ""
     about = f", {left} left" if task.time_remaining else ""
     return f"{done}{elapsed} elapsed{about}"
 
