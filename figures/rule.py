@@ -34,13 +34,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtr
+from scipy.stats import false_discovery_control
 
 Outcome = Literal["reproduced", "not reproduced", "undecided", "not run"]
 OUTCOMES: tuple[Outcome, ...] = ("reproduced", "not reproduced", "undecided", "not run")
 FALSE_SHARE = 0.05  # expected share of false ones among the verdicts
 POWER = 0.8
 MIN_SEEDS = 3
+ROUNDING = 1e-9  # relative differences between seeds that are no spread
 MAX_SEEDS = 1000  # a larger number is not given
 SMALLEST = {"points": 0.5, "ratio (log10)": 0.05, "nats": 0.05}  # effects that count, by unit
 
@@ -64,8 +66,9 @@ class Sample:
     @property
     def is_testable(self) -> bool:
         """Return whether there are enough seeds, with some spread, and room for the effect."""
-        enough = len(self.values) >= MIN_SEEDS and self.room >= self.bound
-        return enough and not self.exact and np.ptp(self.values) > 0
+        if self.exact or len(self.values) < MIN_SEEDS or self.room < self.bound:
+            return False
+        return float(np.ptp(self.values)) > ROUNDING * max(map(abs, self.values))
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ def p_value(values: Sequence[float], bound: float) -> float:
     >>> round(p_value([1.0, 2.0, 3.0], 0.0), 4)
     0.0742
     """
-    return float(stats.ttest_1samp(values, bound).pvalue)
+    standard_error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    t = (float(np.mean(values)) - bound) / standard_error
+    return float(2 * stdtr(len(values) - 1, -abs(t)))
 
 
 def seeds_needed(values: Sequence[float], bound: float, level: float) -> float:
@@ -99,7 +104,7 @@ def seeds_needed(values: Sequence[float], bound: float, level: float) -> float:
     distance = abs(float(np.mean(values)) - bound)
     if not distance:
         return math.inf
-    z, z_power = stats.norm.isf(level / 2), stats.norm.isf(1 - POWER)
+    z, z_power = -ndtri(level / 2), ndtri(POWER)
     spread = float(np.std(values, ddof=1))
     return float(np.ceil(((z + z_power) * spread / distance) ** 2 + z**2 / 2))
 
@@ -108,7 +113,7 @@ def judge(samples: Sequence[Sample]) -> list[Verdict]:
     """Return the verdict on each claim of a scale; the claims are judged together."""
     tested = [i for i, sample in enumerate(samples) if sample.is_testable]
     p_values = [p_value(samples[i].values, samples[i].bound) for i in tested]
-    adjusted = stats.false_discovery_control(p_values, method="bh") if tested else []
+    adjusted = false_discovery_control(p_values, method="bh") if tested else []
     found = sum(q <= FALSE_SHARE for q in adjusted)
     level = FALSE_SHARE * min(found + 1, len(tested)) / max(len(tested), 1)
     q_of = dict(zip(tested, adjusted, strict=True))
@@ -127,8 +132,8 @@ def _decide(sample: Sample, q: float, level: float) -> Verdict:
         return Verdict("undecided", f"{_q(q)}; {seeds} seeds would decide")
     if mean > bound:
         return Verdict("reproduced", f"more than {bound:g}, {_q(q)}")
-    opposite = stats.ttest_1samp(sample.values, 0, alternative="less").pvalue <= level
-    words = "the opposite holds" if bound >= 0 and opposite else f"less than {bound:g}"
+    is_opposite = mean < min(bound, 0) and p_value(sample.values, 0) <= level
+    words = "the opposite holds" if is_opposite else f"less than {bound:g}"
     return Verdict("not reproduced", f"{words}, {_q(q)}")
 
 

@@ -55,14 +55,14 @@ def _gain(kind: str, baseline: str, *densities: float) -> effect_sizes.Margin:
 
 CLAIMS = (
     Claim(
-        says="Permanent skips and soft neurons are better than those that fade",
+        says="Permanent GSk and GSw are better than those that fade",
         quote="keeping the skip connections, and swish throughout sparse training until the "
         "end provides some additional performance benefit (marginal for swish)",
         source="section 3.4",
         margin=_gain("{}, permanent", "{}", *DENSITIES),
     ),
     Claim(
-        says="Skips and soft neurons that fade only after the first drop are worse, at 95 % sparsity",
+        says="GSk and GSw that fade only after the first drop are worse, at 95 % sparsity",
         quote="if we ghost GSk and GSw after the first learning rate decay, and we found that "
         "the performance decreases by -0.917% and -0.429% (95% sparsity)",
         source="section 3.4",
@@ -70,7 +70,7 @@ CLAIMS = (
         paper=(0.917 + 0.429) / 2,
     ),
     Claim(
-        says="Skips and soft neurons that are removed late and abruptly are worse, at 95 % sparsity",
+        says="GSk and GSw that are removed late and abruptly are worse, at 95 % sparsity",
         quote="abrupt removal of GSk and GSw towards the end of training, leads to significant "
         "performance drop of > 1.2% (sparsity 95%)",
         source="section 3.4",

@@ -1,49 +1,11 @@
-"""Claims and their rule, and accuracies over sparsity."""
-
-import math
+"""Accuracies over sparsity, and the effects that claims are measured by."""
 
 import numpy as np
 import pytest
 
 from figures import accuracy, accuracy_plots, effect_sizes
-from figures.claims import Claim
-from sparsediag.core.estimate import Estimate
 from sparsediag.plotting import style
 from sparsediag.plotting.accuracy import LineStyle
-
-
-def claim(values: list[float], paper: float | None = None, room: float | None = None) -> Claim:
-    margin = None if room is None else (lambda _: room)
-    return Claim("says", "quote", "source", lambda _: values, paper=paper, max_gain=margin)
-
-
-@pytest.mark.parametrize(
-    ("given", "word", "why"),
-    [
-        (claim([1.0, 1.1, 0.9]), "reproduced", "above 0"),
-        (claim([-1.0, -1.1, -0.9]), "not reproduced", "below 0"),
-        (claim([1.0, -1.0, 0.5]), "not testable", "allows for both"),
-        (claim([0.1, 0.0, -0.1], paper=2.0), "not reproduced", "half of the paper's"),
-        (claim([0.1, 0.0, -0.1], paper=0.4), "not testable", "allows for both"),
-        (claim([0.1, 0.0, -0.1], paper=2.0, room=0.9), "not testable", "0.9 points of room"),
-        (claim([-1.0, -1.1, -0.9], paper=2.0, room=0.9), "not testable", "room"),
-        (claim([1.0, 1.1, 0.9], paper=2.0, room=0.9), "reproduced", "above 0"),
-        (claim([5.0]), "not testable", "one seed"),
-        (claim([]), "not testable", "not trained"),
-        (claim([math.nan, 1.0]), "not testable", "one seed"),
-    ],
-)
-def test_the_rule(given: Claim, word: str, why: str) -> None:
-    verdict = given.judge({})
-    assert verdict.outcome.startswith(word)
-    assert why in verdict.why
-
-
-def test_what_is_computed_needs_no_seeds() -> None:
-    for least, word in ((0.1, "reproduced"), (-0.1, "not reproduced")):
-        exact = Claim("says", "quote", "source", lambda _, v=least: [1.0, v], exact=True)
-        assert exact.judge({}).outcome == word
-        assert exact.judge({}).measured == Estimate(least)
 
 
 def rows(percent: float) -> list[dict[str, float]]:
@@ -69,8 +31,8 @@ def test_accuracy_is_that_of_the_best_epoch() -> None:
 
 
 def test_gains_are_by_seed_and_room_is_what_is_missing() -> None:
-    assert effect_sizes.gain("tweaked", "plain", 0.1)(RESULTS) == pytest.approx([3, 4])
-    assert effect_sizes.gain("tweaked", "plain", 0.02)(RESULTS) == []
+    assert effect_sizes.gain("tweaked", "plain", 0.1)(RESULTS) == pytest.approx({0: 3, 1: 4})
+    assert effect_sizes.gain("tweaked", "plain", 0.02)(RESULTS) == {}
     assert effect_sizes.max_gain("plain", 0.1)(RESULTS) == pytest.approx(9)
     assert accuracy.estimate(RESULTS, "plain", 0.02) is None
 

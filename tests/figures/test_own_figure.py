@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
@@ -11,7 +12,7 @@ from figures import registry
 from figures.__main__ import main
 from figures.page import html
 from figures.scales import SCALES
-from figures.verdicts import judge_all
+from figures.verdicts import collect
 
 OWN = '''
 """A line: from zero to one.
@@ -43,8 +44,9 @@ def test_a_figure_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         with Image.open(out / "figures" / "own" / "line.png") as image:
             drawn.append(image.tobytes())
             assert "from zero to one" in image.info["Description"]
+    plt.close("all")
     assert drawn[0] == drawn[1] != drawn[2]
     assert registry.names()[-1] == "own/line"
-    page = html(judge_all(SCALES["smoke"], out), [], SCALES["smoke"], out, "")
+    page = html(collect(SCALES["smoke"], out), [], SCALES["smoke"], out, "")
     assert "<h2>Your own figures</h2>" in page
     assert "A line: from zero to one." in page

@@ -17,6 +17,7 @@ from figures.tost import table1, table2, table3, table5
 from sparsediag.core.estimate import Estimate
 from sparsediag.diagnostics.activations import Activations
 from sparsediag.plotting.tables import Table
+from tests.figures.judging import verdict
 from training.masks.synflow import Synflow
 
 LAPTOP, PAPER = SCALES["laptop"], SCALES["paper"]
@@ -36,6 +37,8 @@ def as_printed(item: Any) -> dict[Any, Any]:
     """Three seeds, a point apart, around the paper's own numbers; baselines where it has none."""
     results = {}
     for kind, density, seed in item.MEASUREMENTS:
+        if seed > 2:
+            continue
         if item is table2:
             *block, mask, how = kind
             if mask == "dense":
@@ -83,19 +86,21 @@ def pairs(row: tuple[Any, ...]) -> list[tuple[Any, float | None]]:
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.__name__)
 def test_an_item_copes_with_whatever_is_there(item: Any) -> None:
     whole = (
-        {key: activations(0.1) for key in item.MEASUREMENTS} if item is table1 else as_printed(item)
+        {key: activations(0.1) for key in item.MEASUREMENTS if key[-1] < 3}
+        if item is table1
+        else as_printed(item)
     )
     some = list(whole.items())
     for kept in (some[:1], some[-1:], some[::7], some[1::2]):
         drawn(item, dict(kept))
         for claim in item.CLAIMS:
-            claim.judge(dict(kept))
+            verdict(claim, dict(kept))
     for scale in SCALES.values():
-        there = {label: whole[label] for label in measurements(name(item), scale)}
+        there = {k: whole[k] for k in measurements(name(item), scale) if k in whole}
         if there:
             drawn(item, there)
         for claim in item.CLAIMS:
-            claim.judge(there)
+            verdict(claim, there)
 
 
 def name(item: Any) -> str:
@@ -106,23 +111,19 @@ def name(item: Any) -> str:
 def test_the_papers_own_numbers_give_its_margins(item: Any) -> None:
     results = as_printed(item)
     for claim in item.CLAIMS:
-        found = claim.judge(results).measured
-        assert found is not None
+        effects = list(claim.effects(results).values())
+        assert effects
         if claim.paper is not None:
-            assert found.mean == pytest.approx(claim.paper, abs=1e-6)
-        assert claim.judge(results).outcome == "reproduced"
+            assert np.mean(effects) == pytest.approx(claim.paper, abs=1e-6)
+        assert verdict(claim, results).outcome == "reproduced"
 
 
 @pytest.mark.parametrize("item", ACCURACIES, ids=lambda item: item.__name__)
 def test_no_claim_holds_where_all_nets_are_alike(item: Any) -> None:
     results = {key: history(50.0 + key[-1]) for key in item.MEASUREMENTS}
     for claim in item.CLAIMS:
-        found = claim.judge(results).measured
-        assert found is not None
-        if "is within" in claim.says:
-            continue
-        assert found.mean == pytest.approx(0)
-        assert claim.judge(results).outcome != "reproduced"
+        assert set(claim.effects(results).values()) == {0.0}
+        assert verdict(claim, results).outcome == "not reproduced"
 
 
 @pytest.mark.parametrize("item", ACCURACIES, ids=lambda item: item.__name__)
@@ -132,32 +133,31 @@ def test_the_opposite_is_no_reproduction(item: Any) -> None:
         for key, rows in as_printed(item).items()
     }
     for claim in item.CLAIMS:
-        if "is within" not in claim.says:
-            assert all(margin < 0 for margin in claim.margin(turned)), claim.says
+        assert max(claim.margin(turned).values()) < 0, claim.says
     if item is pipeline1:
         better = {key: history(60.0 + (key[0] == "+ ZerO, Mask")) for key in item.MEASUREMENTS}
-        assert list(item.CLAIMS[2].margin(better)) == pytest.approx([-1] * 3)
+        assert set(item.CLAIMS[2].margin(better).values()) == {-1}
 
 
 def test_table_1_takes_the_last_blocks_of_each_seed() -> None:
-    results = {(label, seed): activations(0.01 * seed) for label, seed in table1.MEASUREMENTS}
+    results = {(label, s): activations(0.01 * s) for label, s in table1.MEASUREMENTS if s < 3}
     found = rows(table1.table(results, LAPTOP))
     assert pairs(found["ReLU"]) == list(zip(table1.PAPER["ReLU"], (11, 21, 31, 41), strict=True))
     assert pairs(found["Mish, exactly 0"]) == [(None, v) for v in (5.5, 10.5, 15.5, 20.5)]
     assert found["ReLU"][1].half == pytest.approx(Estimate.of([10, 11, 12]).half)
 
 
-def test_table_1_compares_relu_with_each_of_the_others() -> None:
-    shift = {"ReLU": 0.3, "Swish": 0.0, "Mish": 0.4}
+def test_table_1_compares_relu_with_the_others() -> None:
+    shift = {"ReLU": 0.3, "Swish": 0.0, "Mish": 0.1}
     results = {
         (label, seed): activations(shift[label] + 0.01 * seed * (label == "ReLU"))
         for label, seed in table1.MEASUREMENTS
     }
-    swish, mish = table1.CLAIMS
-    assert list(swish.margin(results)) == pytest.approx([30, 31, 32])
-    assert list(mish.margin(results)) == pytest.approx([-10, -9, -8])
-    assert swish.paper == pytest.approx(40.97 - 0.2525)
-    assert list(swish.margin({("ReLU", 0): activations(0)})) == []
+    (more,) = table1.CLAIMS
+    expected = {seed: 25 + seed for seed in range(6)}
+    assert more.margin(results) == pytest.approx(expected)
+    assert more.paper == pytest.approx(40.97 - (0.2525 + 1.0525) / 2)
+    assert more.margin({("ReLU", 0): activations(0)}) == {}
 
 
 def test_table_2_has_a_block_a_net_and_data_set_headed_by_the_dense_net() -> None:
@@ -210,33 +210,34 @@ def test_training_free_is_the_best_by_its_mean() -> None:
     results |= {(MANY_STEPS, 0.1, 0): history(99)}
     found = accuracies.estimate(results, accuracies.BEST, 0.1)
     assert found == accuracy.estimate(results, "SNIP", 0.1)
-    assert gain_over_best("SNIP", ["Random"], 0.1)(results) == pytest.approx([-30, 51, 52])
+    assert gain_over_best("SNIP", ["Random"], 0.1)(results) == {0: -30, 1: 51, 2: 52}
 
 
-def test_a_lead_is_over_the_best_of_the_others_in_each_seed() -> None:
+def test_a_lead_is_over_the_best_of_the_others_on_average() -> None:
     values = {"a": (50, 60), "b": (40, 70), "c": (45, 10)}
     results = {(k, d, s): history(v) for k, row in values.items() for s, v in enumerate(row)
                for d in (0.1, 0.01)}  # fmt: skip
-    assert gain_over_best("a", "bc", 0.1)(results) == pytest.approx([5, -10])
-    assert gain_over_best("a", "b", 0.1, 0.01, 0.5)(results) == pytest.approx([10, -10])
-    assert gain_over_best("a", "b", 0.1, 0.01, 0.5, complete=True)(results) == []
-    assert gain_over_best("a", "bx", 0.1)(results) == []
-    assert gain_over_best("a", "x", 0.1)(results) == []
+    assert gain_over_best("a", "bc", 0.1)(results) == pytest.approx({0: 10, 1: -10})
+    assert gain_over_best("a", "c", 0.1, 0.01, 0.5)(results) == pytest.approx({0: 5, 1: 50})
+    assert gain_over_best("a", "bx", 0.1)(results) == gain_over_best("a", "x", 0.1)(results) == {}
     assert effect_sizes.max_gain_over_best("a", "bc", 0.1)(results) == pytest.approx(45)
     del results["b", 0.1, 0]
-    assert gain_over_best("a", "bc", 0.1)(results) == pytest.approx([-10])
-    both = effect_sizes.minimum(gain_over_best("a", "b", 0.1), gain_over_best("a", "c", 0.1))
-    assert both(results) == pytest.approx([-10])
+    assert gain_over_best("a", "bc", 0.1)(results) == pytest.approx({1: -10})
+    both = effect_sizes.weakest(gain_over_best("a", "b", 0.1), gain_over_best("a", "c", 0.1))
+    assert both(results) == pytest.approx({1: -10})
+    assert effect_sizes.weakest(both, gain_over_best("a", "x", 0.1))(results) == {}
 
 
 def test_nets_that_learn_nothing_test_no_claim_of_the_pipeline() -> None:
     for item in (pipeline1, pipeline2, fig01, fig02):
         dead = {
-            key: history(9.0 + 0.1 * key[-1] * key[0].startswith("+")) for key in item.MEASUREMENTS
+            key: history(9.0 + 0.1 * key[-1] * key[0].startswith("+"))
+            for key in item.MEASUREMENTS
+            if key[-1] < 3
         }
         for claim in item.CLAIMS:
-            if claim.paper is not None:
-                assert claim.judge(dead).outcome == "not testable at this scale", claim.says
+            if claim.max_gain:
+                assert verdict(claim, dead).outcome == "undecided", claim.says
     dead |= {("RigL", 0.01, seed): history(60.0) for seed in range(3)}
     assert effect_sizes.max_gain_over_best(["+ Mask"], ["RigL"], 0.01)(dead) == pytest.approx(40)
 

@@ -37,3 +37,12 @@ def test_a_table_is_text_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert terminal.format_table("net", rows) == expected
     assert expected.splitlines()[-1].split() == ["fc", "0.5"]
+
+
+def test_steps_that_are_done_are_whole_numbers() -> None:
+    with terminal.progress_bars(quiet=True) as bars:
+        bars.add_task("figures", total=70)
+        (task,) = bars.tasks
+        for done, text in ((69.4333, "69 of 70 done"), (69.99999999, "70 of 70 done")):
+            bars.update(task.id, completed=done)
+            assert terminal._counts(task).startswith(text)
