@@ -355,10 +355,15 @@ def test_claims_are_kept_a_line_each(drawn: Path) -> None:
     assert {line.count("|") for line in table} == {7}
 
 
-def test_a_plan_is_in_order(tmp_path: Path) -> None:
-    todo = plan(["tost/fig08"], SMOKE, tmp_path).work
-    order = list(todo.tasks)
-    for task, before in todo.dependencies.items():
+def test_a_plan_draws_at_once_and_trains_seed_by_seed(tmp_path: Path) -> None:
+    todo = plan(["tost/fig08", "tost/fig03"], replace(SMOKE, name="two", seeds=2), tmp_path)
+    order = list(todo.work.tasks)
+    assert order[:2] == ["draw tost/fig03", "draw tost/fig08"]  # as soon as its results are there
+    seeds = [todo.seed(task) for task in order[2:]]
+    assert seeds == sorted(seeds)
+    assert set(seeds) == {0, 1}
+    for task in order[2:]:
+        before = todo.work.dependencies.get(task, set())
         assert all(order.index(other) < order.index(task) for other in before)
 
 
