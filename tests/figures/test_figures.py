@@ -335,7 +335,8 @@ def test_the_page_shows_what_was_measured_elsewhere(
     other = {"scale": "hour", "setting": "CIFAR", "machines": machines, "claims": [row]}
     monkeypatch.setattr(verdicts, "MEASURED", tmp_path)
     verdicts.save(other, tmp_path / "hour.json")
-    text = page.html(found, [verdicts.judged(other)], SMOKE, drawn, "stamp")
+    other = verdicts.judged(other)
+    text = page.html(found, [other], SMOKE, drawn, "stamp")
     assert "+12.30 ± 0.25" in text
     assert "a GPU" in text
     overview = text[: text.index("<h2>")]
