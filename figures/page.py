@@ -30,7 +30,7 @@ small, .note { color: #555; font-size: .85rem; }
 table { border-collapse: collapse; font-size: .9rem; margin: .6rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0;
   border-bottom: 1px solid #ddd; }
-td.n, th.n { text-align: right; white-space: nowrap; }
+td.n, th.n { text-align: right; white-space: nowrap; padding-right: 1.2rem; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 .v { white-space: nowrap; font-weight: 600; }
 .reproduced { color: #00558a; } .not-reproduced { color: #a84300; } .open { color: #6a6a6a; }

@@ -49,7 +49,7 @@ SMALLEST = {"points": 0.5, "ratio (log10)": 0.05, "nats": 0.05}  # effects that 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was measured of a claim.
+    """The measured effects of a claim.
 
     Attributes:
         values: The effect for each seed.
@@ -73,7 +73,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the measurements say about a claim, and why."""
+    """The outcome for a claim, and the reason."""
 
     outcome: Outcome
     why: str

@@ -1,4 +1,4 @@
-"""Whether the verdicts come again: `python -m figures.stability`.
+"""Compare the verdicts of two halves of the seeds: `python -m figures.stability`.
 
 The rule of `figures.rule` judges seeds 0 to 2 and seeds 3 to 5 of each stored record apart. The two
 contradict each other where one reproduces a claim and the other does not. They agree if their
@@ -20,7 +20,7 @@ AGREEMENT = 0.95  # least share of the claims with a verdict on which two sets o
 
 @dataclass(frozen=True)
 class Stability:
-    """How two sets of seeds judge the claims on which at least one of them decides.
+    """The verdicts of two sets of seeds, on the claims that at least one of them decides.
 
     Attributes:
         same: Number of claims with the same verdict.
