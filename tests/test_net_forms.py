@@ -288,7 +288,7 @@ def test_every_diagnostic_has_the_values_of_plain_differences(form: str) -> None
     assert top.eigenvalues[0] == pytest.approx(along, rel=1e-3)
     on = sd.plane(problem, dims=1)
     ends = [plain(w + t * on.directions[0]) for t in (-1, 0, 1)]
-    seen = sd.landscape(on, points=3)
+    seen = sd.landscape(on, points=3, curvature=True)
     np.testing.assert_allclose(seen.loss, ends, rtol=0, atol=1e-12)
     unit = on.directions[0] / on.directions[0].norm()
     assert seen.curvature[0] == pytest.approx(plain.derivatives(unit)[1], abs=1e-6)
@@ -405,7 +405,7 @@ def test_what_has_no_second_derivative_has_a_landscape(kind: str) -> None:
         dtype = getattr(torch, kind)
         net, batches = net.to(dtype), [(X.to(dtype), Y)]
     problem = sd.Problem(net, batches, params="body.*" if kind == "once" else None, **options)
-    seen = sd.landscape(problem, points=3)
+    seen = sd.landscape(problem, points=3, curvature=True)
     assert np.isfinite(seen.loss).all()
     assert seen.loss[1, 1] == pytest.approx(problem.value(), rel=1e-2)
     assert np.isfinite(sd.gradflow(problem).flow).all()

@@ -7,16 +7,13 @@ vector is one flat tensor in live coordinates (see `coordinates.py`).
 from __future__ import annotations
 
 import copy
-import math
-import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import grad
 from torch.func import functional_call
 
 from sparsediag.core import validation
@@ -29,7 +26,6 @@ from sparsediag.core.batches import (
     is_separable,
     materialize,
     num_samples,
-    rechunk,
     tensors_in,
     tree_map,
 )
@@ -42,16 +38,11 @@ from sparsediag.core.coordinates import (
 from sparsediag.core.double_backward import DoubleBackward
 from sparsediag.core.evaluation import BATCH_NORMS, deterministic_eval
 from sparsediag.core.fingerprint import describe_code, describe_modules, fingerprint
-from sparsediag.core.losses import (
-    default_loss,
-    is_sample_mean,
-    leaves_of,
-    loss_name,
-    map_outputs,
-)
+from sparsediag.core.first_pass import FirstPass
+from sparsediag.core.losses import default_loss, map_outputs
 from sparsediag.core.mask import Mask
 from sparsediag.core.reduction import Reduction
-from sparsediag.core.rng import stream
+from sparsediag.core.rowwise import is_chain_of_rowwise_layers
 from sparsediag.core.twice_differentiable import twice_differentiable
 
 Loss = Callable[[Any, Any], Tensor]
@@ -130,7 +121,7 @@ class Problem:
         if batch_norm not in ("eval", "train"):
             raise ValueError(f"batch_norm '{batch_norm}': need 'eval' or 'train'")
         validation.check_types(self._net, mask, loss)
-        self._loss, self._batch_norm, self._reads_weights = loss, batch_norm, False
+        self._loss, self._batch_norm = loss, batch_norm
         self._about = {"net": type(self._net).__name__, **(about or {})}
         self._caller = _Caller(self._net)
         self._set_weights(tensors, mask, params)
@@ -139,8 +130,13 @@ class Problem:
             self._batches = materialize(batches, self.device, self.weights.dtype)
             self._written = possibly_written(self._net, batch_norm=batch_norm)
             self._reduction = Reduction(self._outputs_of, self._loss_of)
-            self._shares = [1.0]
-            self._check_loss()
+            found = FirstPass(
+                self, self._batches, self._trainable.shapes, self._written, self._reduction
+            )
+            found.run()
+        self._batches, self._shares = found.batches, found.shares
+        self._value: tuple[float, int] | None = (found.value, self._version)
+        self._about["loss"] = found.loss_name
 
     def _set_weights(
         self, tensors: dict[str, Tensor], mask: Mask | None, params: str | None
@@ -192,7 +188,7 @@ class Problem:
     @property
     def reads_weights(self) -> bool:
         """True if the loss reads the net's weights, as weight decay or a gradient penalty does."""
-        return self._reads_weights
+        return self._reduction.reads_weights
 
     @property
     def mask(self) -> Mask | None:
@@ -263,6 +259,7 @@ class Problem:
         vars(view).pop("digests", None)
         tensors = self._tensors(masked=dense)
         view._set_weights(tensors, None if dense else self.mask, params or self.params)
+        view._value = (problem.value(), view._version) if problem._value else None
         return view
 
     @torch.inference_mode(False)
@@ -273,6 +270,7 @@ class Problem:
             mask: The weights that are live now.
         """
         problem = copy.copy(self)
+        problem._value = None
         for name in ("empty_rows", "digests"):  # cached: they belong to the old weights
             problem.__dict__.pop(name, None)
         tensors = dict([*self._net.named_parameters(), *self._net.named_buffers()])
@@ -300,7 +298,7 @@ class Problem:
         problem = copy.copy(self)
         for name in ("samples", "separable", "digests"):  # cached: they belong to the old batches
             problem.__dict__.pop(name, None)
-        problem._batches = tree_map(batches, convert)
+        problem._batches, problem._value = tree_map(batches, convert), None
         problem._shares = self.shares(batches)
         problem._reduction = copy.copy(self._reduction)
         problem._weights = convert(self.weights if weights is None else weights)
@@ -352,8 +350,8 @@ class Problem:
                 reduction.measure_within(self.batches)
         except NotAdditiveError:
             return False
-        if reduction.summed and self.reads_weights:
-            return False
+        if reduction.known and is_chain_of_rowwise_layers(self.net, self.batches[0][0]):
+            return True
         independent = is_separable(self.batches, lambda some: self.gradient(batches=some))
         if independent is False and len(self.batches) > 1:
             reduction.doubts.append(
@@ -430,6 +428,8 @@ class Problem:
 
     def value(self, at: Tensor | None = None) -> float:
         """Return the loss of all samples, summed in float64."""
+        if at is None and self._value and self._value[1] == self._version:
+            return self._value[0]
         with self.evaluation_mode():
             weights = self._weights_at(at)
             total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -541,12 +541,14 @@ class Problem:
         placed = {name: weights[name].to(*to) for name, to in self._placement.items()}
         return {**weights, **placed, **(self.frozen_state() if frozen is None else frozen)}
 
-    def frozen_state(self) -> dict[str, Tensor]:
+    def frozen_state(self, *, copy: bool = False) -> dict[str, Tensor]:
         """Return the buffers and the (masked) frozen weights, by name.
 
-        Tensors that a forward pass may write into are copies; do not write into the others.
+        Tensors that a forward pass may write into are copies, and all are with `copy`; do not write
+        into the others.
         """
-        return {n: t.clone() if n in self._written else t for n, t in self._frozen_state.items()}
+        state = self._frozen_state.items()
+        return {n: t.clone() if copy or n in self._written else t for n, t in state}
 
     def evaluation_mode(self) -> AbstractContextManager[None]:
         """Put the net into the modes that `batch_norm` asks for, and restore them at the end."""
@@ -558,146 +560,13 @@ class Problem:
     def _loss_of(self, outputs: Any, targets: Any) -> Tensor:
         return self.reduce_loss(outputs, targets, self.split(self.weights))
 
+    @property
+    def _version(self) -> int:
+        """A number that grows when weights or samples are written into."""
+        return self._weights._version + sum(t._version for t in tensors_in(self._batches))
+
     def _weights_at(self, at: Tensor | None) -> dict[str, Tensor]:
         return self.split(self.weights if at is None else at)
-
-    def _check_loss(self) -> None:
-        """Check that the net accepts the batches and that the loss is finite and repeatable."""
-        weights = self.split(self.weights)
-        with self.evaluation_mode():
-            first, second = self._try(0, weights), self._differentiate(self.batches[0])
-            try:
-                value = self._weigh_batches() if len(self.batches) > 1 else first
-            except Exception:
-                for number in range(1, len(self.batches)):  # says which of them fails
-                    self._try(number, weights)
-                raise
-        if not math.isfinite(value):
-            cause = "Did the training diverge, or are the inputs not normalised?"
-            if self.empty_rows and self._is_finite_with_filled_rows():
-                cause = (
-                    f"The mask empties rows of {', '.join(self.empty_rows)[:100]}, and the net "
-                    "divides them by their own norm or deviation, 0 / 0: add a small number to it, "
-                    "or keep a weight in each row"
-                )
-            raise ValueError(f"the loss is {value} at these weights; need a finite loss. {cause}")
-        if abs(first - second) > torch.finfo(self.weights.dtype).eps ** 0.75 * max(1, abs(first)):
-            raise ValueError(
-                f"the same batch gave two different losses ({first:.6g}, {second:.6g}): something "
-                "in the net is random. Need a net that is deterministic in evaluation mode."
-            )
-
-    def _weigh_batches(self) -> float:
-        """Find the share of each batch in the loss of all samples, and return that loss.
-
-        If it does not follow from the losses of the batches, they are joined into one.
-        """
-        reduction = self._reduction
-        try:
-            losses, self._shares = reduction.measure(self.batches)
-            if reduction.summed and self.reads_weights:
-                raise NotAdditiveError
-        except NotAdditiveError:
-            joined = rechunk(self.batches, self.samples)
-            if self.batch_norm == "train":
-                reduction.doubts.append(
-                    "the loss is no mean over samples, so the batches change it"
-                )
-            elif len(joined) > 1:
-                raise ValueError(
-                    "the loss is no sum and no mean of terms with fixed weights, so it does not "
-                    "follow from the losses of batches, and these have other shapes; need all "
-                    "samples in one batch, or a loss with reduction='sum'"
-                ) from None
-            else:
-                self._batches, reduction.summed = joined, False
-            self._shares = reduction.shares(self.batches)
-            losses = [reduction.value(batch) for batch in self.batches]
-        pairs = zip(losses, self._shares, strict=True)
-        return sum(loss * share for loss, share in pairs if share)
-
-    def _try(self, number: int, weights: dict[str, Tensor]) -> float:
-        """Return the loss of a batch; an error says which batch and whether net or loss failed."""
-        (x, y), shapes = self.batches[number], validation.describe_shapes
-        of_batch = f" of batch {number}" * (number > 0)
-        frozen = self.frozen_state()
-        if number == 0:
-            frozen = {name: t.clone() for name, t in self._frozen_state.items()}
-        with validation.explain_errors(f"the net failed on inputs {shapes(x)}{of_batch}"):
-            outputs = self.forward(weights, x, frozen=frozen)
-        if number == 0:
-            self._written.update(n for n, t in frozen.items() if t.is_inference() or t._version)
-        about = f"outputs {shapes(outputs)} and targets {shapes(y)}{of_batch}"
-        with validation.explain_errors(f"the loss failed on {about}"), warnings.catch_warnings():
-            # shapes that broadcast give another loss
-            warnings.filterwarnings("error", message="Using a target size")
-            if number == 0:
-                self._reads_weights = self._find_weights_in_loss(outputs, y)
-                targets = [y for _, y in self.batches]
-                self._reduction.known = is_sample_mean(self.loss, outputs, targets)
-                self._about["loss"] = loss_name(self.loss, outputs)
-            return self.reduce_loss(outputs, y, weights).item()
-
-    def _differentiate(self, batch: Batch) -> float:
-        """Return the loss of a batch, and check that it has a gradient by the trainable weights."""
-        x, y = batch
-        weights, frozen = self._leaves(self._trainable.shapes)
-        leaves = [t for t in (*weights.values(), *frozen.values()) if t.requires_grad]
-        try:
-            with (
-                torch.enable_grad(),
-                validation.explain_errors("the loss cannot be differentiated"),
-            ):
-                outputs = self.forward(weights, x, frozen=frozen)
-                loss = self.reduce_loss(outputs, y, weights, frozen=frozen)
-                validation.check_gradient(outputs, loss)
-                grad(loss, leaves, allow_unused=True)
-        except torch.OutOfMemoryError:  # a landscape needs no gradient
-            loss = self.reduce_loss(self.forward(weights, x), y, weights)
-        return loss.item()
-
-    def _leaves(self, names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the weights that move and the other tensors; those named need gradients."""
-        both = self.split(self.weights), self.frozen_state()
-        for tensors in both:
-            for name in tensors.keys() & names:
-                tensors[name] = tensors[name].detach().requires_grad_()
-        return both
-
-    def _is_finite_with_filled_rows(self) -> bool:
-        """Return whether the loss of the first batch is finite if no weight is 0."""
-        (x, y), generator = self.batches[0], stream("filled rows")
-        state = {**self.split(self.weights), **self.frozen_state()}
-        filled = {
-            name: torch.where(t == 0, torch.randn(t.shape, generator=generator).to(t), t)
-            if name in self.empty_rows
-            else t
-            for name, t in state.items()
-        }
-        with self.evaluation_mode():
-            loss = self.reduce_loss(self.forward(filled, x, frozen={}), y, filled, frozen={})
-        return bool(loss.isfinite())
-
-    def _find_weights_in_loss(self, outputs: Any, targets: Any) -> bool:
-        """Return whether the loss of these outputs depends on any weight in the net.
-
-        Raises:
-            ValueError: If it depends on the caller's own parameters, which never change.
-        """
-        parameters = dict(self.net.named_parameters())
-        real = {name for name, p in parameters.items() if p.is_floating_point()}
-        weights, frozen = self._leaves(real)
-        self._reads_weights = True
-        with torch.enable_grad():
-            reached = leaves_of(self.reduce_loss(outputs, targets, weights, frozen=frozen))
-        for name, p in parameters.items():
-            if id(p) in reached:
-                raise ValueError(
-                    f"it holds the parameter '{name}' itself, which stays as it is; read the "
-                    "weights from the net inside the loss: sum(p.square().sum() for p in "
-                    "net.parameters())"
-                )
-        return any(id(t) in reached for t in (*weights.values(), *frozen.values()))
 
 
 class _Caller(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ class Reduction:
         count: Returns the weight of a batch; None if only the loss itself can tell.
         known: True if the loss is known to be a mean over samples, so that nothing is measured.
         summed: True if the loss is a sum, so that each batch has the factor 1.
+        reads_weights: True if the loss reads the weights; until that is known, too.
         doubts: Reasons to doubt it.
     """
 
@@ -46,6 +47,7 @@ class Reduction:
         self.forward, self.loss = forward, loss
         self.count: Count | None = num_samples
         self.known, self.summed, self.doubts = False, False, list[str]()
+        self.reads_weights = True
 
     @property
     def kind(self) -> Literal["samples", "sum", "weights"]:
@@ -54,25 +56,35 @@ class Reduction:
             return "sum"
         return "samples" if self.count is num_samples else "weights"
 
-    def measure(self, batches: Sequence[Batch]) -> tuple[list[float], list[float]]:
+    def measure(
+        self, batches: Sequence[Batch], outputs: Iterable[Any]
+    ) -> tuple[list[float], list[float]]:
         """Find the reduction out from several batches; return their losses and shares.
+
+        Args:
+            batches: The samples.
+            outputs: Those of each batch.
 
         Raises:
             NotAdditiveError: If the loss of all samples does not follow from those of batches.
         """
-        if self.known:
-            return [self.value(batch) for batch in batches], self.shares(batches)
         losses: list[float] = []
+        if self.known:
+            pairs = zip(batches, outputs, strict=True)
+            losses += [self.loss(z, y).item() for (_, y), z in pairs]
+            return losses, self.shares(batches)
         try:
-            weights = measure_weights(self._parts(batches, losses))
+            weights = measure_weights(self._parts(batches, outputs, losses))
         except CannotMeasureError:
             self._fit(batches)
-            return [self.value(batch) for batch in batches], self.shares(batches)
-        self.summed = weights.summed
-        if self.summed or weights.by_samples:
-            return losses, self.shares(batches)
-        self.count = None
-        return losses, _normalise(weights.values)
+            losses += map(self.value, batches[len(losses) :])
+        else:
+            self.summed = weights.summed
+            if not self.summed and not weights.by_samples:
+                self.count = None
+                return losses, _normalise(weights.values)
+        self._check_sum()
+        return losses, self.shares(batches)
 
     def measure_within(self, batches: Sequence[Batch]) -> None:
         """Check it on splits of every batch, or find it out if there is only one batch.
@@ -89,11 +101,13 @@ class Reduction:
         except CannotMeasureError:
             if len(batches) == 1:
                 self._fit(batches)
+            self._check_sum()
             return
         known = [self.summed] if len(batches) > 1 else []
         if len(summed := {weights.summed for weights in measured}.union(known)) > 1:
             raise NotAdditiveError
         self.summed = True in summed
+        self._check_sum()
         if self.kind == "samples" and not all(weights.by_samples for weights in measured):
             self.count = None
 
@@ -102,18 +116,26 @@ class Reduction:
         if self.summed or len(batches) == 1:
             return [1.0] * len(batches)
         if self.count is None:
-            return _normalise(measure_weights(self._parts(batches)).values)
+            outputs = (self.forward(x) for x, _ in batches)
+            return _normalise(measure_weights(self._parts(batches, outputs, [])).values)
         return _normalise(list(map(self.count, batches)))
 
     def value(self, batch: Batch) -> float:
         """Return the loss of one batch."""
         return self.loss(self.forward(batch[0]), batch[1]).item()
 
-    def _parts(self, batches: Sequence[Batch], losses: list[float] | None = None) -> Iterator[Part]:
-        for i, (x, y) in enumerate(batches):
-            part = Part(self.loss, self.forward(x), y, samples=num_samples((x, y)), number=i)
-            if losses is not None:
-                losses.append(part.value)
+    def _check_sum(self) -> None:
+        """Check that what the loss reads of the weights is not counted with every batch."""
+        if self.summed and self.reads_weights:
+            raise NotAdditiveError
+
+    def _parts(
+        self, batches: Sequence[Batch], outputs: Iterable[Any], losses: list[float]
+    ) -> Iterator[Part]:
+        """Yield outputs and targets of each batch as a part, and append its loss to `losses`."""
+        for i, (batch, z) in enumerate(zip(batches, outputs, strict=True)):
+            part = Part(self.loss, z, batch[1], samples=num_samples(batch), number=i)
+            losses.append(part.value)
             yield part
 
     def _positions(self, batch: Batch) -> float:

@@ -141,7 +141,7 @@ def blocks(
     groups = defaultdict[str, list[str]](list)
     for name in (n for n, count in live.items() if count):
         groups[_block_of(problem, name, by)].append(name)
-    spectra = []
+    spectra, _ = [], problem.separable  # found out once for all blocks
     for members in track(list(groups.values()), progress):
         part = problem.view(params=",".join(map(escape, members)))
         spectra.append(spectrum(part, top=min(top, part.size), **options))

@@ -40,7 +40,8 @@ class Comparison(Result):
         rises: Mean rise of the loss at each distance, over both sides of a line or all around in a
             plane, (nets, radii).
         basins: Share of the picture where the loss is less than `level` above the net's, (nets,).
-        curvature: u.Hu along the unit vectors of the directions, the mean of them, (nets,).
+        curvature: u.Hu along the unit vectors of the directions, the mean of them; NaN if the
+            landscapes have none, (nets,).
         tops: The largest eigenvalue of the Hessian, NaN where it is not known, (nets,).
         unit: Of the distances.
         level: Rise that bounds a basin.
@@ -70,8 +71,8 @@ class Comparison(Result):
                 "loss": f"{centre:.4g}",
                 **{f"rise at {self.radii[i]:.2g}": f"{rise[i]:.3g}" for i in columns},
                 f"within {self.level:g}": f"{basin:.0%}",
-                "curvature": f"{curvature:.3g}",
-                "of the top": "" if np.isnan(top) else f"{curvature / top:.1%}",
+                **({} if np.isnan(self.curvature).all() else {"curvature": f"{curvature:.3g}"}),
+                "of the top": "" if np.isnan(curvature / top) else f"{curvature / top:.1%}",
             }
             for name, centre, rise, basin, curvature, top in zip(
                 self.names,
@@ -107,6 +108,8 @@ class Comparison(Result):
         ]
         if np.isnan(self.tops).all():
             return said
+        if np.isnan(self.curvature).all():
+            return [*said, "landscape(..., curvature=True) adds the curvature along the axes"]
         return [
             *said,
             "a random plane misses the sharpest directions: `of the top` is how much of the "
@@ -145,7 +148,8 @@ def compare(
     """Numbers that several landscapes can be ranked by, where ToST's Figures 8 and 10 use the eye.
 
     Args:
-        landscapes: By the names of their nets, on the same axes.
+        landscapes: By the names of their nets, on the same axes; with `curvature=True` for the
+            columns of curvature.
         level: Rise of the loss that bounds a basin.
         tops: Largest eigenvalues of the Hessians, by the same names.
 
@@ -218,6 +222,7 @@ def compare_files(
     for i, (name, problem) in enumerate(problems.items()):
         landscapes[name] = landscape(
             problem,
+            curvature=True,
             resume=resume.with_name(f"{resume.name}-{i}"),
             progress=partial(_report_progress, progress, i, len(files)),
             **options,

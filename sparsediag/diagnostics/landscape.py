@@ -50,8 +50,8 @@ class Landscape(Result):
         centre: The loss at the weights.
         gram: Cosines between the directions, (dims, dims).
         lengths: Lengths of the directions in weight space, (dims,).
-        curvature: u.Hu for the unit vector u of each direction, (dims,); NaN if the statistics of
-            batch norm are estimated.
+        curvature: u.Hu for the unit vector u of each direction, (dims,); NaN unless it was asked
+            for, and if the statistics of batch norm are estimated.
         held_out: Largest error of interpolation on held-out points, as a share of the range.
         rounding: Largest relative error of a lower precision at some points.
         stops: Names of the networks on the plane or near it.
@@ -235,7 +235,7 @@ def export_formats(nets: int, *, dims: int = 2, lines: int = 1, **_: Any) -> tup
         compare="comparison.compare_files",
         formats=export_formats,
         from_checkpoint={"expected": recorded_loss},
-        report=InReport(cost=lambda points, top: points**2),
+        report=InReport(cost=lambda points, top: points**2, options={"curvature": True}),
     )
 )
 def landscape(
@@ -254,6 +254,7 @@ def landscape(
     precision: Precision = "float32",
     adaptive: bool = False,
     tol: float = 0.01,
+    curvature: bool = False,
     shard: str | None = None,
     jobs: int = 1,
     expected: float | None = None,
@@ -281,6 +282,7 @@ def landscape(
         precision: "bfloat16" is faster on some machines; its error is measured.
         adaptive: Compute as many points as a smooth surface needs, and interpolate the others.
         tol: Accepted error of the interpolation, as a share of the range of the loss.
+        curvature: Also compute u.Hu along each direction, for `compare`; one product each.
         shard: "2/4" for the second quarter of the points; `Landscape.join` (the command `join`)
             puts the parts together.
         jobs: Processes that share the points.
@@ -312,6 +314,7 @@ def landscape(
         "precision": precision,
         "adaptive": adaptive,
         "tol": tol,
+        "curvature": curvature,
     }
     if isinstance(problem, Problem):
         on = plane(problem, axes, dims=dims, norm=norm, vectors=include_1d, lines=lines, seed=seed)
@@ -325,16 +328,6 @@ def landscape(
     stops = on.project_stops()
     if estimated:  # as on the plane, so that a network has one loss
         stops["losses"] = np.array([_loss_of(stop, statistics) for stop in on.stops])
-    doubts, curvature = (
-        checks.check_plane(evaluator, expected=expected),
-        np.full(len(on.gram), np.nan),
-    )
-    if statistics == "fixed":
-        try:
-            curvature = on.curvature()
-        except ValueError as error:  # the surface itself needs no second derivative
-            doubts.append(f"no curvature along the axes: {error}")
-    heights = [evaluator(place, precision="float32")[0] for place in stops["places"]]
     values = evaluate_grid(
         evaluator,
         grid,
@@ -345,6 +338,13 @@ def landscape(
         resume=resume,
         progress=progress,
     )
+    heights = [evaluator(place, precision="float32")[0] for place in stops["places"]]
+    doubts, bends = checks.check_plane(evaluator, expected=expected), np.full(len(on.gram), np.nan)
+    if curvature and statistics == "fixed":
+        try:
+            bends = on.curvature()
+        except ValueError as error:  # the surface itself needs no second derivative
+            doubts.append(f"no curvature along the axes: {error}")
     directions = fingerprint(str(coordinates.tolist()), [on.directions])
     return Landscape(
         **vars(values),
@@ -355,7 +355,7 @@ def landscape(
         gram=on.gram,
         lengths=on.directions.norm(dim=1).double().cpu().numpy(),
         centre=evaluator.centre_loss,
-        curvature=curvature,
+        curvature=bends,
         heights=np.array(heights),
         doubts=doubts,
         converged=on.converged,

@@ -242,34 +242,36 @@ def perturbation(
     units, labels = np.eye(len(vectors)), [f"eigenvector {i + 1}" for i in range(len(vectors))]
     lines = [plane_from_vectors(p, vectors.to(p.weights), labels) for p in (problem, also) if p]
     evaluators = [LossEvaluator(line) for line in lines]
-    centre, *other_centre = (evaluate(0 * units[0])[0] for evaluate in evaluators)
+    centre, *other_centre = (evaluate.centre_loss for evaluate in evaluators)
     values = np.empty((len(evaluators), 2, len(units), points))  # loss and accuracy
     for s, i, j in track(list(np.ndindex(len(evaluators), len(units), points)), progress):
         values[s, :, i, j] = evaluators[s](distance[j] * units[i])
     loss, accuracy = values[0]
-    hessian = Curvature(problem)
-    products = torch.stack([hessian(v) for v in vectors])
-    slope = (vectors @ hessian.gradient).double().cpu().numpy()
-    curvature = (vectors * products).sum(dim=1).double().cpu().numpy()
+    origin, doubts = pairs.source["options"], list(pairs.doubts)
+    same = pairs.source["problem"] == problem.digest
+    same &= (origin["matrix"], origin["norm"]) == ("hessian", "none")
+    expected, reach = pairs.eigenvalues[:top], np.diff(pairs.intervals[:top])[:, 0] / 2
+    if along is None:  # found just now on this loss, so that they are v.Hv
+        gradient, curvature = problem.gradient(), expected
+    else:
+        hessian = Curvature(problem)
+        gradient, products = hessian.gradient, torch.stack([hessian(v) for v in vectors])
+        curvature = (vectors * products).sum(dim=1).double().cpu().numpy()
+        if not same:
+            expected = curvature
+            reach = ROUNDING * eps * products.norm(dim=1).double().cpu().numpy()
+            doubts += [*hessian.doubts, *hessian.check(vectors[0])]
+    slope = (vectors @ gradient).double().cpu().numpy()
     terms = np.outer(slope, distance), np.outer(curvature, distance**2 / 2)
     quadratic = centre + terms[0] + terms[1]
     tolerance = np.maximum(VALID * (abs(terms[0]) + abs(terms[1])), ROUNDING * eps * abs(centre))
     close = abs(loss - quadratic) <= tolerance
     sides = np.flatnonzero(distance < 0)[::-1], np.flatnonzero(distance > 0)
     radius = [(close[:, s].cumprod(axis=1) * abs(distance[s])).max(axis=1) for s in sides]
-    expected, reach = curvature, ROUNDING * eps * products.norm(dim=1).double().cpu().numpy()
-    origin = pairs.source["options"]
-    if pairs.source["problem"] == problem.digest and (
-        (origin["matrix"], origin["norm"]) == ("hessian", "none")
-    ):
-        expected = pairs.eigenvalues[:top]
-        reach = np.diff(pairs.intervals[:top])[:, 0] / 2
     second = [
         _second_difference(evaluators[0], unit, curv, norm, eps)
         for unit, curv in zip(units, curvature, strict=True)
     ]
-    along_doubts = hessian.check(vectors[0]) if along else []  # else `spectrum` has checked
-    doubts = list(dict.fromkeys([*pairs.doubts, *hessian.doubts, *along_doubts]))
     options = {"top": top, "points": points, "span": span, "relative": relative}
     return Perturbation(
         distance=distance,
@@ -287,7 +289,7 @@ def perturbation(
         reach=reach,
         eigenvalues=pairs.eigenvalues[:top],
         weight_norm=norm,
-        doubts=doubts,
+        doubts=list(dict.fromkeys(doubts)),
         converged=not doubts,
         source=source(problem, **options, also=also and also.digest)
         | {"spectrum": pairs.source, "residuals": pairs.residuals.tolist()},

@@ -69,51 +69,49 @@ class LossEvaluator:
         self._centre, self._directions = flat[0], torch.stack(flat[1:], dim=1)
         self._buffer = torch.empty_like(self._centre)
         self._weights = self._layout.unflatten(self._buffer)
-        self._chunks = self._make_chunks(statistics)
+        self._chunks = self._make_chunks()
         self._labels = sum(map(num_labels, self.problem.batches))
         self.output_shape: torch.Size | None = None
+        self._at_centre: tuple[float, float] | None = None
         if statistics == "fixed" and self.problem.separable:
             tolerance = 10 * torch.finfo(self._centre.dtype).eps ** 0.75 * abs(self.network_loss)
             if abs(self.centre_loss - self.network_loss) > tolerance:
                 # samples do depend on each other: keep the batches of the caller
                 self._chunks = self._with_shares(list(self.problem.batches))
-                del self.centre_loss
+                self._at_centre = None
 
     @cached_property
     def network_loss(self) -> float:
         """The loss of the network itself, in the batches and with the statistics it has."""
         return self.problem.value()
 
-    @cached_property
+    @property
     def centre_loss(self) -> float:
         """The loss at the centre as the points are evaluated, but in full precision."""
         return self(np.zeros(len(self.plane.directions)), precision="float32")[0]
 
     def __call__(
-        self,
-        point: np.ndarray,
-        *,
-        statistics: Statistics | None = None,
-        precision: Precision | None = None,
+        self, point: np.ndarray, *, precision: Precision | None = None
     ) -> tuple[float, float]:
         """Return loss and accuracy; accuracy is NaN where the outputs are not a row of logits each.
 
+        Those at the centre are computed once.
+
         Args:
             point: Coordinates along the directions.
-            statistics: Instead of those of the evaluator.
             precision: Instead of that of the evaluator.
         """
-        estimate = (statistics or self.statistics) == "estimate"
         low_precision = (precision or self.precision) != "float32"
-        chunks = self._chunks
-        if statistics not in (None, self.statistics):
-            chunks = self._make_chunks(statistics)
+        at_centre = not (low_precision or np.any(point))
+        if at_centre and self._at_centre:
+            return self._at_centre
         coordinates = self._centre.new_tensor(point)
         torch.addmv(self._centre, self._directions, coordinates, out=self._buffer)
         total = torch.zeros(2, dtype=torch.float64, device=self._centre.device)
         with self.problem.evaluation_mode():
-            buffers = self._estimate_statistics(chunks, low_precision) if estimate else {}
-            for (x, y), share in chunks:
+            estimate = self.statistics == "estimate"
+            buffers = self._estimate_statistics(low_precision) if estimate else {}
+            for (x, y), share in self._chunks:
                 outputs = self._forward(x, buffers, low_precision)
                 total[1] += num_correct(outputs, y).to(total)
                 if share:
@@ -122,31 +120,32 @@ class LossEvaluator:
         scores = logits(outputs)
         self.output_shape = scores.shape if isinstance(scores, Tensor) else None
         mean, correct = total.tolist()
-        return mean, correct / self._labels if math.isfinite(mean) else math.nan
+        values = mean, correct / self._labels if math.isfinite(mean) else math.nan
+        if at_centre:
+            self._at_centre = values
+        return values
 
     def _with_shares(self, batches: list[Batch]) -> list[tuple[Batch, float]]:
         """Return batches in the layout of the weights, each with its share in the loss."""
         converted = [(self._layout.convert_inputs(x), y) for x, y in batches]
         return list(zip(converted, self.problem.shares(batches), strict=True))
 
-    def _make_chunks(self, statistics: Statistics | None) -> list[tuple[Batch, float]]:
+    def _make_chunks(self) -> list[tuple[Batch, float]]:
         """Return the samples in chunks of about one size; the caller's batches if not separable."""
         batches, chunks = list(self.problem.batches), list[Batch]()
         if not self.problem.separable:
             return self._with_shares(batches)
         size = max_chunk(batches, CHUNK.get(self.problem.device.type, 2**18))
-        size = max(size, MIN_SAMPLES if statistics == "estimate" else 1)
+        size = max(size, MIN_SAMPLES if self.statistics == "estimate" else 1)
         for joined in rechunk(batches, self.problem.samples):
             n = -(-num_samples(joined) // size)
-            if statistics == "estimate":  # chunks must be alike, even if samples are sorted
+            if self.statistics == "estimate":  # chunks must be alike, even if samples are sorted
                 chunks += [select_samples(joined, slice(i, None, n)) for i in range(n)]
             else:
                 chunks += rechunk([joined], -(-num_samples(joined) // n))
         return self._with_shares(chunks)
 
-    def _estimate_statistics(
-        self, chunks: list[tuple[Batch, float]], low_precision: bool
-    ) -> dict[str, Tensor]:
+    def _estimate_statistics(self, low_precision: bool) -> dict[str, Tensor]:
         """Return the buffers of batch norm for the samples at the weights in the buffer."""
         names = {
             buffer
@@ -157,7 +156,7 @@ class LossEvaluator:
         state = self.problem.frozen_state()
         buffers = {name: t.clone() for name, t in state.items() if name in names}
         seen = 0
-        for chunk, _ in chunks:
+        for chunk, _ in self._chunks:
             seen += num_samples(chunk)
             with recalibrating_batch_norm(self.problem.net, share=num_samples(chunk) / seen):
                 self._forward(chunk[0], buffers, low_precision)

@@ -551,7 +551,7 @@ def test_a_problem_may_be_made_in_inference_mode() -> None:
 def test_a_pass_copies_its_input_and_what_it_may_write(policy: str, copies: int) -> None:
     problem = cases.residual_net().replace(batch_norm=policy)
     with cases.Calls() as calls:
-        problem.value()
+        problem.value(problem.weights)
     assert calls.names["clone"] == copies * len(problem.batches)
 
 

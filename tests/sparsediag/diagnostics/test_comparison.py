@@ -74,7 +74,7 @@ def test_the_rise_of_a_quadratic_loss_is_that_of_its_hessian() -> None:
     problem = cases.linear_regression()
     hessian = cases.hessian_of("linear_regression")
     on = plane(problem, vectors=True).orthogonal()
-    found = compare({n: landscape(on, points=61, span=1.5) for n in "ab"})
+    found = compare({n: landscape(on, points=61, span=1.5, curvature=True) for n in "ab"})
     bends = np.array([float(d @ hessian @ d) for d in on.directions])
     expected = found.radii**2 * bends.sum() / 4
     assert found.rises[0] == pytest.approx(expected, abs=bends.sum() * 0.05**2 / 8)

@@ -196,7 +196,7 @@ def test_dead_weights_are_zero_at_every_place(name: str, norm: Any) -> None:
         seen.append(b"".join(w.numpy().tobytes() for w in weights.values()))
 
     problem.net.register_forward_pre_hook(look)
-    places = [*PLACES, np.array([1e6, -1e6]), np.array([-1e100, 1e100]), PLACES[1]]
+    places = [*PLACES[1:], np.array([1e6, -1e6]), np.array([-1e100, 1e100]), PLACES[1]]
     for place in places:
         sweep(place)
     assert len(seen) == len(places)
