@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -634,15 +632,6 @@ def test_help_of_info(capsys: Captured) -> None:
 def test_version(capsys: Captured) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == sparsediag.__version__
-
-
-def test_help_waits_for_no_library() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "sparsediag", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
-    assert "sparsediag" in imported
-    assert imported.isdisjoint({"torch", "torchvision", "numpy", "matplotlib", "plotly", "scipy"})
-    assert "Usage: sparsediag" in done.stdout
 
 
 # what cannot work: one line, exit code 2, and no new file

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsediag.checkpoint import resolve
+from sparsediag.checkpoint import DEFAULTS
 from sparsediag.core import losses
 from sparsediag.core.errors import CheckpointError
 from sparsediag.core.problem import Problem
@@ -90,7 +90,7 @@ def image_problem(
     Raises:
         ValueError: If they do not fit together; the message says what the data set has.
     """
-    sample: dict[str, Any] = dict(resolve.DEFAULTS)
+    sample: dict[str, Any] = dict(DEFAULTS)
     sample |= {key: value for key, value in asked.items() if value is not None}
     sample["images"] = sample["images"] or None
     dtype = next(net.parameters()).dtype

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsediag import models
+from sparsediag.checkpoint import DEFAULTS
 from sparsediag.checkpoint.user_code import (
     SYNTAX,
     accepted_kwargs,
@@ -26,8 +27,6 @@ from sparsediag.core.errors import unknown_name
 from sparsediag.core.problem import Loss
 
 Model = str | Callable[..., nn.Module] | nn.Module
-# of all commands and the report, so that a quantity has one value
-DEFAULTS = {"split": "train", "images": 1000, "batch": 128}
 
 
 def net(

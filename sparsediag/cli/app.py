@@ -53,7 +53,7 @@ app.command(
 TRAINING = "training.__main__"
 app.command(f"{TRAINING}:main", name="train", help="train a network, as `python -m training` does")
 for _name, _summary in DIAGNOSTICS.items():
-    app.command(f"sparsediag.cli.diagnose:{_name}", name=_name, help=_summary)
+    app.command(f"sparsediag.cli.commands:{_name}", name=_name, help=_summary)
 BUILT_IN = frozenset(app)
 
 
@@ -103,7 +103,7 @@ def add_plugins(words: list[str]) -> list[str]:
             plugins.check_diagnostics(file)
         for name in ADDED:
             if name not in app:
-                app.command(f"sparsediag.cli.diagnose:{name}", name=name, help=DIAGNOSTICS[name])
+                app.command(f"sparsediag.cli.commands:{name}", name=name, help=DIAGNOSTICS[name])
     return others
 
 

@@ -1,75 +1,27 @@
-"""The command of each diagnostic, built from its function: load, compute, write."""
+"""What the command of a diagnostic does: load, compute, write."""
 
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Any
 
-from docstring_parser import parse
-
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.labels import file_labels
 from sparsediag.checkpoint.model_folder import is_model_folder
 from sparsediag.checkpoint.run_folder import checkpoints
 from sparsediag.cli import output
-from sparsediag.cli.options import (
-    NAMES,
-    SHARED,
-    Options,
-    cli_type,
-    option,
-    problem_options,
-    set_signature,
-)
+from sparsediag.cli.options import SHARED, problem_options
 from sparsediag.core.problem import Problem
-from sparsediag.diagnostics import DIAGNOSTICS, load_diagnostic
+from sparsediag.diagnostics import load_diagnostic
 from sparsediag.diagnostics.course import course
 from sparsediag.diagnostics.traits import import_sibling, traits_of
 from sparsediag.plotting import terminal
 
 Load = Callable[..., Problem]  # of a checkpoint, and its name if there are several
-OTHERS = "Further checkpoints, for a line or plane through two or three networks."
-COMPARE = option(
-    "compare", bool, "Compute each network by itself on common axes, and compare.", negative=""
-)
-
-
-def __getattr__(name: str) -> Callable[..., int]:
-    """Return the command of a diagnostic, built when it is asked for (PEP 562)."""
-    if name not in DIAGNOSTICS:
-        raise AttributeError(f"module 'sparsediag.cli.diagnose' has no attribute '{name}'")
-    traits = traits_of(load_diagnostic(name))
-
-    def command(checkpoint: Path, *others: Path, **values: Any) -> int:
-        return run(name, [checkpoint, *others], values, defaults)
-
-    options = own_options(load_diagnostic(name))
-    if traits.compare:
-        options["compare"] = (COMPARE, False)
-    if traits.several:
-        options["names"] = (NAMES, None)
-    options |= SHARED
-    defaults = {key: default for key, (_, default) in options.items()}
-    others = OTHERS if traits.several else None
-    set_signature(command, options, others=others, takes_run=traits.takes_run)
-    command.__name__ = name
-    return command
-
-
-def own_options(function: Callable[..., Any]) -> Options:
-    """Return the keywords of a diagnostic that the command line takes, with their help texts."""
-    descriptions = {p.arg_name: p.description for p in parse(function.__doc__ or "").params}
-    hints, hidden = typing.get_type_hints(function), traits_of(function).from_checkpoint
-    return {
-        key: (option(key, kind, descriptions.get(key), show=key not in hidden), parameter.default)
-        for key, parameter in inspect.signature(function).parameters.items()
-        if (kind := cli_type(hints.get(key, type(parameter.default))))
-    }
 
 
 def run(name: str, files: list[Path], options: dict[str, Any], defaults: Mapping[str, Any]) -> int:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.checkpoint.labels import file_labels
 from sparsediag.cli import output
 from sparsediag.cli.options import CHECKPOINT, DEBUG, JSON, MASK, NAMES
-from sparsediag.diagnostics.census import census
-from sparsediag.diagnostics.landscape import Landscape
 from sparsediag.plotting import terminal
+
+if TYPE_CHECKING:
+    from sparsediag.checkpoint.checkpoint import Checkpoint
 
 
 def info(
@@ -31,6 +31,9 @@ def info(
     debug: DEBUG = False,
 ) -> None:
     """Show the contents of a checkpoint: the network, its mask layer by layer; compare masks."""
+    from sparsediag.checkpoint.checkpoint import Checkpoint  # imports torch
+    from sparsediag.diagnostics.census import census
+
     if out:
         output.check(out)
     files = [checkpoint, *others]
@@ -86,6 +89,8 @@ def join(
     debug: DEBUG = False,
 ) -> int:
     """Join the shards of a landscape."""
+    from sparsediag.diagnostics.landscape import Landscape  # imports torch
+
     output.check(out)
     landscape = Landscape.join([Landscape.load(part) for part in parts])
     kinds = output.parse_formats(formats, exports=list(landscape.exports()))

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
-from sparsediag.checkpoint import resolve
-from sparsediag.checkpoint.resolve import DEFAULTS
+from sparsediag.checkpoint import DEFAULTS
 from sparsediag.core.old_names import RENAMED
 
 PLAIN = (int, float, str, bool)
@@ -183,6 +182,8 @@ def problem_options(shared: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("--images needs 0 or more, --batch-size needs 1 or more")
     keywords = {key: shared[key] for key in PROBLEM}
     if shared["model_options"] is not None:
+        from sparsediag.checkpoint import resolve  # imports torch
+
         keywords["model_options"] = resolve.options(shared["model_options"])
     return keywords
 

@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsediag.core.errors import unknown_name
-from sparsediag.diagnostics.result import Result
-from sparsediag.plotting import interactive, style
+
+if TYPE_CHECKING:
+    from sparsediag.diagnostics.result import Result
 
 PICTURES = ("png", "pdf", "svg")
 EXPORTS = ("csv", "vtk")
@@ -86,6 +87,8 @@ def check_page(out: Path) -> bool:
     Raises:
         ValueError: If the page there is the picture of a result.
     """
+    from sparsediag.diagnostics.result import Result  # imports torch
+
     result = out.with_suffix(".npz")
     if out.exists() and result.exists() and Result.load(result).surface() is not None:
         raise ValueError(f"--out {out}: there is the picture of {result}; give another name")
@@ -101,6 +104,8 @@ def write(result: Result, out: Path, *, formats: Sequence[str]) -> dict[Path, bo
     Returns:
         The files, and whether each replaced an older one.
     """
+    from sparsediag.plotting import interactive, style  # import matplotlib
+
     replaces, kind = out.exists(), type(result).__name__.lower()
     written = {out: replaces}
     result.save(out)

@@ -9,7 +9,6 @@ from typing import Any
 from sparsediag.checkpoint.labels import file_labels
 from sparsediag.cli import output
 from sparsediag.cli.options import NAMES, SHARED, Options, option, problem_options, set_signature
-from sparsediag.diagnostics.report.report import report
 from sparsediag.plotting import terminal
 
 OWN: Options = {
@@ -27,6 +26,8 @@ OTHERS = (
 
 def command(checkpoint: Path, *others: Path, **values: Any) -> int:
     """Write a page with all diagnostics of networks, and what sd.Watch recorded of trainings."""
+    from sparsediag.diagnostics.report.report import report  # imports torch
+
     options: dict[str, Any] = {
         key: values.get(key, default) for key, (_, default) in OPTIONS.items()
     }

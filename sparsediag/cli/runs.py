@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from sparsediag.cli import output
 from sparsediag.cli.options import DEBUG, JSON, QUIET
-from sparsediag.diagnostics.comparison import Comparison, compare_files
-from sparsediag.diagnostics.runs import Runs
-from sparsediag.diagnostics.runs import runs as read_runs
-from sparsediag.plotting import style, terminal
+from sparsediag.plotting import terminal
+
+if TYPE_CHECKING:
+    from sparsediag.diagnostics.comparison import Comparison
+    from sparsediag.diagnostics.runs import Runs
 
 MOST_GROUPS = 6  # columns of planes that are legible on a page
 
@@ -47,6 +48,8 @@ def runs(
     debug: DEBUG = False,
 ) -> None:
     """Print and draw the test accuracies of trainings, and write CSV, Markdown and LaTeX."""
+    from sparsediag.diagnostics.runs import runs as read_runs  # imports torch
+
     if not folders:
         raise ValueError("need the folder that `python -m training` wrote to, such as out")
     if images < 0 or points < 2:
@@ -88,6 +91,9 @@ def _draw_landscapes(
     Returns:
         How the landscapes compare; and the files, and whether each replaced an older one.
     """
+    from sparsediag.diagnostics.comparison import compare_files  # imports torch
+    from sparsediag.plotting import style
+
     usual = {"points": 15, "split": "train", "images": 1000}
     options = {"points": points, **problem}
     ending = output.options_in_name({k: v for k, v in options.items() if v != usual.get(k)})

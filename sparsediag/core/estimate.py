@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class Estimate:
         Raises:
             ValueError: If there is no value.
         """
+        from scipy.special import stdtrit
+
         sample = np.array(list(values), dtype=float)
         if not len(sample):
             raise ValueError("no values: need at least one")

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -246,10 +248,13 @@ def _read(name: str, root: Path, source: Source) -> Pair:
 
 
 def _digits(root: Path) -> Pair:
-    from sklearn.datasets import load_digits
-
-    pixels, labels = map(torch.tensor, load_digits(return_X_y=True))
-    return hold_out(Images(pixels.to(torch.uint8).view(-1, 1, 8, 8), labels), 497)
+    """Read the file of scikit-learn itself, whose import takes longer than a small diagnostic."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise OSError("scikit-learn, which holds the digits, is not installed")
+    file = Path(package.origin).parent / "datasets/data/digits.csv.gz"
+    rows = torch.tensor(np.loadtxt(file, delimiter=",", dtype=np.int64))
+    return hold_out(Images(rows[:, :-1].to(torch.uint8).view(-1, 1, 8, 8), rows[:, -1]), 497)
 
 
 def _torchvision(kind: str, root: Path) -> Pair:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.interpolate import RegularGridInterpolator
 
 from sparsediag.checkpoint.checkpoint import Checkpoint
 from sparsediag.core.evaluation import full_precision
@@ -243,6 +242,8 @@ def _report_progress(
 
 def _rises(one: Landscape) -> tuple[np.ndarray, np.ndarray]:
     """Distances, and the mean rise at each."""
+    from scipy.interpolate import RegularGridInterpolator
+
     reach = float(np.abs(one.axes[:, [0, -1]]).min())
     radii = np.linspace(reach / RADII, reach, RADII)
     if len(one.axes) == 1:

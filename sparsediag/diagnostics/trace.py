@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from sparsediag.core.batch_loss import Matrix
 from sparsediag.core.errors import unknown_name
+from sparsediag.core.estimate import Estimate
 from sparsediag.core.problem import Problem
 from sparsediag.core.progress import track
 from sparsediag.core.rng import stream
@@ -33,7 +33,6 @@ SURE = 50  # samples after which their spread tells how many are needed
 MAX_PRODUCTS = 2000  # if no other limit is given
 FIRST_GUESS = 200  # products, for the bar, before the samples tell how many
 MAX_MINUTES = 600  # that are worth advising
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -272,10 +271,7 @@ def _hutch(
 
 def _error(samples: np.ndarray) -> float:
     """Return half the width of the confidence interval of the mean."""
-    if len(samples) < 2:
-        return float("inf")
-    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(samples) - 1))
-    return quantile * float(samples.std(ddof=1)) / float(np.sqrt(len(samples)))
+    return Estimate.of(samples).half if len(samples) else float("inf")
 
 
 def _samples_needed(samples: np.ndarray, accepted: float | np.floating[Any]) -> int:

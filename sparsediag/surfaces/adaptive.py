@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.interpolate import RBFInterpolator
 
 from sparsediag.core.rng import stream
 
@@ -81,6 +80,8 @@ def _interpolate(
     points: np.ndarray, values: np.ndarray, used: np.ndarray, kernel: str, scale: np.ufunc
 ) -> np.ndarray:
     """Return values at all points from those that are used."""
+    from scipy.interpolate import RBFInterpolator
+
     result = RBFInterpolator(points[used], scale(values[used]), kernel=kernel)(points)
     surface: np.ndarray = np.exp(result) if scale is np.log else result
     return surface
