@@ -248,21 +248,25 @@ def describe(convention: str, mask: Mask, weights: Mapping[str, Tensor] | None =
     summary = f"{convention} of {tensors}; {dead:,} of {mask.size:,} weights dead"
     if weights is None or not dead:
         return summary
-    zeros = sum(int((weights[n][~m] == 0).sum()) for n, m in mask.items())
-    if zeros == dead:
+    lost = _count_dead_nonzero(weights, mask)
+    if not lost:
         return f"{summary}; all of them exactly 0 in the file"
-    return f"{summary}; in the file {zeros:,} of them were 0, they are held at 0 here"
+    return f"{summary}; in the file {dead - lost:,} of them were 0, they are held at 0 here"
 
 
 def check_not_inverted(convention: str, weights: Mapping[str, Tensor], mask: Mask) -> None:
     """Raise CheckpointError if every live weight is 0 and the dead ones are not."""
-    live = sum(int((weights[n][m] != 0).sum()) for n, m in mask.items())
-    lost = sum(int((weights[n][~m] != 0).sum()) for n, m in mask.items())
-    if lost and not live and mask.alive:
+    lost = _count_dead_nonzero(weights, mask)
+    if lost and mask.alive and lost == sum(int(weights[n].count_nonzero()) for n in mask):
         raise CheckpointError(
             f"the mask ({convention}) is upside down: every weight that it keeps is 0, "
             f"{lost:,} that it drops are not; need 1 for alive"
         )
+
+
+def _count_dead_nonzero(weights: Mapping[str, Tensor], mask: Mask) -> int:
+    """Return how many dead weights are not 0; filling is much faster than selecting."""
+    return sum(int(weights[n].masked_fill(m, 0).count_nonzero()) for n, m in mask.items())
 
 
 def zeros(weights: Mapping[str, Tensor]) -> Mask | None:

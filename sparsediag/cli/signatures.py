@@ -19,7 +19,7 @@ LIGHT = ("collections.abc", "pathlib", "typing")  # modules that are imported as
 
 @dataclass(frozen=True)
 class Signature:
-    """What the command line needs to know of a diagnostic.
+    """Keywords, help and traits of a diagnostic, as the command line needs them.
 
     Attributes:
         keywords: Keyword -> annotation and default.

@@ -86,7 +86,7 @@ class LossFunction(Protocol):
 
 @dataclass
 class FirstPass:
-    """What is known of a loss after its first pass.
+    """Find out about a loss by a first pass over its data.
 
     Args:
         problem: The loss.

@@ -23,9 +23,11 @@ def is_chain_of_rowwise_layers(net: nn.Module, inputs: Any) -> bool:
         net: Any module.
         inputs: Of a batch; images have four dimensions, since layers take a single one, too.
 
-    >>> is_chain_of_rowwise_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), torch.ones(3, 2))
+    >>> import torch
+    >>> inputs, layer = torch.ones(3, 2), nn.Linear(2, 2)
+    >>> is_chain_of_rowwise_layers(nn.Sequential(layer, nn.ReLU()), inputs)
     True
-    >>> is_chain_of_rowwise_layers(nn.Sequential(nn.Linear(2, 2), nn.Softmax(0)), torch.ones(3, 2))
+    >>> is_chain_of_rowwise_layers(nn.Sequential(layer, nn.Softmax(0)), inputs)
     False
     """
     if not isinstance(inputs, Tensor) or inputs.dim() < 2:
