@@ -1,4 +1,4 @@
-"""What the command of a diagnostic does: load, compute, write."""
+"""Run the command of a diagnostic: load, compute, write."""
 
 from __future__ import annotations
 
