@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console, Group
@@ -19,8 +19,10 @@ from rich.text import Text
 from sparsediag.checkpoint.labels import file_labels
 from sparsediag.cli import output
 from sparsediag.cli.options import DEBUG, JSON
-from sparsediag.diagnostics.recording import Recording, read_watch
 from sparsediag.plotting import terminal
+
+if TYPE_CHECKING:
+    from sparsediag.diagnostics.recording import Recording
 
 CHANGE = "change: median of the last tenth of the rows against the tenth before"
 SECONDS = 1.0  # between two looks at the files
@@ -52,6 +54,8 @@ def watch(
     debug: DEBUG = False,
 ) -> None:
     """Show the last value, the change and a curve of all numbers of a training, until Ctrl-C."""
+    from sparsediag.diagnostics.recording import read_watch  # imports torch
+
     kinds = output.parse_formats(formats, exports=["csv"])
     if out:
         output.check(out)
@@ -75,6 +79,8 @@ def watch(
 
 def _follow(recording: Recording, paths: Sequence[Path], labels: Sequence[str] | None) -> None:
     """Show the table and read the files again, forever; a file that is gone is told below it."""
+    from sparsediag.diagnostics.recording import read_watch  # imports torch
+
     console, wait, problem = Console(**terminal.AS_IT_IS), SECONDS, ""
     with Live(console=console, auto_refresh=False) as live:
         while True:
