@@ -1,1 +1,1 @@
-"""Callbacks that put `Watch` into the training loops of other libraries."""
+"""Callbacks that put `Watch` into the training loops of other libraries, and LoRA under a mask."""

@@ -58,8 +58,8 @@ def mask_adapters(net: nn.Module, mask: Mask) -> None:
     """Let LoRA change live weights only: from here on, adapters add m * (s B A) in every pass.
 
     Call it after the adapters were added or loaded, and before the training. Each pass computes
-    the product B A, so it needs the time and memory of one more matrix of the size of W. Weights
-    of `modules_to_save` have no adapter; `MaskedOptimizer` keeps them sparse.
+    the product B A: one more matrix of the size of W, and about twice the time of these layers.
+    Weights of `modules_to_save` have no adapter; `MaskedOptimizer` keeps them sparse.
 
     Args:
         net: A network with adapters of PEFT; it is changed in place.
