@@ -159,6 +159,8 @@ def records(book: Book, out: Path) -> None:
             "gradient_flow": True,
             "eigenvalue_every": 2,
             "watch_every": 4,
+            "watch_metrics": "activations,gradient,update,mask,noise,probe_activations,"
+            "update_curvature,critical_sharpness",
         }
         train(out, {"record": record})
     magnitude = {"mask": {"method": "magnitude", "density": 0.5}, "rewind": 0.5}
