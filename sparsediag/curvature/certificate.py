@@ -1,10 +1,15 @@
 """Certificates of eigenpairs: residuals, error intervals, and a search for missed eigenvalues.
 
-Every vector is multiplied once more. For a symmetric H, an eigenvalue is within |Hv - value v| of
-each value, and within about residual^2 / gap if the gap to the rest of the spectrum is known. The
-angle between v and its eigenvector is at most asin(residual / gap) (Davis & Kahan, SIAM J. Numer.
-Anal. 7, 1970; Parlett, The Symmetric Eigenvalue Problem, chapters 4, 10, 11). The probe of the
-complement bounds the rest of the spectrum.
+For a symmetric H, an eigenvalue is within |Hv - value v| of each value, and within about
+residual^2 / gap if the gap to the rest of the spectrum is known. The angle between v and its
+eigenvector is at most asin(residual / gap) (Davis & Kahan, SIAM J. Numer. Anal. 7, 1970; Parlett,
+The Symmetric Eigenvalue Problem, chapters 4, 10, 11). The probe of the complement bounds the rest
+of the spectrum.
+
+The products Hv of a search are checked by new ones, of each v or of random combinations. Let the
+rows of E be the errors of the products over their values, and g normal. That of the combination is
+E^T g, which is at least |n| |E| long with a normal n. So |E| is at most the longer one of two, over
+`SMALL`, except with a chance of `CHECK_CHANCE` / 2.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import erfinv
 from torch import Tensor
 
 from sparsediag.core.rng import stream
@@ -20,22 +26,28 @@ from sparsediag.curvature.krylov import Krylov, Matvec, row_products
 from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Which
 from sparsediag.curvature.probe import MAX_CHANCE, Probe, probe_complement, smallest
 
+DRAWS = 2  # random combinations of the products
+CHECK_CHANCE = 1e-3  # that they hide an error
+SMALL = float(2**0.5 * erfinv((CHECK_CHANCE / 2) ** (1 / DRAWS)))
+
 
 @dataclass(frozen=True)
 class Certificate:
     """Evidence for and against a set of eigenpairs.
 
     Attributes:
-        residuals: |Hv - value v| / |value| of each pair, recomputed, (top,). A |value| below the
-            square root of the rounding error, relative to H, counts as that large.
+        residuals: |Hv - value v| / |value| of each pair, (top,). A |value| below the square root of
+            the rounding error, relative to H, counts as that large.
         intervals: Low and high end for each value, (top, 2): the i-th eigenvalue is between them,
-            copies counted, except with a chance of `MAX_CHANCE`, with the noise of the products
-            taken into account. If the probe has not bounded the rest: an eigenvalue is.
+            copies counted, except with a chance of `MAX_CHANCE` of the probe and `CHECK_CHANCE`,
+            with the noise of the products taken into account. If the probe has not bounded the
+            rest: an eigenvalue is.
         angles: Largest angle between each vector and its eigenvector in degrees, with the same
             chance, (top,); 90 if the gap to the others is too small, or not known.
         orthogonality: Largest |v_i . v_j - [i = j]|.
         copies: Number of vectors that repeat another one.
-        noise: Largest distance between two evaluations of the same product, over |value|.
+        noise: Largest distance between two evaluations of the same product, over |value|; of
+            random combinations of these, if they were checked.
         asymmetry: Largest |u . Hv - v . Hu|, over the largest magnitude seen of H.
         probe: The search of the complement of the vectors.
         count: Number of products that the certificate took.
@@ -125,6 +137,7 @@ def certify(
     which: Which = "largest",
     tol: float = 1e-3,
     search: Eigenpairs | None = None,
+    each: bool = True,
     seed: int = 0,
 ) -> Certificate:
     """Check eigenpairs of the symmetric operator `matvec`.
@@ -137,7 +150,8 @@ def certify(
         tol: Relative residual up to which a pair has converged.
         search: The search that found them, which has probed the complement and knows other Ritz
             pairs; without it the certificate makes a probe.
-        seed: Seed of that probe.
+        each: Multiply each vector again, or only if two random combinations leave a doubt.
+        seed: Seed of the probe and of the combinations.
 
     >>> a = torch.diag(torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64))
     >>> vectors = torch.eye(3).double()[[1, 0]]
@@ -145,23 +159,24 @@ def certify(
     ['an eigenvalue as good as 2 was missed: raise max_matvecs or top']
     """
     top, eps = len(values), float(torch.finfo(vectors.dtype).eps)
-    products = torch.stack([matvec(v) for v in vectors])
-    count = len(vectors)
+    least = float(np.finfo(float).tiny) ** 0.25
+    norm = max(float(np.abs(values).max()), search.norm if search else 0, least)
+    scale = np.maximum(np.abs(values), eps**0.5 * norm)
+    check = None
+    if search is not None and not each and top > DRAWS:
+        check = _check_combinations(matvec, vectors, search.products, scale, seed)
+    if check is None or not check.error <= tol:
+        done = check.count if check else 0
+        check = _check_each(matvec, vectors, search.products if search else None, scale, done)
+    products, count = check.products, check.count
     if not (np.isfinite(values).all() and bool((vectors + products).isfinite().all())):
         nan, bounds = float("nan"), np.tile([-np.inf, np.inf], (top, 1))
         residuals, angles = np.full(top, np.inf), np.full(top, 90.0)
         return Certificate(residuals, bounds, angles, nan, 0, nan, nan, Probe(), count, tol, nan)
-    if search is None:
-        again, count = matvec(vectors[0])[None], count + 1
-    else:
-        again = search.products
-    differences = again - products[: len(again)]
-    noise = _to_numpy(differences.norm(dim=1))
     gram = _to_numpy(row_products(vectors, vectors))
     bilinear = _to_numpy(row_products(vectors, products))
     scaled = torch.from_numpy(values).to(products)[:, None] * vectors
     residuals = _to_numpy((products - scaled).norm(dim=1))
-    norm = max(float(np.abs(values).max()), search.norm if search else 0, np.finfo(float).tiny)
     if search is None:
         krylov = Krylov(matvec, vectors[0], stream("certificate", seed))
         krylov.adopt(*_orthonormalise(gram, vectors, products))
@@ -172,25 +187,21 @@ def certify(
         count += probe.count
     else:
         probe, asymmetry = search.probe, search.asymmetry
-    scale = np.maximum(np.abs(values), eps**0.5 * norm)
     orthogonality = float(np.abs(gram - np.eye(top)).max())
     rounding = (10 * eps + 50 * np.finfo(float).eps) * norm
-    error = float(torch.linalg.matrix_norm(differences.double(), 2)) + rounding
-    reach = np.stack([values - residuals, values + residuals], axis=1)
+    misses = residuals + check.error * scale + rounding
     if np.isfinite(probe.bound) and orthogonality <= 10 * eps**0.5:
-        ritz_intervals = _ritz_intervals(values, bilinear, vectors, products, probe.bound, which)
-        reach = np.stack(
-            [np.minimum(ritz_intervals[:, 0], values), np.maximum(ritz_intervals[:, 1], values)],
-            axis=1,
-        )
-    intervals = reach + error * np.array([-1, 1])
+        intervals = _ritz_intervals(values, vectors, check, scale, bilinear, probe.bound, which)
+        intervals += np.outer(check.inner_error + rounding, [-1, 1])
+    else:
+        intervals = values[:, None] + np.outer(misses, [-1, 1])
     return Certificate(
         residuals=residuals / scale,
         intervals=intervals,
-        angles=_angles(values, residuals + error, intervals, probe.bound, which),
+        angles=_angles(values, misses, intervals, probe.bound, which),
         orthogonality=orthogonality,
         copies=top - int(np.linalg.matrix_rank(gram, tol=0.5, hermitian=True)),
-        noise=float((noise / scale[: len(noise)]).max()),
+        noise=check.noise,
         asymmetry=max(asymmetry, float(np.abs(bilinear - bilinear.T).max()) / norm),
         probe=probe,
         count=count,
@@ -199,23 +210,80 @@ def certify(
     )
 
 
+@dataclass(frozen=True)
+class _Check:
+    """A second evaluation of the products.
+
+    Attributes:
+        products: The products to judge the pairs by, (top, size).
+        error: Bound on |E|, the spectral norm of their errors over the values.
+        inner_error: Bound on what the errors within the space of the vectors do to each value.
+        noise: See `Certificate`.
+        count: Number of products that it took.
+    """
+
+    products: Tensor
+    error: float
+    inner_error: np.ndarray
+    noise: float
+    count: int
+
+
+def _check_combinations(
+    matvec: Matvec, vectors: Tensor, known: Tensor, scale: np.ndarray, seed: int
+) -> _Check:
+    """Check the known products by random combinations of them.
+
+    With errors of at most e in the space of the vectors, over the values, the matrix there is off
+    by at most e |value| on its diagonal, as it is symmetric; so is each eigenvalue.
+    """
+    g = torch.randn(DRAWS, len(vectors), generator=stream("certificate", seed), dtype=torch.float64)
+    mix = (g / torch.from_numpy(scale)).to(known)
+    differences = torch.stack([matvec(v) for v in mix @ vectors]) - mix @ known
+    lengths = differences.double().norm(dim=1).cpu()
+    inner = float(row_products(differences, vectors).norm(dim=1).max()) / SMALL * scale
+    noise = float((lengths / g.norm(dim=1)).max())
+    return _Check(known, float(lengths.max()) / SMALL, inner, noise, DRAWS)
+
+
+def _check_each(
+    matvec: Matvec, vectors: Tensor, known: Tensor | None, scale: np.ndarray, count: int
+) -> _Check:
+    """Evaluate each product, and compare it with the known one, or the first with another."""
+    products = torch.stack([matvec(v) for v in vectors])
+    count += len(vectors)
+    if known is None:
+        known, count = matvec(vectors[0])[None], count + 1
+    differences = known - products[: len(known)]
+    squares, scale = _to_numpy(row_products(differences, differences)), scale[: len(known)]
+    if not (np.isfinite(squares).all() and np.isfinite(scale).all()):
+        return _Check(products, np.nan, scale * np.nan, np.nan, count)
+    error = float(np.linalg.norm(squares / scale / scale[:, None], 2)) ** 0.5
+    inner = float(np.linalg.norm(squares, 2)) ** 0.5 * np.ones(len(vectors))
+    noise = float((squares.diagonal() ** 0.5 / scale).max())
+    return _Check(products, error, inner, noise, count)
+
+
 def _ritz_intervals(
     values: np.ndarray,
-    bilinear: np.ndarray,
     vectors: Tensor,
-    products: Tensor,
+    check: _Check,
+    scale: np.ndarray,
+    bilinear: np.ndarray,
     bound: float,
     which: Which,
 ) -> np.ndarray:
-    """Return an interval for each eigenvalue, in the order of `values`, (top, 2).
+    """Return an interval around each value for its eigenvalue, (top, 2).
 
     The operator is [[K, R^T], [R, C]] in a basis that begins with the vectors, and C has nothing
     better than `bound`. So the i-th eigenvalue is not worse than that of K (Cauchy), and not better
     than an x beyond the bound if that of K + R^T R / (x - bound) is not (Schur complement).
     """
     inner = (bilinear + bilinear.T) / 2
-    outside = products - torch.from_numpy(inner).to(products) @ vectors
+    outside = check.products - torch.from_numpy(inner).to(vectors) @ vectors
     squares = _to_numpy(row_products(outside, outside))
+    relative = float(np.linalg.norm(squares / scale / scale[:, None], 2)) ** 0.5
+    squares += np.diag((2 * relative + check.error) * check.error * scale**2)  # at most
     length, order = float(np.linalg.norm(squares, 2)) ** 0.5, ORDER[which]
     edge, intervals = -float(order(np.array(bound))), np.empty((len(values), 2))
     for i, value in enumerate(np.linalg.eigvalsh(inner)):
@@ -227,7 +295,8 @@ def _ritz_intervals(
 
         high = (level + edge) / 2 + float(np.hypot((level - edge) / 2, length))
         farthest = sign * smallest(not_better, max(level, edge), high)
-        intervals[np.argsort(values)[i]] = sorted((value, farthest))
+        k = np.argsort(values)[i]
+        intervals[k] = min(value, farthest, values[k]), max(value, farthest, values[k])
     return intervals
 
 

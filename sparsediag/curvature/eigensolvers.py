@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,8 @@ from sparsediag.curvature import pyhessian
 from sparsediag.curvature.certificate import Certificate, certify
 from sparsediag.curvature.lanczos import Which, eigenpairs
 from sparsediag.curvature.operator import Curvature
+
+Check = Literal["combined", "each"]
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,22 @@ class Solution:
 
 
 def solve_lanczos(
-    matrix: Curvature, *, top: int, which: Which, tol: float, seed: int, **options: Any
+    matrix: Curvature,
+    *,
+    top: int,
+    which: Which,
+    tol: float,
+    seed: int,
+    check: Check = "combined",
+    **options: Any,
 ) -> Solution:
     """Find eigenpairs by block Lanczos; `options` are those of `eigenpairs`."""
     like = matrix.problem.weights
     pairs = eigenpairs(matrix, like, top=top, which=which, tol=tol, seed=seed, **options)
-    certificate = certify(matrix, pairs.values, pairs.vectors, which=which, tol=tol, search=pairs)
     values, vectors, count = pairs.values, pairs.vectors, pairs.num_matvecs
+    certificate = certify(
+        matrix, values, vectors, which=which, tol=tol, search=pairs, each=check == "each", seed=seed
+    )
     return Solution(values, vectors, certificate, count, pairs.basis_size, pairs.lowest)
 
 

@@ -94,6 +94,17 @@ class Krylov:
         rows = np.arange(len(self._gram) - self._newest, len(self._gram))
         return self._normalise(rows[:block])
 
+    def residual_direction(self, coordinates: np.ndarray) -> tuple[Tensor | None, float]:
+        """Return the residual of the vector with these coordinates as a unit row, and its length.
+
+        The row is None if it is only rounding.
+        """
+        mix = self._coupling.T @ coordinates
+        length = float(np.sqrt(max(mix @ self._gram @ mix, 0)))
+        if length <= 10 * self.eps * self.norm or len(self) == self.size:
+            return None, length
+        return _to(mix[None] / length, self._outside) @ self._outside, length
+
     def residual_directions(self, ritz: Ritz, pairs: np.ndarray, block: int = 1) -> Tensor | None:
         """Return the directions outside the basis with most of these pairs' residuals, or None."""
         shares = np.abs(self._coupling.T @ ritz.coordinates[:, pairs]).max(axis=1)

@@ -137,9 +137,10 @@ def eigenpairs(
             if size - len(krylov) <= min(remaining, SMALL_REST):
                 krylov.grow(krylov.random(size))
                 continue
-            margin = margins(ritz.values[:top], tol, krylov.eps, krylov.norm)[-1]
-            krylov.shrink(ritz, nearly_converged(ritz, top, order, margin))
-            ritz = krylov.ritz(order)
+            if which == "magnitude":
+                margin = margins(ritz.values[:top], tol, krylov.eps, krylov.norm)[-1]
+                krylov.shrink(ritz, nearly_converged(ritz, top, margin))
+                ritz = krylov.ritz(order)
             probe_budget = min(limit - krylov.products, max(max_basis - len(krylov), 10))
             probe = probe_complement(krylov, ritz, top, order, tol, probe_budget)
             if not probe.missed:

@@ -1,15 +1,20 @@
 """A search for eigenvalues that a Krylov space has missed, with a bound on the chance of a miss.
 
 A Krylov space contains as many copies of an eigenvalue as its block has vectors, and nothing of an
-eigenvector that is orthogonal to its start. So the complement of what was found is searched from a
+eigenvector that is orthogonal to its start. So the complement of the basis is searched from a
 random vector.
 
-Let C be the operator in that complement, x its best eigenvalue, and q a random unit vector. The
-component of q along the eigenvector of x is at least d, except with a chance of 0.8 d sqrt(size).
-Lanczos vector j + 1 is p(C) q, of length 1, where p(t) is the product of the distances of t to the
-j Ritz values, over the product of the lengths by which the vectors were divided. So |p(x)| is at
-most 1 / d, and p grows fast beyond the Ritz values: x cannot be far beyond them (van Dorsselaer,
-Hochstenbach & van der Vorst, SIAM J. Matrix Anal. Appl. 22, 2000).
+Beside the wanted vectors, H is [[D, R^T], [R, C]] in the other Ritz vectors and the complement of
+the basis, with the Ritz values D and the residuals R, all known. So it has an eigenvalue above t,
+which is above D, if and only if C + R (t - D)^-1 R^T has one (Schur complement): this matrix is
+searched. If both ends are wanted, it is the mean of the matrices of both.
+
+Let x be its best eigenvalue, and q a random unit vector. The component of q along the eigenvector
+of x is at least d, except with a chance of 0.8 d sqrt(size). Lanczos vector j + 1 is p(C) q, of
+length 1, where p(t) is the product of the distances of t to the j Ritz values, over the product of
+the lengths by which the vectors were divided. So |p(x)| is at most 1 / d, and p grows fast beyond
+the Ritz values: x cannot be far beyond them (van Dorsselaer, Hochstenbach & van der Vorst, SIAM J.
+Matrix Anal. Appl. 22, 2000).
 """
 
 from __future__ import annotations
@@ -51,18 +56,15 @@ def margins(values: np.ndarray, tol: float, eps: float, norm: float) -> np.ndarr
     return distances
 
 
-def nearly_converged(ritz: Ritz, top: int, order: Order, margin: float) -> np.ndarray:
-    """Return which Ritz pairs a probe may leave out of the complement, the wanted ones first.
+def nearly_converged(ritz: Ritz, top: int, margin: float) -> np.ndarray:
+    """Return which Ritz pairs may be in the basis if both ends are wanted, the wanted ones first.
 
-    If nothing in the complement is better than the last wanted value by margin / 2, then nothing
-    else of the whole spectrum is better by `margin`: see `_worst_case`.
+    The matrices of both ends then differ from their mean by at most margin / 2.
     """
-    levels = -order(ritz.values)
-    last = levels[top - 1]
-    residuals = ritz.residuals[top:]
-    loads = (residuals / (margin / 2)) * (residuals / (last + margin - levels[top:]))
-    least = np.argsort(loads, kind="stable")
-    rest = least[np.cumsum(loads[least]) <= 1]
+    target = abs(ritz.values[top - 1]) + margin
+    shifts = ritz.residuals[top:] ** 2 * target / (target**2 - ritz.values[top:] ** 2)
+    least = np.argsort(shifts, kind="stable")
+    rest = least[np.cumsum(shifts[least]) <= margin / 2]
     return np.append(np.arange(top), top + np.sort(rest))
 
 
@@ -78,7 +80,8 @@ def probe_complement(
     """Grow the basis from a random vector until a better eigenvalue would have appeared.
 
     Args:
-        krylov: A basis of the wanted vectors, and of others that `nearly_converged` allows.
+        krylov: A basis of the wanted vectors and others; if both ends are wanted, of those that
+            `nearly_converged` allows.
         ritz: Its Ritz pairs.
         top: Number of wanted pairs.
         order: What is better has the smaller `order(value)`.
@@ -90,27 +93,44 @@ def probe_complement(
     size, rounding = krylov.size - first, 10 * krylov.eps * krylov.norm
     differences = margins(ritz.values[:top], tol, krylov.eps, krylov.norm)
     signs = np.array([[s] for s in (1.0, -1.0) if order(np.array(s)) < 0])
-    target = levels[top - 1] + differences[-1] / 2
+    others, squares = ritz.coordinates[:, top:], ritz.residuals[top:] ** 2
+
+    def schur_weights(level: float) -> np.ndarray:
+        """Return 1 / (t - D) for each end."""
+        return signs / (level - signs * ritz.values[top:]).clip(np.finfo(float).tiny)
+
+    highest = levels[top - 1] + differences[-1]
+    weights = schur_weights(highest).mean(axis=0)
+
+    def excess(level: float) -> float:
+        """Bound what the matrix of this level, at either end, is above the one searched."""
+        return float((squares * np.abs(schur_weights(level) - weights)).sum(axis=1).max())
+
+    target = highest - excess(highest)
     seen = lengths = np.zeros(0)
     best, floor, chance, count = float("nan"), -float("inf"), 1.0, 0
 
     def chance_beyond(level: float) -> float:
-        """Bound the chance that C has an eigenvalue better than `level`."""
+        """Bound the chance that the complement has an eigenvalue better than `level`."""
         distances = level - signs * seen
         if distances.min(initial=np.inf) <= 0:
             return 1.0
         growth = np.log(distances).sum(axis=1) - np.log(lengths).sum()
         return min(1.0, float(0.8 * size**0.5 * np.exp(-growth.clip(0)).sum()))
 
+    direction = None
     while count < limit and chance > max_chance and len(krylov) < krylov.size:
-        directions = krylov.next_directions() if count else None
-        if directions is None:  # at the start, or the remainder of the product is only rounding
+        if direction is None:  # at the start, or the remainder of the product is only rounding
             krylov.grow(krylov.random(1))
         else:
-            krylov.grow(directions, passes=0)
+            krylov.grow(direction, passes=0)
         count += 1
-        inside = krylov.projected[first:, first:]
-        lengths = np.append(np.abs(np.diagonal(inside, -1)), krylov.remainder).clip(rounding)
+        residuals = krylov.projected[first:, :first] @ others  # R, (count, others)
+        inside = krylov.projected[first:, first:] + residuals * weights @ residuals.T
+        newest = np.zeros(len(krylov))
+        newest[:first], newest[-1] = others @ (weights * residuals[-1]), 1
+        direction, length = krylov.residual_direction(newest)
+        lengths = np.append(np.abs(np.diagonal(inside, -1)), length).clip(rounding)
         seen = np.linalg.eigvalsh(inside)
         best, floor = float(seen[np.argmin(order(seen))]), float((signs * seen).max())
         now = np.linalg.eigvalsh(krylov.projected)
@@ -124,23 +144,10 @@ def probe_complement(
         edge = smallest(lambda level: chance_beyond(level) <= max_chance, floor, target)
     else:
         return Probe(best, False, chance, np.nan, count)
-    bound = _worst_case(levels[top:], ritz.residuals[top:], edge, levels[top - 1] + differences[-1])
-    return Probe(best, False, chance, bound * signs[0, 0], count)
-
-
-def _worst_case(levels: np.ndarray, residuals: np.ndarray, edge: float, limit: float) -> float:
-    """Bound the eigenvalues of [[diag(levels), R^T], [R, C]] from the lengths of R's columns.
-
-    No eigenvalue of C is above `edge`. By the Schur complement, x is above all eigenvalues if the
-    sum of residual^2 / ((x - edge) (x - level)) is at most 1; `limit` is such an x.
-    """
-    floor = float(levels.max(initial=edge))
-    if not np.isfinite(edge):
-        return floor
-    squares = residuals**2
-    return smallest(
-        lambda x: bool((squares / ((x - edge) * (x - levels))).sum() <= 1), floor, limit
-    )
+    worst = float(levels[top:].max(initial=edge))
+    if np.isfinite(edge):
+        worst = smallest(lambda x: edge + excess(x) <= x, worst, highest)
+    return Probe(best, False, chance, worst * signs[0, 0], count)
 
 
 def smallest(holds: Callable[[float], bool], low: float, high: float) -> float:

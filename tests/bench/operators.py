@@ -37,7 +37,9 @@ def ours(operator: Operator) -> Judged:
         **options,
     )
     values, vectors = search.values, search.vectors
-    certificate = certify(operator, values, vectors, search=search, **options)
+    certificate = certify(
+        operator, values, vectors, search=search, each=False, seed=operator.seed, **options
+    )
     converged, right = not certificate.doubts, operator.is_right(values)
     return {
         "converged": converged,

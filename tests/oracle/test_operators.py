@@ -25,7 +25,14 @@ def test_no_set_of_eigenvalues_is_wrong_and_called_converged(kind: int) -> None:
         )
         assert operator.products == search.num_matvecs
         certificate = certify(
-            operator, search.values, search.vectors, which=which, tol=tol, search=search
+            operator,
+            search.values,
+            search.vectors,
+            which=which,
+            tol=tol,
+            search=search,
+            each=turn % 2 == 0,
+            seed=seed,
         )
         if not certificate.doubts:
             assert operator.is_right(search.values)

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from cases import orthonormal, symmetric
+from scipy.special import erfinv
+from scipy.stats import binomtest
 from torch import Tensor
 
+from sparsediag.curvature import certificate
 from sparsediag.curvature.certificate import Certificate, certify
 from sparsediag.curvature.lanczos import Eigenpairs, eigenpairs
 
@@ -172,6 +175,62 @@ def test_values_of_equal_magnitude_keep_their_own_intervals() -> None:
         np.testing.assert_allclose(said.intervals, [[2, 2], [-2, -2]], atol=1e-8)
         said = _certify(a, np.array([-2.0, 2.0 + shift]), vectors[[1, 0]], which="magnitude")
         np.testing.assert_allclose(said.intervals, [[-2, -2], [2, 2]], atol=1e-8)
+
+
+# random combinations of the products
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+def test_two_products_check_all_pairs(which: str, dtype: torch.dtype) -> None:
+    a = symmetric(np.concatenate([SPECTRUM, -SPECTRUM[:3] / 2])).to(dtype)
+    found = _solve(a, top=4, which=which, tol=1e-2)
+    each, both = (
+        _certify(a, found.values, found.vectors, which=which, search=found, tol=1e-2, each=each)
+        for each in (True, False)
+    )
+    assert (each.count, both.count) == (4, 2)
+    assert each.doubts == both.doubts == []
+    np.testing.assert_allclose(both.residuals, each.residuals, rtol=0.1, atol=1e-5)
+    assert (np.diff(both.intervals) > 0.99 * np.diff(each.intervals)).all()
+    assert (both.angles < each.angles + 0.1).all()
+    _check_intervals(both, _exact(a.double())[0])
+
+
+@pytest.mark.parametrize("step", range(0, 30, 3))
+def test_a_product_that_was_wrong_once_is_found(step: int) -> None:
+    count = 0
+
+    def matvec(v: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        wrong = 0.3 * VECTORS[50] * (v @ VECTORS[51]) + 0.3 * VECTORS[51] * (v @ VECTORS[50])
+        return A @ v + (wrong if count == step + 1 else 0)
+
+    found = eigenpairs(matvec, A[0], top=4)
+    count = -100
+    said = certify(matvec, found.values, found.vectors, search=found, each=False)
+    errors = torch.stack([A @ v for v in found.vectors]) - found.products
+    if float(errors.norm()) > 3e-2:
+        assert said.count == 6  # the combinations left a doubt, so that each was multiplied again
+    _check_intervals(said, VALUES)
+
+
+def test_combinations_hide_an_error_no_more_often_than_stated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worst case: the errors of all products are along one vector."""
+    monkeypatch.setattr(certificate, "SMALL", 2**0.5 * erfinv((0.1 / 2) ** (1 / 2)))
+    v, scale = torch.eye(3, 8).double(), np.array([3.0, 2.0, 1.0])
+    error = torch.zeros(3, 8).double()
+    error[:, 5] = torch.tensor([0.2, 0.1, 0.4])
+    size = float((error[:, 5] / torch.from_numpy(scale)).norm())
+    said = [
+        certificate._check_combinations(lambda w: w, v, v + error, scale, seed).error
+        for seed in range(1000)
+    ]
+    hidden = int((np.array(said) < size).sum())
+    assert binomtest(hidden, 1000, 0.05).pvalue > 1e-3
 
 
 # injected faults

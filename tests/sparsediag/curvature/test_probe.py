@@ -23,11 +23,12 @@ def _krylov(a: Tensor, seed: int) -> Krylov:
 
 
 def _probe(krylov: Krylov, top: int, which: str, **options: Any) -> Probe:
-    """Probe beside the pairs of this basis that have nearly converged."""
+    """Probe beside the pairs of this basis, or those that have nearly converged."""
     order = ORDER[which]
     ritz = krylov.ritz(order)
-    margin = 1e-3 * abs(float(ritz.values[top - 1]))
-    krylov.shrink(ritz, nearly_converged(ritz, top, order, margin))
+    if which == "magnitude":
+        margin = 1e-3 * abs(float(ritz.values[top - 1]))
+        krylov.shrink(ritz, nearly_converged(ritz, top, margin))
     return probe_complement(
         krylov, krylov.ritz(order), top, order, **{"tol": 1e-3, "limit": 60, **options}
     )
