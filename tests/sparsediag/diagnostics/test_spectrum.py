@@ -123,7 +123,8 @@ def test_too_few_products_do_not_converge() -> None:
     assert found.doubts[0].startswith(f"{bad} of 5 pairs have a residual above 0.001, the worst ")
 
 
-def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("check", ["combined", "each"])
+def test_products_are_counted(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     count, call = 0, Curvature.__call__
 
     def counted(self: Curvature, vector: Tensor) -> Tensor:
@@ -132,9 +133,9 @@ def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         return call(self, vector)
 
     monkeypatch.setattr(Curvature, "__call__", counted)
-    found = spectrum(cases.tanh_mlp(), top=4)
-    assert found.checks["products"] == 4
-    assert found.products + 4 == count > 8
+    found = spectrum(cases.tanh_mlp(), top=4, check=check)
+    assert found.checks["products"] == {"combined": 2, "each": 4}[check]
+    assert found.products + found.checks["products"] == count > 8
 
 
 @pytest.mark.parametrize("mode", ["tape", "retained"])
@@ -263,6 +264,7 @@ def test_neither_solver_touches_the_net_or_the_generators(solver: str) -> None:
     ("options", "message"),
     [
         ({"solver": "lanzcos"}, "unknown solver 'lanzcos'; did you mean 'lanczos'"),
+        ({"check": "every"}, "unknown check 'every'"),
         ({"which": "largst"}, "'largst'; did you mean 'largest'"),
         ({"tol": 0.0}, "tol=0.0"),
         ({"tol": -1.0}, "tol=-1.0"),
@@ -323,7 +325,7 @@ def test_the_checks_of_sound_pairs_are_small(name: str) -> None:
     assert checks["noise"] < 1e-10
     assert checks["asymmetry"] < 1e-12
     assert checks["hidden"] < 0.08
-    assert checks["products"] == 5
+    assert checks["products"] == 2
     assert 0 <= checks["probe"] < _found(name).products
 
 
@@ -364,9 +366,9 @@ def test_the_spectrum_of_a_sum_is_that_of_the_mean_times_the_samples(
 
 def test_the_verdict_is_the_first_remark() -> None:
     sound, poor = (spectrum(cases.relu_cnn(), max_matvecs=n) for n in (None, 8))
-    first = f"{sound.products} products and 5 to check them"
+    first = f"{sound.products} products and 2 to check them"
     assert sound.remarks()[0].startswith(f"converged: {first}")
-    assert poor.remarks()[0].startswith("NOT converged: 8 products and 5 to check them")
+    assert poor.remarks()[0].startswith("NOT converged: 8 products and 2 to check them")
     assert not any(line.startswith("doubt") for line in sound.remarks())
     assert [f"doubt: {d}" for d in poor.doubts] == poor.remarks()[-len(poor.doubts) :]
 
