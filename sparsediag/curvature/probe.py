@@ -97,7 +97,8 @@ def probe_complement(
 
     def schur_weights(level: float) -> np.ndarray:
         """Return 1 / (t - D) for each end."""
-        return signs / (level - signs * ritz.values[top:]).clip(np.finfo(float).tiny)
+        distances: np.ndarray = (level - signs * ritz.values[top:]).clip(np.finfo(float).tiny)
+        return signs / distances
 
     highest = levels[top - 1] + differences[-1]
     weights = schur_weights(highest).mean(axis=0)
