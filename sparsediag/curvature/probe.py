@@ -97,8 +97,9 @@ def probe_complement(
 
     def schur_weights(level: float) -> np.ndarray:
         """Return 1 / (t - D) for each end."""
-        distances: np.ndarray = (level - signs * ritz.values[top:]).clip(np.finfo(float).tiny)
-        return signs / distances
+        distances = (level - signs * ritz.values[top:]).clip(np.finfo(float).tiny)
+        ends: np.ndarray = signs / distances
+        return ends
 
     highest = levels[top - 1] + differences[-1]
     weights = schur_weights(highest).mean(axis=0)
