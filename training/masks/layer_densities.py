@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -59,8 +60,9 @@ def top_per_layer(scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Ma
     """Keep the given number of highest scores in each layer; ties go to the earlier weight."""
     masks = {}
     for name, score in scores.items():
-        order = score.flatten().argsort(descending=True, stable=True)
-        mask = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
-        mask[order[: counts[name]]] = True
-        masks[name] = mask.view(score.shape)
+        if counts[name]:
+            ranked = score.nan_to_num(math.inf, math.inf, -math.inf)  # of a training that diverged
+            masks[name] = Mask.top({name: ranked}, counts[name] / score.numel())[name]
+        else:
+            masks[name] = torch.zeros_like(score, dtype=torch.bool)
     return Mask(masks)
