@@ -48,7 +48,7 @@ lint: $(INSTALLED)dev  ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(INSTALLED)bench  ## measure speed, next to other tools [PART=speed|sizes|products|warm|solvers|landscape|watch] [DEVICE=cuda]
+bench: $(INSTALLED)bench  ## measure speed, next to other tools [PART=speed|sizes|products|warm|solvers|landscape|scoring|watch] [DEVICE=cuda]
 	@$(BIN)/python -m tests.bench $(PART) $(if $(DEVICE),--device $(DEVICE))
 
 operators: $(INSTALLED)test  ## the eigensolver, and those of others, on 3,000 matrices with known spectra (10 minutes)

@@ -62,15 +62,18 @@ def products(device: torch.device) -> Rows:
 
 
 def against_others(device: torch.device) -> Rows:
-    """A row for each net and tool; what an interrupted call measured is not measured again."""
+    """A row for each net and tool.
+
+    Nets that an interrupted call has finished are not measured again; of the one that it was at, all
+    tools are, since the machine may be slower or faster by now.
+    """
     kept = KEPT / f"solvers-{device.type}.json"
     rows: dict[str, Row] = json.loads(kept.read_text()) if kept.exists() else {}
     for name, density in NETS:
-        missing = [tool for tool in CONTENDERS if f"{name} {density} {tool}" not in rows]
-        if not missing:
+        if all(f"{name} {density} {tool}" in rows for tool in CONTENDERS):
             continue
         exact = Curvature(double(problem_of(name, density, device=device)))
-        for tool in missing:
+        for tool in CONTENDERS:
             row = (name, f"{density:.0%}", tool, *one(tool, name, density, exact, device))
             rows[f"{name} {density} {tool}"] = row
             kept.write_text(json.dumps(rows))

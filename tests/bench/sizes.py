@@ -97,7 +97,7 @@ ALL = ("product", "spectrum", "landscape", "activations")
 SIZES = {
     "ResNet-20, 10 % dense": Size(image_problem("resnet20"), 1000, ALL),
     "ResNet-18, 10 % dense": Size(image_problem("resnet18"), 256, ALL),
-    "GPT, 10 million weights": Size(text_problem, 16, ALL),
+    "GPT, 10 million weights": Size(text_problem, 8, ALL),
     "ResNet-50 of torchvision": Size(resnet50_problem, 8, ("product", "landscape")),
 }
 
