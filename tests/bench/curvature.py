@@ -64,8 +64,8 @@ def products(device: torch.device) -> Rows:
 def against_others(device: torch.device) -> Rows:
     """A row for each net and tool.
 
-    Nets that an interrupted call has finished are not measured again; of the one that it was at, all
-    tools are, since the machine may be slower or faster by now.
+    Nets that an interrupted call has finished are not measured again; of the one that it was at,
+    all tools are, since the machine may be slower or faster by now.
     """
     kept = KEPT / f"solvers-{device.type}.json"
     rows: dict[str, Row] = json.loads(kept.read_text()) if kept.exists() else {}
