@@ -36,9 +36,10 @@ class Rescale(Tweak):
     """LRsI: scale the first weights so that the first step lowers the loss most.
 
     The authors take 180 steps of 256 images, two batches, which is the time of three epochs of
-    CIFAR-10 and of a hundred of the digits. Here the search takes no longer than an epoch: the images
-    of each step are fewer, and where 16 are still too many there are fewer steps with a larger
-    learning rate. The first row of the history has these numbers. `limit = 0` is the authors' way.
+    CIFAR-10 and of a hundred of the digits. Here the search takes about an epoch at most: the
+    images of each step are fewer, and where 16 are still too many there are fewer steps with a
+    larger learning rate. The first row of the history has these numbers. `limit = 0` is the
+    authors' way.
 
     Attributes:
         steps: Steps of Adam on the scales; 180 in the authors' README. See `limit`.
