@@ -21,6 +21,7 @@ from sparsediag.core.errors import unknown_name
 from sparsediag.core.fingerprint import File, describe_code
 from sparsediag.core.old_names import accept_old_names
 from sparsediag.core.short_repr import short_repr
+from sparsediag.data.clutter import clutter
 from sparsediag.data.folders import (
     SPLITS,
     folder_digest,
@@ -150,8 +151,9 @@ def load(
 ) -> Data:
     """Load a data set by its name in `DATASETS`, or a folder of images as `folder:PATH`.
 
-    It is read from `home()` and downloaded if missing; `digits` is always there. A split that it
-    does not have is a tenth of its training images. A second call returns the same object.
+    It is read from `home()` and downloaded if missing; `digits` and `clutter` are always there. A
+    split that it does not have is a tenth of its training images. A second call returns the same
+    object.
 
     Args:
         name: Of the data set.
@@ -257,6 +259,11 @@ def _digits(root: Path) -> Pair:
     return hold_out(Images(rows[:, :-1].to(torch.uint8).view(-1, 1, 8, 8), rows[:, -1]), 497)
 
 
+def _clutter(root: Path) -> Pair:
+    train, test = _digits(root)
+    return clutter(train, 6000, "train"), clutter(test, 10_000, "test")
+
+
 def _torchvision(kind: str, root: Path) -> Pair:
     from torchvision import datasets
 
@@ -284,6 +291,7 @@ IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # of torchvision's 
 FASHION = ((0.2860, 0.3530),)
 DATASETS: dict[str, Source] = {
     "digits": Source(_digits, 10, ((0.3058, 0.3761),), scale=16),
+    "clutter": Source(_clutter, 10, ((0.1914, 0.2849),)),
     "mnist": Source(partial(_torchvision, "MNIST"), 10, ((0.1307, 0.3081),), "MNIST/raw/*.gz"),
     "fashion_mnist": Source(
         partial(_torchvision, "FashionMNIST"), 10, FASHION, "FashionMNIST/raw/*.gz"
