@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsediag.core.rng import stream
-from sparsediag.data.images import Images
+from sparsediag.data.images import AnyImages, Images
 
 SIZE = 12  # pixels on a side
 ANGLE, STRETCH, SHEAR, SHIFT = 0.25, 0.15, 0.15, 1.5  # largest: radians, share, share, pixels
@@ -24,7 +24,7 @@ PIECE = 4  # pixels on a side of the piece of another scan
 NOISE = 0.08  # standard deviation, of full scale
 
 
-def clutter(scans: Images, count: int, name: str) -> Images:
+def clutter(scans: AnyImages, count: int, name: str) -> Images:
     """Make cluttered digits from scans, the same ones each time.
 
     Args:
