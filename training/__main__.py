@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsediag.core.errors import ArgumentParser
-from sparsediag.core.process import configure_process
+from sparsediag.core.process import CLOSED_PIPE, configure_process, reader_is_gone
 
 USAGE = """python -m training RUN [--KEY VALUE ...] [--seeds N] [--jobs N] [--out FOLDER]
 
@@ -92,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"'{rest[0]}' came before the run; write the run file or recipe first")
         return train(options, parse_changes(rest))
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            return CLOSED_PIPE
         if options.debug:
             raise
         print(error, file=sys.stderr)

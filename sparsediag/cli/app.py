@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from cyclopts import App, CycloptsError, MissingArgumentError, RepeatArgumentError
 from cyclopts.exceptions import UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
-from sparsediag.core.process import configure_process
+from sparsediag.core.process import CLOSED_PIPE, configure_process, reader_is_gone
 from sparsediag.core.version import __version__
 from sparsediag.diagnostics import ADDED, DIAGNOSTICS
 
@@ -75,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
         print(str(error) or "interrupted", file=sys.stderr)
         return 130
     except (CycloptsError, ValueError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            return CLOSED_PIPE
         message = _message(error)
         if message is None or "--debug" in words:
             raise

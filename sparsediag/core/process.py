@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 
+CLOSED_PIPE = 141  # exit code, that of a Unix tool whose reader has gone
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of mallopt, in glibc's malloc.h
 
 
@@ -31,6 +33,18 @@ def configure_process() -> None:
             libc = ctypes.CDLL("libc.so.6")
             libc.mallopt(MMAP_THRESHOLD, 2**30)
             libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def reader_is_gone() -> bool:
+    """Return whether the reader of stdout, such as `head`, has closed it, and drop what is left."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def describe_exit(processes: Iterable[BaseProcess]) -> str:
