@@ -18,17 +18,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import erfinv
 from torch import Tensor
 
 from sparsediag.core.rng import stream
-from sparsediag.curvature.krylov import Krylov, Matvec, row_products
+from sparsediag.curvature.krylov import Krylov, Matvec
 from sparsediag.curvature.lanczos import ORDER, Eigenpairs, Which
 from sparsediag.curvature.probe import MAX_CHANCE, Probe, probe_complement, smallest
+from sparsediag.curvature.rows import row_products
 
 DRAWS = 2  # random combinations of the products
 CHECK_CHANCE = 1e-3  # that they hide an error
-SMALL = float(2**0.5 * erfinv((CHECK_CHANCE / 2) ** (1 / DRAWS)))
+SMALL = 2**0.5 * float(torch.erfinv(torch.tensor((CHECK_CHANCE / 2) ** (1 / DRAWS)).double()))
 
 
 @dataclass(frozen=True)

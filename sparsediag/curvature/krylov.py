@@ -8,14 +8,15 @@ growth waits for the device once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-FLOAT32_TERMS = 2**15  # that are added up in float32
+from sparsediag.curvature.rows import Rows, row_products
+
 Matvec = Callable[[Tensor], Tensor]
 
 
@@ -61,7 +62,7 @@ class Krylov:
         self.matvec, self.generator = matvec, generator
         self.size = like.numel()
         self.eps = float(torch.finfo(like.dtype).eps)
-        self._rows = like.new_empty(0, self.size)
+        self._rows = Rows(like)
         self._outside = like.new_empty(0, self.size)
         self._gram: np.ndarray = np.zeros((0, 0))
         self._first_lengths: np.ndarray = np.zeros(0)  # of the rows of F when they were added
@@ -77,7 +78,7 @@ class Krylov:
     @property
     def vectors(self) -> Tensor:
         """Q as rows, (m, size)."""
-        return self._rows[: len(self)]
+        return self._rows.tensor
 
     @property
     def remainder(self) -> float:
@@ -87,7 +88,7 @@ class Krylov:
     def random(self, block: int) -> Tensor:
         """Return random directions, as rows."""
         block = min(block, self.size - len(self))
-        return torch.randn(block, self.size, generator=self.generator).to(self._rows)
+        return torch.randn(block, self.size, generator=self.generator).to(self._outside)
 
     def next_directions(self, block: int = 1) -> Tensor | None:
         """Return the part of the newest products outside the basis, as unit rows, or None."""
@@ -121,10 +122,10 @@ class Krylov:
         if np.linalg.eigvalsh(cosines)[0] < 1e-4:  # nearly dependent
             rows, lengths = rows[:1], lengths[:1]
         rows, lengths = (a[: self.size - len(self)] for a in (rows, lengths))
-        index = torch.from_numpy(rows).to(self._rows.device)
-        w = self._outside[index] / _to(lengths, self._rows)[:, None]
+        index = torch.from_numpy(rows).to(self._outside.device)
+        w = self._outside[index] / _to(lengths, self._outside)[:, None]
         if (lengths < 0.1 * self._first_lengths[rows]).any():  # the rounding grew tenfold
-            w.addmm_(row_products(w, self.vectors).to(w), self.vectors, alpha=-1)
+            self._rows.subtract(self._rows.dots(w), w)
             sizes = row_products(w, w).diagonal().sqrt()
             sound = sizes > 0.7  # the others are mostly rounding
             if not bool(sound.any()):
@@ -147,18 +148,15 @@ class Krylov:
     def adopt(self, w: Tensor, products: Tensor) -> None:
         """Add orthonormal rows whose products are known."""
         m, b = len(self), len(w)
-        if m + b > len(self._rows):
-            more = self._rows.new_empty(max(16, b), self.size)
-            self._rows = torch.cat([self.vectors, more])
-        self._rows[m : m + b] = w
+        self._rows.append(w)
         self.projected = np.pad(self.projected, (0, b))
         self._coupling = np.pad(self._coupling, ((0, b), (0, 0)))
         inside = row_products(self._outside, w)
         self._outside -= inside.to(w) @ w
-        q, rest = self.vectors, products.clone()
-        first = row_products(rest, q)
-        second = subtract(rest, first, q)
-        rest.addmm_(second.to(q), q, alpha=-1)
+        rest = products.clone()
+        first = self._rows.dots(rest)
+        second = self._rows.subtract_and_dot(first, rest)
+        self._rows.subtract(second, rest)
         self._outside = torch.cat([self._outside, rest])
         parts = [first + second, inside, row_products(self._outside, self._outside)]
         packed = torch.cat([p.reshape(-1) for p in parts]).double().cpu().numpy()
@@ -191,28 +189,32 @@ class Krylov:
         squares = np.einsum("ik,ij,jk->k", y, self._gram, y)
         return Ritz(values, coordinates, np.sqrt(squares.clip(0)))
 
-    def combine(self, coordinates: np.ndarray) -> tuple[Tensor, Tensor]:
+    def combine(self, coordinates: np.ndarray, *, last: bool = False) -> tuple[Tensor, Tensor]:
         """Return the vectors with these coordinates (columns), and their products, as rows.
 
-        The coordinates may be from before the basis grew.
+        The coordinates may be from before the basis grew. After the `last` call the basis is gone:
+        the vectors have taken its memory.
         """
         coordinates = np.pad(coordinates, ((0, len(self) - len(coordinates)), (0, 0)))
-        q, f = self.vectors, self._outside
-        vectors = _to(coordinates.T, q) @ q
         inside, outside = self.projected @ coordinates, self._coupling.T @ coordinates
-        return vectors, _to(inside.T, q) @ q + _to(outside.T, f) @ f
+        products = self._rows.combine(_to(inside.T, self._outside))
+        products.addmm_(_to(outside.T, self._outside), self._outside)
+        if last:
+            self._rows.replace(_to(coordinates.T, self._outside))
+            return self._rows.tensor, products
+        return self._rows.combine(_to(coordinates.T, self._outside)), products
 
     def shrink(self, ritz: Ritz, pairs: np.ndarray) -> None:
         """Restart the basis from these Ritz vectors."""
         y = ritz.coordinates[:, pairs]
-        self._rows[: len(pairs)] = _to(y.T, self._rows) @ self.vectors
+        self._rows.replace(_to(y.T, self._outside))
         self.projected = np.diag(ritz.values[pairs])
         self._coupling = np.asarray(y.T @ self._coupling)
 
     def _orthonormal(self, w: Tensor, passes: int) -> Tensor:
         for _ in range(passes):
             w = _orthonormalise(w)
-            w.addmm_(row_products(w, self.vectors).to(w), self.vectors, alpha=-1)
+            self._rows.subtract(self._rows.dots(w), w)
         return _orthonormalise(w)
 
     def _drop_rounding(self) -> None:
@@ -221,55 +223,11 @@ class Krylov:
         significant = lengths > 10 * self.eps * self.norm
         significant[len(significant) - self._newest :] = True
         if not significant.all():
-            index = torch.from_numpy(np.flatnonzero(significant)).to(self._rows.device)
+            index = torch.from_numpy(np.flatnonzero(significant)).to(self._outside.device)
             self._outside = self._outside[index]
             self._coupling = self._coupling[:, significant]
             self._gram = self._gram[np.ix_(significant, significant)]
             self._first_lengths = self._first_lengths[significant]
-
-
-def row_products(a: Tensor, b: Tensor) -> Tensor:
-    """Return the dot products of rows with rows, (len(a), len(b)) in float64.
-
-    At most `FLOAT32_TERMS` terms are added up in float32: a sum over millions of them is off by
-    1e-3, too much for an orthogonal basis.
-    """
-    if a.device.type == "cpu":
-        total = a.new_zeros(len(a), len(b), dtype=torch.float64)
-        for x, y in _pieces(a, b):
-            total += x @ y.T
-        return total
-    return _batched_row_products(a, b)
-
-
-def _batched_row_products(a: Tensor, b: Tensor) -> Tensor:
-    """Return the same from one batched product of all pieces, which is fast on a GPU."""
-    pieces = a.shape[1] // FLOAT32_TERMS
-    most = pieces * FLOAT32_TERMS
-    x, y = (t[:, :most].view(len(t), pieces, FLOAT32_TERMS).transpose(0, 1) for t in (a, b))
-    total: Tensor = (x @ y.mT).sum(0, dtype=torch.float64)
-    return total + a[:, most:] @ b[:, most:].T
-
-
-def subtract(a: Tensor, parts: Tensor, b: Tensor) -> Tensor:
-    """Subtract `parts` @ b from a, in place; return the dot products of the result with b.
-
-    On a CPU both are done piece by piece, while the pieces are in the cache.
-    """
-    parts = parts.to(a)
-    if a.device.type != "cpu":
-        return row_products(a.addmm_(parts, b, alpha=-1), b)
-    total = a.new_zeros(len(a), len(b), dtype=torch.float64)
-    for x, y in _pieces(a, b):
-        x.addmm_(parts, y, alpha=-1)
-        total += x @ y.T
-    return total
-
-
-def _pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield some columns of both at a time, few enough to be added up in float32."""
-    columns = a.shape[1] if a.dtype == torch.float64 else FLOAT32_TERMS
-    return zip(a.split(columns, dim=1), b.split(columns, dim=1), strict=True)
 
 
 def _orthonormalise(w: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def eigenpairs(
             krylov.grow(krylov.random(width))
         else:
             krylov.grow(residual, passes=0)
-    vectors, products = krylov.combine(ritz.coordinates[:, :top])
+    vectors, products = krylov.combine(ritz.coordinates[:, :top], last=True)
     return Eigenpairs(
         values=ritz.values[:top],
         vectors=vectors,

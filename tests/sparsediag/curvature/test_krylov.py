@@ -8,7 +8,7 @@ import torch
 from cases import orthonormal, symmetric
 from torch import Tensor
 
-from sparsediag.curvature.krylov import Krylov, _batched_row_products, row_products, subtract
+from sparsediag.curvature.krylov import Krylov
 from sparsediag.curvature.lanczos import ORDER
 
 every_block = pytest.mark.parametrize("block", [1, 2, 3])
@@ -285,24 +285,3 @@ def test_a_basis_of_long_vectors_is_as_orthogonal_as_one_of_short_ones() -> None
         directions = krylov.next_directions()
     rows = krylov.vectors.double()
     assert float((rows @ rows.T - torch.eye(8)).abs().max()) < 3e-6
-
-
-@pytest.mark.parametrize("size", [1000, 2**15, 3_000_001])
-@pytest.mark.parametrize("add", [row_products, _batched_row_products])
-def test_long_dot_products_are_added_up_in_double_precision(add: object, size: int) -> None:
-    """Ones and a tenth: a float32 sum of three million products is off in its fourth digit."""
-    assert callable(add)
-    draw = torch.Generator().manual_seed(0)
-    a, b = (1 + torch.rand(n, size, generator=draw) / 10 for n in (2, 3))
-    exact = a.double() @ b.double().T
-    assert (add(a, b) / exact - 1).abs().max() < 1e-6
-    assert add(a, b).dtype == torch.float64
-
-
-def test_what_less_leaves_is_what_one_product_leaves() -> None:
-    draw = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(n, 100_000, generator=draw) for n in (2, 3))
-    parts = torch.randn(2, 3, generator=draw, dtype=torch.float64)
-    rest = a - parts.float() @ b
-    assert torch.allclose(subtract(a, parts, b), row_products(rest, b), atol=1e-3)
-    assert torch.allclose(a, rest, atol=1e-5)
