@@ -28,7 +28,7 @@ TRAIN_SHARE = 0.9  # the rest of the images is for validation
 CIFAR, MNIST = (50_000, 32), (60_000, 28)
 SIZES = {
     "digits": (1300, 8),
-    "clutter": (5400, 12),
+    "clutter": (6000, 12),
     "mnist": MNIST,
     "fashion_mnist": MNIST,
     "tinyimagenet": (100_000, 64),
