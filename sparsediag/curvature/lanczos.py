@@ -137,9 +137,12 @@ def eigenpairs(
             if size - len(krylov) <= min(remaining, SMALL_REST):
                 krylov.grow(krylov.random(size))
                 continue
+            pairs = np.arange(min(len(krylov), max(top + block_size, max_basis // 4)))
             if which == "magnitude":
                 margin = margins(ritz.values[:top], tol, krylov.eps, krylov.norm)[-1]
-                krylov.shrink(ritz, nearly_converged(ritz, top, margin))
+                pairs = nearly_converged(ritz, top, margin)
+            if len(pairs) < len(krylov):  # room for the probe
+                krylov.shrink(ritz, pairs)
                 ritz = krylov.ritz(order)
             probe_budget = min(limit - krylov.products, max(max_basis - len(krylov), 10))
             probe = probe_complement(krylov, ritz, top, order, tol, probe_budget)
